@@ -1,0 +1,135 @@
+"""A labelled set with one text per item: SST-2 from the hub through `datasets`, or a folder of CSV, TSV or parquet files."""
+
+import csv
+import hashlib
+import importlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from icd_lib.data.splits import group_by_text, split_groups
+from icd_lib.data.text import TextData
+from icd_lib.errors import ArtifactError, ConfigError, ResourceError
+
+SST2 = "stanfordnlp/sst2"
+_TEXT_COLUMNS = ("sentence", "text")
+_SUFFIXES = (".csv", ".tsv", ".parquet")
+Rows = list[tuple[str, int]]
+
+
+def load_labelled(
+    spec: str, *, seed: int = 0, test: int = 10_000, validation: int = 3_500, probe: int = 6_000
+) -> TextData:
+    """Load `spec` ("sst2", a folder, or a folder below `ICD_DATA_DIR`) and split it.
+
+    The data's own labelled validation part is our test split (at most `test` items; GLUE publishes no test labels);
+    validation, probe and calibration come from its train part, without any text that is also in the test split.
+    Sizes larger than a part allows are scaled down to what leaves half of the train part for calibration.
+    Raises `ResourceError` when the data cannot be had, `ArtifactError` when a file is unreadable.
+    """
+    folder = _find_folder(spec)
+    parts, source = (_read_folder(folder), "path") if folder else (_read_hub(spec), "hub")
+    held_out, train = parts["validation"], parts["train"]
+    rng = np.random.default_rng(seed)
+    held_out = [held_out[i] for i in np.sort(rng.permutation(len(held_out))[:test])]
+    texts = [text for text, _ in (*held_out, *train)]
+    labels = np.array([label for _, label in (*held_out, *train)], dtype=np.int64)
+    groups = group_by_text(texts)
+    own = np.arange(len(held_out), len(texts))
+    own = own[~np.isin(groups[own], groups[: len(held_out)])]
+    scale = min(1.0, len(own) / 2 / max(validation + probe, 1))
+    sizes = {"validation": int(validation * scale), "probe": int(probe * scale)}
+    splits = {name: own[i] for name, i in split_groups(groups[own], sizes, rest="calibration", seed=seed).items()}
+    provenance = {
+        "name": spec if folder is None else folder.name,
+        "licence": "see the data set's card",
+        "source": source,
+        "sha256": hashlib.sha256(
+            "\n".join(f"{y}\t{t}" for t, y in zip(texts, labels, strict=True)).encode()
+        ).hexdigest(),
+        "items": len(texts),
+        "split_seed": seed,
+    }
+    return TextData(
+        name=provenance["name"],
+        views=(texts,),
+        labels={"label": labels},
+        retrieval=False,
+        groups=groups,
+        splits={"test": np.arange(len(held_out)), **splits},
+        provenance=provenance,
+    )
+
+
+def _find_folder(spec: str) -> Path | None:
+    roots = [Path(spec).expanduser()]
+    if os.environ.get("ICD_DATA_DIR"):
+        roots.append(Path(os.environ["ICD_DATA_DIR"]).expanduser() / spec)
+    return next((root for root in roots if root.is_dir()), None)
+
+
+def _read_folder(folder: Path) -> dict[str, Rows]:
+    parts = {}
+    for part in ("train", "validation"):
+        files = sorted(p for p in folder.rglob("*") if p.suffix in _SUFFIXES and p.name.startswith(part))
+        if not files:
+            raise ResourceError(
+                f"the data folder {folder} has no {part}*.csv, .tsv or .parquet; "
+                "it takes one train* and one validation* file with the columns sentence (or text) and label"
+            )
+        parts[part] = [row for file in files for row in _read_file(file)]
+    return parts
+
+
+def _read_file(path: Path) -> Rows:
+    try:
+        if path.suffix == ".parquet":
+            return _rows(_load_pandas().read_parquet(path).to_dict("records"), str(path))
+        with path.open(newline="", encoding="utf-8") as file:
+            return _rows(list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")), str(path))
+    except ImportError as error:
+        raise ResourceError(f"{path} needs a parquet reader; run: pip install pandas pyarrow") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); fetch the data again") from error
+
+
+def _load_pandas():
+    return importlib.import_module("pandas")
+
+
+def _read_hub(spec: str) -> dict[str, Rows]:
+    name = SST2 if spec == "sst2" else spec
+    try:
+        datasets = importlib.import_module("datasets")
+    except ModuleNotFoundError as error:
+        raise ResourceError(
+            f"the data set '{name}' needs the package 'datasets'; run: pip install datasets, "
+            "or put train.csv and validation.csv into $ICD_DATA_DIR/" + spec
+        ) from error
+    try:
+        loaded = datasets.load_dataset(name)
+    except (OSError, ValueError, RuntimeError) as error:  # offline, unknown name, broken cache
+        raise ResourceError(
+            f"the data set '{name}' is neither cached nor reachable ({type(error).__name__}: {error}); "
+            "connect once, or use data.name=bible"
+        ) from error
+    missing = {"train", "validation"} - set(loaded)
+    if missing:
+        raise ConfigError(f"the data set '{name}' has the parts {sorted(loaded)}; train and validation are needed")
+    return {part: _rows(loaded[part].to_list(), f"{name}/{part}") for part in ("train", "validation")}
+
+
+def _rows(records: list[dict], where: str) -> Rows:
+    """Records -> (text, label); refuses missing columns and labels that are not whole numbers from 0."""
+    column = next((c for c in _TEXT_COLUMNS if records and c in records[0]), None)
+    if column is None or "label" not in records[0]:
+        found = sorted(records[0]) if records else "nothing"
+        raise ArtifactError(f"{where} needs the columns sentence (or text) and label, it has {found}")
+    rows = []
+    for number, record in enumerate(records, start=1):
+        text, label = record[column], str(record["label"])
+        if not isinstance(text, str) or not label.isdigit():
+            raise ArtifactError(f"{where}: row {number} has text {text!r} and label {label!r}; a label is 0, 1, 2, ...")
+        rows.append((text.strip(), int(label)))
+    return rows

@@ -1,0 +1,1 @@
+"""Measurements: latency, energy, memory, quality, environment and the statistics that judge them."""
