@@ -1,0 +1,264 @@
+"""What a scenario file may say: one nested table of fields, and the checks that apply it.
+
+A new option is one line in `SCHEMA`. Every leaf is a `Field` (type, default, bounds, meaning); every branch a dict.
+"""
+
+import copy
+import difflib
+import math
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from icd_lib.errors import ConfigError
+
+REQUIRED = object()  # default of a key that a scenario must give
+OMITTED = object()  # default of a key that stays absent when a scenario does not give it
+
+
+_WORDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false", list: "a list"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One option: its type, default, bounds and meaning; `item` describes the elements of a list."""
+
+    kind: type
+    default: Any
+    doc: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    choices: tuple = ()
+    nullable: bool = False
+    item: "Field | None" = None
+    length: tuple[int, int | None] = (0, None)
+
+    def takes(self) -> str:
+        """Say in words which values are accepted.
+
+        >>> Field(int, 0, "", low=0).takes()
+        'an integer, at least 0'
+        """
+        words = _WORDS[self.kind]
+        if self.choices:
+            words = "one of " + ", ".join(map(str, self.choices))
+        if self.item is not None:
+            least, most = self.length
+            if least == most:
+                words = f"a list of {least}"
+            elif least:
+                words += f" of at least {least}"
+            words += f", each {self.item.takes()}"
+        limits = [f"at least {self.low:.12g}"] if self.low is not None else []
+        limits += [f"more than {self.above:.12g}"] if self.above is not None else []
+        limits += [f"at most {self.high:.12g}"] if self.high is not None else []
+        return ", ".join([words, *limits]) + (" (or null)" if self.nullable else "")
+
+
+def number(default, doc, low=None, high=None, above=None, **more) -> Field:
+    """A float field."""
+    return Field(float, default, doc, low, high, above, **more)
+
+
+def count(default, doc, low=0, high=None, **more) -> Field:
+    """An integer field, not negative unless `low` says so."""
+    return Field(int, default, doc, low, high, **more)
+
+
+def choice(default, choices, doc, **more) -> Field:
+    """A string field that takes one of `choices`."""
+    return Field(str, default, doc, choices=tuple(choices), **more)
+
+
+def text(default, doc, **more) -> Field:
+    """A free string field."""
+    return Field(str, default, doc, **more)
+
+
+def flag(default, doc) -> Field:
+    """A true/false field."""
+    return Field(bool, default, doc)
+
+
+RUNTIMES = ("eager", "compile", "onnxruntime", "openvino", "openvino_bf16", "openvino_int8")
+
+
+def _gate(latency_rel, l2_pp, ept_rel, quality_drop_pp) -> dict:
+    return {
+        "latency_rel": number(latency_rel, "latency relative to linear, at most (-0.2 is 20 % less)", -1, 0),
+        "l2_pp": number(l2_pp, "L2 hit rate gained, percentage points, at least", 0, 100),
+        "ept_rel": number(ept_rel, "energy per token relative to linear, at most", -1, 0),
+        "quality_drop_pp": number(quality_drop_pp, "quality lost against dense, percentage points, at most", 0, 100),
+    }
+
+
+SCHEMA: dict = {
+    "scenario": text(REQUIRED, "name of the scenario and of its folder in the output root"),
+    "seed": count(0, "seeds every random generator", high=2**32 - 1),
+    "threads": count(0, "CPU threads; 0 takes all cores", high=4096),
+    "model": {
+        "checkpoint": text(None, "path or hub id; null takes the embedded model", nullable=True),
+        "revision": text(None, "revision of a hub checkpoint", nullable=True),
+        "family": choice("bert", ["bert"], "which adapter reads the model"),
+        "weights": choice("trained", ["trained", "random"], "random weights are for latency only"),
+        "shape": choice(
+            None, ["minilm-l6", "bert-base-uncased", "bert-large"], "shape of a model of random weights", nullable=True
+        ),
+    },
+    "data": {
+        "name": choice("auto", ["auto", "bible", "sst2"], "text and task; auto fits it to the model"),
+        "calibration_texts": count(2000, "unlabelled texts that the transform sees", low=1),
+        "distill_texts": count(16000, "unlabelled texts for layer-wise distillation"),
+        "validation_items": count(3500, "items on which strengths are chosen", low=1),
+        "test_items": count(10000, "items on which the result is judged once", low=1),
+        "probe_items": count(6000, "items on which the dense model's probes are fitted", low=1),
+        "max_length": count(128, "longest text in tokens", low=4, high=8192),
+    },
+    "graph": {
+        "nnz_cap": count(200_000, "heaviest edges kept per access graph", low=1),
+        "tokens": count(20_000, "tokens that build the co-activation graph", low=2),
+    },
+    "solver": {
+        "method": text("auto", "ordering to use; auto lets them compete"),
+        "time_budget_s": number(20.0, "seconds per permutation", above=0),
+        "refine_steps": count(2000, "steps of local search"),
+        "reuse_perm": text(None, "file or run folder whose permutations are the starting point", nullable=True),
+    },
+    "cost": {
+        "alpha": number(1.0, "weight of C, the distance cost", 0),
+        "beta": number(0.2, "weight of R_align", 0),
+        "gamma_s": number(0.1, "weight of R_stab", 0),
+        "mu": number(0.5, "weight of Q, the modularity", 0),
+        "g": count(16, "tile: elements that the hardware touches at once", low=1),
+        "lam": number(3.0, "distance in tiles up to which cost grows with slope 1", 0),
+        "tau": number(0.25, "slope of the cost beyond lam", 0, 1),
+        "gamma": number(1.2, "resolution of the modularity", above=0),
+        "k": count(4, "contiguous blocks of the modularity", low=1),
+        "v": count(16, "vector width that R_align aligns to", low=1),
+        "h": count(64, "distance in elements beyond which R_stab counts a move"),
+    },
+    "transform": {
+        "axes": Field(
+            list,
+            ["ffn", "heads"],
+            "axes that are pruned",
+            item=choice(None, ["ffn", "heads", "head_dim"], ""),
+            length=(1, None),
+        ),
+        "tile": count(16, "widths are kept to multiples of this many neurons", low=1),
+        "ridge": number(0.01, "ridge of the Hessian, relative to its mean diagonal", above=0),
+        "uniform": flag(False, "pad all layers to one width, for plain transformers"),
+        "distill_steps": count(200, "optimiser steps of label-free distillation; 0 leaves it out"),
+        "distill_lr": number(2e-4, "learning rate of the distillation", above=0, high=1),
+        "distill_tokens": count(1024, "tokens per distillation step", low=1),
+    },
+    "codesign": {
+        "quality_budget_pp": number(0.1, "quality that may be lost against dense, percentage points", 0, 100),
+        "latency_target_rel": number(None, "stop at this latency relative to dense", -1, 0, nullable=True),
+        "selection_z": number(1.0, "standard errors of safety when a strength is chosen", 0, 10),
+        "max_rounds": count(5, "rounds of re-permute and transform", low=1, high=100),
+        "epsilon_j": number(1e-3, "least fall of J that is worth a re-permutation", 0),
+        "strengths": Field(
+            list,
+            [-0.1, -0.2, -0.3, -0.35, -0.4, -0.45, -0.5],
+            "ladder of latencies relative to dense that are tried",
+            item=number(None, "", -0.95, 0),
+            length=(1, None),
+        ),
+    },
+    "measure": {
+        "shapes": Field(
+            list,
+            [[8, 128], [1, 32]],
+            "batch and length of every latency measurement",
+            item=Field(list, None, "", item=count(None, "", low=1), length=(2, 2)),
+            length=(1, None),
+        ),
+        "repeats": count(60, "interleaved rounds", low=3),
+        "warmup": count(8, "rounds that are thrown away first"),
+        "bootstrap": count(2000, "bootstrap resamples", low=100),
+        "ladder": flag(True, "measure the other runtimes too"),
+        "runtimes": Field(list, list(RUNTIMES), "runtimes of the ladder", item=choice(None, RUNTIMES, "")),
+    },
+    "gates": {
+        "smoke": _gate(-0.10, 5.0, -0.08, OMITTED),
+        "strict": _gate(-0.20, 10.0, -0.15, 0.1),
+    },
+    "stage_timeout_s": number(3600.0, "seconds after which a stage is stopped", above=0),
+}
+
+
+def check_config(given: Mapping, schema: Mapping = SCHEMA, where: str = "", *, partial: bool = False) -> dict:
+    """Return `given` as plain Python with defaults filled in (`partial` fills none), or raise `ConfigError`."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where or 'the scenario'} takes a mapping of keys, got {_show(given)}")
+    for key in given:
+        if key not in schema:
+            raise ConfigError(unknown_key(f"{where}.{key}" if where else str(key), str(key), schema))
+    checked = {}
+    for key, entry in schema.items():
+        path = f"{where}.{key}" if where else key
+        if isinstance(entry, Mapping):
+            if key in given or not partial:
+                checked[key] = check_config(given.get(key, {}), entry, path, partial=partial)
+        elif key in given:
+            checked[key] = check_value(given[key], entry, path)
+        elif entry.default is REQUIRED and not partial:
+            raise ConfigError(f"{path} is missing; it takes {entry.takes()}: {entry.doc}")
+        elif entry.default is not OMITTED and not partial:
+            checked[key] = copy.deepcopy(entry.default)
+    return checked
+
+
+def check_value(value, field: Field, path: str):
+    """Return `value` if `field` accepts it (an integer where a number is wanted becomes a float)."""
+    if value is None and field.nullable:
+        return None
+    if field.kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not field.kind:
+        raise ConfigError(f"{path} takes {field.takes()}; got {_show(value)}")
+    if field.kind is float and not math.isfinite(value):
+        raise ConfigError(f"{path} takes a finite number; got {value}")
+    if field.choices and value not in field.choices:
+        near = difflib.get_close_matches(str(value), map(str, field.choices), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{path} takes {field.takes()}; got {_show(value)}{hint}")
+    too_low = (field.low is not None and value < field.low) or (field.above is not None and value <= field.above)
+    if too_low or (field.high is not None and value > field.high):
+        raise ConfigError(f"{path} is out of range: it takes {field.takes()}; got {value}")
+    if field.kind is list:
+        least, most = field.length
+        if len(value) < least or (most is not None and len(value) > most):
+            raise ConfigError(f"{path} takes {field.takes()}; got {_show(value)}")
+        return [check_value(item, field.item, f"{path}[{i}]") for i, item in enumerate(value)]
+    return value
+
+
+def unknown_key(path: str, key: str, schema: Mapping) -> str:
+    """The message for a key that `schema` does not have, with the nearest valid name anywhere in the tree."""
+    near = difflib.get_close_matches(key, list(schema), n=1)
+    if near:
+        prefix = path.rpartition(".")[0]
+        return f"unknown key {path!r}; did you mean {(prefix + '.' if prefix else '') + near[0]!r}?"
+    paths = key_paths(SCHEMA)
+    leaves = {p.rpartition(".")[2]: p for p in paths}
+    near = [key] if key in leaves else difflib.get_close_matches(path, paths, n=1)
+    near = near or difflib.get_close_matches(key, leaves, n=1)
+    hint = f"did you mean {leaves.get(near[0], near[0])!r}? " if near else ""
+    return f"unknown key {path!r}; {hint}valid keys here: {', '.join(schema)}"
+
+
+def key_paths(schema: Mapping = SCHEMA, where: str = "") -> list[str]:
+    """Every leaf of the table as a dotted path, in order."""
+    paths = []
+    for key, entry in schema.items():
+        path = f"{where}.{key}" if where else key
+        paths += key_paths(entry, path) if isinstance(entry, Mapping) else [path]
+    return paths
+
+
+def _show(value) -> str:
+    return f"{reprlib.repr(value)} ({type(value).__name__})"
