@@ -1,0 +1,76 @@
+"""What an algorithm may ask of a model; adapters know models, algorithms do not."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from icd_lib.axes.axis import Axis
+from icd_lib.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Block:
+    """One residual block: `h_next = finish(consumer(inner(h, context)) + h)`.
+
+    `inner(h, context)` returns what the consumer reads, shape (B, L, units × unit); the axis's elements are groups of
+    `unit` consecutive columns of it. `finish` is the LayerNorm of a post-norm model, the identity of a pre-norm one.
+    """
+
+    axis: str
+    kind: str
+    layer: int
+    unit: int
+    consumer: nn.Linear
+    inner: Callable[[torch.Tensor, object], torch.Tensor]
+    finish: Callable[[torch.Tensor], torch.Tensor]
+
+    @property
+    def elements(self) -> int:
+        return self.consumer.in_features // self.unit
+
+    def forward(self, hidden: torch.Tensor, context: object) -> torch.Tensor:
+        return self.finish(self.consumer(self.inner(hidden, context)) + hidden)
+
+
+class Adapter(ABC):
+    """The model's axes as a table, and its residual stream one block at a time."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    @staticmethod
+    @abstractmethod
+    def accepts(model: nn.Module) -> bool:
+        """Whether this adapter knows the model's family."""
+
+    @abstractmethod
+    def axes(self) -> list[Axis]:
+        """Every axis of the model, not yet verified."""
+
+    @abstractmethod
+    def embed(self, inputs: dict) -> tuple[torch.Tensor, object]:
+        """Hidden state before the first block, shape (B, L, D), and the context the blocks need (masks)."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[Block]:
+        """The residual blocks in the order they run."""
+
+    def axis(self, name: str) -> Axis:
+        """The axis called `name`."""
+        return next(axis for axis in self.axes() if axis.name == name)
+
+
+def find_adapter(model: nn.Module) -> Adapter:
+    """The adapter of the model's family, or `ConfigError`."""
+    from icd_lib.models.bert import BertAdapter
+
+    for adapter in (BertAdapter,):
+        if adapter.accepts(model):
+            return adapter(model)
+    raise ConfigError(
+        f"no adapter knows the architecture {type(model).__name__}; supported: the BERT family "
+        "(an encoder with attention.self.query/key/value, intermediate and output)"
+    )

@@ -1,0 +1,191 @@
+"""The BERT family: axes and residual blocks of encoders built like `transformers.BertModel`.
+
+Works for the bare encoder and for models with a head on top (classification, masked LM, tokens), whatever the sizes.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import nn
+
+from icd_lib.axes.axis import Attribute, Axis, Slot
+from icd_lib.models.adapter import Adapter, Block
+
+
+def find_encoder(model: nn.Module) -> tuple[str, nn.Module] | None:
+    """Dotted prefix ('' or 'bert.') and module that holds `embeddings` and `encoder.layer`."""
+    for name, module in model.named_modules():
+        layers = getattr(getattr(module, "encoder", None), "layer", None)
+        if isinstance(layers, nn.ModuleList) and hasattr(module, "embeddings"):
+            parts = ("attention.self.query", "attention.output.dense", "intermediate.dense", "output.LayerNorm")
+            if all(_has(layers[0], part) for part in parts) and hasattr(module.embeddings, "word_embeddings"):
+                return (f"{name}." if name else ""), module
+    return None
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    try:
+        module.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
+
+
+def linear_out(path: str, **slot) -> list[Slot]:
+    """Rows and bias of a Linear that writes the axis."""
+    return [Slot(f"{path}.weight", 0, **slot), Slot(f"{path}.bias", 0, **slot)]
+
+
+def linear_in(path: str, **slot) -> list[Slot]:
+    """Columns of a Linear that reads the axis."""
+    return [Slot(f"{path}.weight", 1, **slot)]
+
+
+def norm(path: str) -> list[Slot]:
+    """Scale and shift of a LayerNorm over the axis."""
+    return [Slot(f"{path}.weight", 0), Slot(f"{path}.bias", 0)]
+
+
+class BertAdapter(Adapter):
+    """Axes of design section 5 for the BERT family, found from the module structure."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self.prefix, self.encoder = find_encoder(model)
+        self.layers = self.encoder.encoder.layer
+
+    @staticmethod
+    def accepts(model: nn.Module) -> bool:
+        return find_encoder(model) is not None
+
+    def axes(self) -> list[Axis]:
+        found = []
+        for index, layer in enumerate(self.layers):
+            found += [self._ffn(index, layer), self._heads(index, layer), *self._inside_heads(index, layer)]
+        return [*found, self._residual(), self._vocab()]
+
+    def embed(self, inputs: dict) -> tuple[torch.Tensor, object]:
+        names = ("input_ids", "token_type_ids", "position_ids")
+        hidden = self.encoder.embeddings(**{name: inputs[name] for name in names if inputs.get(name) is not None})
+        mask = inputs.get("attention_mask")
+        if mask is None or bool(mask.all()):
+            return hidden, None
+        bias = torch.zeros(mask.shape, dtype=hidden.dtype).masked_fill(mask == 0, torch.finfo(hidden.dtype).min)
+        return hidden, bias[:, None, None, :].expand(-1, 1, mask.shape[1], -1)
+
+    def blocks(self) -> Iterator[Block]:
+        for index, layer in enumerate(self.layers):
+            attention, output = layer.attention, layer.output
+            yield Block(
+                axis=f"heads.{index}",
+                kind="heads",
+                layer=index,
+                unit=attention.self.attention_head_size,
+                consumer=attention.output.dense,
+                inner=partial(_attention_inner, attention.self),
+                finish=attention.output.LayerNorm,
+            )
+            yield Block(
+                axis=f"ffn.{index}",
+                kind="ffn",
+                layer=index,
+                unit=1,
+                consumer=output.dense,
+                inner=partial(_ffn_inner, layer.intermediate),
+                finish=output.LayerNorm,
+            )
+
+    def _path(self, index: int) -> str:
+        return f"{self.prefix}encoder.layer.{index}"
+
+    def _ffn(self, index: int, layer: nn.Module) -> Axis:
+        path = self._path(index)
+        slots = linear_out(f"{path}.intermediate.dense") + linear_in(f"{path}.output.dense")
+        return Axis(f"ffn.{index}", "ffn", layer.output.dense.in_features, tuple(slots))
+
+    def _heads(self, index: int, layer: nn.Module) -> Axis:
+        path, dim = f"{self._path(index)}.attention", layer.attention.self.attention_head_size
+        slots = [slot for name in ("query", "key", "value") for slot in linear_out(f"{path}.self.{name}", block=dim)]
+        slots += linear_in(f"{path}.output.dense", block=dim)
+        attributes = (
+            Attribute(f"{path}.self", "num_attention_heads"),
+            Attribute(f"{path}.self", "all_head_size", per_element=dim),
+        )
+        return Axis(f"heads.{index}", "heads", layer.attention.self.value.out_features // dim, tuple(slots), attributes)
+
+    def _inside_heads(self, index: int, layer: nn.Module) -> Iterator[Axis]:
+        path, dim = f"{self._path(index)}.attention", layer.attention.self.attention_head_size
+        reason = "all heads of a layer share one head_dim; use the head_dim transform, which shrinks them together"
+        for head in range(layer.attention.self.value.out_features // dim):
+            start = head * dim
+            qk = linear_out(f"{path}.self.query", start=start) + linear_out(f"{path}.self.key", start=start)
+            v = linear_out(f"{path}.self.value", start=start) + linear_in(f"{path}.output.dense", start=start)
+            yield Axis(f"qk.{index}.{head}", "qk", dim, tuple(qk), fixed_because=reason)
+            yield Axis(f"v.{index}.{head}", "v", dim, tuple(v), fixed_because=reason)
+
+    def _residual(self) -> Axis:
+        embeddings = f"{self.prefix}embeddings"
+        tables = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+        slots = [Slot(f"{embeddings}.{t}.weight", 1) for t in tables if hasattr(self.encoder.embeddings, t)]
+        slots += norm(f"{embeddings}.LayerNorm")
+        for index in range(len(self.layers)):
+            path = self._path(index)
+            for reader in ("attention.self.query", "attention.self.key", "attention.self.value", "intermediate.dense"):
+                slots += linear_in(f"{path}.{reader}")
+            for writer in ("attention.output", "output"):
+                slots += linear_out(f"{path}.{writer}.dense") + norm(f"{path}.{writer}.LayerNorm")
+        slots += self._head_slots()
+        outputs = (("last_hidden_state", -1),) if not self.prefix else ()
+        return Axis(
+            "residual",
+            "residual",
+            self.encoder.embeddings.word_embeddings.embedding_dim,
+            tuple(slots),
+            output_dims=outputs,
+            fixed_because="LayerNorm averages over the whole residual stream, so removing entries changes the function",
+        )
+
+    def _head_slots(self) -> list[Slot]:
+        """Whatever stands on top of the encoder and reads the residual stream."""
+        slots = []
+        if getattr(self.encoder, "pooler", None) is not None:
+            slots += linear_in(f"{self.prefix}pooler.dense")
+        elif isinstance(getattr(self.model, "classifier", None), nn.Linear):
+            slots += linear_in("classifier")
+        for name in ("qa_outputs",):
+            if isinstance(getattr(self.model, name, None), nn.Linear):
+                slots += linear_in(name)
+        if _has(self.model, "cls.predictions.transform.dense"):
+            head = "cls.predictions.transform"
+            slots += linear_in(f"{head}.dense") + linear_out(f"{head}.dense") + norm(f"{head}.LayerNorm")
+            if not self._tied_decoder():
+                slots += linear_in("cls.predictions.decoder")
+        return slots
+
+    def _vocab(self) -> Axis:
+        name = f"{self.prefix}embeddings.word_embeddings"
+        slots, maps = [Slot(f"{name}.weight", 0)], [name]
+        if _has(self.model, "cls.predictions.decoder"):
+            decoder = "cls.predictions.decoder"
+            slots += [Slot(f"{decoder}.bias", 0)] + ([] if self._tied_decoder() else [Slot(f"{decoder}.weight", 0)])
+            maps.append(decoder)
+        return Axis(
+            "vocab",
+            "vocab",
+            self.encoder.embeddings.word_embeddings.num_embeddings,
+            tuple(slots),
+            token_maps=tuple(maps),
+            fixed_because="every token id must keep a row",
+        )
+
+    def _tied_decoder(self) -> bool:
+        return self.model.cls.predictions.decoder.weight is self.encoder.embeddings.word_embeddings.weight
+
+
+def _attention_inner(attention: nn.Module, hidden: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return attention(hidden, attention_mask=bias)[0]
+
+
+def _ffn_inner(intermediate: nn.Module, hidden: torch.Tensor, _context: object) -> torch.Tensor:
+    return intermediate(hidden)
