@@ -1,4 +1,4 @@
-"""A labelled set with one text per item: SST-2 from the hub through `datasets`, or a folder of CSV, TSV or parquet files."""
+"""A labelled set, one text per item: SST-2 from the hub through `datasets`, or a folder of CSV, TSV or parquet."""
 
 import csv
 import hashlib

@@ -19,7 +19,7 @@ def normalise(text: str) -> str:
 
 
 def group_by_text(*views: list[str]) -> np.ndarray:
-    """Group id of each item, shape (n,) int64: items that share a normalised text in any view are one group (union-find).
+    """Group of each item, (n,) int64: items that share a normalised text in any view are one group (union-find).
 
     The id is the lowest item index of the group.
 

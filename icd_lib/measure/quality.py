@@ -169,7 +169,9 @@ class EncoderSuite:
             raise ArtifactError(f"{path} was computed with other data or probes; delete it and run the stage again")
         return self.score(tensors["embeddings"], tensors.get("head_logits"), meta["split"])
 
-    compare = staticmethod(lambda result, dense: compare_results(result, dense))
+    def compare(self, result: QualityResult, dense: QualityResult) -> dict:
+        """What `result` loses against `dense`: see `compare_results`."""
+        return compare_results(result, dense)
 
     def _forward(self, model, split: str, progress: Progress | None) -> tuple[np.ndarray, np.ndarray | None]:
         if split not in self.data.splits:
