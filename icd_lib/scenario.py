@@ -29,6 +29,7 @@ class Scenario:
     source: str
     quick: bool = False
     overrides: tuple[str, ...] = ()
+    seed: int | None = None  # as given beside the file; None leaves it to the configuration
 
     def get(self, path: str):
         """Value at a dotted path such as `"codesign.quality_budget_pp"`; `ConfigError` if there is none."""
@@ -112,7 +113,7 @@ def load_scenario(
     config["quick"] = bool(quick)
     canonical = json.dumps(config, sort_keys=True, allow_nan=False)
     digest = hashlib.sha256(canonical.encode()).hexdigest()
-    return Scenario(config["scenario"], config, digest, str(name_or_path), bool(quick), tuple(overrides))
+    return Scenario(config["scenario"], config, digest, str(name_or_path), bool(quick), tuple(overrides), seed)
 
 
 # A quick run keeps the name, and so the folder, of its scenario.

@@ -261,4 +261,6 @@ def key_paths(schema: Mapping = SCHEMA, where: str = "") -> list[str]:
 
 
 def _show(value) -> str:
-    return f"{reprlib.repr(value)} ({type(value).__name__})"
+    brief = reprlib.Repr()
+    brief.maxlevel = 2  # a few lines of YAML aliases can stand for billions of items
+    return f"{brief.repr(value)} ({type(value).__name__})"

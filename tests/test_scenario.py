@@ -87,7 +87,7 @@ def test_override_values_are_yaml(override, path, value):
 @given(st.sampled_from(key_paths()), st.one_of(st.integers(), st.text(max_size=8), st.floats(), st.booleans()))
 def test_an_override_is_either_refused_or_applied_as_given(path, value):
     try:
-        node = parse_override(f"{path}={json.dumps(value)}")
+        node = parse_override(f"{path}={json.dumps(value, ensure_ascii=False)}")
     except ConfigError as error:
         assert path in str(error)
         return

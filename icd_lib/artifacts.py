@@ -1,0 +1,191 @@
+"""The run directory: where a run's files lie, and how they are written so that none is ever half there."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from icd_lib.errors import ArtifactError, ConfigError
+from icd_lib.scenario import Scenario, load_scenario, project_root
+from icd_lib.scrub import scrub_strings
+from icd_lib.version import VERSION
+
+MODES = ("linear", "oneshot", "iterative")
+LOCK = "config.lock.json"
+
+_CURES = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder with --out",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder with --out",
+    errno.EFBIG: "the file may not grow that large here; choose another folder with --out",
+    errno.EACCES: "permission denied; choose a folder you may write to with --out",
+    errno.EPERM: "permission denied; choose a folder you may write to with --out",
+    errno.EROFS: "the file system is read-only; choose another folder with --out",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder with --out",
+    errno.EEXIST: "a file stands where a folder is needed; choose another folder with --out",
+    errno.ENAMETOOLONG: "the path is too long; choose another folder with --out",
+}
+
+
+def write_error(path: Path, error: OSError) -> ArtifactError:
+    """The `ArtifactError` for an `OSError` met while writing `path`: what failed and the cure."""
+    cure = _CURES.get(error.errno, f"{error.strerror or error}; choose another folder with --out")
+    return ArtifactError(f"cannot write {path}: {cure}")
+
+
+def atomic_write(path: Path | str, data: bytes | str) -> Path:
+    """Write `data` to `path` wholly or not at all (temporary file, fsync, rename); `ArtifactError` on failure."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+    except OSError as error:
+        raise write_error(path, error) from error
+    return path
+
+
+def sha256_file(path: Path | str) -> str:
+    """Hex sha256 of a file's bytes; `ArtifactError` if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
+
+
+def to_json(value) -> str:
+    """`value` as indented JSON; numpy scalars and arrays become numbers and lists, NaN and infinity are refused."""
+    try:
+        return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_plain) + "\n"
+    except ValueError as error:
+        raise ArtifactError(f"a file would hold a number that JSON cannot express: {error}") from error
+
+
+def _plain(value):
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON; turn it into numbers, strings, lists or dicts")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a scenario: its configuration, its folder, and reading and writing in it."""
+
+    scenario: Scenario
+    dir: Path
+    mode: str = "both"
+    out: str = "outputs"
+
+    def path(self, *parts: str) -> Path:
+        """Path inside the run directory; its folder is created."""
+        path = self.dir.joinpath(*parts)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(path.parent, error) from error
+        return path
+
+    def mode_dir(self, mode: str | None = None) -> Path:
+        """Folder of one mode (by default this run's), created."""
+        mode = mode or self.mode
+        if mode not in MODES:
+            raise ConfigError(f"mode takes one of {', '.join(MODES)}; got {mode!r}")
+        return self.path(mode, "solve.json").parent
+
+    def write_json(self, rel: str, value) -> Path:
+        """Write `value` as JSON, atomically."""
+        return atomic_write(self.path(rel), to_json(value))
+
+    def read_json(self, rel: str):
+        """Read a JSON file of this run; `ArtifactError` with the cure if it is missing, truncated or not JSON."""
+        path = self.dir / rel
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{path} is missing; make it with: {self.command()} --resume") from error
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(
+                f"{path} is truncated or not JSON ({error}); make it again with: {self.command()} --force"
+            ) from error
+        except OSError as error:
+            raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
+
+    def log(self, stage: str, ok: bool = True, **meta) -> None:
+        """Append one JSON line {ts, stage, ok, meta} to run.log; paths and host names are scrubbed."""
+        entry = {"ts": datetime.now(UTC).isoformat(timespec="milliseconds"), "stage": stage, "ok": bool(ok)}
+        entry["meta"] = scrub_strings(meta)
+        line = json.dumps(entry, ensure_ascii=False, default=_plain) + "\n"
+        path = self.path("run.log")
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise write_error(path, error) from error
+
+    def command(self) -> str:
+        """The command line that makes this run again."""
+        words = ["python run_all.py --scenario", shlex.quote(self.scenario.source)]
+        words += [f"--override {shlex.quote(override)}" for override in self.scenario.overrides]
+        words += ["--quick"] if self.scenario.quick else []
+        words += [f"--seed {self.scenario.seed}"] if self.scenario.seed is not None else []
+        words += [f"--out {shlex.quote(self.out)}"] if self.out != "outputs" else []
+        return " ".join(words)
+
+
+def run_folder(scenario: Scenario, out: str | Path = "outputs") -> Path:
+    """Folder of a run, not created: `<out>/<scenario>`, a relative `out` counted from the project root."""
+    return project_root() / Path(out).expanduser() / scenario.name
+
+
+def open_run(
+    scenario: str | Path | Scenario,
+    overrides: Iterable[str] = (),
+    out: str | Path = "outputs",
+    quick: bool = False,
+    seed: int | None = None,
+    mode: str = "both",
+) -> Run:
+    """Validate the scenario, make its folder, write `config.lock.json` if it changed, and return the `Run`."""
+    if mode not in (*MODES, "both"):
+        raise ConfigError(f"mode takes one of {', '.join(MODES)} or both; got {mode!r}")
+    if not isinstance(scenario, Scenario):
+        scenario = load_scenario(scenario, overrides, quick=quick, seed=seed)
+    run = Run(scenario, run_folder(scenario, out), mode, str(out))
+    lock = scrub_strings(
+        {
+            "scenario": scenario.name,
+            "sha256": scenario.sha256,
+            "quick": scenario.quick,
+            "overrides": list(scenario.overrides),
+            "icd_version": VERSION,
+            "config": scenario.config,
+        }
+    )
+    if locked_config(run.dir) != lock:
+        run.write_json(LOCK, lock)
+    return run
+
+
+def locked_config(folder: Path) -> dict | None:
+    """What `config.lock.json` in a run folder says, None where there is none or it is unreadable."""
+    try:
+        lock = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return lock if isinstance(lock, dict) else None
