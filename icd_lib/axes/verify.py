@@ -40,10 +40,12 @@ def output_permutation_undone(outputs: dict, axis: Axis, perm: np.ndarray) -> di
     return {name: value.index_select(dims[name], inverse) if name in dims else value for name, value in outputs.items()}
 
 
-def verify_axes(model: nn.Module, axes: Iterable[Axis], example_inputs: dict, seed: int = 0) -> list[dict]:
+def verify_axes(
+    model: nn.Module, axes: Iterable[Axis], example_inputs: dict, seed: int = 0, perms: dict | None = None
+) -> list[dict]:
     """Certificates, one per axis: `{"axis", "kind", "size", "max_rel_error", "perm_hash"}`.
 
-    The check runs on one float64 copy; each permutation is undone after its test.
+    Permutations are random, or those of `perms` (axis name → perm). The check runs on one float64 copy; each permutation is undone after its test.
     Raises `AxisError` naming the first axis whose error exceeds 1e-6.
     """
     generator = np.random.default_rng(seed)
@@ -51,7 +53,7 @@ def verify_axes(model: nn.Module, axes: Iterable[Axis], example_inputs: dict, se
     reference = model_outputs(double, example_inputs)
     certificates = []
     for axis in axes:
-        perm = generator.permutation(axis.size)
+        perm = generator.permutation(axis.size) if perms is None else np.asarray(perms[axis.name])
         permute(double, axis, perm)
         error = outputs_error(output_permutation_undone(model_outputs(double, example_inputs), axis, perm), reference)
         permute(double, axis, invert_permutation(perm))

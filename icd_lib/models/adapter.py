@@ -58,6 +58,10 @@ class Adapter(ABC):
     def blocks(self) -> Iterator[Block]:
         """The residual blocks in the order they run."""
 
+    @abstractmethod
+    def trunk(self) -> nn.Module:
+        """The module that holds all blocks (and neither embeddings nor heads)."""
+
     def axis(self, name: str) -> Axis:
         """The axis called `name`."""
         return next(axis for axis in self.axes() if axis.name == name)

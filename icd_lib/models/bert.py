@@ -96,6 +96,9 @@ class BertAdapter(Adapter):
                 finish=output.LayerNorm,
             )
 
+    def trunk(self) -> nn.Module:
+        return self.encoder.encoder
+
     def _path(self, index: int) -> str:
         return f"{self.prefix}encoder.layer.{index}"
 

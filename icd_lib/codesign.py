@@ -1,0 +1,297 @@
+"""The co-design loop: permute → transform → re-permute → measure → accept or roll back.
+
+Three arms spend the same quality budget with the same transform, kernels, compaction and data (design sections 3, 4):
+linear prunes whole tiles of the layout π₀; oneshot prunes single elements at one rate, once; iterative prunes single
+elements, re-permutes what is left into whole tiles, drops the dead ones, and repeats while it pays.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import nn
+
+from icd_lib.axes.expand import expand
+from icd_lib.axes.permutation import invert_permutation
+from icd_lib.errors import TransformError
+from icd_lib.layouts import Relayout, apply_layouts, drop_dead_tiles, relayout, solve_layouts
+from icd_lib.models.adapter import find_adapter
+from icd_lib.problem import SINGLE, Judgement, Problem
+from icd_lib.transforms.distill import distill
+from icd_lib.transforms.meta import PrunePlan, TransformMeta
+from icd_lib.transforms.sparsity import prune
+
+
+@dataclass
+class Candidate:
+    """A model on the way: `origin[axis]` says which dense elements are left, in their present order."""
+
+    model: nn.Module
+    origin: dict[str, np.ndarray]
+    strength: float = 0.0
+    plan: PrunePlan | None = None
+    meta: TransformMeta | None = None
+    judgement: Judgement | None = None
+    before_distill: nn.Module | None = None
+    relayouts: dict[str, Relayout] = field(default_factory=dict)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {axis: len(elements) for axis, elements in self.origin.items()}
+
+
+@dataclass
+class Solution:
+    """Result of one mode: the best accepted candidate, π₀ and its certificates, and every attempt with its fate."""
+
+    mode: str
+    best: Candidate
+    perms_before: dict[str, np.ndarray]
+    solver_stats: dict[str, dict]
+    certificates: list[dict]
+    attempts: list[dict]
+
+    @property
+    def alive(self) -> dict[str, np.ndarray]:
+        """Bool (D,) per axis, in the dense model's order."""
+        return {
+            axis: np.isin(np.arange(len(perm)), self.best.origin[axis]) for axis, perm in self.perms_before.items()
+        }
+
+    @property
+    def perms_after(self) -> dict[str, np.ndarray]:
+        """π₁ over all dense elements: what is left in its present order, then what was dropped, in π₀'s order."""
+        alive = self.alive
+        return {
+            axis: np.concatenate([self.best.origin[axis], perm[~alive[axis][perm]]])
+            for axis, perm in self.perms_before.items()
+        }
+
+
+def solve(problem: Problem, mode: str) -> Solution:
+    """Run one mode (`linear`, `oneshot` or `iterative`)."""
+    return {"linear": solve_linear, "oneshot": solve_oneshot, "iterative": solve_iterative}[mode](problem)
+
+
+def solve_linear(problem: Problem) -> Solution:
+    """Permute by π₀, then prune whole tiles of that layout as far as the budget allows."""
+    perms, stats = solve_layouts(problem.graphs, problem.solver)
+    permuted, certificates = apply_layouts(problem.dense, perms, problem.example)
+    curves, tiles = problem.tile_curves(perms), problem.settings.tiles
+
+    def attempt(strength: float) -> Candidate:
+        plan = problem.plan(curves, strength)
+        return finish(problem, permuted, dict(perms), plan, tiles, strength)
+
+    best, attempts = strongest_within_budget(problem, attempt, Candidate(permuted, dict(perms)))
+    return Solution("linear", best, perms, stats, certificates, attempts)
+
+
+def solve_oneshot(problem: Problem) -> Solution:
+    """Prune single FFN neurons at one rate in every layer, once, and remove them; no layout is solved."""
+    identity = {axis: np.arange(graph.shape[0]) for axis, graph in problem.graphs.items()}
+
+    def attempt(strength: float) -> Candidate:
+        plan = problem.uniform_plan(problem.element_curves, strength)
+        return finish(problem, problem.dense, identity, plan, SINGLE, strength)
+
+    best, attempts = strongest_within_budget(problem, attempt, Candidate(problem.dense, identity))
+    return Solution("oneshot", best, identity, {}, [], attempts)
+
+
+def solve_iterative(problem: Problem) -> Solution:
+    """Permute by π₀; then transform, re-permute, compact and judge in rounds, keeping only what is accepted."""
+    perms, stats = solve_layouts(problem.graphs, problem.solver)
+    permuted, certificates = apply_layouts(problem.dense, perms, problem.example)
+    best, attempts = Candidate(permuted, dict(perms)), []
+    for strength in rounds(problem, attempts):
+        problem.progress(f"round {len(attempts) + 1}: aiming at {strength:+.1%} latency")
+        try:
+            candidate = transform_and_relayout(problem, best, strength)
+            reasons = objections(problem, best, candidate)
+        except TransformError as error:
+            candidate, reasons = None, [str(error)]
+        attempts.append(record(candidate, strength, reasons))
+        report_attempt(problem, "iterative", attempts[-1])
+        if not reasons:
+            best = candidate
+            certificates = certificates + candidate.meta.notes["certificates"]
+    return Solution("iterative", best, perms, stats, certificates, attempts)
+
+
+def rounds(problem: Problem, attempts: list[dict]):
+    """Strengths to try: up the ladder while accepted; after a rejection, halfway back to the last accepted one."""
+    settings = problem.settings
+    target = settings.latency_target_rel
+    ladder = list(settings.strengths) if target is None else [target / 2, target]
+    accepted, limit = 0.0, None
+    for _ in range(settings.max_rounds):
+        ahead = [s for s in ladder if s < accepted - 1e-9 and (limit is None or s > limit + 1e-9)]
+        if ahead:
+            strength = ahead[0]
+        elif limit is not None and target is None and accepted - limit > 0.03:
+            strength = (accepted + limit) / 2
+        else:
+            return
+        yield strength
+        if attempts[-1]["accepted"]:
+            accepted = strength
+        else:
+            limit = strength
+
+
+def transform_and_relayout(problem: Problem, state: Candidate, strength: float) -> Candidate:
+    """One round: prune single elements, solve W′ for π₁, pack what is alive into whole tiles, drop the rest."""
+    plan = problem.plan(problem.element_curves, strength, state.widths)
+    masked, meta = prune(
+        state.model,
+        problem.dense,
+        plan,
+        problem.batches,
+        tile=SINGLE,
+        ridge=problem.settings.ridge,
+        progress=problem.progress,
+    )
+    layouts = {}
+    for axis, axis_state in meta.axes.items():
+        base = problem.graphs[axis][state.origin[axis]][:, state.origin[axis]]
+        layouts[axis] = relayout(axis, axis_state.alive, base, problem.solver)
+    perms = {axis: layout.perm for axis, layout in layouts.items()}
+    packed, certificates = apply_layouts(masked, perms, problem.example)
+    alive = {axis: meta.axes[axis].alive[perm] for axis, perm in perms.items()}
+    smaller, present = drop_dead_tiles(packed, alive, problem.settings.tiles)
+    origin = {axis: state.origin[axis][perm][present[axis]] for axis, perm in perms.items()}
+    meta.notes["certificates"] = certificates
+    return judged(problem, Candidate(smaller, origin, strength, plan, meta, relayouts=layouts))
+
+
+def finish(
+    problem: Problem, model: nn.Module, origin: dict, plan: PrunePlan, tile: dict[str, int], strength: float
+) -> Candidate:
+    """Prune at the given granularity in the present layout, drop dead tiles, distil and judge."""
+    masked, meta = prune(
+        model,
+        problem.dense,
+        plan,
+        problem.batches,
+        tile=tile,
+        ridge=problem.settings.ridge,
+        progress=problem.progress,
+    )
+    smaller, present = drop_dead_tiles(masked, {axis: state.alive for axis, state in meta.axes.items()}, tile)
+    left = {axis: elements[present[axis]] for axis, elements in origin.items()}
+    return judged(problem, Candidate(smaller, left, strength, plan, meta))
+
+
+def judged(problem: Problem, candidate: Candidate) -> Candidate:
+    """Distil the candidate toward the dense model (the same for every arm), then judge it on validation data."""
+    settings = problem.settings
+    candidate.before_distill = candidate.model
+    if settings.distill_steps:
+        candidate.model = distill(
+            candidate.model,
+            problem.dense,
+            problem.distill_batches,
+            steps=settings.distill_steps,
+            learning_rate=settings.distill_lr,
+            seed=settings.seed,
+            progress=problem.progress,
+        )
+    candidate.judgement = problem.judge(candidate.model)
+    return candidate
+
+
+def objections(problem: Problem, state: Candidate, candidate: Candidate) -> list[str]:
+    """Why the candidate is not accepted (empty: it is): J must fall, C and latency must not rise, quality must hold."""
+    settings, reasons = problem.settings, []
+    change_j = mean_change(candidate.relayouts, "J")
+    change_c = mean_change(candidate.relayouts, "C")
+    if change_j > -settings.epsilon_j:
+        reasons.append(f"J changed by {change_j:+.4f}; it must fall by at least {settings.epsilon_j}")
+    if change_c > 1e-9:
+        reasons.append(f"J fell while C rose by {change_c:+.4f}; such a layout is never accepted on J alone")
+    if candidate.plan.predicted_latency_rel > predicted_latency(state):
+        reasons.append("the tables predict no gain in latency")
+    if not problem.is_within_budget(candidate.judgement):
+        reasons.append(over_budget(problem, candidate.judgement))
+    return reasons
+
+
+def over_budget(problem: Problem, judgement: Judgement) -> str:
+    settings = problem.settings
+    return (
+        f"validation drop {judgement.drop_pp:+.3f} ± {judgement.se_pp:.3f} pp; with {settings.selection_z:g} standard "
+        f"errors that exceeds the budget of {settings.quality_budget_pp:g} pp"
+    )
+
+
+def predicted_latency(state: Candidate) -> float:
+    return state.plan.predicted_latency_rel if state.plan else 0.0
+
+
+def mean_change(layouts: dict[str, Relayout], term: str) -> float:
+    """Mean over the axes that lost something of term(π₁) − term(before)."""
+    changed = [layout for layout in layouts.values() if layout.graph.nnz and len(layout.perm) > 1]
+    if not changed:
+        return 0.0
+    return float(np.mean([getattr(layout.after, term) - getattr(layout.before, term) for layout in changed]))
+
+
+def strongest_within_budget(
+    problem: Problem, attempt: Callable[[float], Candidate], start: Candidate
+) -> tuple[Candidate, list[dict]]:
+    """Bisect the ladder of strengths (weak to strong) for the strongest that validation data accepts."""
+    target = problem.settings.latency_target_rel
+    ladder = sorted(problem.settings.strengths, reverse=True) if target is None else [target]
+    best, attempts = start, []
+    low, high = -1, len(ladder)
+    while high - low > 1:
+        middle = (low + high) // 2
+        strength = ladder[middle]
+        problem.progress(f"attempt {len(attempts) + 1}: aiming at {strength:+.1%} latency")
+        try:
+            candidate = attempt(strength)
+            holds = problem.is_within_budget(candidate.judgement)
+            reasons = [] if holds else [over_budget(problem, candidate.judgement)]
+        except TransformError as error:
+            candidate, reasons = None, [str(error)]
+        attempts.append(record(candidate, strength, reasons))
+        report_attempt(problem, "search", attempts[-1])
+        if reasons:
+            high = middle
+        else:
+            best, low = candidate, middle
+    return best, attempts
+
+
+def record(candidate: Candidate | None, strength: float, reasons: list[str]) -> dict:
+    """One attempt for the log and the report."""
+    entry = {"strength": strength, "accepted": not reasons, "reasons": reasons}
+    if candidate is not None:
+        entry |= {
+            "widths": candidate.widths,
+            "predicted_latency_rel": candidate.plan.predicted_latency_rel,
+            "predicted_loss": candidate.plan.predicted_loss,
+            "validation": candidate.judgement.to_json(),
+        }
+        if candidate.relayouts:
+            entry["change"] = {term: mean_change(candidate.relayouts, term) for term in ("C", "Q", "J")}
+            entry["objective"] = {
+                axis: {"before": vars(layout.before), "after": vars(layout.after)}
+                for axis, layout in candidate.relayouts.items()
+            }
+    return entry
+
+
+def report_attempt(problem: Problem, what: str, entry: dict) -> None:
+    """Say and log what became of an attempt."""
+    fate = "accepted" if entry["accepted"] else "rolled back: " + "; ".join(entry["reasons"])
+    drop = entry.get("validation", {}).get("drop_pp")
+    problem.progress(f"{fate}" + (f" (validation drop {drop:+.3f} pp)" if drop is not None else ""))
+    problem.log(what, **entry)
+
+
+def at_dense_shape(origin: dict[str, np.ndarray], model: nn.Module, dense: nn.Module, perms: dict) -> nn.Module:
+    """The model's function at the dense shapes in the layout `perms`: each element at its place there, zeros elsewhere."""
+    places = {axis: invert_permutation(perm)[origin[axis]] for axis, perm in perms.items()}
+    return expand(model, dense, find_adapter(dense).axes(), places)

@@ -1,0 +1,126 @@
+"""Layouts of all prunable axes of a model at once: solve them, apply them with certificates, pack what is alive."""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from icd_lib.axes.compact import compact
+from icd_lib.axes.permutation import hash_permutation
+from icd_lib.axes.permute import permute
+from icd_lib.axes.verify import verify_axes
+from icd_lib.graph.mask import mask_graph
+from icd_lib.models.adapter import find_adapter
+from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
+from icd_lib.solver.portfolio import fit_permutation
+
+
+@dataclass(frozen=True)
+class SolverSettings:
+    """How permutations are solved; `cost.g` is the tile of FFN axes."""
+
+    cost: CostConfig
+    method: str = "auto"
+    time_budget_s: float = 20.0
+    refine_steps: int = 2000
+    seed: int = 0
+
+    def cost_of(self, size: int) -> CostConfig:
+        """The cost for an axis of `size` elements: small axes (heads) are their own tiles."""
+        return self.cost if size >= 4 * self.cost.g else CostConfig(**{**vars(self.cost), "g": 1, "v": 1, "h": 1})
+
+
+def solve_layout(graph, settings: SolverSettings, initial=None, previous=None) -> tuple[np.ndarray, dict]:
+    """`fit_permutation` with the project's settings: (perm, stats)."""
+    return fit_permutation(
+        graph,
+        cost=settings.cost_of(graph.shape[0]),
+        time_budget_s=settings.time_budget_s,
+        refine_steps=settings.refine_steps,
+        seed=settings.seed,
+        method=settings.method,
+        initial=initial,
+        pi_prev=previous,
+    )
+
+
+def solve_layouts(graphs: dict, settings: SolverSettings) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
+    """π₀ of every axis with a graph, and the solver's statistics."""
+    solved = {axis: solve_layout(graph, settings) for axis, graph in graphs.items()}
+    return {axis: perm for axis, (perm, _) in solved.items()}, {axis: stats for axis, (_, stats) in solved.items()}
+
+
+def apply_layouts(model: nn.Module, perms: dict[str, np.ndarray], example: dict) -> tuple[nn.Module, list[dict]]:
+    """Permuted copy of the model and one equivalence certificate per axis (float64 error, hash)."""
+    permuted = copy.deepcopy(model)
+    axes = {axis.name: axis for axis in find_adapter(permuted).axes()}
+    chosen = [axes[name] for name in perms]
+    certificates = verify_axes(permuted, chosen, example, perms=perms)
+    for axis in chosen:
+        permute(permuted, axis, perms[axis.name])
+    return permuted, certificates
+
+
+def pack_alive(perm: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    """The same order with everything alive first: a stable partition, so no two alive elements move apart.
+
+    >>> pack_alive(np.array([2, 0, 1, 3]), np.array([True, False, True, True]))
+    array([2, 0, 3, 1])
+    """
+    inside = alive[perm]
+    return np.concatenate([perm[inside], perm[~inside]])
+
+
+@dataclass(frozen=True)
+class Relayout:
+    """π₁ of one axis against the layout it comes from, on the transformed graph W′."""
+
+    axis: str
+    perm: np.ndarray
+    graph: object
+    before: CostReport
+    after: CostReport
+    stats: dict
+
+
+def relayout(axis: str, alive: np.ndarray, base, settings: SolverSettings) -> Relayout:
+    """Solve W′ (what the transform left alive) from the present order, and pack the alive elements into whole tiles."""
+    graph = mask_graph(alive, base=base)
+    identity = np.arange(len(alive))
+    solved, stats = solve_layout(graph, settings, initial=identity, previous=identity)
+    cost = settings.cost_of(len(alive))
+    perm = pack_alive(solved, alive)
+    return Relayout(
+        axis,
+        perm,
+        graph,
+        evaluate_cost(graph, identity, cost, identity),
+        evaluate_cost(graph, perm, cost, identity),
+        stats,
+    )
+
+
+def drop_dead_tiles(model: nn.Module, alive: dict[str, np.ndarray], tile: dict[str, int]) -> tuple[nn.Module, dict]:
+    """Copy of the model without the tiles that are wholly dead, and per axis which elements are still there."""
+    smaller, present = copy.deepcopy(model), {}
+    axes = {axis.name: axis for axis in find_adapter(model).axes()}
+    for name, mask in alive.items():
+        granule = tile[axes[name].kind]
+        tiles = -(-len(mask) // granule)
+        padded = np.zeros(tiles * granule, dtype=bool)
+        padded[: len(mask)] = mask
+        present[name] = np.repeat(padded.reshape(tiles, granule).any(1), granule)[: len(mask)]
+        compact(smaller, axes[name], present[name])
+    return smaller, present
+
+
+def perm_record(perms: dict[str, np.ndarray], seed: int) -> dict:
+    """Contents of perm_before.json and perm_after.json."""
+    return {
+        "tag": "icd/v1",
+        "seed": seed,
+        "axes": {
+            axis: {"D": len(perm), "pi": perm.tolist(), "hash": hash_permutation(perm)} for axis, perm in perms.items()
+        },
+    }

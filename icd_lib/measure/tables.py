@@ -1,0 +1,87 @@
+"""Width → latency on this machine: the whole model with every layer at a smaller width, interleaved with the dense one.
+
+Timing the whole model rather than a lone Linear keeps what matters in situ: caches, activation functions, allocation.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from icd_lib.axes.compact import compact
+from icd_lib.measure.latency import measure_interleaved
+from icd_lib.models.adapter import Adapter, find_adapter
+
+
+@dataclass(frozen=True)
+class WidthCurve:
+    """Milliseconds of the model when every layer keeps `kept[i]` elements of the axes of `kind` (last = all).
+
+    `saved_ms[i]`: median paired saving per layer against the dense model, made monotone (narrower never saves less).
+    """
+
+    kind: str
+    kept: list[int]
+    model_ms: list[float]
+    saved_ms: list[float]
+
+    def to_json(self) -> dict:
+        return {"kept": self.kept, "model_ms": self.model_ms, "saved_ms_per_layer": self.saved_ms}
+
+
+def widths_to_try(size: int, points: int, step: int) -> list[int]:
+    """About `points` widths between one step and `size`, multiples of `step`, ascending, `size` last.
+
+    >>> widths_to_try(12, 3, 1)
+    [1, 5, 8, 12]
+    """
+    raw = np.linspace(step, size, points + 1)
+    rounded = np.maximum(step, np.round(raw / step).astype(int) * step)
+    return sorted({*np.minimum(rounded, size).tolist(), size})
+
+
+def narrowed_copy(adapter: Adapter, kind: str, kept: int) -> nn.Module:
+    """Copy of the model whose axes of `kind` keep their first `kept` elements; embeddings are shared, not copied."""
+    shared = {id(p): p for name, p in adapter.model.named_parameters() if "embeddings" in name}
+    narrow = copy.deepcopy(adapter.model, memo=shared)
+    for axis in find_adapter(narrow).axes():
+        if axis.kind == kind:
+            compact(narrow, axis, np.arange(axis.size) < kept)
+    return narrow
+
+
+def measure_width_curves(
+    adapter: Adapter,
+    inputs: dict,
+    widths: dict[str, list[int]],
+    *,
+    repeats: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[float, dict[str, WidthCurve]]:
+    """Dense milliseconds, and one curve per axis kind in `widths`; all variants interleaved in one process."""
+    arms = {("dense", 0): _runner(adapter.model, inputs)}
+    for kind, kept in widths.items():
+        for width in kept[:-1]:
+            arms[kind, width] = _runner(narrowed_copy(adapter, kind, width), inputs)
+    samples = measure_interleaved(arms, repeats=repeats, warmup=3, seed=seed, progress=progress)
+    dense = samples["dense", 0]
+    layers = len({block.layer for block in adapter.blocks()})
+    curves = {}
+    for kind, kept in widths.items():
+        saved = [float(np.median(dense - samples[kind, width])) / layers for width in kept[:-1]] + [0.0]
+        monotone = np.maximum.accumulate(np.array(saved)[::-1])[::-1]
+        model_ms = [float(np.median(samples[kind, width])) for width in kept[:-1]] + [float(np.median(dense))]
+        curves[kind] = WidthCurve(kind, list(kept), model_ms, monotone.tolist())
+    return float(np.median(dense)), curves
+
+
+def _runner(model: nn.Module, inputs: dict) -> Callable[[], object]:
+    def run():
+        with torch.inference_mode():
+            return model(**inputs)
+
+    return run

@@ -1,0 +1,151 @@
+"""What every arm of the comparison shares: the model, its data, this machine's tables, and the judge of quality."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from torch import nn
+
+from icd_lib.errors import TransformError
+from icd_lib.graph.moments import correlation_graph
+from icd_lib.layouts import SolverSettings
+from icd_lib.models.adapter import Adapter, find_adapter
+from icd_lib.transforms.allocate import LatencyTable, LossCurve, allocate, describe
+from icd_lib.transforms.meta import PrunePlan
+from icd_lib.transforms.obs import Elimination, Moments
+from icd_lib.transforms.sensitivity import eliminations, loss_curves
+from icd_lib.transforms.sparsity import consumer_moments
+
+SINGLE = {"ffn": 1, "heads": 1}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Quality lost against dense on validation data, percentage points, with its paired standard error."""
+
+    drop_pp: float
+    se_pp: float
+    detail: dict = field(default_factory=dict)
+
+    def bound(self, z: float) -> float:
+        return self.drop_pp + z * self.se_pp
+
+    def to_json(self) -> dict:
+        return {"drop_pp": self.drop_pp, "se_pp": self.se_pp, **self.detail}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Numbers of the scenario's `transform` and `codesign` sections that the loop needs."""
+
+    axes: tuple[str, ...] = ("ffn", "heads")
+    tile: int = 16
+    ridge: float = 0.01
+    uniform: bool = False
+    distill_steps: int = 200
+    distill_lr: float = 2e-4
+    quality_budget_pp: float = 0.1
+    latency_target_rel: float | None = None
+    selection_z: float = 1.0
+    max_rounds: int = 5
+    epsilon_j: float = 1e-3
+    strengths: tuple[float, ...] = (-0.3, -0.4, -0.5, -0.6)
+    nnz_cap: int = 200_000
+    seed: int = 0
+
+    @property
+    def tiles(self) -> dict[str, int]:
+        """Granule per axis kind: a head is a tile by itself."""
+        return {"ffn": self.tile, "heads": 1}
+
+
+@dataclass
+class Problem:
+    """A dense model that is never changed, and everything needed to judge changed copies of it."""
+
+    dense: nn.Module
+    batches: list[dict]
+    distill_batches: list[dict]
+    example: dict
+    judge: Callable[[nn.Module], Judgement]
+    tables: dict[str, LatencyTable]
+    dense_ms: float
+    rates: dict[str, float]
+    settings: Settings
+    solver: SolverSettings
+    log: Callable[..., None] = lambda event, **meta: None
+    progress: Callable[[str], None] = lambda line: None
+
+    @cached_property
+    def adapter(self) -> Adapter:
+        return find_adapter(self.dense)
+
+    @cached_property
+    def moments(self) -> dict[str, Moments]:
+        """Second moments of every block of the dense model on the calibration batches."""
+        return consumer_moments(self.adapter, self.batches)
+
+    @cached_property
+    def graphs(self) -> dict:
+        """Co-activation W of every prunable axis of the dense model."""
+        return build_graphs(self.adapter, self.moments, self.settings.nnz_cap)
+
+    @cached_property
+    def element_paths(self) -> dict[str, Elimination]:
+        return eliminations(self.adapter, self.moments, SINGLE, self.settings.ridge, {})
+
+    @cached_property
+    def element_curves(self) -> list[LossCurve]:
+        """Predicted loss when single elements go and whole tiles are kept."""
+        return self._curves(self.element_paths, SINGLE)
+
+    def tile_curves(self, perms: dict[str, np.ndarray]) -> list[LossCurve]:
+        """Predicted loss when only whole tiles of the layout `perms` can go."""
+        paths = eliminations(self.adapter, self.moments, self.settings.tiles, self.settings.ridge, perms)
+        return self._curves(paths, self.settings.tiles)
+
+    def _curves(self, paths: dict, groups: dict[str, int]) -> list[LossCurve]:
+        curves = loss_curves(self.adapter, paths, self.moments, self.rates, groups, self.settings.tiles)
+        return [curve for curve in curves if curve.kind in self.settings.axes]
+
+    def plan(self, curves: list[LossCurve], latency_rel: float, present: dict[str, int] | None = None) -> PrunePlan:
+        """Uneven widths for a predicted latency; never wider than `present`."""
+        if present is not None:
+            curves = [_no_wider(curve, present.get(curve.axis)) for curve in curves]
+        if self.settings.uniform:
+            return self.uniform_plan(curves, latency_rel, self.settings.tile)
+        return allocate(self.tables, curves, self.dense_ms, latency_rel)
+
+    def uniform_plan(self, curves: list[LossCurve], latency_rel: float, step: int = 1) -> PrunePlan:
+        """One FFN width for every layer, all heads kept: the widest that reaches the predicted latency."""
+        ffn = [curve for curve in curves if curve.kind == "ffn"]
+        size = int(ffn[0].kept[-1])
+        widths = np.arange(step, size + 1, step)
+        saved = len(ffn) * self.tables["ffn"].saved(widths)
+        enough = widths[saved >= -latency_rel * self.dense_ms]
+        if not len(enough):
+            raise TransformError(f"no uniform FFN width reaches {latency_rel:+.0%} on this machine; ask for less")
+        kept = {curve.axis: int(enough[-1]) if curve.kind == "ffn" else int(curve.kept[-1]) for curve in curves}
+        return describe(self.tables, curves, self.dense_ms, kept)
+
+    def is_within_budget(self, judgement: Judgement) -> bool:
+        """The budget holds with `selection_z` standard errors to spare (or a latency target was asked for instead)."""
+        if self.settings.latency_target_rel is not None:
+            return True
+        return judgement.bound(self.settings.selection_z) <= self.settings.quality_budget_pp
+
+
+def build_graphs(adapter: Adapter, moments: dict[str, Moments], nnz_cap: int) -> dict:
+    """W per axis from the moments the transform needs anyway; a head's activity is the norm of its output."""
+    return {
+        block.axis: correlation_graph(moments[block.axis].gram.numpy(), block.unit, nnz_cap)
+        for block in adapter.blocks()
+    }
+
+
+def _no_wider(curve: LossCurve, limit: int | None) -> LossCurve:
+    if limit is None:
+        return curve
+    allowed = curve.kept <= limit
+    return LossCurve(curve.axis, curve.kind, curve.kept[allowed], curve.loss[allowed])

@@ -1,0 +1,91 @@
+"""Label-free layer-wise distillation: let the pruned network follow the dense one's hidden states.
+
+Closed-form compensation fixes each block given the ones before it; a few hundred steps of gradient descent let the
+blocks adapt to each other (hidden-state matching as in Jiao et al. 2020, TinyBERT, section 3.1; no labels are used).
+"""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from icd_lib.models.adapter import Adapter, find_adapter
+
+POOLED_WEIGHT = 20.0  # the mean over tokens is what most heads read; weighted so that both terms start alike
+WARMUP_STEPS = 20
+
+
+def distill(
+    student: nn.Module,
+    teacher: nn.Module,
+    batches: list[dict],
+    *,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    progress: Callable[[str], None] = lambda line: None,
+) -> nn.Module:
+    """Copy of `student` after `steps` Adam steps on the blocks' weights; embeddings and heads stay as they are.
+
+    Deterministic for a seed: steps are counted, not seconds. The rate warms up, then falls linearly to zero.
+    """
+    learner = copy.deepcopy(student)
+    followed, follower = find_adapter(teacher), find_adapter(learner)
+    trained = _trainable(learner, follower)
+    optimizer = torch.optim.Adam(trained, lr=learning_rate, betas=(0.9, 0.98))
+    order = _order(len(batches), steps, seed)
+    for step, index in enumerate(order):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
+        loss, pooled = _loss(followed, follower, batches[index])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        if step % 50 == 0 or step == steps - 1:
+            progress(f"distil step {step + 1}/{steps}: 1 − cosine to dense {pooled:.4f}")
+    return learner.requires_grad_(False).eval()
+
+
+def _trainable(model: nn.Module, adapter: Adapter) -> list[nn.Parameter]:
+    model.requires_grad_(False)
+    trained = list(adapter.trunk().parameters())
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    return trained
+
+
+def _order(batches: int, steps: int, seed: int) -> list[int]:
+    generator = np.random.default_rng(seed)
+    epochs = -(-steps // batches)
+    return np.concatenate([generator.permutation(batches) for _ in range(epochs)])[:steps].tolist()
+
+
+def _loss(teacher: Adapter, student: Adapter, inputs: dict) -> tuple[torch.Tensor, float]:
+    mask = inputs.get("attention_mask")
+    with torch.no_grad():
+        goals = _layer_states(teacher, inputs)
+    states = _layer_states(student, inputs)
+    valid = torch.ones(goals[0].shape[:2], dtype=torch.bool) if mask is None else mask.bool()
+    error = sum(((s - g)[valid]).square().mean() / g[valid].var() for s, g in zip(states, goals, strict=True))
+    pooled = 1 - nn.functional.cosine_similarity(_mean(states[-1], valid), _mean(goals[-1], valid)).mean()
+    return error / len(goals) + POOLED_WEIGHT * pooled, float(pooled.detach())
+
+
+def _layer_states(adapter: Adapter, inputs: dict) -> list[torch.Tensor]:
+    """Hidden state after the last block of every layer."""
+    hidden, context = adapter.embed(inputs)
+    states, layer = [], 0
+    for block in adapter.blocks():
+        if block.layer != layer:
+            states.append(hidden)
+            layer = block.layer
+        hidden = block.forward(hidden, context)
+    return [*states, hidden]
+
+
+def _mean(hidden: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    weights = valid.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1).clamp_min(1)

@@ -1,0 +1,136 @@
+"""Optimal brain surgeon on the Linear that reads an axis: which columns to remove, and how the rest compensate.
+
+The layer-wise problem is min_V ‖X V − T‖² for the consumer's input X (tokens × columns) and target T. With G = XᵀX
+(bias as a last column of ones) and the current solution W, removing a group S of columns costs
+tr(W_S ([G⁻¹]_SS)⁻¹ W_Sᵀ), and the others absorb W ← W − W_S ([G⁻¹]_SS)⁻¹ [G⁻¹]_S: (Hassibi & Stork 1993, eq. 5;
+for groups Kurtic et al. 2023, ZipLM, eq. 3–4). All algebra is float64.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Moments:
+    """Second moments of a consumer's input and target: G (n+1, n+1), R = TᵀX (out, n+1), `energy` = ‖T − mean‖²."""
+
+    gram: torch.Tensor
+    cross: torch.Tensor
+    target_sum: torch.Tensor
+    target_square: float
+    tokens: int
+
+    @classmethod
+    def empty(cls, columns: int, outputs: int) -> "Moments":
+        double = torch.float64
+        return cls(
+            torch.zeros(columns + 1, columns + 1, dtype=double),
+            torch.zeros(outputs, columns + 1, dtype=double),
+            torch.zeros(outputs, dtype=double),
+            0.0,
+            0,
+        )
+
+    def update(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """Add a batch: inputs (tokens, columns), targets (tokens, outputs)."""
+        columns = inputs.shape[1]
+        sums = inputs.sum(0).double()
+        self.gram[:columns, :columns] += (inputs.T @ inputs).double()
+        self.gram[columns, :columns] += sums
+        self.gram[:columns, columns] += sums
+        self.gram[columns, columns] += len(inputs)
+        self.cross[:, :columns] += (targets.T @ inputs).double()
+        self.cross[:, columns] += targets.sum(0).double()
+        self.target_sum += targets.sum(0).double()
+        self.target_square += float(targets.double().square().sum())
+        self.tokens += len(inputs)
+
+    @property
+    def energy(self) -> float:
+        return self.target_square - float(self.target_sum.square().sum()) / max(self.tokens, 1)
+
+    def damped(self, ridge: float) -> torch.Tensor:
+        """G + ridge · mean(diag G) · I."""
+        return self.gram + ridge * self.gram.diagonal().mean() * torch.eye(len(self.gram), dtype=self.gram.dtype)
+
+
+def affine(linear: nn.Linear) -> torch.Tensor:
+    """[weight | bias] in float64, shape (out, in + 1)."""
+    bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(linear.out_features)
+    return torch.cat([linear.weight.detach(), bias.detach()[:, None]], dim=1).double()
+
+
+def refit(moments: Moments, current: torch.Tensor, ridge: float) -> torch.Tensor:
+    """Least squares to the targets with a ridge toward `current`: (R + λ W₀)(G + λ I)⁻¹, shape (out, n + 1)."""
+    weight = ridge * moments.gram.diagonal().mean()
+    return torch.linalg.solve(moments.damped(ridge), (moments.cross + weight * current).T).T
+
+
+@dataclass
+class Elimination:
+    """Greedy elimination of groups: `order` of removal, and `loss[k]` = added squared error after k removals."""
+
+    order: list[int]
+    loss: list[float]
+
+    def alive(self, groups: int, kept: int) -> torch.Tensor:
+        """Bool (groups,): what is left when `kept` groups stay."""
+        mask = torch.ones(groups, dtype=torch.bool)
+        mask[self.order[: groups - kept]] = False
+        return mask
+
+
+def eliminate(gram: torch.Tensor, weights: torch.Tensor, group: int, removals: int) -> Elimination:
+    """Remove `removals` groups of `group` consecutive columns, cheapest first, with exact compensation in between.
+
+    gram: (n+1, n+1) damped; weights: (out, n+1); the bias column is never removed. Ties fall to the lower index.
+    """
+    inverse = torch.linalg.inv(gram)
+    weights = weights.clone()
+    groups = (len(gram) - 1) // group
+    dead = torch.zeros(groups, dtype=torch.bool)
+    result = Elimination([], [0.0])
+    step = _remove_column if group == 1 else _remove_group
+    for _ in range(removals):
+        chosen, cost = step(inverse, weights, group, groups, dead)
+        dead[chosen] = True
+        result.order.append(chosen)
+        result.loss.append(result.loss[-1] + max(cost, 0.0))
+    return result
+
+
+def _remove_column(inverse, weights, _group, groups, dead) -> tuple[int, float]:
+    pivots = inverse.diagonal()[:groups]
+    costs = (weights[:, :groups].square().sum(0) / pivots).masked_fill_(dead, torch.inf)
+    chosen = int(costs.argmin())
+    cost, column, pivot = float(costs[chosen]), inverse[:, chosen].clone(), float(inverse[chosen, chosen])
+    weights.addr_(weights[:, chosen].clone(), column, alpha=-1 / pivot)
+    inverse.addr_(column, column, alpha=-1 / pivot)
+    inverse[chosen, chosen] = 1.0
+    weights[:, chosen] = 0.0
+    return chosen, cost
+
+
+def _remove_group(inverse, weights, group, groups, dead) -> tuple[int, float]:
+    columns = groups * group
+    tiles = inverse[:columns, :columns].reshape(groups, group, groups, group)
+    blocks = tiles[torch.arange(groups), :, torch.arange(groups), :]
+    grouped = weights[:, :columns].reshape(-1, groups, group).permute(1, 2, 0)
+    costs = (grouped * torch.linalg.solve(blocks, grouped)).sum((1, 2)).masked_fill_(dead, torch.inf)
+    chosen = int(costs.argmin())
+    span = slice(chosen * group, (chosen + 1) * group)
+    rows = inverse[span].clone()
+    absorbed = torch.linalg.solve(inverse[span, span], rows)
+    weights -= weights[:, span].clone() @ absorbed
+    inverse -= rows.T @ absorbed
+    inverse[span, span] = torch.eye(group, dtype=inverse.dtype)
+    weights[:, span] = 0.0
+    return chosen, float(costs[chosen])
+
+
+def restrict(gram: torch.Tensor, weights: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Best weights that use only `columns` (plus bias): argmin_V tr((V−W) G (V−W)ᵀ), shape (out, len(columns) + 1)."""
+    index = torch.cat([columns, torch.tensor([len(gram) - 1])])
+    return torch.linalg.solve(gram[index][:, index], (weights @ gram[:, index]).T).T

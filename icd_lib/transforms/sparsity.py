@@ -1,0 +1,127 @@
+"""S: structured sparsity by optimal brain surgeon, block after block on the stream of the already pruned network.
+
+For every block: least squares to the *dense* residual stream with a ridge toward the current weights, then greedy
+elimination at the plan's granularity, then the closed-form optimum on what is left. Dead elements become exact zeros;
+`icd.compact` removes them physically afterwards.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from icd_lib.axes.axis import Axis, slot_tensor
+from icd_lib.errors import TransformError
+from icd_lib.models.adapter import Adapter, Block, find_adapter
+from icd_lib.transforms.meta import AxisState, PrunePlan, TransformMeta
+from icd_lib.transforms.obs import Moments, affine, eliminate, refit, restrict
+from icd_lib.transforms.streams import ResidualStream
+
+
+def prune(
+    model: nn.Module,
+    target: nn.Module,
+    plan: PrunePlan,
+    batches: list[dict],
+    *,
+    tile: dict[str, int],
+    ridge: float = 0.01,
+    compensate: bool = True,
+    progress: Callable[[str], None] = lambda line: None,
+) -> tuple[nn.Module, TransformMeta]:
+    """Masked copy of `model` that follows `target`'s residual stream, and what happened to each axis.
+
+    plan.kept: elements to keep per axis; tile: elements removed together, per axis kind (1 = single elements).
+    `compensate=False` keeps the surviving weights as they were (for attribution only).
+    Raises `TransformError` (nothing changed) when the plan does not fit the model.
+    """
+    pruned = copy.deepcopy(model)
+    adapter = find_adapter(pruned)
+    axes = {axis.name: axis for axis in adapter.axes()}
+    check_plan(plan, axes, tile)
+    reference, stream = ResidualStream(find_adapter(target), batches), ResidualStream(adapter, batches)
+    meta = TransformMeta("sparsity", max(tile.values()), notes={"ridge": ridge, "compensate": compensate})
+    for goal, block in zip(find_adapter(target).blocks(), adapter.blocks(), strict=True):
+        goal_sums = reference.sums(goal, reference.inner(goal))
+        inner = stream.inner(block)
+        state = _prune_block(block, plan, tile, ridge, compensate, collect(stream, inner, goal_sums))
+        zero_elements(pruned, axes[block.axis], ~torch.from_numpy(state.alive))
+        meta.axes[block.axis] = state
+        stream.advance(block, stream.sums(block, inner))
+        reference.advance(goal, goal_sums)
+        progress(f"{block.axis}: kept {state.kept} of {len(state.alive)}, relative error {state.loss:.4f}")
+    return pruned, meta
+
+
+def collect(stream: ResidualStream, inner: list[torch.Tensor], goal_sums: list[torch.Tensor]) -> Moments:
+    """Moments of the consumer's input and of what it must add to the present stream to reach the goal."""
+    residuals = [goal - hidden for goal, hidden in zip(goal_sums, stream.hidden, strict=True)]
+    moments = Moments.empty(inner[0].shape[-1], residuals[0].shape[-1])
+    with torch.inference_mode():
+        for inputs, targets in zip(stream.flat(inner), stream.flat(residuals), strict=True):
+            moments.update(inputs, targets)
+    return moments
+
+
+def _prune_block(
+    block: Block, plan: PrunePlan, tile: dict[str, int], ridge: float, compensate: bool, moments: Moments
+) -> AxisState:
+    elements, granule = block.elements, tile[block.kind]
+    kept = plan.kept.get(block.axis, elements)
+    current = affine(block.consumer)
+    weights = refit(moments, current, ridge) if compensate else current
+    gram = moments.damped(ridge)
+    elimination = eliminate(gram, weights, block.unit * granule, (elements - kept) // granule)
+    alive = elimination.alive(elements // granule, kept // granule).repeat_interleave(granule)
+    columns = alive.repeat_interleave(block.unit).nonzero()[:, 0]
+    chosen = restrict(gram, weights, columns) if compensate else current[:, torch.cat([columns, torch.tensor([-1])])]
+    _write(block.consumer, columns, chosen)
+    saliency = torch.zeros(elements // granule, dtype=torch.float64)
+    saliency[elimination.order] = torch.tensor(elimination.loss, dtype=torch.float64).diff()
+    loss = elimination.loss[-1] / max(moments.energy, 1e-12)
+    return AxisState(block.axis, block.kind, alive.numpy(), saliency.repeat_interleave(granule).numpy(), loss)
+
+
+def _write(consumer: nn.Linear, columns: torch.Tensor, weights: torch.Tensor) -> None:
+    with torch.no_grad():
+        consumer.weight.zero_()
+        consumer.weight[:, columns] = weights[:, :-1].to(consumer.weight.dtype)
+        if consumer.bias is not None:
+            consumer.bias.copy_(weights[:, -1])
+
+
+def zero_elements(model: nn.Module, axis: Axis, dead: torch.Tensor) -> None:
+    """Set every weight of the dead elements (bool (D,)) to exactly zero."""
+    for slot in axis.slots:
+        rows = dead.repeat_interleave(slot.block)
+        tensor = slot_tensor(model, slot)
+        mask = torch.zeros(tensor.shape[slot.dim], dtype=torch.bool)
+        mask[slot.start : slot.start + len(rows)] = rows
+        with torch.no_grad():
+            tensor.index_fill_(slot.dim, mask.nonzero()[:, 0], 0.0)
+
+
+def check_plan(plan: PrunePlan, axes: dict[str, Axis], tile: dict[str, int]) -> None:
+    """Raise `TransformError` unless the plan names real axes and keeps whole tiles of them."""
+    for name, kept in plan.kept.items():
+        if name not in axes:
+            raise TransformError(f"the plan names axis {name!r}, which the model does not have; see icd.find_axes")
+        size, granule = axes[name].size, tile[axes[name].kind]
+        if not 1 <= kept <= size:
+            raise TransformError(f"axis {name!r} has {size} elements; the plan keeps {kept}; keep between 1 and {size}")
+        if kept % granule and kept != size or size % granule:
+            raise TransformError(
+                f"axis {name!r} ({size} elements) is pruned in tiles of {granule}; {kept} is not a whole number of tiles"
+            )
+
+
+def consumer_moments(adapter: Adapter, batches: list[dict]) -> dict[str, Moments]:
+    """Moments of every block of an unpruned model over the batches, in one pass."""
+    stream, found = ResidualStream(adapter, batches), {}
+    for block in adapter.blocks():
+        inner = stream.inner(block)
+        sums = stream.sums(block, inner)
+        found[block.axis] = collect(stream, inner, sums)
+        stream.advance(block, sums)
+    return found
