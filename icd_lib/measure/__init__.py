@@ -1,1 +1,1 @@
-"""Measurements: latency, energy, memory, quality, environment and the statistics that judge them."""
+"""Measuring: latency, statistics, energy, L2, memory, quality, runtimes. Nothing here knows modes or transforms."""
