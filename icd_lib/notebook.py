@@ -141,6 +141,8 @@ def _execute(source: Path, partial: Path, parameters: dict, cwd: Path, timeout_s
             raise ResourceError(
                 f"the kernel of {source.name} died, most likely for want of memory; free some, or use --quick"
             ) from error
+        except RuntimeError as error:  # jupyter_client's word for a kernel that does not answer
+            raise ResourceError(f"the kernel of {source.name} did not start: {error}") from error
 
 
 def _no_fields(path: Path) -> str:

@@ -1,0 +1,260 @@
+"""Plan the stages of a run and execute them in order, each notebook in a fresh kernel."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from icd_lib.artifacts import MODES, Run, locked_config, open_run, run_folder, write_error
+from icd_lib.errors import ConfigError, IcdError, ResourceError
+from icd_lib.manifest import write_manifest
+from icd_lib.notebook import check_parameters, execute
+from icd_lib.records import Records, snapshot
+from icd_lib.scenario import Scenario, project_root
+
+# Seconds of the bert scenario on two CPU cores, for the first estimate only; later ones come from earlier runs.
+_TYPICAL_S = {
+    "00_setup_check": 40,
+    "01_build_graph": 90,
+    "02_solve": 110,
+    "03_measure": 260,
+    "04_validate": 60,
+    "05_report": 30,
+}
+_QUICK_SHARE = 0.15
+_PLANNED_MODES = {"both": MODES, "iterative": ("oneshot", "iterative"), "linear": ("linear",)}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One notebook execution: its name in logs, the notebook, the mode it gets, and the stages it reads from."""
+
+    name: str
+    notebook: str
+    needs: tuple[str, ...]
+    mode: str | None = None
+
+    @property
+    def target(self) -> str:
+        """Where the executed notebook goes, relative to the run directory."""
+        return f"{self.mode}/{self.notebook}.ipynb" if self.mode else f"{self.notebook}.ipynb"
+
+
+def plan_stages(mode: str = "both", measure: bool = True) -> list[Stage]:
+    """The stages of a run, in order; `measure=False` stops before 03_measure.
+
+    >>> [stage.name for stage in plan_stages("linear", measure=False)]
+    ['00_setup_check', '01_build_graph', '02_solve[linear]']
+    """
+    if mode not in _PLANNED_MODES:
+        raise ConfigError(f"mode takes one of {', '.join(_PLANNED_MODES)}; got {mode!r}")
+    first = ("00_setup_check", "01_build_graph")
+    stages = [Stage(first[0], first[0], ()), Stage(first[1], first[1], first[:1])]
+    stages += [Stage(f"02_solve[{m}]", "02_solve", first, m) for m in _PLANNED_MODES[mode]]
+    if measure:
+        # Arms of earlier executions with the same configuration are measured too: they are on disk.
+        before = (*first, *(f"02_solve[{m}]" for m in MODES))
+        for name in ("03_measure", "04_validate", "05_report"):
+            stages.append(Stage(name, name, before))
+            before = (*before, name)
+    return stages
+
+
+def notebooks_folder() -> Path:
+    """Where the project's notebooks are."""
+    return project_root() / "notebooks"
+
+
+def start_run(
+    scenario: Scenario, out: str | Path = "outputs", *, mode: str = "both", resume: bool = False
+) -> tuple[Run, bool]:
+    """Open the run and say whether its folder held a run already.
+
+    With `resume`, a folder of another configuration is a `ConfigError` and stays as it is.
+    """
+    folder = run_folder(scenario, out)
+    locked = locked_config(folder)
+    if resume and locked is not None and locked.get("sha256") != scenario.sha256:
+        changed = _differences(locked.get("config"), scenario.config)
+        raise ConfigError(
+            f"--resume: {folder} holds a run of another configuration ({changed}); "
+            "give the same options as that run, another --out, or leave out --resume to replace it"
+        )
+    return open_run(scenario, out=out, mode=mode), locked is not None
+
+
+def _differences(old, new, where: str = "") -> str:
+    """The first few keys in which two configurations differ, as `key: old → new`."""
+    found = []
+
+    def walk(a, b, path):
+        if isinstance(a, dict) and isinstance(b, dict):
+            for key in [*a, *(k for k in b if k not in a)]:
+                walk(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+        elif a != b:
+            found.append(f"{path}: {a} → {b}")
+
+    walk(old, new, where)
+    return "; ".join(found[:3]) + (f"; {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def run_pipeline(
+    run: Run,
+    stages: list[Stage],
+    *,
+    force: bool = False,
+    notebooks: Path | None = None,
+    echo: Callable[[str], None] | None = None,
+) -> None:
+    """Execute `stages` in order and skip the finished ones; raises the failing stage's `IcdError`.
+
+    Every stage leaves its executed notebook, page, log line and record, also when it fails or is interrupted.
+    """
+    notebooks = notebooks or notebooks_folder()
+    echo = echo or functools.partial(print, flush=True)
+    for stage in stages:
+        check_parameters(notebooks / f"{stage.notebook}.ipynb", _parameters(run, stage))
+    with _only_one(run.dir):
+        records = Records.load(run, ignore_broken=force)
+        _drop_other_configurations(records, echo)
+        clock = Clock(stages, records, run.scenario.quick)
+        for i, stage in enumerate(stages):
+            source = notebooks / f"{stage.notebook}.ipynb"
+            stale = "--force" if force else records.why_stale(stage.name, stage.needs, source)
+            label = f"[{i + 1}/{len(stages)}] {stage.name}"
+            if stale is None:
+                echo(f"{label}  unchanged since it was run, skipped")
+                clock.skip(stage.name)
+                continue
+            echo(f"{label}  ({stale})  elapsed {clock.elapsed()}, about {clock.remaining()} to go")
+            if stage.name == "05_report":
+                write_manifest(run)
+            seconds = _run_stage(run, stage, source, records, lambda line: echo(f"      {clock.elapsed()} | {line}"))
+            clock.done(stage.name, seconds)
+            echo(f"{label}  done in {as_time(seconds)}")
+        write_manifest(run)
+    echo(f"all {len(stages)} stages done, elapsed {clock.elapsed()}")
+
+
+def _parameters(run: Run, stage: Stage) -> dict:
+    source = run.scenario.source
+    if source.endswith((".yaml", ".yml")):  # notebooks run in the project root, wherever the command was given
+        source = str(Path(source).expanduser().resolve())
+    given = {
+        "scenario": source,
+        "overrides": list(run.scenario.overrides),
+        "out": run.out,
+        "quick": run.scenario.quick,
+        "seed": run.scenario.seed,
+    }
+    return {**given, "mode": stage.mode} if stage.mode else given
+
+
+def _run_stage(run: Run, stage: Stage, source: Path, records: Records, echo: Callable[[str], None]) -> float:
+    records.forget(stage.name)
+    records.start(stage.name)
+    before = snapshot(run.dir)
+    began = time.monotonic()
+    status, note = "failed", {"error": "E_INT_900"}
+    try:
+        execute(
+            source,
+            run.path(stage.target),
+            _parameters(run, stage),
+            cwd=project_root(),
+            timeout_s=run.scenario.get("stage_timeout_s"),
+            echo=echo,
+            home="../index.html" if stage.mode else "index.html",
+        )
+        status, note = "done", {}
+    except KeyboardInterrupt:
+        status, note = "interrupted", {"error": "KeyboardInterrupt"}
+        raise
+    except IcdError as error:
+        note = {"error": error.code, "message": str(error)}
+        kept = run.dir / stage.target
+        shown = f"\n  what was executed: {kept}" if kept.is_file() else ""
+        again = run.command() + (f" --mode {run.mode}" if run.mode != "both" else "")
+        raise type(error)(f"{error.args[0]}{shown}\n  when it is cured: {again} --resume") from error
+    finally:
+        elapsed_s = time.monotonic() - began
+        records.finish(stage.name, status, elapsed_s, before, stage.needs, source)
+        run.log(stage.name, status == "done", status=status, elapsed_s=round(elapsed_s, 3), **note)
+    return elapsed_s
+
+
+def _drop_other_configurations(records: Records, echo: Callable[[str], None]) -> None:
+    """Files of an earlier configuration must not be mistaken for this one's."""
+    old = [name for name, r in records.stages.items() if r.get("config_sha256") != records.run.scenario.sha256]
+    removed = sum(records.forget(name) for name in old)
+    if old:
+        records.save()
+        echo(f"the configuration changed: {removed} files of the earlier run in this folder are replaced")
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: two runs writing into one folder would mix their files."""
+    import fcntl
+
+    try:
+        file = open(folder / ".lock", "w")
+    except OSError as error:
+        raise write_error(folder / ".lock", error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ResourceError(f"another run is writing to {folder}; wait for it or give another --out") from error
+        yield
+
+
+class Clock:
+    """Elapsed and remaining time of a plan; estimates come from earlier runs, else from typical durations."""
+
+    def __init__(self, stages: list[Stage], records: Records, quick: bool):
+        self.began = time.monotonic()
+        self.typical = {s.name: _TYPICAL_S.get(s.notebook, 60) * (_QUICK_SHARE if quick else 1) for s in stages}
+        self.known = {
+            name: record["elapsed_s"]
+            for name, record in records.stages.items()
+            if record.get("status") == "done" and record.get("quick") == quick and "elapsed_s" in record
+        }
+        self.to_go = [stage.name for stage in stages]
+        self.spent: dict[str, float] = {}
+
+    def skip(self, name: str) -> None:
+        """A stage need not run."""
+        self.to_go.remove(name)
+
+    def done(self, name: str, seconds: float) -> None:
+        """A stage took this long."""
+        self.to_go.remove(name)
+        self.spent[name] = seconds
+
+    def remaining_s(self) -> float:
+        """Estimated seconds of the stages to go: as long as last time, else typical times this machine's pace."""
+        typical = sum(self.typical[name] for name in self.spent)
+        pace = sum(self.spent.values()) / typical if typical else 1.0
+        return sum(self.known.get(name, self.typical[name] * pace) for name in self.to_go)
+
+    def remaining(self) -> str:
+        """`remaining_s` for people."""
+        return as_time(self.remaining_s())
+
+    def elapsed(self) -> str:
+        """Time since the start, for people."""
+        return as_time(time.monotonic() - self.began)
+
+
+def as_time(seconds: float) -> str:
+    """Minutes and seconds.
+
+    >>> as_time(75.2), as_time(3700)
+    ('1:15', '1:01:40')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
