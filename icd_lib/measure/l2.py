@@ -1,0 +1,105 @@
+"""L2 hit rate through NVIDIA Nsight Compute (ncu): availability, the command to run, and its CSV read back."""
+
+import csv
+import io
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from icd_lib.errors import MeasureError
+from icd_lib.metric import figure, not_measured
+
+HIT = "lts__t_sectors_op_read_lookup_hit.sum"
+MISS = "lts__t_sectors_op_read_lookup_miss.sum"
+DRAM_BYTES = "dram__bytes_read.sum"
+DURATION = "gpu__time_duration.sum"
+METRICS = (HIT, MISS, DRAM_BYTES, DURATION)
+_DRIVER_PARAMS = Path("/proc/driver/nvidia/params")
+
+
+def ncu_reason(params: Path = _DRIVER_PARAMS) -> str | None:
+    """Why L2 counters cannot be read here, or None when nothing stands in the way."""
+    if not params.is_file():
+        return "no NVIDIA GPU driver on this machine"
+    if shutil.which("ncu") is None:
+        return "ncu (NVIDIA Nsight Compute) is not on the PATH; install the package nsight-compute"
+    if "RmProfilingAdminOnly: 1" in params.read_text() and not _may_profile():
+        return (
+            "ERR_NVGPUCTRPERM: GPU counters are for administrators only; run as root or with CAP_SYS_ADMIN "
+            "(in a container --cap-add=SYS_ADMIN), or load the driver with NVreg_RestrictProfilingToAdminUsers=0"
+        )
+    return None
+
+
+def l2_hit_pct() -> dict:
+    """The L2 hit rate where no report was taken: a not_measured figure that says what is missing."""
+    reason = ncu_reason() or "no ncu report was taken in this run; profile with the command of ncu_command"
+    return not_measured("%", reason, method="ncu")
+
+
+def ncu_command(program: Sequence[str], report: str, nvtx_range: str = "icd_measure") -> list[str]:
+    """The ncu call that profiles `program` inside an NVTX push/pop range and writes `<report>.ncu-rep`.
+
+    Caches and clocks are left alone (ncu's defaults flush the caches before each replay, which hides reuse across
+    kernels); its times are therefore never mixed with latency runs. Metrics are few so that one pass is enough.
+    """
+    options = "--target-processes all --nvtx --cache-control none --clock-control none".split()
+    return [
+        "ncu",
+        *options,
+        "--nvtx-include",
+        f"{nvtx_range}/",  # the slash marks a push/pop range
+        "--metrics",
+        ",".join(METRICS),
+        "-f",
+        "-o",
+        report,
+        *program,
+    ]
+
+
+def parse_ncu_csv(text: str) -> dict:
+    """Read `ncu --import R --csv --page raw --print-units base`: {"l2_hit_pct", "dram_read_mb"} as figures.
+
+    l2_hit_pct = 100 * sum(hit) / (sum(hit) + sum(miss)) over all kernels, never a mean of percentages. Lines of ncu's
+    own chatter (`==PROF==`) and the units row are skipped. Raises MeasureError when columns or kernels are missing.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("==")]
+    rows = list(csv.DictReader(io.StringIO("\n".join(lines))))
+    missing = [name for name in (HIT, MISS) if not rows or name not in rows[0]]
+    if missing:
+        raise MeasureError(f"the ncu CSV lacks {', '.join(missing)}; collect them with ncu_command (--page raw --csv)")
+    kernels = [row for row in rows if (row.get("ID") or "").strip()]
+    if not kernels:
+        raise MeasureError("the ncu CSV holds no kernel; was the NVTX range entered?")
+    hits, misses = (sum(_number(row[name], name) for row in kernels) for name in (HIT, MISS))
+    if hits + misses <= 0:
+        raise MeasureError("ncu counted no L2 read at all; check the metric names with ncu --query-metrics")
+    result = {
+        "l2_hit_pct": figure(
+            100 * hits / (hits + misses),
+            "%",
+            "measured",
+            n=len(kernels),
+            method="ncu, sum(hit) / (sum(hit) + sum(miss))",
+        )
+    }
+    if DRAM_BYTES in kernels[0]:
+        read = sum(_number(row[DRAM_BYTES], DRAM_BYTES) for row in kernels)
+        result["dram_read_mb"] = figure(read / 1e6, "MB", "measured", n=len(kernels), method=f"ncu, {DRAM_BYTES}")
+    return result
+
+
+def _number(cell: str, name: str) -> float:
+    try:
+        return float(cell.replace(",", ""))
+    except ValueError as error:
+        raise MeasureError(f"ncu reports {cell!r} for {name}, expected a number") from error
+
+
+def _may_profile(status: Path = Path("/proc/self/status")) -> bool:
+    """Whether this process holds CAP_SYS_ADMIN (capability 21)."""
+    for line in status.read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> 21 & 1)
+    return False

@@ -1,0 +1,57 @@
+"""Energy counters: wraps, packages only, and the reason where there is no counter."""
+
+import pytest
+
+from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.measure.energy import RaplCounter, energy_j_per_token, wrapped_difference
+
+
+def zone(root, name: str, energy_uj: int, limit: int = 999_999):
+    folder = root / name
+    folder.mkdir()
+    (folder / "energy_uj").write_text(f"{energy_uj}\n")
+    (folder / "max_energy_range_uj").write_text(f"{limit}\n")
+    return folder / "energy_uj"
+
+
+def test_joules_add_up_over_packages_and_wraps_and_skip_subzones(tmp_path):
+    first, second = zone(tmp_path, "intel-rapl:0", 900_000), zone(tmp_path, "intel-rapl:1", 0)
+    core = zone(tmp_path, "intel-rapl:0:0", 0)
+    counter = RaplCounter(tmp_path)
+    assert counter.joules() == 0
+    first.write_text("400000")
+    second.write_text("250000")
+    core.write_text("700000")
+    assert counter.joules() == pytest.approx(0.5 + 0.25)
+    first.write_text("300000")
+    assert counter.joules() == pytest.approx(0.75 + 0.9)
+
+
+def test_wrapped_difference_counts_the_step_over_zero():
+    assert wrapped_difference(5, 9, 100) == 4 and wrapped_difference(100, 0, 100) == 1
+
+
+def test_without_rapl_the_reason_is_given(tmp_path):
+    with pytest.raises(ResourceError, match="no RAPL"):
+        RaplCounter(tmp_path)
+
+
+def test_energy_per_token_divides_by_all_tokens_of_the_calls(tmp_path):
+    file = zone(tmp_path, "intel-rapl:0", 0, limit=10**12)
+
+    def call():
+        file.write_text(str(int(file.read_text()) + 3_000_000))
+
+    item = energy_j_per_token(call, 100, counter=RaplCounter(tmp_path), windows=3, window_s=0.01)
+    assert item["value"] == pytest.approx(0.03) and item["ci95"] == pytest.approx([0.03, 0.03]) and item["n"] == 3
+
+
+def test_an_unknown_counter_is_not_measured_with_the_reason(monkeypatch, tmp_path):
+    monkeypatch.setattr("icd_lib.measure.energy.find_counter", lambda device: RaplCounter(tmp_path))
+    item = energy_j_per_token(lambda: None, 8)
+    assert item["kind"] == "not_measured" and item["value"] is None and "RAPL" in item["reason"]
+
+
+def test_no_tokens_are_refused():
+    with pytest.raises(MeasureError, match="positive"):
+        energy_j_per_token(lambda: None, 0)
