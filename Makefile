@@ -1,0 +1,89 @@
+# Every target makes what it needs: a virtual environment of Python 3.11 or 3.12 and the pinned packages.
+SCENARIO ?= bert
+ARGS     ?=
+EXTRAS   ?= dev,runtimes
+MODELS   ?=
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+comma  := ,
+# The stamp's name holds a checksum of what is installed from, so a second call has nothing to do.
+STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)-$(subst $(comma),-,$(EXTRAS))
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all lint format fetch_models gpu-check venv clean distclean
+
+help:  ## list the targets
+	@grep -E '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@echo
+	@echo '  make run SCENARIO=bert ARGS="--quick --out /tmp/icd"   ARGS go to run_all.py (or to pytest)'
+	@echo '  PYTHON=/path/to/python3.12 chooses the interpreter; EXTRAS=dev,runtimes,hub,gpu the optional packages'
+
+run: $(STAMP)  ## run a scenario: SCENARIO=bert, ARGS="--quick"
+	@$(PY) run_all.py --scenario $(SCENARIO) $(ARGS)
+
+test: $(STAMP)  ## the fast tests
+	@$(PY) -m pytest -m "not slow and not gpu" $(ARGS)
+
+test-all: $(STAMP)  ## all tests, the slow ones and, with a CUDA device, those for it
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(STAMP)  ## ruff, and no outputs in committed notebooks
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@for notebook in notebooks/*.ipynb; do \
+	  if [ -e "$$notebook" ]; then $(PY) -m nbstripout --verify "$$notebook"; fi || exit 1; \
+	done
+
+format: $(STAMP)  ## let ruff and nbstripout put it right
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+	@for notebook in notebooks/*.ipynb; do \
+	  if [ -e "$$notebook" ]; then $(PY) -m nbstripout "$$notebook"; fi || exit 1; \
+	done
+
+fetch_models: $(STAMP)  ## fill the model cache: MODELS="org/name …" adds to the default one
+	@$(PY) -c 'import sys; from icd_lib.models.loading import fetch_models; \
+	  fetch_models(*([sys.argv[1:]] if sys.argv[1:] else []))' $(MODELS)
+
+gpu-check: $(STAMP)  ## run the tests that need a CUDA device
+	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then device=yes; else device=no; fi; \
+	if $(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	  $(PY) -c 'import torch; print("gpu-check:", torch.cuda.get_device_name(0), "with CUDA", torch.version.cuda)'; \
+	  $(PY) -m pytest -m gpu $(ARGS); \
+	elif [ $$device = yes ]; then \
+	  echo "gpu-check: there is an NVIDIA device, but the installed torch cannot use it; install a CUDA build of torch" >&2; \
+	  exit 3; \
+	else \
+	  echo "gpu-check: no CUDA device on this machine; nothing was checked"; \
+	fi
+
+venv: $(STAMP)  ## only create the environment
+
+# Some systems ship a Python without ensurepip, and version managers leave stubs: take the first that can make a venv.
+$(STAMP):
+	@set -e; \
+	if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	  chosen=; \
+	  for candidate in $(PYTHON) python3.11 python3.12 python3; do \
+	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
+	      >/dev/null 2>&1; then chosen=$$candidate; break; fi; \
+	  done; \
+	  if [ -z "$$chosen" ]; then \
+	    echo "no Python 3.11 or 3.12 with venv and ensurepip was found: install one (Debian: apt-get install" \
+	      "python3.11-venv), or name it with PYTHON=/path/to/python3.12" >&2; exit 3; \
+	  fi; \
+	  echo "creating $(VENV) with $$chosen ($$($$chosen -V))"; \
+	  "$$chosen" -m venv --clear $(VENV); \
+	fi; \
+	echo "installing the pinned packages (once; a few minutes)"; \
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'; \
+	rm -f $(VENV)/.installed-*; \
+	touch $@
+
+clean:  ## remove caches and build leftovers; runs in outputs/ stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean  ## clean, and remove the environment
+	rm -rf $(VENV)
