@@ -11,7 +11,7 @@ comma  := ,
 STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format fetch_models gpu-check venv clean distclean
+.PHONY: help run test test-all lint format fetch_models reference gpu-check venv clean distclean
 
 help:  ## list the targets
 	@grep -E '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ fetch_models: $(STAMP)  ## fill the model cache: MODELS="org/name …" adds to t
 	@$(PY) -c 'import sys; from icd_lib.models.loading import fetch_models; \
 	  fetch_models(*([sys.argv[1:]] if sys.argv[1:] else []))' $(MODELS)
 
+reference: $(STAMP)  ## keep outputs/$(SCENARIO) as outputs/reference/$(SCENARIO), scrubbed and without weights
+	@$(PY) -c 'import sys; from icd_lib.reference import save_reference; \
+	  print(len(save_reference(*sys.argv[1:])), "files in", sys.argv[2])' outputs/$(SCENARIO) outputs/reference/$(SCENARIO)
+
 gpu-check: $(STAMP)  ## run the tests that need a CUDA device
 	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then device=yes; else device=no; fi; \
 	if $(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
@@ -77,7 +81,7 @@ $(STAMP):
 	  "$$chosen" -m venv --clear $(VENV); \
 	fi; \
 	echo "installing the pinned packages (once; a few minutes)"; \
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'; \
+	$(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'; \
 	rm -f $(VENV)/.installed-*; \
 	touch $@
 

@@ -15,22 +15,11 @@ from functools import cache
 from pathlib import Path
 
 _SYSTEM = {"bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "sys", "usr", "var"}
-_COMMON_HOSTS = {
-    "localhost",
-    "localdomain",
-    "host",
-    "linux",
-    "runner",
-    "computer",
-    "python",
-    "jupyter",
-    "model",
-    "bert",
-}
+_COMMON_HOSTS = {"localhost", "localdomain", "host", "linux", "runner", "computer", "python", "model", "bert"}
 _EMBEDDED = re.compile(r"(data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+)")
-_START = (
-    r"((?:\x1b\[[0-9;]*m)|(?<![\w.>-]))"  # a path may follow a terminal colour code, whose last character is a letter
-)
+_NAMES = ("<project>", "<data>", "<hub cache>", "<python>", "<home>", "<tmp>", "<path>", "<host>")
+# A path may follow a terminal colour code, whose last character is a letter, but not what was replaced before.
+_START = r"((?:\x1b\[[0-9;]*m)|(?<![\w.-]){})".format("".join(f"(?<!{name})" for name in _NAMES))
 
 
 def scrub_text(text: str) -> str:
@@ -84,7 +73,7 @@ def _rules(cwd: str, environment: tuple[str, ...]) -> list[tuple[re.Pattern, str
     tops = [name for name in os.listdir("/") if name not in _SYSTEM and re.fullmatch(r"[\w.-]+", name)]
     if tops:
         top = "|".join(map(re.escape, sorted(tops, key=len, reverse=True)))
-        other = _START.replace("[\\w.>-]", "[\\w.<>/-]") + rf"/(?:{top})(?:/[\w.+@~=,-]+)*/([\w.+@~=,-]+)"
+        other = _START.replace("[\\w.-]", "[\\w.</-]") + rf"/(?:{top})(?:/[\w.+@~=,-]+)*/([\w.+@~=,-]+)"
         rules.append((re.compile(other), r"\g<1><path>/\g<2>"))
     for host in {socket.gethostname(), socket.gethostname().partition(".")[0]}:
         if len(host) > 2 and host.lower() not in _COMMON_HOSTS:

@@ -150,6 +150,7 @@ def test_scrub_removes_this_machines_names(monkeypatch):
     root = str(project_root())
     assert scrub_text(f"{root}/outputs and {root}2/x") != f"{root}/outputs and {root}2/x"
     assert scrub_text(f'"{root}/outputs"') == '"<project>/outputs"'
+    assert scrub_text(f"<p>{root}/x</p>") == "<p><project>/x</p>"
     assert scrub_text(f"\x1b[0;32m{root}/a.py\x1b[0m") == "\x1b[0;32m<project>/a.py\x1b[0m"
     assert scrub_text("/home/somebody/x, /home/other/y, /Users/other/z") == "<home>/x, <home>/y, <home>/z"
     assert scrub_text("/mnt/models-of-mine/bert") == "<data>/bert"

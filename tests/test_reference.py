@@ -1,0 +1,44 @@
+"""The kept copy of a run: scrubbed, without weights, its manifest true."""
+
+import json
+
+import pytest
+
+from icd_lib.artifacts import open_run, sha256_file
+from icd_lib.errors import ArtifactError
+from icd_lib.manifest import write_manifest
+from icd_lib.reference import save_reference
+from icd_lib.scenario import project_root
+
+
+def test_the_copy_is_scrubbed_complete_but_for_weights_and_its_manifest_is_true(tmp_path):
+    run = open_run("bert", out=tmp_path)
+    run.write_json("setup/setup.json", {"path": f"{project_root()}/x"})
+    run.path("index.html").write_text(f"<p>{project_root()}/x</p>")
+    run.path("linear", "W.ffn.npz").write_bytes(b"\x00\xff")
+    run.path("linear", "model", "model.safetensors").write_bytes(b"weights")
+    run.path("old").write_text("")
+    write_manifest(run)
+    run.log("00_setup_check")
+    kept = tmp_path / "reference" / "bert"
+    copied = save_reference(run.dir, kept)
+    assert "linear/model/model.safetensors" not in copied and {"run.log", "index.html", "linear/W.ffn.npz"} <= set(
+        copied
+    )
+    assert (kept / "linear" / "W.ffn.npz").read_bytes() == b"\x00\xff"
+    assert not any(str(project_root()).encode() in p.read_bytes() for p in kept.rglob("*") if p.is_file())
+    files = json.loads((kept / "manifest.json").read_text())["files"]
+    assert files["index.html"] == sha256_file(kept / "index.html") != sha256_file(run.dir / "index.html")
+    assert files["linear/model/model.safetensors"] == sha256_file(run.dir / "linear/model/model.safetensors")
+    run.path("old").unlink()
+    save_reference(run.dir, kept)
+    assert not (kept / "old").exists()
+
+
+def test_only_a_run_is_copied_and_only_a_run_is_replaced(tmp_path):
+    with pytest.raises(ArtifactError, match="holds no run"):
+        save_reference(tmp_path, tmp_path / "x")
+    run = open_run("bert", out=tmp_path)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ArtifactError, match="is no run"):
+        save_reference(run.dir, tmp_path / "mine")
