@@ -22,9 +22,9 @@ def mask_graph(
 
     The truth is the complete graph on the n alive elements, W'_ij = bytes * events * w_i * w_j (w = 1 by default). With
     more than `nnz_cap` entries it is replaced by a circulant graph on the alive ranks, offsets spread evenly over
-    1..n//2: connected, the same degree everywhere, an unbiased sample of the pair distances. With `base` (a
-    co-activation W) a share `base_share` of the bytes lies on its heaviest alive edges instead, in proportion to its
-    weights, which orders the alive among themselves. The total in bytes is that of the complete graph in every case.
+    1..n//2: connected (even where 2n > nnz_cap), the same degree everywhere, all rank distances sampled alike. With
+    `base` (a co-activation W) a share `base_share` of the bytes lies on its heaviest alive edges instead, in proportion
+    to its weights, which orders the alive among themselves. The total in bytes is always that of the complete graph.
     Raises `SolverNotConverged` on bad arrays, `ConfigError` on bad settings.
     """
     alive, activity = _check_alive(alive, weights)

@@ -94,7 +94,7 @@ def score_positions(graph, pos: np.ndarray, cost: CostConfig, pos_prev: np.ndarr
     D = graph.shape[0]
     r_stab = 0.0 if pos_prev is None else float(np.mean(np.abs(pos - pos_prev) > cost.h))
     c = q = r_align = 0.0
-    two_m = graph.data.sum()
+    two_m = float(graph.data.sum())
     if two_m > 0:
         degree = np.asarray(graph.sum(axis=1)).ravel()
         rows = np.repeat(np.arange(D), np.diff(graph.indptr))
@@ -107,6 +107,6 @@ def score_positions(graph, pos: np.ndarray, cost: CostConfig, pos_prev: np.ndarr
         block = block_of_position(D, cost.k)
         within = float(graph.data[block[here] == block[there]].sum())
         block_degree = np.bincount(block[pos], weights=degree, minlength=int(cost.k))
-        q = within / two_m - cost.gamma * float((block_degree / two_m) @ (block_degree / two_m))
+        q = within / two_m - float(cost.gamma) * float((block_degree / two_m) @ (block_degree / two_m))
     j = cost.alpha * c + cost.beta * r_align + cost.gamma_s * r_stab - cost.mu * q
-    return CostReport(C=c, Q=q, R_align=r_align, R_stab=r_stab, J=j)
+    return CostReport(C=c, Q=q, R_align=r_align, R_stab=r_stab, J=float(j))

@@ -1,0 +1,126 @@
+"""fit_permutation: optimal where the optimum is known, never worse than what it was given, deterministic."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from solver_instances import ODD_GRAPHS, planted_blocks, random_graph
+
+from icd_lib.errors import AxisError, ConfigError, SolverNotConverged
+from icd_lib.solver import ORDERINGS, CostConfig, evaluate_cost, fit_permutation
+from icd_lib.solver.cost import score_positions
+
+
+def brute_force(W, cost):
+    D = W.shape[0]
+    return min(score_positions(W, np.array(pos), cost).J for pos in permutations(range(D)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("D", [3, 6, 7])
+def test_finds_the_optimum_of_small_graphs(D, seed):
+    W, cost = random_graph(D, seed, density=0.7), CostConfig(g=2, k=2, v=3, lam=1)
+    pi, stats = fit_permutation(W, cost, refine_steps=200)
+    assert evaluate_cost(W, pi, cost).J == pytest.approx(brute_force(W, cost), abs=1e-12)
+    assert stats["after"]["J"] == evaluate_cost(W, pi, cost).J
+
+
+def test_finds_the_optimum_at_eight():
+    W, cost = random_graph(8, 11, density=0.6), CostConfig(g=2, k=2, v=4, lam=1)
+    pi, _ = fit_permutation(W, cost, refine_steps=200)
+    assert evaluate_cost(W, pi, cost).J == pytest.approx(brute_force(W, cost), abs=1e-12)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+def test_recovers_shuffled_planted_blocks(noise):
+    W, planted = planted_blocks(256, 64, seed=1, noise=noise)
+    cost = CostConfig()
+    pi, stats = fit_permutation(W, cost)
+    J_planted = evaluate_cost(W, planted, cost).J
+    assert stats["before"]["J"] > J_planted + 0.3, "the instance must be shuffled"
+    assert evaluate_cost(W, pi, cost).J <= J_planted
+    assert stats["after"]["C"] < stats["before"]["C"] and stats["after"]["Q"] > stats["before"]["Q"]
+
+
+def test_same_seed_same_layout_and_scaling_W_keeps_it():
+    W = planted_blocks(96, 24)[0]
+    first, second, scaled = (fit_permutation(w, refine_steps=100, seed=3)[0] for w in (W, W, W * 8.0))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, scaled)
+
+
+@pytest.mark.parametrize("kind", ODD_GRAPHS)
+def test_odd_graphs_get_an_answer_no_worse_than_the_start(kind):
+    W = ODD_GRAPHS[kind]
+    pi, stats = fit_permutation(W, CostConfig(g=4), refine_steps=20)
+    assert pi.dtype == np.int64 and sorted(pi) == list(range(W.shape[0]))
+    assert stats["after"]["J"] <= stats["before"]["J"]
+    assert stats["improved"] == (stats["after"]["J"] < stats["before"]["J"])
+    assert not stats["timed_out"]
+
+
+@pytest.mark.parametrize("kind", ["one", "empty"])
+def test_without_edges_the_given_layout_is_kept(kind):
+    given = np.arange(ODD_GRAPHS[kind].shape[0])[::-1]
+    pi, stats = fit_permutation(ODD_GRAPHS[kind], initial=given)
+    np.testing.assert_array_equal(pi, given)
+    assert stats["winner"] == "initial" and not stats["improved"] and stats["iterations"] == 0
+
+
+def test_an_optimal_start_is_returned_unchanged():
+    W, cost = random_graph(7, 1, density=0.7), CostConfig(g=2, k=2, v=3, lam=1)
+    best, _ = fit_permutation(W, cost, refine_steps=200)
+    again, stats = fit_permutation(W, cost, refine_steps=200, initial=best)
+    np.testing.assert_array_equal(again, best)
+    assert not stats["improved"] and stats["winner"] == "initial"
+
+
+def test_a_spent_budget_returns_the_initial_layout():
+    W = planted_blocks(96, 24)[0]
+    given = np.random.default_rng(0).permutation(96)
+    pi, stats = fit_permutation(W, time_budget_s=0, initial=given)
+    np.testing.assert_array_equal(pi, given)
+    assert stats["timed_out"] and not stats["improved"] and stats["after"] == stats["before"]
+
+
+@pytest.mark.parametrize("method", ORDERINGS)
+def test_a_named_method_is_the_only_start(method):
+    _, stats = fit_permutation(planted_blocks(96, 24)[0], refine_steps=10, method=method)
+    assert set(stats["starts"]) == {"initial", method} and not stats["skipped"] and stats["iterations"] == 10
+
+
+def test_stability_holds_a_layout_back():
+    W, previous = planted_blocks(96, 24)[0], np.random.default_rng(4).permutation(96)
+    free, held = CostConfig(h=0), CostConfig(h=0, gamma_s=1e3)
+    moved, _ = fit_permutation(W, free, initial=previous, refine_steps=50)
+    kept, stats = fit_permutation(W, held, initial=previous, pi_prev=previous, refine_steps=50)
+    assert np.mean(moved != previous) > 0.5
+    np.testing.assert_array_equal(kept, previous)
+    assert stats["after"]["R_stab"] == 0
+
+
+def test_a_fall_of_J_that_raises_C_is_flagged():
+    W = sp.csr_array(np.diag(np.ones(31), 1) + np.diag(np.ones(31), -1))
+    cost = CostConfig(g=2, v=8, beta=50.0, mu=0.0)  # alignment is worth spreading the path out
+    _, stats = fit_permutation(W, cost, refine_steps=50)
+    assert stats["after"]["C"] > stats["before"]["C"] and stats["after"]["J"] < stats["before"]["J"]
+    assert stats["flagged"] is True
+    _, calm = fit_permutation(planted_blocks(96, 24)[0], refine_steps=50)
+    assert calm["flagged"] is False
+
+
+def test_refusals():
+    W = random_graph(6)
+    for bad in (np.nan, np.inf):
+        broken = W.copy()
+        broken.data[0] = bad
+        with pytest.raises(SolverNotConverged, match="is not finite"):
+            fit_permutation(broken)
+    with pytest.raises(AxisError, match="initial"):
+        fit_permutation(W, initial=np.arange(5))
+    with pytest.raises(ConfigError, match="did you mean 'spectral'"):
+        fit_permutation(W, method="spectrl")
+    for setting in ({"time_budget_s": -1}, {"time_budget_s": np.nan}, {"refine_steps": 1.5}, {"seed": -1}):
+        with pytest.raises(ConfigError, match=next(iter(setting))):
+            fit_permutation(W, **setting)
