@@ -68,6 +68,24 @@ def test_ladder_compares_arms_and_keeps_every_sample():
     assert ladder["runtimes"]["eager"]["shapes"]["2x12"]["arms"]["dense"]["vs_eager"]["value"] == 0
 
 
+def test_all_runtimes_get_the_same_threads_and_torch_gets_its_own_back():
+    before = torch.get_num_threads()
+    seen = []
+
+    class Watched(type(tiny_bert())):
+        def forward(self, *args, **kwargs):
+            seen.append(torch.get_num_threads())
+            return super().forward(*args, **kwargs)
+
+    model = tiny_bert()
+    model.__class__ = Watched
+    wanted = 1 if before > 1 else 2
+    ladder = measure_ladder(
+        {"dense": model}, [batch(1, 5)], runtimes=("eager",), repeats=2, warmup=0, resamples=20, threads=wanted
+    )
+    assert ladder["threads"] == wanted and set(seen) == {wanted} and torch.get_num_threads() == before
+
+
 def test_a_missing_package_is_not_measured_with_the_cure(monkeypatch):
     def missing(package):
         raise ResourceError(f"package {package} is not installed; run pip install {package}")

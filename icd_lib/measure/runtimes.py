@@ -5,7 +5,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def build_runner(
 
     workdir      folder for the ONNX file (ignored when `onnx_path` names an export of this very model)
     calibration  input dicts for int8 (8 batches of real text are enough); required by "openvino_int8" only
-    threads      CPU threads of every runtime (default: torch's)
+    threads      CPU threads of ONNX Runtime and OpenVINO (default: torch's, which is set for the whole process)
 
     Raises ResourceError with the reason when a package or a compiler is missing, MeasureError on a bad request.
     """
@@ -152,6 +153,7 @@ def measure_ladder(
 
     models    arm -> model; `baseline` names the arm the others are compared with
     inputs    one input dict per shape, each (B, L); shapes are labelled "8x128"
+    threads   CPU threads of every runtime, torch's included for the time of the measurement (default: torch's)
     progress  called with one line per finished runtime
 
     Returns {"baseline", "threads", "runtimes": {runtime: entry}}, where an entry is {"status": "measured", "label",
@@ -171,7 +173,7 @@ def measure_ladder(
     timing = {"repeats": repeats, "warmup": warmup, "seed": seed}
     result = {"baseline": baseline, "threads": threads, "runtimes": {}}
     eager_ms: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(dir=workdir) as folder:
+    with _torch_threads(threads), tempfile.TemporaryDirectory(dir=workdir) as folder:
         references = {
             arm: {label: _torch_runner(model.eval())(item) for label, item in shapes.items()}
             for arm, model in models.items()
@@ -197,6 +199,17 @@ def measure_ladder(
             if progress is not None:
                 progress(f"{runtime}: {entry['status']} in {time.perf_counter() - start:.1f} s")
     return result
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """The same number of threads for torch as for the other runtimes, put back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def shape_label(inputs: dict) -> str:
