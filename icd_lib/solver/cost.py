@@ -102,11 +102,12 @@ def score_positions(graph, pos: np.ndarray, cost: CostConfig, pos_prev: np.ndarr
         apart = np.abs(here - there)
         longest = float(distance_penalty((D - 1) // cost.g, cost))
         if longest > 0:
-            c = float(graph.data @ distance_penalty(apart // cost.g, cost)) / (longest * two_m)
+            # Sums, not BLAS dot products, whose last bit depends on the number of threads.
+            c = float((graph.data * distance_penalty(apart // cost.g, cost)).sum()) / (longest * two_m)
         r_align = float(graph.data[apart % cost.v != 0].sum() / two_m)
         block = block_of_position(D, cost.k)
         within = float(graph.data[block[here] == block[there]].sum())
         block_degree = np.bincount(block[pos], weights=degree, minlength=int(cost.k))
-        q = within / two_m - float(cost.gamma) * float((block_degree / two_m) @ (block_degree / two_m))
+        q = within / two_m - float(cost.gamma) * float(((block_degree / two_m) ** 2).sum())
     j = cost.alpha * c + cost.beta * r_align + cost.gamma_s * r_stab - cost.mu * q
     return CostReport(C=c, Q=q, R_align=r_align, R_stab=r_stab, J=float(j))
