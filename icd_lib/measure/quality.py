@@ -22,8 +22,7 @@ from icd_lib.errors import ArtifactError, MeasureError
 
 RETRIEVAL = "retrieval"
 TOKENS_PER_BATCH = 2048
-PROBE_C = 8.0  # chosen once on validation data of the dense model
-PROBE_ITERATIONS = 400
+PROBE_SHRINKAGE = 0.03  # chosen once on the dense model's validation data: same accuracy, better likelihood
 Z95 = 1.959964
 _SIMILARITY_ROWS = 2048
 Progress = Callable[[int, int], None]  # (tokens done, tokens in all)
@@ -224,13 +223,19 @@ def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def fit_probe(embeddings: np.ndarray, labels: np.ndarray) -> Probe:
-    """Multinomial logistic regression (sklearn, L-BFGS, float64) of labels (n,) on embeddings (n, D)."""
-    from sklearn.linear_model import LogisticRegression
+    """Linear discriminant analysis of labels (n,) on embeddings (n, D), in closed form and float64.
+
+    Logit of class c: x·S⁻¹m_c − ½ m_c·S⁻¹m_c + log(share of c), S the pooled covariance shrunk towards its mean
+    variance. It takes a second where 66-way logistic regression takes minutes, and was no less accurate than 100 of
+    its L-BFGS steps on validation data of the embedded corpus.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     classes = np.unique(labels)
     if len(classes) < 2:
         raise MeasureError(f"a probe needs two classes, the probe split has {len(classes)}; raise data.probe_items")
-    fitted = LogisticRegression(C=PROBE_C, max_iter=PROBE_ITERATIONS).fit(embeddings.astype(np.float64), labels)
+    fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=PROBE_SHRINKAGE)
+    fitted.fit(embeddings.astype(np.float64), labels)
     weight, bias = fitted.coef_, fitted.intercept_
     if len(classes) == 2:  # sklearn keeps one row for two classes
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
