@@ -140,7 +140,7 @@ def test_full_disk_in_a_notebook_exits_7(tmp_path, capsys):
     assert "disk is full" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_ends_the_kernel_keeps_whole_files_and_can_be_resumed(tmp_path, name):
     wait = 'print("working", os.getpid(), flush=True)\nthreading.Event().wait(120)'
     body = "import os, subprocess, threading\n" + wait
