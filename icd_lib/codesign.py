@@ -14,7 +14,15 @@ from torch import nn
 from icd_lib.axes.expand import expand
 from icd_lib.axes.permutation import invert_permutation
 from icd_lib.errors import TransformError
-from icd_lib.layouts import Relayout, apply_layouts, drop_dead_tiles, relayout, solve_layouts
+from icd_lib.layouts import (
+    Relayout,
+    apply_layouts,
+    compare_layouts,
+    drop_dead_tiles,
+    relayout,
+    solve_layouts,
+    with_dropped,
+)
 from icd_lib.models.adapter import find_adapter
 from icd_lib.problem import SINGLE, Judgement, Problem
 from icd_lib.transforms.distill import distill
@@ -54,18 +62,12 @@ class Solution:
     @property
     def alive(self) -> dict[str, np.ndarray]:
         """Bool (D,) per axis, in the dense model's order."""
-        return {
-            axis: np.isin(np.arange(len(perm)), self.best.origin[axis]) for axis, perm in self.perms_before.items()
-        }
+        return {axis: np.isin(np.arange(len(perm)), self.best.origin[axis]) for axis, perm in self.perms_before.items()}
 
     @property
     def perms_after(self) -> dict[str, np.ndarray]:
         """π₁ over all dense elements: what is left in its present order, then what was dropped, in π₀'s order."""
-        alive = self.alive
-        return {
-            axis: np.concatenate([self.best.origin[axis], perm[~alive[axis][perm]]])
-            for axis, perm in self.perms_before.items()
-        }
+        return {axis: with_dropped(self.best.origin[axis], perm) for axis, perm in self.perms_before.items()}
 
 
 def solve(problem: Problem, mode: str) -> Solution:
@@ -107,7 +109,7 @@ def solve_iterative(problem: Problem) -> Solution:
     for strength in rounds(problem, attempts):
         problem.progress(f"round {len(attempts) + 1}: aiming at {strength:+.1%} latency")
         try:
-            candidate = transform_and_relayout(problem, best, strength)
+            candidate = transform_and_relayout(problem, best, perms, strength)
             reasons = objections(problem, best, candidate)
         except TransformError as error:
             candidate, reasons = None, [str(error)]
@@ -140,7 +142,7 @@ def rounds(problem: Problem, attempts: list[dict]):
             limit = strength
 
 
-def transform_and_relayout(problem: Problem, state: Candidate, strength: float) -> Candidate:
+def transform_and_relayout(problem: Problem, state: Candidate, first: dict, strength: float) -> Candidate:
     """One round: prune single elements, solve W′ for π₁, pack what is alive into whole tiles, drop the rest."""
     plan = problem.plan(problem.element_curves, strength, state.widths)
     masked, meta = prune(
@@ -152,15 +154,18 @@ def transform_and_relayout(problem: Problem, state: Candidate, strength: float) 
         ridge=problem.settings.ridge,
         progress=problem.progress,
     )
-    layouts = {}
+    perms, layouts = {}, {}
     for axis, axis_state in meta.axes.items():
-        base = problem.graphs[axis][state.origin[axis]][:, state.origin[axis]]
-        layouts[axis] = relayout(axis, axis_state.alive, base, problem.solver)
-    perms = {axis: layout.perm for axis, layout in layouts.items()}
+        if not axis_state.alive.all():
+            base = problem.graphs[axis][state.origin[axis]][:, state.origin[axis]]
+            perms[axis] = relayout(axis_state.alive, base, problem.solver)
+            left = state.origin[axis][perms[axis]][: axis_state.kept]
+            layouts[axis] = compare_layouts(problem.graphs[axis], first[axis], state.origin[axis], left, problem.solver)
     packed, certificates = apply_layouts(masked, perms, problem.example)
     alive = {axis: meta.axes[axis].alive[perm] for axis, perm in perms.items()}
     smaller, present = drop_dead_tiles(packed, alive, problem.settings.tiles)
-    origin = {axis: state.origin[axis][perm][present[axis]] for axis, perm in perms.items()}
+    changed = {axis: state.origin[axis][perm][present[axis]] for axis, perm in perms.items()}
+    origin = state.origin | changed
     meta.notes["certificates"] = certificates
     return judged(problem, Candidate(smaller, origin, strength, plan, meta, relayouts=layouts))
 
@@ -231,10 +236,9 @@ def predicted_latency(state: Candidate) -> float:
 
 def mean_change(layouts: dict[str, Relayout], term: str) -> float:
     """Mean over the axes that lost something of term(π₁) − term(before)."""
-    changed = [layout for layout in layouts.values() if layout.graph.nnz and len(layout.perm) > 1]
-    if not changed:
+    if not layouts:
         return 0.0
-    return float(np.mean([getattr(layout.after, term) - getattr(layout.before, term) for layout in changed]))
+    return float(np.mean([getattr(layout.after, term) - getattr(layout.before, term) for layout in layouts.values()]))
 
 
 def strongest_within_budget(

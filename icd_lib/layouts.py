@@ -74,30 +74,36 @@ def pack_alive(perm: np.ndarray, alive: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Relayout:
-    """π₁ of one axis against the layout it comes from, on the transformed graph W′."""
+    """An axis's layout before and after a round, both over all dense elements, on the transformed graph W′."""
 
-    axis: str
-    perm: np.ndarray
-    graph: object
     before: CostReport
     after: CostReport
-    stats: dict
 
 
-def relayout(axis: str, alive: np.ndarray, base, settings: SolverSettings) -> Relayout:
-    """Solve W′ (what the transform left alive) from the present order, and pack the alive elements into whole tiles."""
-    graph = mask_graph(alive, base=base)
+def relayout(alive: np.ndarray, base, settings: SolverSettings) -> np.ndarray:
+    """π₁: solve W′ (what the transform left alive) from the present order, then pack what is alive into whole tiles."""
     identity = np.arange(len(alive))
-    solved, stats = solve_layout(graph, settings, initial=identity, previous=identity)
-    cost = settings.cost_of(len(alive))
-    perm = pack_alive(solved, alive)
+    solved, _ = solve_layout(mask_graph(alive, base=base), settings, initial=identity, previous=identity)
+    return pack_alive(solved, alive)
+
+
+def with_dropped(left: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Layout of all dense elements: `left` in its order, then the dropped ones in the order of π₀ (`first`)."""
+    return np.concatenate([left, first[~np.isin(first, left)]])
+
+
+def compare_layouts(
+    graph, first: np.ndarray, before: np.ndarray, after: np.ndarray, settings: SolverSettings
+) -> Relayout:
+    """J of the elements `after` (just solved) against the layout they had in `before`, on W′ of what is alive now.
+
+    `graph` is the dense W; R_stab counts moves from π₀ (`first`) in both, so that a second round does not pay twice.
+    """
+    alive = np.isin(np.arange(graph.shape[0]), after)
+    now, cost = mask_graph(alive, base=graph), settings.cost_of(graph.shape[0])
     return Relayout(
-        axis,
-        perm,
-        graph,
-        evaluate_cost(graph, identity, cost, identity),
-        evaluate_cost(graph, perm, cost, identity),
-        stats,
+        evaluate_cost(now, with_dropped(before, first), cost, first),
+        evaluate_cost(now, with_dropped(after, first), cost, first),
     )
 
 

@@ -59,7 +59,9 @@ def slot_tensor(model: nn.Module, slot: Slot) -> torch.Tensor:
     try:
         tensor = getattr(model.get_submodule(owner), leaf)
     except AttributeError as error:
-        raise AxisError(f"the model has no parameter {slot.parameter!r}; find the axes again with icd.find_axes") from error
+        raise AxisError(
+            f"the model has no parameter {slot.parameter!r}; find the axes again with icd.find_axes"
+        ) from error
     return tensor
 
 

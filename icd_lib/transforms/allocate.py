@@ -57,7 +57,9 @@ def allocate(
             "ask for less, or allow more axes in transform.axes"
         )
     bin_ms = max(possible, 1e-9) / BINS
-    chosen = _knapsack([(np.floor(saved / bin_ms).astype(int), curve.loss) for saved, curve in options], needed / bin_ms)
+    chosen = _knapsack(
+        [(np.floor(saved / bin_ms).astype(int), curve.loss) for saved, curve in options], needed / bin_ms
+    )
     kept = {curve.axis: int(curve.kept[i]) for (_, curve), i in zip(options, chosen, strict=True)}
     return describe(tables, curves, dense_ms, kept)
 

@@ -1,0 +1,90 @@
+"""The models that the measurement compares: dense, the modes' results, and the controls that keep the claim honest."""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from icd_lib.artifacts import Run
+from icd_lib.axes.compact import compact
+from icd_lib.codesign import at_dense_shape
+from icd_lib.layouts import drop_dead_tiles
+from icd_lib.models.adapter import find_adapter
+from icd_lib.models.optimized import load_optimized
+from icd_lib.stages.context import Context
+
+CONTROLS = {
+    "dense_again": "A/A control: the dense model a second time",
+    "same_transform": "iterative's mask in linear's layout π₀; only wholly dead tiles dropped",
+    "placebo": "iterative's mask in a random layout; only wholly dead tiles dropped",
+    "permuted": "the dense model in layout π₁, nothing removed",
+    "unrounded": "iterative with every FFN seven neurons narrower: off the tile grid",
+}
+OFF_GRID = 7
+
+
+@dataclass
+class Saved:
+    """What 02_solve left of one mode: the model, and which dense elements each axis still has, in order."""
+
+    mode: str
+    model: nn.Module
+    origin: dict[str, np.ndarray]
+    before: dict[str, np.ndarray]
+    after: dict[str, np.ndarray]
+
+    @property
+    def alive(self) -> dict[str, np.ndarray]:
+        return {axis: np.isin(np.arange(len(perm)), self.origin[axis]) for axis, perm in self.after.items()}
+
+
+def solved_modes(run: Run) -> list[str]:
+    """Modes whose solve stage has finished in this run."""
+    return [mode for mode in ("linear", "oneshot", "iterative") if (run.dir / mode / "solve.json").is_file()]
+
+
+def load_saved(run: Run, mode: str) -> Saved:
+    """Read a mode's result back from disk; hashes are checked by the loader."""
+    perms = {
+        name: {axis: np.array(entry["pi"]) for axis, entry in run.read_json(f"{mode}/{name}.json")["axes"].items()}
+        for name in ("perm_before", "perm_after")
+    }
+    widths = run.read_json(f"{mode}/solve.json")["widths"]
+    origin = {axis: perm[: widths[axis]] for axis, perm in perms["perm_after"].items()}
+    return Saved(mode, load_optimized(run.dir / mode / "model"), origin, perms["perm_before"], perms["perm_after"])
+
+
+def in_layout(context: Context, saved: Saved, perms: dict[str, np.ndarray]) -> nn.Module:
+    """The mode's function in another layout of the dense axes, without the tiles that are wholly dead there."""
+    tiles = {"ffn": context.get("transform.tile"), "heads": 1}
+    whole = at_dense_shape(saved.origin, saved.model, context.model, perms)
+    alive = {axis: saved.alive[axis][perm] for axis, perm in perms.items()}
+    return drop_dead_tiles(whole, alive, tiles)[0]
+
+
+def random_layout(saved: Saved, seed: int) -> dict[str, np.ndarray]:
+    """A random permutation of every axis: what a re-permutation without thought would be worth."""
+    generator = np.random.default_rng(seed)
+    return {axis: generator.permutation(len(perm)) for axis, perm in saved.after.items()}
+
+
+def off_the_grid(model: nn.Module) -> nn.Module:
+    """Copy with every FFN `OFF_GRID` neurons narrower (latency only; shows what rounding to tiles is worth)."""
+    narrow = copy.deepcopy(model)
+    for axis in find_adapter(narrow).axes():
+        if axis.kind == "ffn" and axis.size > OFF_GRID:
+            compact(narrow, axis, np.arange(axis.size) < axis.size - OFF_GRID)
+    return narrow
+
+
+def controls(context: Context, iterative: Saved) -> dict[str, nn.Module]:
+    """The control arms of `CONTROLS`."""
+    full = {axis: np.arange(len(perm)) for axis, perm in iterative.after.items()}
+    return {
+        "dense_again": context.model,
+        "same_transform": in_layout(context, iterative, iterative.before),
+        "placebo": in_layout(context, iterative, random_layout(iterative, context.get("seed"))),
+        "permuted": at_dense_shape(full, context.model, context.model, iterative.after),
+        "unrounded": off_the_grid(iterative.model),
+    }

@@ -1,0 +1,117 @@
+"""Stage 01: axes, access graphs, width → latency tables, sensitivity, and a prediction before anything changes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+
+from icd_lib.artifacts import Run
+from icd_lib.axes import verify_axes
+from icd_lib.errors import TransformError
+from icd_lib.measure.tables import measure_width_curves, widths_to_try
+from icd_lib.problem import Problem, build_graphs
+from icd_lib.stages.context import Context, follow
+from icd_lib.stages.solve import latency_tables, make_problem
+from icd_lib.transforms.sensitivity import measure_sensitivity
+
+SENSITIVITY_BATCHES = 6
+
+
+def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
+    """Write graph/*; returns {"axes", "graphs", "tables", "sensitivity", "prediction"}."""
+    context = Context(run, progress)
+    problem = make_problem(context, tables={}, dense_ms=0.0, rates={})
+    certificates = verify_axes(context.model, problem.adapter.axes(), context.example, context.get("seed"))
+    progress(f"{len(certificates)} axes verified in float64")
+    graphs = write_graphs(run, problem)
+    progress("access graphs written; measuring width → latency")
+    tables = measure_tables(context, problem, progress)
+    run.write_json("graph/tables.json", tables)
+    progress("measuring which layer and axis hurts")
+    sensitivity = sensitivity_map(problem)
+    run.write_json("graph/sensitivity.json", sensitivity)
+    prediction = predict(problem, tables, sensitivity)
+    run.write_json("graph/prediction.json", prediction)
+    return {
+        "axes": certificates,
+        "graphs": graphs,
+        "tables": tables,
+        "sensitivity": sensitivity,
+        "prediction": prediction,
+    }
+
+
+def write_graphs(run: Run, problem: Problem) -> dict:
+    """Save W of every prunable axis with its structure figures."""
+    meta = {}
+    for axis, graph in build_graphs(problem.adapter, problem.moments, problem.settings.nnz_cap).items():
+        sp.save_npz(run.path("graph", f"W.{axis}.npz"), sp.csr_matrix(graph))
+        degree = np.asarray(graph.sum(axis=1)).ravel()
+        meta[axis] = {
+            "D": graph.shape[0],
+            "nnz": int(graph.nnz),
+            "kind": "co-activation",
+            "unit": "bytes",
+            "tokens": problem.moments[axis].tokens,
+            "degree_mean": float(degree.mean()),
+            "degree_cv": float(degree.std() / degree.mean()) if degree.mean() else 0.0,
+        }
+    run.write_json("graph/w.meta.json", meta)
+    return meta
+
+
+def measure_tables(context: Context, problem: Problem, progress: Callable[[str], None]) -> dict:
+    """Dense milliseconds and width curves at the first shape of `measure.shapes`, on this machine."""
+    quick = context.run.scenario.quick
+    sizes = {block.kind: block.elements for block in problem.adapter.blocks()}
+    tile = problem.settings.tiles
+    points = {"ffn": 6 if quick else 12, "heads": 4 if quick else 6}
+    widths = {kind: widths_to_try(sizes[kind], points[kind], tile[kind]) for kind in sizes}
+    batch, length = context.get("measure.shapes")[0]
+    dense_ms, curves = measure_width_curves(
+        problem.adapter,
+        context.fixed(batch, length),
+        widths,
+        repeats=5 if quick else 15,
+        seed=context.get("seed"),
+        progress=follow(progress, "width curves"),
+    )
+    return {
+        "shape": [batch, length],
+        "dense_ms": dense_ms,
+        "kind": "measured",
+        "curves": {kind: curve.to_json() for kind, curve in curves.items()},
+    }
+
+
+def sensitivity_map(problem: Problem) -> list[dict]:
+    """One entry per block: what pruning it alone does to the output."""
+    found = measure_sensitivity(
+        problem.adapter,
+        problem.moments,
+        problem.element_paths,
+        problem.settings.ridge,
+        problem.batches[:: max(1, len(problem.batches) // SENSITIVITY_BATCHES)],
+    )
+    return [{**vars(entry), "rate": entry.rate} for entry in found]
+
+
+def predict(problem: Problem, tables: dict, sensitivity: list[dict]) -> dict:
+    """What each latency would cost, predicted from the tables and the loss curves before the model is touched."""
+    problem.tables, problem.dense_ms = latency_tables(tables), tables["dense_ms"]
+    problem.rates = {entry["axis"]: entry["rate"] for entry in sensitivity}
+    frontier = []
+    for strength in np.round(np.arange(-0.05, -0.81, -0.05), 2):
+        entry = {"latency_rel": float(strength)}
+        for name, make in (
+            ("uneven", lambda s: problem.plan(problem.element_curves, s)),
+            ("uniform", lambda s: problem.uniform_plan(problem.element_curves, s)),
+        ):
+            try:
+                plan = make(float(strength))
+            except TransformError as error:
+                entry[name] = {"reason": str(error)}
+            else:
+                entry[name] = {"output_error": plan.predicted_loss, "kept": plan.kept}
+        frontier.append(entry)
+    return {"kind": "modelled", "dense_ms": tables["dense_ms"], "frontier": frontier}

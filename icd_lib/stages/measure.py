@@ -1,0 +1,243 @@
+"""Stage 03: every arm interleaved in one process: latency, quality on test data, memory, sizes, runtimes."""
+
+import copy
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from icd_lib.artifacts import Run
+from icd_lib.axes.verify import model_outputs, outputs_error
+from icd_lib.data.batches import encode
+from icd_lib.data.docstrings import load_docstrings
+from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.measure.energy import energy_j_per_token
+from icd_lib.measure.l2 import l2_hit_pct
+from icd_lib.measure.latency import measure_interleaved
+from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
+from icd_lib.measure.peak import peak_of_folder
+from icd_lib.measure.quality import embed, mean_cosine
+from icd_lib.measure.runtimes import measure_ladder
+from icd_lib.measure.statistics import bootstrap_ci, paired_ratio, summarise
+from icd_lib.metric import figure, not_measured
+from icd_lib.models.adapter import find_adapter
+from icd_lib.models.optimized import save_optimized
+from icd_lib.stages.arms import CONTROLS, controls, load_saved, solved_modes
+from icd_lib.stages.attribution import attribute_gain
+from icd_lib.stages.context import RANDOM_WEIGHTS, Context, follow
+
+OTHER_DOMAIN_TEXTS = 600
+
+
+def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
+    """Write measure/* and <mode>/metrics.json; returns {"latency", "quality", "equality", "sizes", "ladder", ...}."""
+    context = Context(run, progress)
+    saved = {mode: load_saved(run, mode) for mode in solved_modes(run)}
+    models = {"dense": context.model} | {mode: item.model for mode, item in saved.items()}
+    extra = controls(context, saved["iterative"]) if "iterative" in saved else {"dense_again": context.model}
+    latency = measure_latency(context, models | extra)
+    quality = measure_quality(context, models)
+    report = {
+        "latency": latency,
+        "quality": quality,
+        "equality": {},
+        "sizes": {arm: measure_sizes(context, model) for arm, model in models.items()},
+        "energy": {arm: measure_energy(context, model) for arm, model in models.items()},
+        "l2_hit_pct": l2_hit_pct(),
+        "attribution": None,
+        "controls": CONTROLS,
+    }
+    if "iterative" in saved:
+        report["equality"] = same_function(context, saved["iterative"].model, extra)
+        report["attribution"] = attribute_gain(context, saved["iterative"], latency["shapes"])
+    run.write_json("measure/measure.json", report)
+    for arm in models:
+        run.write_json(f"{arm}/metrics.json", metrics_of(run, context, arm, report))
+    report["ladder"] = measure_runtimes(context, models) if context.get("measure.ladder") else None
+    run.write_json("measure/ladder.json", report["ladder"])
+    return report
+
+
+def measure_latency(context: Context, models: dict[str, nn.Module]) -> dict:
+    """Raw samples to measure/samples.json; per shape and arm the distribution and the paired change against dense."""
+    shapes, raw = {}, {}
+    timing = {"repeats": context.get("measure.repeats"), "warmup": context.get("measure.warmup")}
+    seed, resamples = context.get("seed"), context.get("measure.bootstrap")
+    for batch, length in context.get("measure.shapes"):
+        inputs = context.fixed(batch, length)
+        arms = {arm: runner(model, inputs) for arm, model in models.items()}
+        label = f"{batch}x{length}"
+        samples = measure_interleaved(arms, **timing, seed=seed, progress=follow(context.progress, f"latency {label}"))
+        raw[label] = {arm: ms.tolist() for arm, ms in samples.items()}
+        shapes[label] = {
+            arm: latency_entry(ms, samples["dense"], batch * length, seed, resamples) for arm, ms in samples.items()
+        }
+    context.run.write_json("measure/samples.json", {"unit": "ms", "order": "one per round", "shapes": raw})
+    return {"threads": torch.get_num_threads(), "shapes": shapes}
+
+
+def latency_entry(ms, dense_ms, tokens: int, seed: int, resamples: int) -> dict:
+    """Figures of one arm: latency, throughput, change against dense."""
+    found, interval = summarise(ms), bootstrap_ci(ms, seed=seed, resamples=resamples)
+    method = "median of interleaved rounds, moving-block bootstrap"
+    ratio = paired_ratio(ms, dense_ms, seed=seed, resamples=resamples)
+    low, high = interval
+    return {
+        "latency_ms": figure(found["median"], "ms", "measured", n=found["n"], method=method, ci95=interval)
+        | {key: found[key] for key in ("p50", "p95", "p99")},
+        "throughput_tokens_per_s": figure(
+            1000 * tokens / found["median"],
+            "tokens/s",
+            "measured",
+            n=found["n"],
+            method="tokens of the batch / median latency",
+            ci95=(1000 * tokens / high, 1000 * tokens / low),
+        ),
+        "vs_dense": relative(ratio),
+    }
+
+
+def relative(ratio: dict) -> dict:
+    """Figure of a `paired_ratio`."""
+    return figure(ratio["value"], "fraction", "measured", n=ratio["n"], method=ratio["method"], ci95=ratio["ci95"])
+
+
+def runner(model: nn.Module, inputs: dict) -> Callable[[], object]:
+    """A call without arguments, for the clock."""
+
+    def run():
+        with torch.inference_mode():
+            return model(**inputs)
+
+    return run
+
+
+def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
+    """Test data, judged once: every arm against dense; and the cosine to dense on text of another domain."""
+    if not context.is_trained:
+        return {"reason": RANDOM_WEIGHTS}
+    dense = context.dense_result("test")
+    docstrings = encode(context.tokenizer, load_docstrings(OTHER_DOMAIN_TEXTS), context.get("data.max_length"))
+    other = embed(context.model, docstrings)[0]
+    found = {"dense": {"quality_pct": dense.quality_pct, "per_task_pct": dense.per_task_pct, "n_items": dense.n_items}}
+    for arm, model in models.items():
+        if arm == "dense":
+            continue
+        result = context.suite.evaluate(model, "test", follow(context.progress, f"{arm} on test data"))
+        context.suite.save_result(result, context.run.path("measure", f"test_{arm}.safetensors"))
+        found[arm] = context.suite.compare(result, dense)
+        found[arm]["other_domain_cosine"] = mean_cosine(embed(model, docstrings)[0], other)
+        context.progress(f"{arm}: drop {found[arm]['drop_pp']:+.3f} ± {found[arm]['se_pp']:.3f} pp on test data")
+    return found
+
+
+def same_function(context: Context, iterative: nn.Module, extra: dict[str, nn.Module]) -> dict:
+    """Largest relative output difference between iterative and the same mask in the other layouts."""
+    found = {}
+    for name in ("same_transform", "placebo"):
+        found[name] = {}
+        for precision in (torch.float32, torch.float64):
+            pair = [copy.deepcopy(model).to(precision) for model in (extra[name], iterative)]
+            outputs = [model_outputs(model, context.example) for model in pair]
+            found[name][str(precision).removeprefix("torch.")] = outputs_error(*outputs)
+    return found
+
+
+def measure_sizes(context: Context, model: nn.Module) -> dict:
+    """Parameter bytes, FLOPs at the first shape, tiles, widths and peak memory in a process of its own."""
+    batch, length = context.get("measure.shapes")[0]
+    widths = {axis.name: axis.size for axis in find_adapter(model).axes() if axis.kind in ("ffn", "heads")}
+    tile = context.get("transform.tile")
+    with tempfile.TemporaryDirectory() as folder:
+        where = save_optimized(model, context.tokenizer, Path(folder) / "model")
+        try:
+            peak = peak_of_folder(where, batch, length)
+        except MeasureError as error:
+            peak = not_measured("MB", str(error))
+    return {
+        "parameter_bytes": parameter_bytes(model),
+        "flops": linear_flops(model, batch, length),
+        "widths": widths,
+        "ffn_tiles": alive_tiles({axis: size for axis, size in widths.items() if axis.startswith("ffn")}, tile)[
+            "total"
+        ],
+        "heads": sum(size for axis, size in widths.items() if axis.startswith("heads")),
+        "peak_memory_mb": peak,
+    }
+
+
+def measure_energy(context: Context, model: nn.Module) -> dict:
+    """J per token where this machine has a counter, else not_measured with the reason."""
+    batch, length = context.get("measure.shapes")[0]
+    try:
+        return energy_j_per_token(runner(model, context.fixed(batch, length)), batch * length)
+    except (ResourceError, MeasureError) as error:
+        return not_measured("J/token", str(error))
+
+
+def metrics_of(run: Run, context: Context, arm: str, report: dict) -> dict:
+    """metrics.json of one arm (design section 8)."""
+    label = next(iter(report["latency"]["shapes"]))
+    latency, sizes = report["latency"]["shapes"][label][arm], report["sizes"][arm]
+    setup = run.read_json("setup/setup.json")
+    objective = run.read_json(f"{arm}/solve.json")["objective"]["mean"] if arm != "dense" else None
+    return {
+        "run_id": f"{run.scenario.name}-{run.scenario.sha256[:12]}",
+        "scenario": run.scenario.name,
+        "mode": arm,
+        "model": setup["model"],
+        "badges": setup["badges"],
+        "shape": label,
+        "latency_ms": latency["latency_ms"],
+        "throughput_tokens_per_s": latency["throughput_tokens_per_s"],
+        "l2_hit_pct": report["l2_hit_pct"],
+        "energy_j_per_token": report["energy"][arm],
+        "quality_pct": quality_figure(report["quality"], arm),
+        "peak_memory_mb": sizes["peak_memory_mb"],
+        "parameter_bytes": sizes["parameter_bytes"],
+        "flops": sizes["flops"],
+        "widths": sizes["widths"],
+        "objective": objective,
+        "vs_dense": {"latency_rel": latency["vs_dense"], "quality_drop_pp": drop_figure(report["quality"], arm)},
+        "environment": setup["environment"],
+        "config_sha256": run.scenario.sha256,
+    }
+
+
+def quality_figure(quality: dict, arm: str) -> dict:
+    """Accuracy in percent on test data."""
+    if "reason" in quality:
+        return not_measured("%", quality["reason"])
+    entry = quality[arm]
+    value = entry.get("quality_pct", entry.get("pct"))
+    return figure(value, "%", "measured", n=entry["n_items"], method="mean accuracy over the tasks, test data")
+
+
+def drop_figure(quality: dict, arm: str) -> dict:
+    """Accuracy lost against dense on test data, percentage points."""
+    if "reason" in quality:
+        return not_measured("pp", quality["reason"])
+    if arm == "dense":
+        return figure(0.0, "pp", "measured", n=quality["dense"]["n_items"], method="by definition", ci95=(0.0, 0.0))
+    entry = quality[arm]
+    found = figure(entry["drop_pp"], "pp", "measured", n=entry["n_items"], method=entry["method"], ci95=entry["ci95"])
+    return found | {"se_pp": entry["se_pp"]}
+
+
+def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
+    """Dense and iterative under every runtime of the scenario."""
+    quick = context.run.scenario.quick
+    chosen = {arm: models[arm] for arm in ("dense", "iterative") if arm in models}
+    calibration = context.calibration(64, 1024)[:8]
+    return measure_ladder(
+        chosen,
+        [context.fixed(batch, length) for batch, length in context.get("measure.shapes")],
+        runtimes=context.get("measure.runtimes"),
+        repeats=8 if quick else 25,
+        seed=context.get("seed"),
+        resamples=context.get("measure.bootstrap"),
+        calibration=calibration,
+        progress=context.progress,
+    )

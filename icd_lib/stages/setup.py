@@ -1,0 +1,59 @@
+"""Stage 00: what this machine is, what model and data are used, and how good the dense model is."""
+
+from collections.abc import Callable
+
+from icd_lib.artifacts import Run
+from icd_lib.measure.environment import fingerprint
+from icd_lib.measure.memory import parameter_bytes
+from icd_lib.measure.quality import EncoderSuite
+from icd_lib.stages.context import RANDOM_WEIGHTS, Context, follow
+
+
+def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
+    """Write setup/setup.json and the probes; returns what setup.json holds."""
+    context = Context(run, progress)
+    progress(f"checkpoint {context.checkpoint.name} ({context.checkpoint.source})")
+    report = {
+        "environment": fingerprint(),
+        "model": {
+            **context.checkpoint.provenance(),
+            "architecture": type(context.model).__name__,
+            "parameters": sum(p.numel() for p in context.model.parameters()),
+            "parameter_bytes": parameter_bytes(context.model),
+            "shape": {
+                name: getattr(context.model.config, name)
+                for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+            },
+        },
+        "data": {
+            "name": context.data.name,
+            "provenance": context.data.provenance,
+            "splits": {name: len(items) for name, items in context.data.splits.items()},
+            "views": len(context.data.views),
+        },
+        "badges": badges(context),
+    }
+    if context.is_trained:
+        progress("fitting the probes on the dense model's embeddings")
+        suite = EncoderSuite.fit(
+            context.data,
+            context.tokenizer,
+            context.model,
+            max_length=context.get("data.max_length"),
+            progress=follow(progress, "probe data"),
+        )
+        suite.save(context.quality_folder)
+        dense = context.dense_result("validation")
+        report["dense_validation"] = {"quality_pct": dense.quality_pct, "per_task_pct": dense.per_task_pct}
+    run.write_json("setup/setup.json", report)
+    return report
+
+
+def badges(context: Context) -> list[str]:
+    """Short warnings that every page of the run shows."""
+    found = []
+    if not context.is_trained:
+        found.append(RANDOM_WEIGHTS)
+    if context.run.scenario.quick:
+        found.append("quick run: same stages and schema, fewer samples; figures are rough")
+    return found

@@ -1,0 +1,156 @@
+"""Stage 02: one mode of the co-design loop, from the dense model to an optimised one on disk."""
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+
+from icd_lib.artifacts import Run
+from icd_lib.codesign import Solution, solve
+from icd_lib.graph.mask import mask_graph
+from icd_lib.layouts import SolverSettings, perm_record
+from icd_lib.models.optimized import save_optimized
+from icd_lib.problem import Judgement, Problem, Settings
+from icd_lib.solver.cost import CostConfig, evaluate_cost
+from icd_lib.stages.context import Context
+from icd_lib.transforms.allocate import LatencyTable
+
+
+def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> dict:
+    """Solve `mode`, write <mode>/*; returns what <mode>/solve.json holds."""
+    context = Context(run, progress)
+    tables = run.read_json("graph/tables.json")
+    rates = {entry["axis"]: entry["rate"] for entry in run.read_json("graph/sensitivity.json")}
+    problem = make_problem(context, latency_tables(tables), tables["dense_ms"], rates)
+    problem.log = lambda event, **meta: run.log(f"02_solve[{mode}]", event=event, **meta)
+    solution = solve(problem, mode)
+    return write_solution(context, problem, solution)
+
+
+def latency_tables(tables: dict) -> dict[str, LatencyTable]:
+    """The tables of graph/tables.json."""
+    return {
+        kind: LatencyTable(kind, np.array(curve["kept"]), np.array(curve["saved_ms_per_layer"]))
+        for kind, curve in tables["curves"].items()
+    }
+
+
+def make_problem(context: Context, tables: dict, dense_ms: float, rates: dict) -> Problem:
+    """The scenario as the loop sees it."""
+    get = context.get
+    tokens = get("transform.distill_tokens")
+    texts = get("data.distill_texts") if get("transform.distill_steps") else 1
+    return Problem(
+        dense=context.model,
+        batches=context.calibration(get("data.calibration_texts"), 2048),
+        distill_batches=context.calibration(texts, tokens),
+        example=context.example,
+        judge=validation_judge(context),
+        tables=tables,
+        dense_ms=dense_ms,
+        rates=rates,
+        settings=settings_of(context),
+        solver=solver_settings(context),
+        progress=context.progress,
+    )
+
+
+def settings_of(context: Context) -> Settings:
+    """The loop's numbers from the scenario."""
+    get = context.get
+    transform = {key: get(f"transform.{key}") for key in ("tile", "ridge", "uniform", "distill_steps", "distill_lr")}
+    codesign = {
+        key: get(f"codesign.{key}")
+        for key in ("quality_budget_pp", "latency_target_rel", "selection_z", "max_rounds", "epsilon_j")
+    }
+    return Settings(
+        axes=tuple(get("transform.axes")),
+        strengths=tuple(sorted(get("codesign.strengths"), reverse=True)),
+        nnz_cap=get("graph.nnz_cap"),
+        seed=get("seed"),
+        **transform,
+        **codesign,
+    )
+
+
+def solver_settings(context: Context) -> SolverSettings:
+    """The solver's settings from the scenario."""
+    solver = context.get("solver")
+    keys = ("method", "time_budget_s", "refine_steps")
+    cost = CostConfig(**context.get("cost"))
+    return SolverSettings(cost, seed=context.get("seed"), **{key: solver[key] for key in keys})
+
+
+def validation_judge(context: Context) -> Callable:
+    """Judge of quality on validation data; with random weights everything passes, and says that nothing was judged."""
+    if not context.is_trained:
+        return lambda model: Judgement(0.0, 0.0, {"reason": "random weights: quality is not measured"})
+
+    def judge(model) -> Judgement:
+        result = context.suite.evaluate(model, "validation")
+        found = context.suite.compare(result, context.dense_result("validation"))
+        detail = {key: found[key] for key in ("ci95", "cosine", "kl", "n_items")}
+        detail["per_task"] = {task: entry["drop_pp"] for task, entry in found["per_task"].items()}
+        return Judgement(found["drop_pp"], found["se_pp"], detail)
+
+    return judge
+
+
+def write_solution(context: Context, problem: Problem, solution: Solution) -> dict:
+    """Save permutations, graphs, masks, the model and the story of the loop."""
+    run, mode, seed = context.run, solution.mode, context.get("seed")
+    before, after, alive = solution.perms_before, solution.perms_after, solution.alive
+    run.write_json(f"{mode}/perm_before.json", perm_record(before, seed))
+    run.write_json(f"{mode}/perm_after.json", perm_record(after, seed))
+    objective = {}
+    for axis in before:
+        graph = mask_graph(alive[axis], base=problem.graphs[axis])
+        sp.save_npz(run.path(mode, f"W.{axis}.npz"), sp.csr_matrix(graph))
+        objective[axis] = objective_of(graph, before[axis], after[axis], problem.solver)
+    best = solution.best
+    run.write_json(
+        f"{mode}/transform_meta.json",
+        {
+            "axes": {axis: {"D": len(mask), "alive": np.flatnonzero(mask).tolist()} for axis, mask in alive.items()},
+            "last_transform": best.meta.to_json() if best.meta else None,
+        },
+    )
+    report = {
+        "mode": mode,
+        "accepted_strength": best.strength,
+        "widths": best.widths,
+        "plan": best.plan.to_json() if best.plan else None,
+        "validation": best.judgement.to_json() if best.judgement else None,
+        "attempts": solution.attempts,
+        "objective": {"mean": mean_objective(objective), "axes": objective},
+        "solver": solution.solver_stats,
+        "certificates": solution.certificates,
+    }
+    meta = {"mode": mode, "widths": best.widths, "source": context.checkpoint.provenance()}
+    save_optimized(
+        best.model, context.tokenizer, run.path(mode, "model"), meta, uniform=context.get("transform.uniform")
+    )
+    if best.before_distill is not None:
+        save_optimized(best.before_distill, context.tokenizer, run.path(mode, "undistilled"), meta)
+    run.write_json(f"{mode}/solve.json", report)
+    return report
+
+
+def objective_of(graph, before: np.ndarray, after: np.ndarray, solver: SolverSettings) -> dict:
+    """C, Q, R_align, R_stab and J of π₀ and π₁ on W′."""
+    cost = solver.cost_of(graph.shape[0])
+    return {
+        "before": vars(evaluate_cost(graph, before, cost, before)),
+        "after": vars(evaluate_cost(graph, after, cost, before)),
+    }
+
+
+def mean_objective(objective: dict) -> dict:
+    """Mean over the axes of every term, before and after."""
+    return {
+        when: {
+            term: float(np.mean([entry[when][term] for entry in objective.values()]))
+            for term in ("C", "Q", "R_align", "R_stab", "J")
+        }
+        for when in ("before", "after")
+    }

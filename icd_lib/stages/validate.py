@@ -1,0 +1,192 @@
+"""Stage 04: linear × iterative → the comparisons, controls, determinism and the gates."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from icd_lib.artifacts import Run
+from icd_lib.gates import judge
+from icd_lib.layouts import solve_layouts
+from icd_lib.measure.statistics import paired_ratio
+from icd_lib.metric import figure, not_measured
+from icd_lib.stages.context import Context
+from icd_lib.stages.measure import drop_figure, relative
+from icd_lib.stages.solve import make_problem
+
+
+def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
+    """Write verdict.json and return it."""
+    context = Context(run, progress)
+    report = run.read_json("measure/measure.json")
+    samples = run.read_json("measure/samples.json")["shapes"]
+    verdict = {
+        "same_transform": same_transform(context, report, samples),
+        "same_quality": same_quality(context, report, samples),
+        "vs_dense": against(context, report, samples, "dense"),
+        "vs_oneshot": against(context, report, samples, "oneshot"),
+        "placebo": compare_arms(context, samples, "iterative", "placebo"),
+        "aa_control": aa_control(context, samples),
+        "cost": cost_change(run),
+        "determinism": determinism(context, progress),
+        "prediction": predicted_beside_measured(run, report),
+        "badges": run.read_json("setup/setup.json")["badges"],
+    }
+    judged = {key: verdict["same_quality"][key] for key in ("latency_rel", "l2_pp", "ept_rel")}
+    judged["quality_drop_pp"] = verdict["vs_dense"]["quality_drop_pp"]
+    for gate in ("smoke", "strict"):
+        verdict[gate] = judge(run.scenario.get(f"gates.{gate}"), judged)
+        progress(f"{gate}: {verdict[gate]['status']} {verdict[gate]['checks']}")
+    run.write_json("verdict.json", verdict)
+    return verdict
+
+
+def compare_arms(context: Context, samples: dict, arm: str, other: str) -> dict:
+    """Latency of `arm` relative to `other` at every shape, from the rounds they shared."""
+    found = {}
+    for label, arms in samples.items():
+        if arm not in arms or other not in arms:
+            found[label] = not_measured("fraction", f"the run has no arm {arm if arm not in arms else other!r}")
+        else:
+            ratio = paired_ratio(
+                np.array(arms[arm]),
+                np.array(arms[other]),
+                seed=context.get("seed"),
+                resamples=context.get("measure.bootstrap"),
+            )
+            found[label] = relative(ratio)
+    return found
+
+
+def first(shapes: dict) -> dict:
+    """The figure at the scenario's first shape, which the gates judge."""
+    return next(iter(shapes.values()))
+
+
+def same_transform(context: Context, report: dict, samples: dict) -> dict:
+    """One mask, two layouts."""
+    shapes = compare_arms(context, samples, "iterative", "same_transform")
+    return {"latency_rel": first(shapes), "shapes": shapes, "max_rel_error": report["equality"].get("same_transform")}
+
+
+def same_quality(context: Context, report: dict, samples: dict) -> dict:
+    """Each mode spent the same quality budget: iterative against linear."""
+    shapes = compare_arms(context, samples, "iterative", "linear")
+    return {
+        "latency_rel": first(shapes),
+        "shapes": shapes,
+        "l2_pp": not_measured("pp", report["l2_hit_pct"].get("reason", "no L2 figures of both modes")),
+        "ept_rel": energy_change(report["energy"]),
+        "quality_drop_pp": {
+            arm: drop_figure(report["quality"], arm) for arm in ("linear", "iterative") if arm in report["sizes"]
+        },
+    }
+
+
+def energy_change(energy: dict) -> dict:
+    """EpT of iterative relative to linear, or why it was not measured."""
+    pair = [
+        energy.get(arm) or not_measured("J/token", f"the run has no arm {arm!r}") for arm in ("iterative", "linear")
+    ]
+    missing = [item for item in pair if item["kind"] == "not_measured"]
+    if missing:
+        return not_measured("fraction", missing[0]["reason"])
+    (low, high), (other_low, other_high) = (item["ci95"] for item in pair)
+    return figure(
+        pair[0]["value"] / pair[1]["value"] - 1,
+        "fraction",
+        "measured",
+        n=pair[0]["n"],
+        method="ratio of means, bounds from both intervals",
+        ci95=(low / other_high - 1, high / other_low - 1),
+    )
+
+
+def against(context: Context, report: dict, samples: dict, other: str) -> dict:
+    """Iterative against another arm: latency at every shape, and both quality losses against dense."""
+    shapes = compare_arms(context, samples, "iterative", other)
+    found = {"latency_rel": first(shapes), "shapes": shapes}
+    has = [arm for arm in ("iterative", other) if arm in report["sizes"]]
+    drops = {arm: drop_figure(report["quality"], arm) for arm in has}
+    found["quality_drop_pp"] = drops.get("iterative") or not_measured("pp", "the run has no iterative arm")
+    if other != "dense" and other in drops:
+        found["other_quality_drop_pp"] = drops[other]
+    return found
+
+
+def aa_control(context: Context, samples: dict) -> dict:
+    """The dense model against itself: the interval must contain 0 for the other intervals to be believed."""
+    shapes = compare_arms(context, samples, "dense_again", "dense")
+    return {
+        "shapes": shapes,
+        "contains_zero": {label: item["ci95"][0] <= 0 <= item["ci95"][1] for label, item in shapes.items()},
+    }
+
+
+def cost_change(run: Run) -> dict:
+    """ΔC, ΔQ and ΔJ of π₁ against π₀ on W′, mean over the axes."""
+    if not (run.dir / "iterative" / "solve.json").is_file():
+        return {"reason": "the run has no iterative arm"}
+    mean = run.read_json("iterative/solve.json")["objective"]["mean"]
+    before, after = mean["before"], mean["after"]
+    return {
+        "delta_c_rel": after["C"] / before["C"] - 1 if before["C"] else 0.0,
+        "delta_q": after["Q"] - before["Q"],
+        "delta_j": after["J"] - before["J"],
+    }
+
+
+def determinism(context: Context, progress: Callable[[str], None]) -> dict:
+    """Build W and solve π₀ again: same bytes, same hashes, same deterministic figures."""
+    run = context.run
+    modes = [mode for mode in ("linear", "iterative") if (run.dir / mode / "perm_before.json").is_file()]
+    if not modes:
+        return {"reason": "the run has no mode that solves a layout"}
+    problem = make_problem(context, {}, 0.0, {})
+    perms, _ = solve_layouts(problem.graphs, problem.solver)
+    stored = run.read_json(f"{modes[0]}/perm_before.json")["axes"]
+    from icd_lib.axes.permutation import hash_permutation
+
+    same_pi = all(hash_permutation(perm) == stored[axis]["hash"] for axis, perm in perms.items())
+    same_w = all(is_same_graph(run, axis, graph) for axis, graph in problem.graphs.items())
+    progress(f"solved again: π hashes {'equal' if same_pi else 'DIFFER'}, W {'equal' if same_w else 'DIFFERS'}")
+    return {"pi_hash_equal": same_pi, "w_hash_equal": same_w, "max_metric_drift_rel": metric_drift(problem, perms, run)}
+
+
+def is_same_graph(run: Run, axis: str, graph) -> bool:
+    """Whether W is, byte for byte, the one the graph stage wrote."""
+    import scipy.sparse as sp
+
+    stored = sp.load_npz(run.dir / "graph" / f"W.{axis}.npz")
+    return (
+        np.array_equal(stored.data, graph.data)
+        and np.array_equal(stored.indices, graph.indices)
+        and np.array_equal(stored.indptr, graph.indptr)
+    )
+
+
+def metric_drift(problem, perms: dict, run: Run) -> float:
+    """Largest relative difference of the layouts' J between the two solves."""
+    from icd_lib.solver.cost import evaluate_cost
+
+    mode = "linear" if (run.dir / "linear" / "solve.json").is_file() else "iterative"
+    stats = run.read_json(f"{mode}/solve.json")["solver"]
+    drift = [0.0]
+    for axis, perm in perms.items():
+        again = evaluate_cost(problem.graphs[axis], perm, problem.solver.cost_of(len(perm))).J
+        before = stats[axis]["after"]["J"]
+        drift.append(abs(again - before) / max(abs(before), 1e-12))
+    return max(drift)
+
+
+def predicted_beside_measured(run: Run, report: dict) -> dict:
+    """What the tables promised for each mode's plan, and what was measured."""
+    label = next(iter(report["latency"]["shapes"]))
+    found = {}
+    for mode in report["sizes"]:
+        if mode != "dense":
+            plan = run.read_json(f"{mode}/solve.json")["plan"]
+            found[mode] = {
+                "predicted_latency_rel": plan["predicted_latency_rel"] if plan else 0.0,
+                "measured": report["latency"]["shapes"][label][mode]["vs_dense"],
+            }
+    return found
