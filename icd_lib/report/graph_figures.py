@@ -1,0 +1,211 @@
+"""Drawings of what 01_build_graph and 02_solve know about axes: W, width curves, sensitivity, prediction."""
+
+import numpy as np
+
+from icd_lib.report.picture import COLOURS, FULL, MARKERS, Picture, canvas, error_bar, finish
+from icd_lib.report.results import Results
+from icd_lib.report.table import Missing
+
+BINS = 128
+KIND_NAMES = {"ffn": "FFN neurons", "heads": "attention heads"}
+
+
+def binned(graph, perm: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """W in the order `perm` as a dense (bins, bins) array of summed weights; element i lies in bin pos(i)·bins // D."""
+    coo = graph.tocoo()
+    size = graph.shape[0]
+    bins = min(bins, size)
+    place = np.empty(size, dtype=np.int64)
+    place[perm] = np.arange(size) * bins // size
+    flat = np.bincount(place[coo.row] * bins + place[coo.col], weights=coo.data, minlength=bins * bins)
+    return flat.reshape(bins, bins)
+
+
+def read_graph(results: Results, rel: str):
+    """A stored W as CSR."""
+    import scipy.sparse as sp
+
+    return sp.csr_array(sp.load_npz(results.dir / rel))
+
+
+def layouts_of(results: Results, mode: str, axis: str) -> list[tuple[str, object, np.ndarray]]:
+    """(title, W, order) for each layout that the run has of an axis."""
+    import json
+
+    dense = read_graph(results, f"graph/W.{axis}.npz")
+    found = [("W, original order", dense, np.arange(dense.shape[0]))]
+    if mode not in results.solves:
+        return found
+    perms = {
+        name: np.array(json.loads((results.dir / mode / f"{name}.json").read_text())["axes"][axis]["pi"])
+        for name in ("perm_before", "perm_after")
+    }
+    masked = read_graph(results, f"{mode}/W.{axis}.npz")
+    kept = results.solves[mode]["widths"][axis]
+    return [
+        *found,
+        ("W, layout π₀", dense, perms["perm_before"]),
+        ("W′ after the transform, π₀", masked, perms["perm_before"]),
+        (f"W′, layout π₁ ({kept} of {dense.shape[0]} kept)", masked, perms["perm_after"]),
+    ]
+
+
+def access_graph(results: Results, axis: str | None = None, mode: str = "iterative") -> Picture | Missing:
+    """Heat maps of an axis' access graph in every layout of the run, its degree by position below."""
+    if not results.graphs:
+        return Missing("Access graph", "01_build_graph has not finished")
+    axis = axis or most_pruned(results, mode)
+    layouts = layouts_of(results, mode, axis)
+    drawing, axes = canvas(
+        3.1 * len(layouts) + 1.0, 4.8, 2, len(layouts), squeeze=False, height_ratios=[3, 1], sharex="col"
+    )
+    images = [binned(graph, perm) for _, graph, perm in layouts]
+    positive = np.concatenate([image[image > 0] for image in images])
+    limits = {"vmin": np.log10(np.percentile(positive, 5)), "vmax": np.log10(positive.max())}
+    for column, ((title, graph, perm), image) in enumerate(zip(layouts, images, strict=True)):
+        size = graph.shape[0]
+        with np.errstate(divide="ignore"):
+            shown = axes[0, column].imshow(
+                np.log10(image),
+                cmap="viridis",
+                extent=(0, size, size, 0),
+                aspect="auto",
+                interpolation="nearest",
+                **limits,
+            )
+        axes[0, column].set_facecolor("#f2f2f2")
+        axes[0, column].set_title(title, fontsize=10)
+        degree = np.asarray(graph.sum(axis=1)).ravel()[perm]
+        axes[1, column].fill_between(np.arange(size) + 0.5, degree / 1e6, step="mid", color=FULL, alpha=0.8)
+        axes[1, column].set_xlim(0, size)
+        axes[1, column].set_xlabel(f"position in {axis}", fontsize=9)
+    axes[0, 0].set_ylabel("position")
+    axes[1, 0].set_ylabel("degree, MB")
+    drawing.colorbar(shown, ax=axes[0, :].tolist(), label="log₁₀ bytes per cell", shrink=0.9)
+    name = f"access_graph_{mode}_{axis.replace('.', '_')}"
+    alt = (
+        f"Heat maps of the access graph of {axis}: " + "; ".join(title for title, *_ in layouts) + ". "
+        "Bright cells are elements that are touched together often; grey cells are never touched together."
+    )
+    caption = (
+        f"Access graph of {axis} ({mode}): bytes that two elements are touched together, and each element's degree"
+    )
+    return finish(drawing, name, alt, caption, results)
+
+
+def most_pruned(results: Results, mode: str) -> str:
+    """The FFN axis of which the mode keeps the smallest share; the first one where nothing was removed."""
+    ffn = [axis for axis in results.graphs if axis.startswith("ffn")] or list(results.graphs)
+    widths = results.solves.get(mode, {}).get("widths", {})
+    return min(ffn, key=lambda axis: widths.get(axis, 0) / results.graphs[axis]["D"])
+
+
+def width_curves(results: Results) -> Picture | Missing:
+    """Measured latency of the whole model against the kept width of every layer."""
+    if not results.tables:
+        return Missing("Width → latency", "01_build_graph has not finished")
+    drawing, axes = canvas(7.5, 4)
+    for (kind, curve), marker in zip(results.tables["curves"].items(), "os^D", strict=False):
+        kept = np.array(curve["kept"]) / max(curve["kept"])
+        axes.plot(kept * 100, curve["model_ms"], marker=marker, label=KIND_NAMES.get(kind, kind))
+    axes.axhline(results.tables["dense_ms"], color=FULL, linestyle=":", label="dense")
+    batch, length = results.tables["shape"]
+    axes.set(xlabel="kept in every layer, %", ylabel="latency of the whole model, ms", ylim=(0, None))
+    axes.set_title(f"What width costs on this machine (batch {batch} × {length} tokens)", fontsize=11)
+    axes.legend(frameon=False)
+    ends = "; ".join(
+        f"{KIND_NAMES.get(kind, kind)} from {curve['model_ms'][-1]:.1f} ms at full width to {curve['model_ms'][0]:.1f} ms"
+        for kind, curve in results.tables["curves"].items()
+    )
+    return finish(drawing, "width_curves", f"Measured latency against kept width: {ends}.", "Width → latency", results)
+
+
+def sensitivity_map(results: Results) -> Picture | Missing:
+    """Layer × axis heat maps: error of the output when one block alone is pruned, and per unit of its own loss."""
+    if not results.sensitivity:
+        return Missing("Sensitivity map", "01_build_graph has not finished")
+    kinds = sorted({entry["kind"] for entry in results.sensitivity})
+    layers = sorted({int(entry["axis"].partition(".")[2]) for entry in results.sensitivity})
+    drawing, axes = canvas(max(7.5, 0.9 * len(layers) + 4), 1.5 + 1.3 * len(kinds), 2, 1)
+    titles = {
+        "output_error": "relative error of the model's output",
+        "rate": "output error per unit of the block's own loss",
+    }
+    for panel, (key, title) in zip(axes, titles.items(), strict=True):
+        grid = np.full((len(kinds), len(layers)), np.nan)
+        for entry in results.sensitivity:
+            row, column = kinds.index(entry["kind"]), layers.index(int(entry["axis"].partition(".")[2]))
+            grid[row, column] = entry[key]
+        spread = grid / np.nanmax(grid, axis=1, keepdims=True)
+        panel.imshow(spread, cmap="cividis", aspect="auto", vmin=0, vmax=1)
+        for (row, column), value in np.ndenumerate(grid):
+            ink = "black" if spread[row, column] > 0.6 else "white"
+            panel.text(column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=9)
+        panel.set_title(title, fontsize=10)
+        panel.set_yticks(range(len(kinds)), [_probe_label(results, kind) for kind in kinds])
+        panel.set_xticks(range(len(layers)), [f"layer {layer}" for layer in layers])
+    worst = max(results.sensitivity, key=lambda entry: entry["output_error"])
+    alt = f"Sensitivity of each layer and axis. {worst['axis']} hurts most: output error {worst['output_error']:.3g}."
+    return finish(drawing, "sensitivity", alt, "Which layer and axis hurts (brighter is worse, per row)", results)
+
+
+def _probe_label(results: Results, kind: str) -> str:
+    kept = next(entry["probe_kept"] for entry in results.sensitivity if entry["kind"] == kind)
+    return f"{KIND_NAMES.get(kind, kind)},\n{kept} kept"
+
+
+def predicted_frontier(results: Results) -> Picture | Missing:
+    """Modelled output error against modelled latency, uneven and uniform, before the model is touched."""
+    if not results.prediction:
+        return Missing("Prediction", "01_build_graph has not finished")
+    drawing, axes = canvas(7.5, 4)
+    styles = {
+        "uneven": ("o-", COLOURS["iterative"], "uneven, from the tables"),
+        "uniform": ("D--", COLOURS["oneshot"], "one rate"),
+    }
+    reached = {}
+    for name, (style, colour, label) in styles.items():
+        points = [
+            (100 * entry["latency_rel"], entry[name]["output_error"])
+            for entry in results.prediction["frontier"]
+            if "output_error" in entry[name]
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=4)
+            reached[name] = min(points)[0]
+    axes.set(xlabel="predicted latency against dense, %", ylabel="predicted output error")
+    axes.set_title("Prediction before anything is changed (modelled)", fontsize=11)
+    axes.legend(frameon=False)
+    ends = ", ".join(f"{name} to {end:+.0f} %" for name, end in reached.items())
+    return finish(
+        drawing, "prediction", f"Predicted output error against latency: {ends}.", "Predicted frontier", results
+    )
+
+
+def predicted_and_measured(results: Results) -> Picture | Missing:
+    """Predicted beside measured latency of every mode."""
+    if not results.verdict or not results.verdict.get("prediction"):
+        return Missing("Predicted and measured", "04_validate has not finished")
+    entries = results.verdict["prediction"]
+    drawing, axes = canvas(7.5, 1.4 + 0.6 * len(entries))
+    words = []
+    for row, (mode, entry) in enumerate(entries.items()):
+        colour, measured = COLOURS[mode], entry["measured"]
+        label = {"predicted": "predicted", "measured": "measured, 95 % CI"} if row == 0 else {}
+        predicted = 100 * entry["predicted_latency_rel"]
+        axes.plot(predicted, row, "D", mfc="white", color=colour, label=label.get("predicted"), markersize=8)
+        axes.errorbar(
+            100 * measured["value"],
+            row,
+            xerr=error_bar(measured, 100),
+            fmt=MARKERS[mode],
+            color=colour,
+            capsize=4,
+            label=label.get("measured"),
+        )
+        words.append(f"{mode} predicted {predicted:+.1f} %, measured {100 * measured['value']:+.1f} %")
+    axes.axvline(0, color=FULL, linewidth=0.8)
+    axes.set_yticks(range(len(entries)), list(entries))
+    axes.set(xlabel="latency against dense, %", ylim=(len(entries) - 0.5, -0.5))
+    axes.legend(frameon=False)
+    return finish(drawing, "predicted_measured", "; ".join(words) + ".", "Predicted beside measured", results)

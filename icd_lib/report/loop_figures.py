@@ -1,0 +1,95 @@
+"""Drawings of the loop: its path, and what every layer kept."""
+
+import numpy as np
+
+from icd_lib.report.graph_figures import KIND_NAMES
+from icd_lib.report.picture import COLOURS, FULL, LIMIT, Picture, canvas, finish
+from icd_lib.report.results import Results
+from icd_lib.report.table import Missing
+
+
+def loop_path(results: Results, mode: str) -> Picture | Missing:
+    """Every attempt in predicted latency against validation drop and, where layouts changed, against ΔJ."""
+    if mode not in results.solves:
+        return Missing(f"Path of {mode}", f"02_solve[{mode}] has not finished")
+    attempts = [entry for entry in results.solves[mode]["attempts"] if "validation" in entry]
+    if not attempts:
+        return Missing(f"Path of {mode}", "no attempt got as far as a candidate model")
+    panels = ["drop", "J"] if any("change" in entry for entry in attempts) else ["drop"]
+    drawing, axes = canvas(6 * len(panels), 4.2, 1, len(panels), squeeze=False)
+    colour = COLOURS[mode]
+    for panel, what in zip(axes[0], panels, strict=True):
+        points = [
+            (i + 1, entry, _height(entry, what)) for i, entry in enumerate(attempts) if _height(entry, what) is not None
+        ]
+        panel.plot([100 * e["predicted_latency_rel"] for _, e, _ in points], [y for *_, y in points], ":", color=colour)
+        for i, entry, y in points:
+            x, accepted = 100 * entry["predicted_latency_rel"], entry["accepted"]
+            error = entry["validation"]["se_pp"] if what == "drop" else None
+            panel.errorbar(
+                x, y, yerr=error, fmt="o", color=colour, mfc=colour if accepted else "white", capsize=4, ms=9
+            )
+            panel.annotate(f"{i} {_fate(entry)}", (x, y), (8, 8), textcoords="offset points", fontsize=9)
+        panel.margins(0.25, 0.25)
+        panel.set_xlabel("predicted latency against dense, %")
+        panel.axhline(0, color=FULL, linewidth=0.6)
+    axes[0, 0].set_ylabel("validation drop, pp (± SE)")
+    if results.budget_pp is not None:
+        axes[0, 0].axhline(results.budget_pp, color=LIMIT, linestyle="--", label=f"budget {results.budget_pp:g} pp")
+        axes[0, 0].legend(frameon=False, loc="best")
+    if len(panels) > 1:
+        axes[0, 1].set_ylabel("change of J by re-permutation")
+    drawing.suptitle(f"Attempts of {mode}: filled accepted, open rolled back", fontsize=11)
+    told = (
+        f"attempt {i + 1}: {100 * e['predicted_latency_rel']:+.1f} %, drop {e['validation']['drop_pp']:+.2f} pp, {_fate(e)}"
+        for i, e in enumerate(attempts)
+    )
+    return finish(drawing, f"path_{mode}", f"Attempts of {mode}. {'; '.join(told)}.", f"The path of {mode}", results)
+
+
+def _height(entry: dict, what: str) -> float | None:
+    if what == "drop":
+        return entry["validation"]["drop_pp"]
+    return entry["change"]["J"] if "change" in entry else None
+
+
+def _fate(entry: dict) -> str:
+    """One or two words for why an attempt was not kept.
+
+    >>> _fate({"accepted": False, "reasons": ["J changed by +0.1; it must fall", "validation drop +1.8 pp"]})
+    'rolled back: J, quality'
+    """
+    if entry["accepted"]:
+        return "accepted"
+    keys = {"J ": "J", "validation": "quality", "the tables": "latency"}
+    words = [
+        next((word for start, word in keys.items() if reason.startswith(start)), "other") for reason in entry["reasons"]
+    ]
+    return "rolled back: " + ", ".join(dict.fromkeys(words))
+
+
+def kept_widths(results: Results) -> Picture | Missing:
+    """Kept width of every layer, FFN and heads, one bar per mode."""
+    if not results.solves or not results.graphs:
+        return Missing("Kept widths", "no mode has been solved yet")
+    kinds = list(dict.fromkeys(axis.partition(".")[0] for axis in results.graphs))
+    kinds.sort()
+    drawing, axes = canvas(6 * len(kinds), 3.6, 1, len(kinds), squeeze=False)
+    total = {}
+    for panel, kind in zip(axes[0], kinds, strict=True):
+        names = [axis for axis in results.graphs if axis.startswith(f"{kind}.")]
+        full = np.array([results.graphs[axis]["D"] for axis in names])
+        places, width = np.arange(len(names)), 0.8 / len(results.solves)
+        for i, (mode, solve) in enumerate(results.solves.items()):
+            kept = np.array([solve["widths"][axis] for axis in names])
+            total[mode, kind] = kept.sum() / full.sum()
+            panel.bar(places + (i + 0.5) * width - 0.4, kept, width * 0.92, color=COLOURS[mode], label=mode)
+        panel.hlines(full, places - 0.45, places + 0.45, color=FULL, label="dense")
+        panel.set_xticks(places, [axis.partition(".")[2] for axis in names])
+        panel.set(xlabel="layer", ylabel=f"{KIND_NAMES.get(kind, kind)} kept", ylim=(0, full.max() * 1.05))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    drawing.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+    told = "; ".join(
+        f"{mode} keeps {share:.0%} of the {KIND_NAMES.get(kind, kind)}" for (mode, kind), share in total.items()
+    )
+    return finish(drawing, "kept_widths", f"Kept width per layer. {told}.", "What every layer kept", results)

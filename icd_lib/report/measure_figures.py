@@ -1,0 +1,136 @@
+"""Drawings of the measurement: latency distributions, quality against latency, attribution, runtime ladder."""
+
+import numpy as np
+
+from icd_lib.report.picture import COLOURS, FULL, LIMIT, MARKERS, Picture, canvas, error_bar, finish
+from icd_lib.report.results import Results
+from icd_lib.report.table import Missing
+from icd_lib.report.words import value_text
+
+
+def latency_distributions(results: Results) -> Picture | Missing:
+    """Every round of every arm as a point, the median with its interval, one panel per shape."""
+    if not results.samples or not results.measure:
+        return Missing("Latency distributions", "03_measure has not finished")
+    shapes = results.samples["shapes"]
+    arms = list(next(iter(shapes.values())))
+    drawing, axes = canvas(6 * len(shapes), 1.6 + 0.42 * len(arms), 1, len(shapes), squeeze=False, sharey=True)
+    generator = np.random.default_rng(0)  # vertical jitter only
+    for panel, (label, samples) in zip(axes[0], shapes.items(), strict=True):
+        for row, arm in enumerate(arms):
+            ms, item, colour = np.array(samples[arm]), results.shapes[label][arm]["latency_ms"], COLOURS.get(arm, FULL)
+            panel.scatter(
+                ms, row + generator.uniform(-0.22, 0.22, len(ms)), s=9, alpha=0.45, color=colour, linewidths=0
+            )
+            panel.errorbar(item["value"], row, xerr=error_bar(item), fmt="|", color="black", capsize=4, ms=16, mew=2)
+        pooled = np.concatenate([samples[arm] for arm in arms])
+        panel.set_xlim(pooled.min() * 0.98, np.percentile(pooled, 99) * 1.02)
+        panel.set_title(f"{label} tokens, n = {len(ms)} rounds", fontsize=10)
+        panel.set_xlabel("latency, ms (bar: median with 95 % CI)")
+        panel.grid(axis="x", alpha=0.3)
+    axes[0, 0].set_yticks(range(len(arms)), arms)
+    axes[0, 0].invert_yaxis()
+    first = next(iter(shapes))
+    told = ", ".join(f"{arm} {results.shapes[first][arm]['latency_ms']['value']:.1f} ms" for arm in results.arms)
+    caption = "Latency, all arms interleaved; every dot is one round"
+    return finish(drawing, "latency", f"Latency distributions; medians at {first}: {told}.", caption, results)
+
+
+def quality_frontier(results: Results) -> Picture | Missing:
+    """Validation attempts as small points, test results with both intervals as large ones, the budget as a line."""
+    if results.quality_reason:
+        return Missing("Quality against latency", results.quality_reason)
+    drawing, axes = canvas(8, 5)
+    for mode, solve in results.solves.items():
+        for entry in (entry for entry in solve["attempts"] if "validation" in entry):
+            axes.plot(
+                100 * entry["predicted_latency_rel"],
+                entry["validation"]["drop_pp"],
+                MARKERS[mode],
+                color=COLOURS[mode],
+                mfc=COLOURS[mode] if entry["accepted"] else "none",
+                markersize=5,
+                alpha=0.6,
+            )
+    label, arms = next(iter(results.shapes.items()))
+    told = []
+    for arm in results.arms:
+        latency, quality = arms[arm]["vs_dense"], results.measure["quality"][arm]
+        drop = {"value": quality.get("drop_pp", 0.0), "ci95": quality.get("ci95", [0.0, 0.0])}
+        axes.errorbar(
+            100 * latency["value"],
+            drop["value"],
+            xerr=error_bar(latency, 100),
+            yerr=error_bar(drop),
+            fmt=MARKERS[arm],
+            color=COLOURS[arm],
+            markersize=11,
+            capsize=4,
+            label=f"{arm}, test data",
+        )
+        told.append(f"{arm} {100 * latency['value']:+.1f} % latency, drop {drop['value']:+.3f} pp")
+    if results.budget_pp is not None:
+        axes.axhline(results.budget_pp, color=LIMIT, linestyle="--", label=f"budget {results.budget_pp:g} pp")
+    axes.axhline(0, color=FULL, linewidth=0.6)
+    axes.set(xlabel=f"latency against dense, % ({label})", ylabel="quality lost against dense, pp")
+    axes.set_title(
+        "Large: test data, 95 % CI. Small: validation attempts at predicted latency (open: rolled back)", fontsize=10
+    )
+    axes.legend(frameon=False, fontsize=9)
+    alt = f"Quality lost against latency. {'; '.join(told)}."
+    return finish(drawing, "frontier", alt, "Quality against latency", results)
+
+
+def attribution(results: Results) -> Picture | Missing:
+    """Latency against dense after each step from dense to iterative, with intervals and the quality of each step."""
+    steps = results.measure.get("attribution") if results.measure else None
+    if not steps:
+        return Missing("Attribution", "the run has no measured iterative arm")
+    drawing, axes = canvas(8.5, 1.3 + 0.5 * len(steps))
+    for row, step in enumerate(steps):
+        item = step["latency_rel"]
+        colour = COLOURS["placebo"] if step["note"] == "placebo" else COLOURS["iterative"]
+        axes.barh(row, 100 * item["value"], color=colour, alpha=0.75, height=0.62)
+        axes.errorbar(100 * item["value"], row, xerr=error_bar(item, 100), fmt="none", color="black", capsize=3)
+        if step.get("validation"):
+            drop = value_text(step["validation"]["drop_pp"], "pp")
+            axes.annotate(f"drop {drop}", (1.0, row), xycoords=("axes fraction", "data"), fontsize=9, va="center")
+    axes.axvline(0, color=FULL, linewidth=0.8)
+    axes.set_yticks(range(len(steps)), [step["step"] for step in steps])
+    axes.invert_yaxis()
+    axes.set_xlabel("latency against dense, % (95 % CI); right: validation drop where it was judged")
+    told = ", ".join(f"{step['step']} {100 * step['latency_rel']['value']:+.1f} %" for step in steps)
+    return finish(drawing, "attribution", f"Latency after each step: {told}.", "What the gain is made of", results)
+
+
+def runtime_ladder(results: Results) -> Picture | Missing:
+    """Latency of dense and iterative under every runtime, against dense under eager."""
+    if not results.ladder:
+        return Missing("Runtime ladder", "it was not measured in this run (measure.ladder)")
+    measured = {name: entry for name, entry in results.ladder["runtimes"].items() if entry["status"] == "measured"}
+    if not measured:
+        return Missing("Runtime ladder", "no runtime could be measured here")
+    shapes = list(next(iter(measured.values()))["shapes"])
+    drawing, axes = canvas(6 * len(shapes), 1.5 + 0.62 * len(measured), 1, len(shapes), squeeze=False, sharey=True)
+    told = []
+    for panel, label in zip(axes[0], shapes, strict=True):
+        for row, (name, entry) in enumerate(measured.items()):
+            arms = entry["shapes"][label]["arms"]
+            for i, (arm, figures) in enumerate(arms.items()):
+                item = figures["latency_ms"]
+                place = row + (i + 0.5) * 0.8 / len(arms) - 0.4
+                panel.barh(
+                    place,
+                    item["value"],
+                    0.74 / len(arms),
+                    color=COLOURS.get(arm, FULL),
+                    label=arm if row == 0 else None,
+                )
+                panel.errorbar(item["value"], place, xerr=error_bar(item), fmt="none", color="black", capsize=2)
+                told.append(f"{name} {arm} {item['value']:.1f} ms")
+        panel.set_xlabel(f"latency, ms ({label}, 95 % CI)")
+    axes[0, 0].set_yticks(range(len(measured)), [entry["label"] for entry in measured.values()])
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].legend(frameon=False)
+    alt = f"Latency under each runtime: {', '.join(told)}."
+    return finish(drawing, "ladder", alt, "Runtime ladder: arms interleaved within each runtime", results)

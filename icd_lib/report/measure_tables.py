@@ -1,0 +1,220 @@
+"""Tables of what was measured and judged: latency, quality, sizes, controls, attribution, runtimes, gates."""
+
+from icd_lib.report.results import Results
+from icd_lib.report.table import Missing, Table, Verdict
+from icd_lib.report.words import bytes_text, number, value_text
+
+_UNITS = {"latency_rel": "fraction", "ept_rel": "fraction", "l2_pp": "pp", "quality_drop_pp": "pp"}
+_NAMES = {
+    "latency_rel": "latency, iterative vs linear",
+    "l2_pp": "L2 hit rate, iterative vs linear",
+    "ept_rel": "energy per token, iterative vs linear",
+    "quality_drop_pp": "quality lost against dense",
+}
+_BOUNDS = {
+    "excludes_budget": "the whole 95 % interval meets the budget",
+    "point_estimate_only": "only the point estimate meets the budget, the interval reaches beyond it",
+    "exceeds_budget": "the point estimate exceeds the budget",
+}
+
+
+def latency(results: Results, shape: str | None = None) -> Table | Missing:
+    """Latency, percentiles, throughput and change against dense of every arm at one shape."""
+    if not results.shapes:
+        return Missing("Latency", "03_measure has not finished")
+    shape = shape or next(iter(results.shapes))
+    rows = []
+    for arm, entry in results.shapes[shape].items():
+        ms = entry["latency_ms"]
+        tails = " / ".join(f"{ms[key]:.1f}" for key in ("p50", "p95", "p99"))
+        against = "the reference" if arm == "dense" else entry["vs_dense"]
+        note = results.measure["controls"].get(arm, "")
+        rows.append([arm, ms, tails, against, entry["throughput_tokens_per_s"], note])
+    columns = ["arm", "median latency", "p50 / p95 / p99, ms", "against dense", "throughput", "what it is"]
+    note = f"all arms interleaved in one process, {results.measure['latency']['threads']} threads; brackets: 95 % CI"
+    return Table(f"Latency at {shape} (batch × tokens), eager fp32", columns, rows, note)
+
+
+def quality(results: Results) -> Table | Missing:
+    """Test quality of every arm, paired against dense."""
+    if results.quality_reason:
+        return Missing("Quality", f"not_measured: {results.quality_reason}")
+    measured = results.measure["quality"]
+    tasks = list(measured["dense"]["per_task_pct"])
+    rows = []
+    for arm in results.arms:
+        entry = measured[arm]
+        if arm == "dense":
+            cells = [f"{entry['per_task_pct'][task]:.2f} %" for task in tasks]
+            rows.append(
+                [arm, f"{entry['quality_pct']:.2f} %", "the reference", *cells, "–", "–", f"{entry['n_items']:,}"]
+            )
+            continue
+        drop = {"value": entry["drop_pp"], "unit": "pp", "kind": "measured", "n": entry["n_items"]}
+        drop |= {"ci95": entry["ci95"], "se_pp": entry["se_pp"], "method": entry["method"]}
+        cells = [f"{entry['per_task'][t]['pct']:.2f} % (lost {entry['per_task'][t]['drop_pp']:+.2f} pp)" for t in tasks]
+        cosines = f"{entry['cosine']:.4f}, other domain {entry['other_domain_cosine']:.4f}"
+        rows.append([arm, f"{entry['pct']:.2f} %", drop, *cells, cosines, number(entry["kl"]), f"{entry['n_items']:,}"])
+    columns = ["arm", "mean of tasks", "lost against dense", *tasks, "cosine to dense", "KL to dense", "n"]
+    return Table(
+        "Quality on test data, judged once", columns, rows, "measured; positive = worse than dense; paired by item"
+    )
+
+
+def sizes(results: Results) -> Table | Missing:
+    """Parameters, work, tiles and memory of every arm, energy and L2 or why not."""
+    if not results.measure:
+        return Missing("Sizes", "03_measure has not finished")
+    rows = [
+        [
+            arm,
+            bytes_text(entry["parameter_bytes"]),
+            f"{entry['flops'] / 1e9:.2f} GFLOP",
+            f"{entry['ffn_tiles']:,}",
+            str(entry["heads"]),
+            entry["peak_memory_mb"],
+            results.measure["energy"].get(arm),
+            results.measure["l2_hit_pct"],
+        ]
+        for arm, entry in results.measure["sizes"].items()
+    ]
+    columns = [
+        "arm",
+        "parameters",
+        "work per batch",
+        "FFN tiles",
+        "heads",
+        "peak memory",
+        "energy per token",
+        "L2 hit rate",
+    ]
+    return Table("Sizes, memory and energy", columns, rows, "parameters, work and tiles are counted, not timed")
+
+
+def comparisons(results: Results) -> Table | Missing:
+    """Every comparison of the verdict at every shape."""
+    verdict = results.verdict
+    if not verdict:
+        return Missing("Comparisons", "04_validate has not finished")
+    groups = {
+        "iterative vs linear, same quality budget": verdict["same_quality"]["shapes"],
+        "iterative vs dense": verdict["vs_dense"]["shapes"],
+        "iterative vs oneshot": verdict["vs_oneshot"]["shapes"],
+        "iterative vs linear's layout, same transform": verdict["same_transform"]["shapes"],
+        "iterative vs random layout (placebo)": verdict["placebo"],
+        "dense vs dense (A/A control)": verdict["aa_control"]["shapes"],
+    }
+    shapes = list(verdict["vs_dense"]["shapes"])
+    rows = [[name, *(found.get(shape) for shape in shapes)] for name, found in groups.items()]
+    note = "change of latency, negative = faster; the A/A interval must contain 0 for the others to be believed"
+    return Table("Comparisons of latency", ["comparison", *shapes], rows, note)
+
+
+def gates(results: Results) -> Table | Missing:
+    """Each gate's checks with threshold, figure, verdict and reason."""
+    verdict = results.verdict
+    if not verdict:
+        return Missing("Gates", "04_validate has not finished")
+    judged = {key: verdict["same_quality"].get(key) for key in ("latency_rel", "l2_pp", "ept_rel")}
+    judged["quality_drop_pp"] = verdict["vs_dense"].get("quality_drop_pp")
+    thresholds = results.config.get("gates", {})
+    rows = []
+    for gate in ("smoke", "strict"):
+        found = verdict[gate]
+        rows.append([gate, "all checks", "", "", Verdict(found["status"]), ""])
+        for metric, word in found["checks"].items():
+            limit = thresholds.get(gate, {}).get(metric)
+            sign = "≥" if metric == "l2_pp" else "≤"
+            why = found.get("reasons", {}).get(metric) or _BOUNDS.get(found.get("bounds", {}).get(metric), "")
+            shown = "–" if limit is None else f"{sign} {value_text(limit, _UNITS[metric])}"
+            rows.append([gate, _NAMES.get(metric, metric), shown, judged.get(metric), Verdict(word), why])
+    note = "judged on the confidence bound, quality on the point estimate; what was not measured never passes"
+    return Table("Gates", ["gate", "check", "threshold", "figure", "verdict", "why"], rows, note)
+
+
+def controls(results: Results) -> Table | Missing:
+    """Equality of functions, determinism and the change of the objective."""
+    verdict = results.verdict
+    if not verdict:
+        return Missing("Controls", "04_validate has not finished")
+    rows = []
+    for precision, allowed in (("float32", 1e-5), ("float64", 1e-10)):
+        error = (verdict["same_transform"].get("max_rel_error") or {}).get(precision)
+        if error is None:
+            rows.append([f"same transform, two layouts, {precision}", Verdict("not_measured"), "no iterative arm"])
+        else:
+            word = Verdict("pass" if error <= allowed else "fail")
+            rows.append(
+                [
+                    f"same transform, two layouts, {precision}",
+                    word,
+                    f"largest relative error {error:.1e} (≤ {allowed:.0e})",
+                ]
+            )
+    for shape, holds in verdict["aa_control"]["contains_zero"].items():
+        words = (
+            "the interval contains 0"
+            if holds
+            else "the interval excludes 0: differences this small are not to be believed"
+        )
+        rows.append([f"A/A control at {shape}", Verdict("pass" if holds else "fail"), words])
+    found = verdict["determinism"]
+    if "reason" in found:
+        rows.append(["determinism", Verdict("not_measured"), found["reason"]])
+    else:
+        for key, name in (("pi_hash_equal", "π solved again"), ("w_hash_equal", "W built again")):
+            rows.append([name, Verdict("pass" if found[key] else "fail"), "equal" if found[key] else "DIFFERS"])
+        rows.append(["drift of J between the two solves", "", f"{found['max_metric_drift_rel']:.1e} relative"])
+    cost = verdict["cost"]
+    if "reason" not in cost:
+        change = (
+            f"ΔC {value_text(cost['delta_c_rel'], 'fraction')}, ΔQ {cost['delta_q']:+.4f}, ΔJ {cost['delta_j']:+.4f}"
+        )
+        rows.append(["objective, π₀ → π₁ on W′ (modelled)", "", change.replace("-", "−")])
+    return Table("Controls", ["control", "verdict", "found"], rows)
+
+
+def attribution(results: Results) -> Table | Missing:
+    """Latency and quality after each step from dense to iterative."""
+    steps = results.measure.get("attribution") if results.measure else None
+    if not steps:
+        return Missing("Attribution", "the run has no measured iterative arm")
+    rows = []
+    for step in steps:
+        judged = step.get("validation")
+        drop = judged and {
+            "value": judged["drop_pp"],
+            "unit": "pp",
+            "kind": "measured",
+            "ci95": judged["ci95"],
+            "se_pp": judged["se_pp"],
+        }
+        cosine = f"{judged['cosine']:.4f}" if judged else "–"
+        rows.append([step["step"], step["latency_rel"], drop or "not judged", cosine, step["note"]])
+    columns = ["step", "latency against dense", "validation drop", "cosine to dense", "note"]
+    return Table(
+        "What the gain is made of",
+        columns,
+        rows,
+        "compensation and distillation change weights, not shapes: same latency",
+    )
+
+
+def ladder(results: Results) -> Table | Missing:
+    """Every runtime: latency, gain over dense in the same runtime, and distance to eager's output."""
+    if not results.ladder:
+        return Missing("Runtime ladder", "it was not measured in this run (measure.ladder)")
+    rows = []
+    for entry in results.ladder["runtimes"].values():
+        if entry["status"] != "measured":
+            rows.append([entry["label"], "–", "–", Verdict("not_measured"), entry["reason"], "–", "–"])
+            continue
+        for shape, found in entry["shapes"].items():
+            for arm, item in found["arms"].items():
+                gain = item.get("vs_baseline", "the reference")
+                error = f"{item['max_abs_error']['value']:.1e}"
+                rows.append([entry["label"], shape, arm, item["latency_ms"], gain, item.get("vs_eager"), error])
+    base = results.ladder["baseline"]
+    columns = ["runtime", "shape", "arm", "latency", f"against {base}, same runtime", f"against {base} in eager"]
+    note = f"{results.ladder['threads']} threads in every runtime; error: largest absolute difference to eager fp32, same arm"
+    return Table("Runtime ladder", [*columns, "output error"], rows, note)

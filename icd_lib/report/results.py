@@ -1,0 +1,105 @@
+"""Everything a run directory holds so far; what is not there (yet) is None or empty."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from icd_lib.artifacts import LOCK, MODES
+from icd_lib.errors import ArtifactError
+
+ARMS = ("dense", *MODES)
+
+
+@dataclass(frozen=True)
+class Results:
+    """The JSON files of one run directory, read once."""
+
+    dir: Path
+    lock: dict | None = None
+    setup: dict | None = None
+    graphs: dict | None = None
+    tables: dict | None = None
+    sensitivity: list | None = None
+    prediction: dict | None = None
+    solves: dict[str, dict] = field(default_factory=dict)
+    measure: dict | None = None
+    samples: dict | None = None
+    ladder: dict | None = None
+    verdict: dict | None = None
+    manifest: dict | None = None
+    stages: dict = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Results":
+        """Read what is there; a file that is there but damaged is an `ArtifactError`."""
+        folder = Path(folder)
+        solves = {mode: _read(folder, f"{mode}/solve.json") for mode in MODES}
+        return cls(
+            dir=folder,
+            lock=_read(folder, LOCK),
+            setup=_read(folder, "setup/setup.json"),
+            graphs=_read(folder, "graph/w.meta.json"),
+            tables=_read(folder, "graph/tables.json"),
+            sensitivity=_read(folder, "graph/sensitivity.json"),
+            prediction=_read(folder, "graph/prediction.json"),
+            solves={mode: solve for mode, solve in solves.items() if solve},
+            measure=_read(folder, "measure/measure.json"),
+            samples=_read(folder, "measure/samples.json"),
+            ladder=_read(folder, "measure/ladder.json"),
+            verdict=_read(folder, "verdict.json"),
+            manifest=_read(folder, "manifest.json"),
+            stages=(_read(folder, "stages.json") or {}).get("stages", {}),
+        )
+
+    @property
+    def scenario(self) -> str:
+        return self.lock["scenario"] if self.lock else self.dir.name
+
+    @property
+    def badges(self) -> list[str]:
+        """Warnings that stand on top of every page; a quick run says so even before its first stage has finished."""
+        found = list((self.setup or {}).get("badges", []))
+        if self.lock and self.lock.get("quick") and not any(text.startswith("quick run") for text in found):
+            found.append("quick run: figures are rough")
+        return found
+
+    @property
+    def config(self) -> dict:
+        return self.lock["config"] if self.lock else {}
+
+    @property
+    def shapes(self) -> dict[str, dict]:
+        """Shape label → arm → latency figures; empty before the measurement."""
+        return self.measure["latency"]["shapes"] if self.measure else {}
+
+    @property
+    def arms(self) -> list[str]:
+        """The compared arms that were measured, in the usual order."""
+        return [arm for arm in ARMS if self.measure and arm in self.measure["sizes"]]
+
+    @property
+    def quality_reason(self) -> str | None:
+        """Why there is no quality, None where there is."""
+        if not self.measure:
+            return "03_measure has not finished"
+        return self.measure["quality"].get("reason")
+
+    @property
+    def budget_pp(self) -> float | None:
+        return self.config.get("codesign", {}).get("quality_budget_pp")
+
+    def exists(self, rel: str) -> bool:
+        """Whether the run has this file."""
+        return (self.dir / rel).is_file()
+
+
+def _read(folder: Path, rel: str):
+    path = folder / rel
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} is truncated or not JSON ({error}); make it again with run_all.py --force"
+        ) from error

@@ -1,0 +1,143 @@
+"""report.csv: one row per figure."""
+
+import csv
+import io
+
+from icd_lib.report.results import Results
+from icd_lib.report.words import number
+
+COLUMNS = ["scenario", "arm", "shape", "metric", "value", "unit", "kind", "n", "ci_low", "ci_high", "method", "reason"]
+
+
+def report_csv(results: Results) -> str:
+    """Every figure of the measurement, the ladder and the verdict as CSV text."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for arm, shape, metric, item in figures_of(results):
+        low, high = item.get("ci95") or (None, None)
+        row = [
+            results.scenario,
+            arm,
+            shape,
+            metric,
+            item["value"],
+            item["unit"],
+            item["kind"],
+            item.get("n"),
+            low,
+            high,
+        ]
+        writer.writerow(["" if cell is None else cell for cell in [*row, item.get("method"), item.get("reason")]])
+    return buffer.getvalue()
+
+
+def figures_of(results: Results) -> list[tuple[str, str, str, dict]]:
+    """(arm, shape, metric, figure) of everything measured; arm "a|b" compares a with b."""
+    found = []
+    for shape, arms in results.shapes.items():
+        for arm, entry in arms.items():
+            names = {"vs_dense": "latency_rel_vs_dense"}
+            found += [(arm, shape, names.get(key, key), item) for key, item in entry.items()]
+    if results.measure:
+        found += _sizes(results) + _quality(results)
+    found += _ladder(results)
+    return found + _verdict(results.verdict or {})
+
+
+def _sizes(results: Results) -> list:
+    first = next(iter(results.shapes))
+    found = []
+    for arm, entry in results.measure["sizes"].items():
+        found.append((arm, first, "peak_memory_mb", entry["peak_memory_mb"]))
+        for key, unit in (("parameter_bytes", "B"), ("flops", "FLOP"), ("ffn_tiles", "tiles"), ("heads", "heads")):
+            found.append((arm, first, key, _plain(entry[key], unit, "counted from shapes", kind="modelled")))
+        if arm in results.measure["energy"]:
+            found.append((arm, first, "energy_j_per_token", results.measure["energy"][arm]))
+    return [*found, ("all", first, "l2_hit_pct", results.measure["l2_hit_pct"])]
+
+
+def _quality(results: Results) -> list:
+    if results.quality_reason:
+        missing = {"value": None, "unit": "%", "kind": "not_measured", "reason": results.quality_reason}
+        return [(arm, "", "quality_pct", missing) for arm in results.arms]
+    found = []
+    for arm in results.arms:
+        entry = results.measure["quality"][arm]
+        n, method = entry["n_items"], entry.get("method", "accuracy on test data")
+        found.append((arm, "", "quality_pct", _plain(entry.get("pct", entry.get("quality_pct")), "%", method, n)))
+        if arm == "dense":
+            continue
+        drops = {"": entry, **{f"_{task}": found_task for task, found_task in entry["per_task"].items()}}
+        for name, part in drops.items():
+            found.append(
+                (arm, "", f"quality_drop_pp{name}", _plain(part["drop_pp"], "pp", method, n) | {"ci95": part["ci95"]})
+            )
+        found.append((arm, "", "quality_drop_se_pp", _plain(entry["se_pp"], "pp", method, n)))
+        for key in ("cosine", "kl", "other_domain_cosine"):
+            found.append(
+                (
+                    arm,
+                    "",
+                    f"{key}_to_dense",
+                    _plain(entry[key], "1", "mean over items", n if key != "other_domain_cosine" else None),
+                )
+            )
+    return found
+
+
+def _ladder(results: Results) -> list:
+    found = []
+    for runtime, entry in (results.ladder or {}).get("runtimes", {}).items():
+        if entry["status"] != "measured":
+            missing = {"value": None, "unit": "ms", "kind": "not_measured", "reason": entry["reason"]}
+            found.append(("all", "", f"{runtime}.latency_ms", missing))
+            continue
+        for shape, part in entry["shapes"].items():
+            for arm, figures in part["arms"].items():
+                found += [(arm, shape, f"{runtime}.{key}", item) for key, item in figures.items()]
+    return found
+
+
+def _verdict(verdict: dict) -> list:
+    found = []
+    pairs = {
+        "same_transform": "linear's layout",
+        "same_quality": "linear",
+        "vs_dense": "dense",
+        "vs_oneshot": "oneshot",
+    }
+    for key, other in pairs.items():
+        for shape, item in verdict.get(key, {}).get("shapes", {}).items():
+            found.append((f"iterative|{other}", shape, f"{key}.latency_rel", item))
+    for shape, item in verdict.get("placebo", {}).items():
+        found.append(("iterative|placebo", shape, "placebo.latency_rel", item))
+    for shape, item in verdict.get("aa_control", {}).get("shapes", {}).items():
+        found.append(("dense|dense", shape, "aa_control.latency_rel", item))
+    for metric in ("l2_pp", "ept_rel"):
+        if metric in verdict.get("same_quality", {}):
+            found.append(("iterative|linear", "", f"same_quality.{metric}", verdict["same_quality"][metric]))
+    return found
+
+
+def _plain(value, unit: str, method: str, n: int | None = None, kind: str = "measured") -> dict:
+    return {"value": value, "unit": unit, "kind": kind, "n": n, "method": method}
+
+
+def key_numbers(results: Results) -> list[tuple[str, dict, str]]:
+    """(what, figure, remark) for the index: the few numbers a visitor came for."""
+    verdict = results.verdict
+    if not verdict:
+        return []
+    chosen = [
+        ("latency, iterative vs linear", verdict["same_quality"].get("latency_rel"), "same quality budget"),
+        ("latency, iterative vs dense", verdict["vs_dense"].get("latency_rel"), "the untouched model"),
+        ("latency, iterative vs oneshot", verdict["vs_oneshot"].get("latency_rel"), "common practice"),
+        ("quality lost against dense", verdict["vs_dense"].get("quality_drop_pp"), "test data, positive = worse"),
+    ]
+    sizes = results.measure["sizes"] if results.measure else {}
+    if "iterative" in sizes:
+        share = sizes["iterative"]["parameter_bytes"] / sizes["dense"]["parameter_bytes"] - 1
+        remark = f"{number(sizes['iterative']['parameter_bytes'] / 1e6)} of {number(sizes['dense']['parameter_bytes'] / 1e6)} MB"
+        chosen.append(("parameters, iterative vs dense", _plain(share, "fraction", "counted", kind="modelled"), remark))
+    return [(what, item, remark) for what, item, remark in chosen if item]

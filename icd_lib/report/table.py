@@ -1,0 +1,117 @@
+"""A table that shows itself in a notebook and on a page; every cell that comes from data is escaped."""
+
+from dataclasses import dataclass, field
+from html import escape
+
+from icd_lib.report.words import figure_html, figure_text
+
+STYLE = """
+.icd{font-size:.92em;line-height:1.4}
+.icd table{border-collapse:collapse;margin:.2em 0 .6em}
+.icd caption{text-align:left;font-weight:600;padding:.3em 0;caption-side:top}
+.icd th,.icd td{text-align:left;vertical-align:top;padding:.35em .8em .35em 0;border-bottom:1px solid #8885;
+ white-space:normal}
+.icd th{font-weight:600}
+.icd small{display:block;opacity:.75;font-size:.85em}
+.icd .pass{color:#00664b;font-weight:600}.icd .fail{color:#b3400a;font-weight:600}
+.icd .none,.icd .not_measured,.icd .partial{color:#6b5b00;font-weight:600}
+.icd .badge{display:inline-block;border:1px solid #d59f0f;background:#fff4d6;color:#5c4300;border-radius:.4em;
+ padding:.15em .6em;margin:.1em .3em .1em 0;font-weight:600}
+@media (prefers-color-scheme:dark){.page .icd .pass,.page.icd .pass{color:#4fd6a8}
+ .page .icd .fail{color:#ff9a66}.page .icd .none,.page .icd .not_measured,.page .icd .partial{color:#e3c64a}}
+"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A cell that is pass, fail, partial or not_measured."""
+
+    word: str
+
+    def __str__(self) -> str:
+        return self.word
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; a cell is text, a number, a figure (dict with a kind) or a `Verdict`."""
+
+    title: str
+    columns: list[str]
+    rows: list[list]
+    note: str = ""
+
+    def to_html(self) -> str:
+        """The table as HTML, to stand inside an element of class `icd`."""
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.columns)
+        body = "".join(f"<tr>{_row(row)}</tr>" for row in self.rows)
+        note = f"<p><small>{escape(self.note)}</small></p>" if self.note else ""
+        return (
+            f'<div class="scroll"><table><caption>{escape(self.title)}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
+        )
+
+    def _repr_html_(self) -> str:
+        return f'<style>{STYLE}</style><div class="icd">{self.to_html()}</div>'
+
+    def __repr__(self) -> str:
+        lines = [self.title, " | ".join(self.columns)]
+        lines += [" | ".join(figure_text(c) if _is_figure(c) else str(c) for c in row) for row in self.rows]
+        return "\n".join([*lines, self.note] if self.note else lines)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Stands where a figure or table would be, and says why it is not there."""
+
+    title: str
+    reason: str
+
+    def to_html(self) -> str:
+        return (
+            f'<p><strong>{escape(self.title)}</strong>: <span class="none">not there</span>, {escape(self.reason)}</p>'
+        )
+
+    def _repr_html_(self) -> str:
+        return f'<style>{STYLE}</style><div class="icd">{self.to_html()}</div>'
+
+    def __repr__(self) -> str:
+        return f"{self.title}: not there, {self.reason}"
+
+
+@dataclass(frozen=True)
+class Badges:
+    """Warnings that belong on top of everything a run shows."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def to_html(self) -> str:
+        return "".join(f'<span class="badge">{escape(text)}</span>' for text in self.texts)
+
+    def _repr_html_(self) -> str:
+        return f'<style>{STYLE}</style><div class="icd">{self.to_html() or "no warnings apply to this run"}</div>'
+
+    def __repr__(self) -> str:
+        return "; ".join(self.texts) or "no warnings apply to this run"
+
+
+def badges(results) -> Badges:
+    """The badges of a run, to show."""
+    return Badges(results.badges)
+
+
+def _is_figure(cell) -> bool:
+    return isinstance(cell, dict) and "kind" in cell
+
+
+def _row(cells: list) -> str:
+    first, *rest = cells
+    return f'<th scope="row">{_cell(first)}</th>' + "".join(f"<td>{_cell(cell)}</td>" for cell in rest)
+
+
+def _cell(cell) -> str:
+    if _is_figure(cell):
+        return figure_html(cell)
+    if isinstance(cell, Verdict):
+        return f'<span class="{escape(cell.word)}">{escape(cell.word)}</span>'
+    return escape("–" if cell is None else str(cell))

@@ -1,0 +1,82 @@
+"""Figures in words: the same rounding, sign and interval everywhere."""
+
+from html import escape
+
+_SCALES = {"fraction": (100.0, "%"), "pp": (1.0, "pp"), "%": (1.0, "%"), "ms": (1.0, "ms"), "MB": (1.0, "MB")}
+_CHANGES = ("fraction", "pp")
+
+
+def value_text(value: float, unit: str, signed: bool | None = None) -> str:
+    """A number with its unit; fractions are shown in percent, changes with their sign.
+
+    >>> value_text(-0.2534, "fraction"), value_text(12.34, "ms"), value_text(0.034, "pp")
+    ('−25.3 %', '12.3 ms', '+0.034 pp')
+    """
+    scale, shown = _SCALES.get(unit, (1.0, "" if unit == "1" else unit))
+    signed = unit in _CHANGES if signed is None else signed
+    return f"{number(value * scale, signed, 3 if unit == 'pp' else None)} {shown}".strip()
+
+
+def number(value: float, signed: bool = False, decimals: int | None = None) -> str:
+    """A number at three significant digits or so, with a real minus sign.
+
+    >>> number(83.3187), number(0.41646), number(12290.1), number(-0.5, signed=True), number(0.0)
+    ('83.3', '0.416', '12,290', '−0.50', '0')
+    """
+    if value == 0:
+        return "0"
+    if decimals is None:
+        size = abs(value)
+        decimals = 0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 0.5 else 3
+        if size < 0.0005:
+            return f"{value:{'+' if signed else ''}.1e}".replace("-", "−")
+    return f"{value:{'+' if signed else ''},.{decimals}f}".replace("-", "−")
+
+
+def interval_text(item: dict, signed: bool | None = None) -> str:
+    """The 95 % interval of a figure, empty where it has none."""
+    if not item.get("ci95"):
+        return ""
+    low, high = (value_text(bound, item["unit"], signed) for bound in item["ci95"])
+    unit = low.rpartition(" ")[2]
+    return f"{low.removesuffix(unit).strip()} to {high}" if high.endswith(unit) else f"{low} to {high}"
+
+
+def figure_text(item: dict | None) -> str:
+    """A figure in one line: value, interval, kind and n; or the reason why there is none."""
+    if item is None:
+        return "–"
+    if item["kind"] == "not_measured":
+        return f"not measured: {item['reason']}"
+    extent = interval_text(item)
+    extras = [f"95 % CI {extent}"] if extent else []
+    if item.get("se_pp") is not None:
+        extras.append(f"SE {number(item['se_pp'], decimals=3)} pp")
+    extras.append(item["kind"] + (f", n = {item['n']:,}" if item.get("n") else ""))
+    return f"{value_text(item['value'], item['unit'])} ({'; '.join(extras)})"
+
+
+def figure_html(item: dict | None) -> str:
+    """A figure as a table cell: the value, below it interval, kind and n; the method as a tooltip."""
+    if item is None:
+        return "–"
+    if item["kind"] == "not_measured":
+        return f'<span class="none">not_measured</span><small>{escape(item["reason"])}</small>'
+    notes = []
+    if item.get("ci95"):
+        notes.append(f"[{interval_text(item)}]")
+    if item.get("se_pp") is not None:
+        notes.append(f"SE {number(item['se_pp'], decimals=3)} pp")
+    notes.append(item["kind"] + (f", n = {item['n']:,}" if item.get("n") else ""))
+    title = f' title="{escape(item["method"])}"' if item.get("method") else ""
+    shown = escape(value_text(item["value"], item["unit"]))
+    return f"<span{title}>{shown}</span><small>{'<br>'.join(map(escape, notes))}</small>"
+
+
+def bytes_text(count: int) -> str:
+    """Megabytes (10⁶ bytes).
+
+    >>> bytes_text(90852864)
+    '90.9 MB'
+    """
+    return f"{count / 1e6:,.1f} MB"

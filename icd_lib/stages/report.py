@@ -1,0 +1,44 @@
+"""Stage 05: figures, report.html, report.csv and the index page, from the run's files alone."""
+
+from collections.abc import Callable
+
+from icd_lib.artifacts import Run, atomic_write
+from icd_lib.report.headline import headline
+from icd_lib.report.pages import REPORT_FILES, draw_all, index_page, report_page
+from icd_lib.report.picture import Picture
+from icd_lib.report.results import Results
+from icd_lib.report.rows import report_csv
+from icd_lib.scrub import scrub_text
+
+OWN_NOTEBOOK = ("05_report.html", "05_report.ipynb")
+
+
+def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
+    """Write figures/*.png, report.html, report.csv and index.html; returns {"headline", "files"}."""
+    results = Results.load(run.dir)
+    drawn = draw_all(results)
+    pictures = save_pictures(run, drawn)
+    progress(f"{len(pictures)} figures drawn")
+    atomic_write(run.path("report.html"), scrub_text(report_page(results, drawn)))
+    atomic_write(run.path("report.csv"), scrub_text(report_csv(results)))
+    # Under papermill this stage's own notebook appears only after it has ended: link it already now.
+    running = results.stages.get("05_report", {}).get("status") == "running"
+    atomic_write(run.path("index.html"), scrub_text(index_page(results, drawn, OWN_NOTEBOOK if running else ())))
+    progress("report and index written")
+    return {"headline": headline(results), "files": [*pictures, *REPORT_FILES, "index.html"]}
+
+
+def save_pictures(run: Run, drawn: dict) -> list[str]:
+    """Write every drawn figure; returns their addresses relative to the run."""
+    rels = {f"figures/{item.name}.png": item for item in drawn.values() if isinstance(item, Picture)}
+    for rel, picture in rels.items():
+        atomic_write(run.path(rel), picture.png)
+    return list(rels)
+
+
+def write_index(run: Run) -> None:
+    """Write index.html for as much of the run as exists, e.g. after a stage has failed."""
+    results = Results.load(run.dir)
+    drawn = draw_all(results)
+    save_pictures(run, drawn)
+    atomic_write(run.path("index.html"), scrub_text(index_page(results, drawn)))
