@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from icd_lib.axes import compact
+from icd_lib.errors import ConfigError
+from icd_lib.models.adapter import find_adapter
+from tests.tiny_problems import CLASSES, HEADS, HIDDEN, LAYERS, VOCAB, encode, small_batches, small_model
+
+
+def run_blocks(model, inputs):
+    adapter = find_adapter(model)
+    with torch.inference_mode():
+        hidden, context = adapter.embed(inputs)
+        for block in adapter.blocks():
+            hidden = block.forward(hidden, context)
+    return hidden[inputs["attention_mask"].bool()]
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_the_blocks_compute_what_the_model_computes(padded):
+    model, (inputs,) = small_model(), small_batches(1, padded=padded)
+    assert torch.allclose(run_blocks(model, inputs), encode(model, inputs), rtol=0, atol=1e-12)
+
+
+def test_the_blocks_of_a_compacted_model_compute_what_it_computes():
+    model, (inputs,) = small_model(), small_batches(1)
+    compact(model, find_adapter(model).axis("ffn.0"), np.arange(48) % 2 == 0)
+    compact(model, find_adapter(model).axis("heads.1"), np.array([False, True, True, False]))
+    assert torch.allclose(run_blocks(model, inputs), encode(model, inputs), rtol=0, atol=1e-12)
+
+
+def test_token_types_and_positions_reach_the_embeddings():
+    model, (inputs,) = small_model(), small_batches(1)
+    rows, length = inputs["input_ids"].shape
+    types = inputs | {"token_type_ids": torch.ones(rows, length, dtype=torch.long)}
+    shifted = inputs | {"position_ids": torch.arange(length)[None] + 3}
+    plain = encode(model, inputs)
+    for changed in (types, shifted):
+        assert torch.allclose(run_blocks(model, changed), encode(model, changed), rtol=0, atol=1e-12)
+        assert not torch.allclose(encode(model, changed), plain, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_axes_by_name_and_size(kind):
+    sizes = {axis.name: axis.size for axis in find_adapter(small_model(kind)).axes()}
+    assert len(sizes) == LAYERS * (2 + 2 * HEADS) + 2
+    assert (sizes["residual"], sizes["vocab"], sizes["heads.1"], sizes["qk.1.3"]) == (HIDDEN, VOCAB, HEADS, 8)
+    assert sizes["ffn.0"] == 48
+
+
+def test_blocks_run_heads_then_ffn_of_each_layer():
+    blocks = list(find_adapter(small_model("token")).blocks())
+    assert [b.axis for b in blocks] == ["heads.0", "ffn.0", "heads.1", "ffn.1"]
+    assert [(b.elements, b.unit) for b in blocks] == [(4, 8), (48, 1)] * 2
+    assert [b.layer for b in blocks] == [0, 0, 1, 1]
+
+
+def test_trunk_holds_the_blocks_and_nothing_else():
+    model = small_model("sequence")
+    assert find_adapter(model).trunk() is model.bert.encoder
+
+
+def test_a_foreign_architecture_is_refused_by_name():
+    with pytest.raises(ConfigError, match="no adapter knows the architecture Sequential.*BERT family"):
+        find_adapter(nn.Sequential(nn.Linear(3, 3)))
