@@ -28,16 +28,14 @@ def read_graph(results: Results, rel: str):
     return sp.csr_array(sp.load_npz(results.dir / rel))
 
 
-def layouts_of(results: Results, mode: str, axis: str) -> list[tuple[str, object, np.ndarray]]:
+def layouts_of(results: Results, mode: str | None, axis: str) -> list[tuple[str, object, np.ndarray]]:
     """(title, W, order) for each layout that the run has of an axis."""
-    import json
-
     dense = read_graph(results, f"graph/W.{axis}.npz")
     found = [("W, original order", dense, np.arange(dense.shape[0]))]
     if mode not in results.solves:
         return found
     perms = {
-        name: np.array(json.loads((results.dir / mode / f"{name}.json").read_text())["axes"][axis]["pi"])
+        name: np.array(results.read(f"{mode}/{name}.json")["axes"][axis]["pi"])
         for name in ("perm_before", "perm_after")
     }
     masked = read_graph(results, f"{mode}/W.{axis}.npz")
@@ -50,14 +48,14 @@ def layouts_of(results: Results, mode: str, axis: str) -> list[tuple[str, object
     ]
 
 
-def access_graph(results: Results, axis: str | None = None, mode: str = "iterative") -> Picture | Missing:
-    """Heat maps of an axis' access graph in every layout of the run, its degree by position below."""
+def access_graph(results: Results, axis: str | None = None, mode: str | None = "iterative") -> Picture | Missing:
+    """Heat maps of an axis' access graph in the original order and the mode's layouts, its degree by position below."""
     if not results.graphs:
         return Missing("Access graph", "01_build_graph has not finished")
     axis = axis or most_pruned(results, mode)
     layouts = layouts_of(results, mode, axis)
     drawing, axes = canvas(
-        3.1 * len(layouts) + 1.0, 4.8, 2, len(layouts), squeeze=False, height_ratios=[3, 1], sharex="col"
+        3.1 * len(layouts) + 1.0, 4.8, 2, len(layouts), squeeze=False, height_ratios=[3, 1], sharex="col", sharey="row"
     )
     images = [binned(graph, perm) for _, graph, perm in layouts]
     positive = np.concatenate([image[image > 0] for image in images])
@@ -81,19 +79,17 @@ def access_graph(results: Results, axis: str | None = None, mode: str = "iterati
         axes[1, column].set_xlabel(f"position in {axis}", fontsize=9)
     axes[0, 0].set_ylabel("position")
     axes[1, 0].set_ylabel("degree, MB")
-    drawing.colorbar(shown, ax=axes[0, :].tolist(), label="log₁₀ bytes per cell", shrink=0.9)
-    name = f"access_graph_{mode}_{axis.replace('.', '_')}"
+    drawing.colorbar(shown, ax=axes[0, :].tolist(), label="log₁₀ bytes per cell", pad=0.01)
+    name = f"access_graph_{mode or 'dense'}_{axis.replace('.', '_')}"
     alt = (
         f"Heat maps of the access graph of {axis}: " + "; ".join(title for title, *_ in layouts) + ". "
         "Bright cells are elements that are touched together often; grey cells are never touched together."
     )
-    caption = (
-        f"Access graph of {axis} ({mode}): bytes that two elements are touched together, and each element's degree"
-    )
+    caption = f"Access graph of {axis} ({mode or 'dense'}): bytes touched together by two elements, and their degree"
     return finish(drawing, name, alt, caption, results)
 
 
-def most_pruned(results: Results, mode: str) -> str:
+def most_pruned(results: Results, mode: str | None) -> str:
     """The FFN axis of which the mode keeps the smallest share; the first one where nothing was removed."""
     ffn = [axis for axis in results.graphs if axis.startswith("ffn")] or list(results.graphs)
     widths = results.solves.get(mode, {}).get("widths", {})
@@ -114,10 +110,12 @@ def width_curves(results: Results) -> Picture | Missing:
     axes.set_title(f"What width costs on this machine (batch {batch} × {length} tokens)", fontsize=11)
     axes.legend(frameon=False)
     ends = "; ".join(
-        f"{KIND_NAMES.get(kind, kind)} from {curve['model_ms'][-1]:.1f} ms at full width to {curve['model_ms'][0]:.1f} ms"
+        f"{KIND_NAMES.get(kind, kind)} from {curve['model_ms'][-1]:.1f} to {curve['model_ms'][0]:.1f} ms"
         for kind, curve in results.tables["curves"].items()
     )
-    return finish(drawing, "width_curves", f"Measured latency against kept width: {ends}.", "Width → latency", results)
+    return finish(
+        drawing, "width_curves", f"Measured latency from full to least width: {ends}.", "Width → latency", results
+    )
 
 
 def sensitivity_map(results: Results) -> Picture | Missing:

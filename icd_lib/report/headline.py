@@ -23,11 +23,16 @@ def headline(results: Results) -> list[str]:
         return [_unfinished(results)]
     if verdict["vs_dense"]["latency_rel"]["kind"] == "not_measured":
         lines = [f"No result for iterative: {verdict['vs_dense']['latency_rel']['reason']}."]
+        arms = next(iter(results.shapes.values()), {})
+        others = [mode for mode in results.solves if mode in arms]
+        lines += [_speed(mode, arms[mode]["vs_dense"], "the dense model", results) for mode in others]
     else:
-        lines = [_speed(verdict["vs_dense"]["latency_rel"], "the dense model", results), _quality(results)]
+        lines = [_speed("iterative", verdict["vs_dense"]["latency_rel"], "the dense model", results), _quality(results)]
         for key, other in (("same_quality", "linear"), ("vs_oneshot", "oneshot")):
             if verdict[key]["latency_rel"]["kind"] != "not_measured":
-                lines.append(_speed(verdict[key]["latency_rel"], f"{other} at the same quality budget", results))
+                lines.append(
+                    _speed("iterative", verdict[key]["latency_rel"], f"{other} at the same quality budget", results)
+                )
     lines += [
         _nothing_accepted(results, mode) for mode in results.solves if not results.solves[mode]["accepted_strength"]
     ]
@@ -51,16 +56,16 @@ def _unfinished(results: Results) -> str:
     return "This run has not been judged yet; what is finished so far is linked below."
 
 
-def _speed(item: dict, other: str, results: Results) -> str:
+def _speed(arm: str, item: dict, other: str, results: Results) -> str:
     low, high = item["ci95"]
     extent = f"95 % CI {interval_text(item)}, n = {item['n']}"
     shape = next(iter(results.shapes), "the first shape").replace("x", " × ")
     shown = value_text(abs(item["value"]), "fraction", signed=False)
     if high < 0:
-        return f"iterative takes {shown} less time than {other} ({extent}; {shape} tokens)."
+        return f"{arm.capitalize()} takes {shown} less time than {other} ({extent}; {shape} tokens)."
     if low > 0:
-        return f"iterative takes {shown} MORE time than {other} ({extent}; {shape} tokens)."
-    return f"No difference in latency between iterative and {other} was detected ({extent}; {shape} tokens)."
+        return f"{arm.capitalize()} takes {shown} MORE time than {other} ({extent}; {shape} tokens)."
+    return f"No difference in latency between {arm} and {other} was detected ({extent}; {shape} tokens)."
 
 
 def _quality(results: Results) -> str:
@@ -74,13 +79,16 @@ def _quality(results: Results) -> str:
     )
     shown = value_text(abs(item["value"]), "pp", signed=False)
     spread = f"SE {item['se_pp']:.3f} pp, " if item.get("se_pp") is not None else ""
-    return f"On test data it {word} {shown} of accuracy ({spread}drop's 95 % CI {interval_text(item)}, n = {item['n']:,}).{budget}"
+    extent = f"{spread}95 % CI of the loss {interval_text(item)}, n = {item['n']:,}"
+    return f"On test data it {word} {shown} of accuracy ({extent}).{budget}"
 
 
 def _nothing_accepted(results: Results, mode: str) -> str:
     attempts = len(results.solves[mode]["attempts"])
     tried = f"{attempts} attempt was" if attempts == 1 else f"{attempts} attempts were"
-    return f"{mode} accepted nothing ({tried} rolled back): its result is the dense model in another layout."
+    return (
+        f"{mode.capitalize()} accepted nothing ({tried} rolled back): its result is the dense model in another layout."
+    )
 
 
 def _gate(name: str, found: dict) -> str:

@@ -11,9 +11,10 @@ PAGE_STYLE = """
  --link:#7cc0ff}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:76rem;padding:1rem clamp(.8rem,3vw,2rem) 4rem;background:var(--back);color:var(--ink);
- font:16px/1.55 system-ui,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+ font:16px/1.55 system-ui,"Segoe UI",Roboto,Arial,sans-serif}
 a{color:var(--link)}
-h1{font-size:1.7rem;line-height:1.2;margin:.6rem 0 .2rem}h2{font-size:1.25rem;margin:2.2rem 0 .6rem}
+h1{font-size:1.7rem;line-height:1.2;margin:.6rem 0 .2rem}
+h2{font-size:1.25rem;margin:2.2rem 0 .6rem}
 h3{font-size:1.05rem;margin:1.4rem 0 .4rem}
 p.lead{font-size:1.15rem;margin:.7rem 0}.soft{color:var(--soft)}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.8rem;margin:1rem 0}
@@ -22,13 +23,11 @@ p.lead{font-size:1.15rem;margin:.7rem 0}.soft{color:var(--soft)}
 .card span{display:block;font-size:.85rem;color:var(--soft)}
 .scroll{overflow-x:auto;margin:.6rem 0}
 .icd table{min-width:100%}
-.icd td,.icd th{min-width:5.5rem;overflow-wrap:anywhere}
-.icd td{max-width:26rem}
+.icd td{min-width:6rem;max-width:26rem;overflow-wrap:anywhere}
 figure{margin:1rem 0}figure img{max-width:100%;height:auto;border-radius:.4rem;background:#fff}
 figcaption{color:var(--soft);font-size:.9rem}
 ul.links{columns:18rem;padding-left:1.2rem}ul.links li{break-inside:avoid}
-pre{background:var(--card);border:1px solid var(--line);border-radius:.4rem;padding:.7rem;overflow-x:auto;font-size:.9rem}
-details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}
+pre{background:var(--card);border:1px solid var(--line);border-radius:.4rem;padding:.7rem;overflow-x:auto}
 """
 
 
@@ -38,14 +37,16 @@ def page(title: str, body: str, badges: Badges) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}{PAGE_STYLE}</style>\n</head>\n"
-        f'<body class="page icd">\n<div role="note">{badges.to_html()}</div>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
+        f'<body class="page icd">\n<div role="note">{badges.to_html()}</div>\n'
+        f"<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
 def picture_html(picture: Picture) -> str:
     """A figure by relative address, with alt text and caption."""
+    source = escape(f"figures/{picture.name}.png")
     return (
-        f'<figure><img src="figures/{escape(picture.name)}.png" alt="{escape(picture.alt)}" loading="lazy">'
+        f'<figure><a href="{source}"><img src="{source}" alt="{escape(picture.alt)}" loading="lazy"></a>'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )
 

@@ -15,7 +15,9 @@ def loop_path(results: Results, mode: str) -> Picture | Missing:
     attempts = [entry for entry in results.solves[mode]["attempts"] if "validation" in entry]
     if not attempts:
         return Missing(f"Path of {mode}", "no attempt got as far as a candidate model")
-    panels = ["drop", "J"] if any("change" in entry for entry in attempts) else ["drop"]
+    panels = [what for what in ("drop", "J") if any(_height(entry, what) is not None for entry in attempts)]
+    if not panels:
+        return Missing(f"Path of {mode}", attempts[0]["validation"]["reason"])
     drawing, axes = canvas(6 * len(panels), 4.2, 1, len(panels), squeeze=False)
     colour = COLOURS[mode]
     for panel, what in zip(axes[0], panels, strict=True):
@@ -29,27 +31,24 @@ def loop_path(results: Results, mode: str) -> Picture | Missing:
             panel.errorbar(
                 x, y, yerr=error, fmt="o", color=colour, mfc=colour if accepted else "white", capsize=4, ms=9
             )
-            panel.annotate(f"{i} {_fate(entry)}", (x, y), (8, 8), textcoords="offset points", fontsize=9)
+            panel.annotate(f"{i} {_fate(entry)}", (x, y), (0, 14), textcoords="offset points", fontsize=9, ha="center")
         panel.margins(0.25, 0.25)
         panel.set_xlabel("predicted latency against dense, %")
         panel.axhline(0, color=FULL, linewidth=0.6)
-    axes[0, 0].set_ylabel("validation drop, pp (± SE)")
-    if results.budget_pp is not None:
+    labels = {"drop": "validation drop, pp (± SE)", "J": "change of J by re-permutation"}
+    for panel, what in zip(axes[0], panels, strict=True):
+        panel.set_ylabel(labels[what])
+    if results.budget_pp is not None and panels[0] == "drop":
         axes[0, 0].axhline(results.budget_pp, color=LIMIT, linestyle="--", label=f"budget {results.budget_pp:g} pp")
         axes[0, 0].legend(frameon=False, loc="best")
-    if len(panels) > 1:
-        axes[0, 1].set_ylabel("change of J by re-permutation")
     drawing.suptitle(f"Attempts of {mode}: filled accepted, open rolled back", fontsize=11)
-    told = (
-        f"attempt {i + 1}: {100 * e['predicted_latency_rel']:+.1f} %, drop {e['validation']['drop_pp']:+.2f} pp, {_fate(e)}"
-        for i, e in enumerate(attempts)
-    )
+    told = (f"attempt {i + 1} at {100 * e['predicted_latency_rel']:+.1f} %: {_fate(e)}" for i, e in enumerate(attempts))
     return finish(drawing, f"path_{mode}", f"Attempts of {mode}. {'; '.join(told)}.", f"The path of {mode}", results)
 
 
 def _height(entry: dict, what: str) -> float | None:
     if what == "drop":
-        return entry["validation"]["drop_pp"]
+        return None if "reason" in entry["validation"] else entry["validation"]["drop_pp"]
     return entry["change"]["J"] if "change" in entry else None
 
 

@@ -37,48 +37,50 @@ def latency_distributions(results: Results) -> Picture | Missing:
 
 
 def quality_frontier(results: Results) -> Picture | Missing:
-    """Validation attempts as small points, test results with both intervals as large ones, the budget as a line."""
+    """Validation attempts (small) and test results with intervals (large): all of them, and those around the budget."""
     if results.quality_reason:
         return Missing("Quality against latency", results.quality_reason)
-    drawing, axes = canvas(8, 5)
-    for mode, solve in results.solves.items():
-        for entry in (entry for entry in solve["attempts"] if "validation" in entry):
-            axes.plot(
-                100 * entry["predicted_latency_rel"],
-                entry["validation"]["drop_pp"],
-                MARKERS[mode],
-                color=COLOURS[mode],
-                mfc=COLOURS[mode] if entry["accepted"] else "none",
-                markersize=5,
-                alpha=0.6,
-            )
+    drawing, axes = canvas(12, 4.8, 1, 2)
     label, arms = next(iter(results.shapes.items()))
-    told = []
-    for arm in results.arms:
-        latency, quality = arms[arm]["vs_dense"], results.measure["quality"][arm]
-        drop = {"value": quality.get("drop_pp", 0.0), "ci95": quality.get("ci95", [0.0, 0.0])}
-        axes.errorbar(
-            100 * latency["value"],
-            drop["value"],
-            xerr=error_bar(latency, 100),
-            yerr=error_bar(drop),
-            fmt=MARKERS[arm],
-            color=COLOURS[arm],
-            markersize=11,
-            capsize=4,
-            label=f"{arm}, test data",
-        )
-        told.append(f"{arm} {100 * latency['value']:+.1f} % latency, drop {drop['value']:+.3f} pp")
-    if results.budget_pp is not None:
-        axes.axhline(results.budget_pp, color=LIMIT, linestyle="--", label=f"budget {results.budget_pp:g} pp")
-    axes.axhline(0, color=FULL, linewidth=0.6)
-    axes.set(xlabel=f"latency against dense, % ({label})", ylabel="quality lost against dense, pp")
-    axes.set_title(
+    drops = {arm: _drop(results, arm) for arm in results.arms}
+    for panel in axes:
+        _draw_attempts(panel, results)
+        for arm, drop in drops.items():
+            latency = arms[arm]["vs_dense"]
+            style = {"fmt": MARKERS[arm], "color": COLOURS[arm], "markersize": 10, "capsize": 4}
+            bars = {"xerr": error_bar(latency, 100), "yerr": error_bar(drop)}
+            panel.errorbar(100 * latency["value"], drop["value"], **bars, **style, label=f"{arm}, test data")
+        if results.budget_pp is not None:
+            panel.axhline(results.budget_pp, color=LIMIT, linestyle="--", label=f"budget {results.budget_pp:g} pp")
+        panel.axhline(0, color=FULL, linewidth=0.6)
+        panel.set(xlabel=f"latency against dense, % ({label})", ylabel="quality lost against dense, pp")
+    reach = max([abs(bound) for drop in drops.values() for bound in drop["ci95"]] + [results.budget_pp or 0.0])
+    axes[1].set_ylim(-1.3 * reach or None, 1.3 * reach or None)
+    axes[0].set_title("everything", fontsize=10)
+    axes[1].set_title("around the budget", fontsize=10)
+    drawing.suptitle(
         "Large: test data, 95 % CI. Small: validation attempts at predicted latency (open: rolled back)", fontsize=10
     )
-    axes.legend(frameon=False, fontsize=9)
+    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    told = (
+        f"{arm} {100 * arms[arm]['vs_dense']['value']:+.1f} % latency, drop {drop['value']:+.3f} pp"
+        for arm, drop in drops.items()
+    )
     alt = f"Quality lost against latency. {'; '.join(told)}."
     return finish(drawing, "frontier", alt, "Quality against latency", results)
+
+
+def _drop(results: Results, arm: str) -> dict:
+    entry = results.measure["quality"][arm]
+    return {"value": entry.get("drop_pp", 0.0), "ci95": entry.get("ci95", [0.0, 0.0])}
+
+
+def _draw_attempts(panel, results: Results) -> None:
+    for mode, solve in results.solves.items():
+        for entry in (entry for entry in solve["attempts"] if "drop_pp" in entry.get("validation", {})):
+            colour = COLOURS[mode]
+            style = {"color": colour, "mfc": colour if entry["accepted"] else "none", "markersize": 5, "alpha": 0.6}
+            panel.plot(100 * entry["predicted_latency_rel"], entry["validation"]["drop_pp"], MARKERS[mode], **style)
 
 
 def attribution(results: Results) -> Picture | Missing:

@@ -126,10 +126,15 @@ def gates(results: Results) -> Table | Missing:
             limit = thresholds.get(gate, {}).get(metric)
             sign = "≥" if metric == "l2_pp" else "≤"
             why = found.get("reasons", {}).get(metric) or _BOUNDS.get(found.get("bounds", {}).get(metric), "")
-            shown = "–" if limit is None else f"{sign} {value_text(limit, _UNITS[metric])}"
+            shown = "–" if limit is None else f"{sign} {_threshold(limit, _UNITS[metric])}"
             rows.append([gate, _NAMES.get(metric, metric), shown, judged.get(metric), Verdict(word), why])
     note = "judged on the confidence bound, quality on the point estimate; what was not measured never passes"
     return Table("Gates", ["gate", "check", "threshold", "figure", "verdict", "why"], rows, note)
+
+
+def _threshold(limit: float, unit: str) -> str:
+    shown = f"{100 * limit:+g} %" if unit == "fraction" else f"{limit:+g} {unit}"
+    return shown.replace("-", "−")
 
 
 def controls(results: Results) -> Table | Missing:
@@ -216,5 +221,5 @@ def ladder(results: Results) -> Table | Missing:
                 rows.append([entry["label"], shape, arm, item["latency_ms"], gain, item.get("vs_eager"), error])
     base = results.ladder["baseline"]
     columns = ["runtime", "shape", "arm", "latency", f"against {base}, same runtime", f"against {base} in eager"]
-    note = f"{results.ladder['threads']} threads in every runtime; error: largest absolute difference to eager fp32, same arm"
+    note = f"{results.ladder['threads']} threads everywhere; error: largest absolute difference to eager fp32, same arm"
     return Table("Runtime ladder", [*columns, "output error"], rows, note)

@@ -88,6 +88,10 @@ class Results:
     def budget_pp(self) -> float | None:
         return self.config.get("codesign", {}).get("quality_budget_pp")
 
+    def read(self, rel: str):
+        """A JSON file of the run, None if it is not there."""
+        return _read(self.dir, rel)
+
     def exists(self, rel: str) -> bool:
         """Whether the run has this file."""
         return (self.dir / rel).is_file()

@@ -4,7 +4,7 @@ import csv
 import io
 
 from icd_lib.report.results import Results
-from icd_lib.report.words import number
+from icd_lib.report.words import bytes_text
 
 COLUMNS = ["scenario", "arm", "shape", "metric", "value", "unit", "kind", "n", "ci_low", "ci_high", "method", "reason"]
 
@@ -50,8 +50,9 @@ def _sizes(results: Results) -> list:
     found = []
     for arm, entry in results.measure["sizes"].items():
         found.append((arm, first, "peak_memory_mb", entry["peak_memory_mb"]))
-        for key, unit in (("parameter_bytes", "B"), ("flops", "FLOP"), ("ffn_tiles", "tiles"), ("heads", "heads")):
-            found.append((arm, first, key, _plain(entry[key], unit, "counted from shapes", kind="modelled")))
+        found.append((arm, first, "flops", _plain(entry["flops"], "FLOP", "counted from shapes", kind="modelled")))
+        for key, unit in (("parameter_bytes", "B"), ("ffn_tiles", "tiles"), ("heads", "heads")):
+            found.append((arm, first, key, _plain(entry[key], unit, "counted")))
         if arm in results.measure["energy"]:
             found.append((arm, first, "energy_j_per_token", results.measure["energy"][arm]))
     return [*found, ("all", first, "l2_hit_pct", results.measure["l2_hit_pct"])]
@@ -138,6 +139,7 @@ def key_numbers(results: Results) -> list[tuple[str, dict, str]]:
     sizes = results.measure["sizes"] if results.measure else {}
     if "iterative" in sizes:
         share = sizes["iterative"]["parameter_bytes"] / sizes["dense"]["parameter_bytes"] - 1
-        remark = f"{number(sizes['iterative']['parameter_bytes'] / 1e6)} of {number(sizes['dense']['parameter_bytes'] / 1e6)} MB"
-        chosen.append(("parameters, iterative vs dense", _plain(share, "fraction", "counted", kind="modelled"), remark))
+        left, full = (bytes_text(sizes[arm]["parameter_bytes"]) for arm in ("iterative", "dense"))
+        remark = f"{left} of {full}"
+        chosen.append(("parameters, iterative vs dense", _plain(share, "fraction", "counted"), remark))
     return [(what, item, remark) for what, item, remark in chosen if item]

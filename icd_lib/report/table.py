@@ -12,13 +12,13 @@ STYLE = """
 .icd th,.icd td{text-align:left;vertical-align:top;padding:.35em .8em .35em 0;border-bottom:1px solid #8885;
  white-space:normal}
 .icd th{font-weight:600}
-.icd small{display:block;opacity:.75;font-size:.85em}
-.icd .pass{color:#00664b;font-weight:600}.icd .fail{color:#b3400a;font-weight:600}
-.icd .none,.icd .not_measured,.icd .partial{color:#6b5b00;font-weight:600}
+.icd small{display:block;opacity:.8;font-size:.85em}
+.icd .pass,.icd .fail,.icd .none,.icd .not_measured,.icd .partial{font-weight:600;white-space:nowrap}
+.icd .pass{color:#00664b}.icd .fail{color:#b3400a}.icd .none,.icd .not_measured,.icd .partial{color:#6b5b00}
 .icd .badge{display:inline-block;border:1px solid #d59f0f;background:#fff4d6;color:#5c4300;border-radius:.4em;
  padding:.15em .6em;margin:.1em .3em .1em 0;font-weight:600}
-@media (prefers-color-scheme:dark){.page .icd .pass,.page.icd .pass{color:#4fd6a8}
- .page .icd .fail{color:#ff9a66}.page .icd .none,.page .icd .not_measured,.page .icd .partial{color:#e3c64a}}
+@media (prefers-color-scheme:dark){.page.icd .pass{color:#4fd6a8}.page.icd .fail{color:#ff9a66}
+ .page.icd .none,.page.icd .not_measured,.page.icd .partial{color:#e3c64a}}
 """
 
 

@@ -14,7 +14,8 @@ def value_text(value: float, unit: str, signed: bool | None = None) -> str:
     """
     scale, shown = _SCALES.get(unit, (1.0, "" if unit == "1" else unit))
     signed = unit in _CHANGES if signed is None else signed
-    return f"{number(value * scale, signed, 3 if unit == 'pp' else None)} {shown}".strip()
+    decimals = {"pp": 3, "fraction": 1 if abs(value) >= 0.1 else 2}.get(unit)
+    return f"{number(value * scale, signed, decimals)} {shown}".strip()
 
 
 def number(value: float, signed: bool = False, decimals: int | None = None) -> str:

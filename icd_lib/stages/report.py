@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from icd_lib.artifacts import Run, atomic_write
+from icd_lib.report.full_report import draw_all, report_page
 from icd_lib.report.headline import headline
-from icd_lib.report.pages import REPORT_FILES, draw_all, index_page, report_page
+from icd_lib.report.index import REPORT_FILES, index_page
 from icd_lib.report.picture import Picture
 from icd_lib.report.results import Results
 from icd_lib.report.rows import report_csv

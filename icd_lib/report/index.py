@@ -1,14 +1,14 @@
-"""index.html and report.html of a run; both are made of whatever part of the run exists."""
+"""index.html: the entrance to a run, made of whatever part of it exists."""
 
 from html import escape
 
-from icd_lib.report import graph_figures, loop_figures, measure_figures, measure_tables, setup_tables
+from icd_lib.report import measure_tables, setup_tables
 from icd_lib.report.headline import headline
 from icd_lib.report.html import link, links, page, show
 from icd_lib.report.picture import Picture
 from icd_lib.report.results import Results
 from icd_lib.report.rows import key_numbers
-from icd_lib.report.table import Missing, badges
+from icd_lib.report.table import badges
 from icd_lib.report.words import interval_text, value_text
 
 REPORT_FILES = ("report.html", "report.csv")
@@ -22,24 +22,6 @@ _NOTEBOOKS = {
     "04_validate": "04 Validate",
     "05_report": "05 Report",
 }
-
-
-def draw_all(results: Results) -> dict[str, Picture | Missing]:
-    """Every figure of a run by its role; a figure without data is a `Missing` with its reason."""
-    modes = list(results.solves)
-    drawn = {
-        "frontier": measure_figures.quality_frontier(results),
-        "latency": measure_figures.latency_distributions(results),
-        "access": graph_figures.access_graph(results),
-        "kept": loop_figures.kept_widths(results),
-        "curves": graph_figures.width_curves(results),
-        "sensitivity": graph_figures.sensitivity_map(results),
-        "prediction": graph_figures.predicted_frontier(results),
-        "predicted_measured": graph_figures.predicted_and_measured(results),
-        "attribution": measure_figures.attribution(results),
-        "ladder": measure_figures.runtime_ladder(results),
-    }
-    return drawn | {f"path_{mode}": loop_figures.loop_path(results, mode) for mode in modes}
 
 
 def index_page(results: Results, drawn: dict, expected: tuple[str, ...] = ()) -> str:
@@ -69,10 +51,11 @@ def _cards(results: Results) -> str:
             spread = [f"95 % CI {interval_text(item)}"] if item.get("ci95") else []
             spread += [f"SE {item['se_pp']:.3f} pp"] if item.get("se_pp") is not None else []
             count = f", n = {item['n']:,}" if item.get("n") else ""
-            kind = item["kind"] if item["method"] != "counted" else "counted"
+            kind = "counted" if item["method"] == "counted" else item["kind"]
             below = "; ".join([*spread, f"{kind}{count}"])
         cards.append(
-            f'<div class="card"><span>{escape(what)}</span>{shown}<span>{escape(below)}</span><span>{escape(remark)}</span></div>'
+            f'<div class="card"><span>{escape(what)}</span>{shown}'
+            f"<span>{escape(below)}</span><span>{escape(remark)}</span></div>"
         )
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
@@ -110,13 +93,16 @@ def _stage_name(stem: str) -> str:
 def _take_home(results: Results) -> str:
     if not results.exists("iterative/model/config.json"):
         return ""
-    code = "from icd_lib.models.optimized import load_optimized\n\nmodel = load_optimized('iterative/model')  # the tokenizer lies beside it"
+    code = (
+        "from icd_lib.models.optimized import load_optimized\n\n"
+        "model = load_optimized('iterative/model')  # the tokenizer lies beside it"
+    )
     uniform = results.config.get("transform", {}).get("uniform")
     plain = (
         "The widths are uniform, so plain transformers loads it too: AutoModel.from_pretrained('iterative/model')."
         if uniform
-        else "Layers have widths of their own, so it needs icd_lib's loader; with --override transform.uniform=true plain "
-        "transformers loads it."
+        else "Layers have widths of their own, so it needs icd_lib's loader; with --override transform.uniform=true "
+        "plain transformers loads it."
     )
     more = "model.onnx comes from icd_lib.models.export.export_onnx(model, example_inputs, 'model.onnx')."
     return f"<h2>Take the model home</h2><pre>{escape(code)}</pre><p>{escape(plain)} {escape(more)}</p>"
@@ -134,39 +120,3 @@ def _raw(results: Results) -> str:
     if not shown:
         return ""
     return f"<h2>Raw files</h2><p>Every number above comes from these.</p>{links([(rel, rel) for rel in shown])}"
-
-
-def report_page(results: Results, drawn: dict) -> str:
-    """All tables and figures on one page."""
-    sections = {
-        "Result": [
-            measure_tables.gates(results),
-            measure_tables.comparisons(results),
-            measure_tables.controls(results),
-        ],
-        "Latency": [
-            drawn["latency"],
-            *(measure_tables.latency(results, shape) for shape in results.shapes or [None]),
-        ],
-        "Quality": [drawn["frontier"], measure_tables.quality(results)],
-        "What the gain is made of": [drawn["attribution"], measure_tables.attribution(results)],
-        "Prediction": [drawn["prediction"], drawn["predicted_measured"], drawn["curves"], drawn["sensitivity"]],
-        "Runtimes": [drawn["ladder"], measure_tables.ladder(results)],
-        "Sizes": [drawn["kept"], setup_tables.widths(results), measure_tables.sizes(results)],
-        "Layout": [drawn["access"], setup_tables.access_graphs(results)],
-    }
-    for mode in results.solves:
-        sections[f"The path of {mode}"] = [
-            drawn[f"path_{mode}"],
-            setup_tables.attempts(results, mode),
-            setup_tables.objective(results, mode),
-            setup_tables.certificates(results.solves[mode]["certificates"], f"Equivalence certificates, {mode}"),
-        ]
-    sections["Set-up"] = [setup_tables.machine(results), setup_tables.provenance(results)]
-    body = [
-        f"<h1>{escape(results.scenario)}: full report</h1>",
-        f"<p>{link('index.html', '← all results of this run')}</p>",
-    ]
-    body.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in headline(results)) + "</ul>")
-    body += [f"<h2>{escape(title)}</h2>" + "\n".join(map(show, items)) for title, items in sections.items()]
-    return page(f"ICD report: {results.scenario}", "\n".join(body), badges(results))

@@ -1,0 +1,64 @@
+"""report.html: every figure and table of a run on one page."""
+
+from html import escape
+
+from icd_lib.report import graph_figures, loop_figures, measure_figures, measure_tables, setup_tables
+from icd_lib.report.headline import headline
+from icd_lib.report.html import link, page, show
+from icd_lib.report.picture import Picture
+from icd_lib.report.results import Results
+from icd_lib.report.table import Missing, badges
+
+
+def draw_all(results: Results) -> dict[str, Picture | Missing]:
+    """Every figure of a run by its role; a figure without data is a `Missing` with its reason."""
+    modes = list(results.solves)
+    drawn = {
+        "frontier": measure_figures.quality_frontier(results),
+        "latency": measure_figures.latency_distributions(results),
+        "access": graph_figures.access_graph(results),
+        "kept": loop_figures.kept_widths(results),
+        "curves": graph_figures.width_curves(results),
+        "sensitivity": graph_figures.sensitivity_map(results),
+        "prediction": graph_figures.predicted_frontier(results),
+        "predicted_measured": graph_figures.predicted_and_measured(results),
+        "attribution": measure_figures.attribution(results),
+        "ladder": measure_figures.runtime_ladder(results),
+    }
+    return drawn | {f"path_{mode}": loop_figures.loop_path(results, mode) for mode in modes}
+
+
+def report_page(results: Results, drawn: dict) -> str:
+    """All tables and figures on one page."""
+    sections = {
+        "Result": [
+            measure_tables.gates(results),
+            measure_tables.comparisons(results),
+            measure_tables.controls(results),
+        ],
+        "Latency": [
+            drawn["latency"],
+            *(measure_tables.latency(results, shape) for shape in results.shapes or [None]),
+        ],
+        "Quality": [drawn["frontier"], measure_tables.quality(results)],
+        "What the gain is made of": [drawn["attribution"], measure_tables.attribution(results)],
+        "Prediction": [drawn["prediction"], drawn["predicted_measured"], drawn["curves"], drawn["sensitivity"]],
+        "Runtimes": [drawn["ladder"], measure_tables.ladder(results)],
+        "Sizes": [drawn["kept"], setup_tables.widths(results), measure_tables.sizes(results)],
+        "Layout": [drawn["access"], setup_tables.access_graphs(results)],
+    }
+    for mode in results.solves:
+        sections[f"The path of {mode}"] = [
+            drawn[f"path_{mode}"],
+            setup_tables.attempts(results, mode),
+            setup_tables.objective(results, mode),
+            setup_tables.certificates(results.solves[mode]["certificates"], f"Equivalence certificates, {mode}"),
+        ]
+    sections["Set-up"] = [setup_tables.machine(results), setup_tables.provenance(results)]
+    body = [
+        f"<h1>{escape(results.scenario)}: full report</h1>",
+        f"<p>{link('index.html', '← all results of this run')}</p>",
+    ]
+    body.append("<ul>" + "".join(f"<li>{escape(line)}</li>" for line in headline(results)) + "</ul>")
+    body += [f"<h2>{escape(title)}</h2>" + "\n".join(map(show, items)) for title, items in sections.items()]
+    return page(f"ICD report: {results.scenario}", "\n".join(body), badges(results))
