@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+
+from icd_lib.axes import compact
+from icd_lib.models.adapter import find_adapter
+from icd_lib.transforms.distill import distill
+from tests.tiny_problems import assert_same_state, encode, small_batches, small_model, state_of
+
+RATE = 3e-3
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A dense teacher and a student that lost half of its FFN neurons and a head."""
+    teacher, student = small_model(dtype=torch.float32), small_model(dtype=torch.float32)
+    for axis in find_adapter(student).axes():
+        if axis.kind in ("ffn", "heads"):
+            compact(student, axis, np.arange(axis.size) % 4 > 0)
+    return teacher, student
+
+
+def distilled(pair, steps=40, seed=0, **changes):
+    teacher, student = pair
+    return distill(student, teacher, small_batches(), steps=steps, learning_rate=RATE, seed=seed, **changes)
+
+
+def error(model, teacher):
+    return sum(float((encode(model, b) - encode(teacher, b)).square().sum()) for b in small_batches())
+
+
+def test_the_student_comes_closer_to_the_teacher(pair):
+    teacher, student = pair
+    assert error(distilled(pair), teacher) < 0.7 * error(student, teacher)
+
+
+def test_a_seed_gives_the_same_weights_bit_for_bit(pair):
+    first = distilled(pair, steps=8)
+    assert_same_state(first, state_of(distilled(pair, steps=8)))
+    other = state_of(distilled(pair, steps=8, seed=1))
+    assert any(not torch.equal(tensor, other[name]) for name, tensor in first.state_dict().items())
+
+
+def test_teacher_and_student_are_untouched(pair):
+    before = [state_of(model) for model in pair]
+    distilled(pair, steps=3)
+    for model, state in zip(pair, before, strict=True):
+        assert_same_state(model, state)
+        assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_only_the_blocks_learn(pair):
+    learner, start = distilled(pair, steps=5).state_dict(), state_of(pair[1])
+    for name, tensor in start.items():
+        assert torch.equal(learner[name], tensor) == (not name.startswith("encoder.")), name
+
+
+def test_the_result_is_ready_to_use(pair):
+    lines = []
+    learner = distilled(pair, steps=3, progress=lines.append)
+    assert not learner.training
+    assert not any(p.requires_grad for p in learner.parameters())
+    assert lines[0].startswith("distil step 1/3")
+    assert lines[-1].startswith("distil step 3/3")
+
+
+def test_a_perfect_student_has_nothing_to_learn():
+    teacher, (inputs, *_) = small_model(), small_batches()
+    learner = distill(teacher, teacher, [inputs], steps=3, learning_rate=1e-6, seed=0)
+    assert torch.allclose(encode(learner, inputs), encode(teacher, inputs), atol=1e-4)

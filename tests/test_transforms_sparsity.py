@@ -1,0 +1,156 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from icd_lib.axes import compact, permute
+from icd_lib.errors import TransformError
+from icd_lib.models.adapter import find_adapter
+from icd_lib.transforms.meta import PrunePlan
+from icd_lib.transforms.sparsity import prune
+from tests.tiny_problems import assert_same_state, encode, small_batches, small_model, state_of
+
+PLAN = PrunePlan({"ffn.0": 24, "ffn.1": 32, "heads.0": 2, "heads.1": 3})
+SINGLE = {"ffn": 1, "heads": 1}
+TILES = {"ffn": 8, "heads": 1}
+
+
+def pruned_model(model, target=None, plan=PLAN, tile=SINGLE, **changes):
+    return prune(model, model if target is None else target, plan, small_batches(), tile=tile, **changes)
+
+
+def output_error(model, reference):
+    return sum(float((encode(model, b) - encode(reference, b)).square().sum()) for b in small_batches())
+
+
+@pytest.fixture(scope="module")
+def dense():
+    return small_model()
+
+
+@pytest.mark.parametrize("tile", [SINGLE, TILES])
+def test_the_plan_is_followed_and_nothing_given_is_changed(dense, tile):
+    state = state_of(dense)
+    pruned, meta = pruned_model(dense, tile=tile)
+    assert_same_state(dense, state)
+    assert {name: s.kept for name, s in meta.axes.items()} == PLAN.kept
+    assert meta.delta_layout
+    assert [p.shape for p in pruned.parameters()] == [p.shape for p in dense.parameters()]
+    for name, axis in meta.axes.items():
+        granule = tile[axis.kind]
+        tiles = axis.alive.reshape(-1, granule)
+        assert (tiles.all(1) | ~tiles.any(1)).all(), name
+        assert (axis.saliency[axis.alive] == 0).all()
+        assert (axis.saliency[~axis.alive] > 0).all()
+        assert axis.loss > 0
+
+
+def test_single_elements_are_scattered_over_the_tiles(dense):
+    _, meta = pruned_model(dense)
+    tiles = meta.axes["ffn.0"].alive.reshape(-1, 8)
+    assert not (tiles.all(1) | ~tiles.any(1)).all()
+
+
+def test_the_dead_are_exact_zeros_and_compacting_them_changes_nothing(dense):
+    pruned, meta = pruned_model(dense)
+    masked = [encode(pruned, b) for b in small_batches()]
+    for axis in find_adapter(pruned).axes():
+        if axis.name in meta.axes:
+            compact(pruned, axis, meta.axes[axis.name].alive)
+    assert pruned.encoder.layer[0].intermediate.dense.out_features == 24
+    for batch, wanted in zip(small_batches(), masked, strict=True):
+        assert torch.allclose(encode(pruned, batch), wanted, rtol=0, atol=1e-10)
+
+
+def test_pruning_is_deterministic(dense):
+    (first, meta), (second, again) = pruned_model(dense), pruned_model(dense)
+    assert_same_state(first, state_of(second))
+    assert meta.to_json() == again.to_json()
+
+
+@pytest.mark.parametrize("tile", [SINGLE, TILES])
+def test_compensation_beats_none(dense, tile):
+    compensated, _ = pruned_model(dense, tile=tile)
+    plain, meta = pruned_model(dense, tile=tile, compensate=False)
+    assert output_error(compensated, dense) < 0.9 * output_error(plain, dense)
+    alive = torch.from_numpy(meta.axes["ffn.0"].alive)
+    kept, original = plain.encoder.layer[0].output.dense, dense.encoder.layer[0].output.dense
+    assert torch.equal(kept.weight[:, alive], original.weight[:, alive])
+    assert torch.equal(kept.bias, original.bias)
+
+
+def test_choosing_elements_beats_choosing_tiles(dense):
+    assert output_error(pruned_model(dense)[0], dense) < output_error(pruned_model(dense, tile=TILES)[0], dense)
+
+
+def test_keeping_everything_keeps_the_function(dense):
+    for plan in (PrunePlan({}), PrunePlan({"ffn.0": 48, "heads.1": 4})):
+        pruned, meta = pruned_model(dense, plan=plan, tile=TILES)
+        assert not meta.delta_layout
+        assert all(axis.alive.all() and not axis.saliency.any() and axis.loss == 0 for axis in meta.axes.values())
+        for batch in small_batches():
+            assert torch.allclose(encode(pruned, batch), encode(dense, batch), atol=1e-8)
+
+
+def test_a_layout_changes_nothing_for_single_elements(dense):
+    permuted, orders, rng = copy.deepcopy(dense), {}, np.random.default_rng(1)
+    for axis in find_adapter(permuted).axes():
+        if axis.kind in TILES:
+            orders[axis.name] = rng.permutation(axis.size)
+            permute(permuted, axis, orders[axis.name])
+    (here, meta), (there, moved) = pruned_model(dense), pruned_model(permuted, dense)
+    for name, perm in orders.items():
+        assert np.array_equal(moved.axes[name].alive, meta.axes[name].alive[perm])
+        assert np.allclose(moved.axes[name].saliency, meta.axes[name].saliency[perm], rtol=1e-6)
+    for batch in small_batches():
+        assert torch.allclose(encode(there, batch), encode(here, batch), atol=1e-6)
+
+
+def test_a_second_round_follows_the_dense_model_and_not_the_first_round(dense):
+    first, _ = pruned_model(dense, plan=PrunePlan({"ffn.0": 32}))
+    second, _ = pruned_model(first, dense, plan=PrunePlan({}))
+    assert output_error(second, dense) < output_error(first, dense)
+
+
+def test_saliency_adds_up_to_the_loss(dense):
+    _, meta = pruned_model(dense, ridge=0.02)
+    assert meta.notes["ridge"] == 0.02
+    _, twice = pruned_model(dense, plan=PrunePlan({"ffn.0": 20}))
+    _, once = pruned_model(dense, plan=PrunePlan({"ffn.0": 40}))
+    a, b = once.axes["ffn.0"], twice.axes["ffn.0"]
+    assert b.loss > a.loss
+    # The greedy path is one: a stronger plan goes on where the weaker one stopped.
+    assert (b.alive <= a.alive).all()
+    assert np.allclose(b.saliency[~a.alive], a.saliency[~a.alive])
+    assert a.loss / b.loss == pytest.approx(a.saliency.sum() / b.saliency.sum())
+
+
+def test_the_report_of_an_axis(dense):
+    _, meta = pruned_model(dense, tile=TILES)
+    record = meta.to_json()
+    assert (record["name"], record["tile"], record["delta_layout"]) == ("sparsity", 8, True)
+    ffn = next(axis for axis in record["axes"] if axis["axis"] == "ffn.1")
+    assert (ffn["size"], ffn["kept"], len(ffn["alive"]), len(ffn["saliency"])) == (48, 32, 32, 48)
+
+
+@pytest.mark.parametrize(
+    ("kept", "tile", "complaint"),
+    [
+        ({"ffn.7": 8}, SINGLE, "names axis 'ffn.7'"),
+        ({"ffn.0": 0}, SINGLE, "keep between 1 and 48"),
+        ({"ffn.0": 49}, SINGLE, "keep between 1 and 48"),
+        ({"ffn.0": 20}, TILES, "20 is not a whole number of tiles"),
+        ({"ffn.0": 35}, {"ffn": 5, "heads": 1}, "pruned in tiles of 5"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused(dense, kept, tile, complaint):
+    state = state_of(dense)
+    with pytest.raises(TransformError, match=complaint):
+        pruned_model(dense, plan=PrunePlan(kept), tile=tile)
+    assert_same_state(dense, state)
+
+
+def test_empty_calibration_is_refused(dense):
+    with pytest.raises(TransformError, match="calibration is empty"):
+        prune(dense, dense, PLAN, [], tile=SINGLE)
