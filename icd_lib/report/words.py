@@ -14,7 +14,7 @@ def value_text(value: float, unit: str, signed: bool | None = None) -> str:
     """
     scale, shown = _SCALES.get(unit, (1.0, "" if unit == "1" else unit))
     signed = unit in _CHANGES if signed is None else signed
-    decimals = {"pp": 3, "fraction": 1 if abs(value) >= 0.1 else 2}.get(unit)
+    decimals = {"pp": 3, "fraction": 1 if abs(value) >= 0.01 else 2}.get(unit)
     return f"{number(value * scale, signed, decimals)} {shown}".strip()
 
 

@@ -1,0 +1,64 @@
+"""Figures: the binned graph keeps its weight, pictures carry alt text, missing data gives a reason."""
+
+import numpy as np
+import scipy.sparse as sp
+from report_factory import HOSTILE, write_run
+
+from icd_lib.report import graph_figures, loop_figures, measure_figures
+from icd_lib.report.full_report import draw_all
+from icd_lib.report.picture import Picture
+from icd_lib.report.results import Results
+from icd_lib.report.table import Missing, Table, Verdict, badges
+
+
+def test_binned_keeps_the_weight_and_follows_the_permutation():
+    generator = np.random.default_rng(0)
+    dense = generator.random((12, 12))
+    graph, perm = sp.csr_array(dense), np.roll(np.arange(12), 1)  # a 12-cycle: direction matters
+    assert np.allclose(graph_figures.binned(graph, perm, 12), dense[np.ix_(perm, perm)])
+    coarse = graph_figures.binned(graph, perm, 4)
+    assert np.allclose(coarse, dense[np.ix_(perm, perm)].reshape(4, 3, 4, 3).sum(axis=(1, 3)))
+
+
+def test_every_figure_draws_with_alt_text(tmp_path):
+    drawn = draw_all(Results.load(write_run(tmp_path / "bert")))
+    assert all(isinstance(item, Picture) for item in drawn.values())
+    assert len({item.name for item in drawn.values()}) == len(drawn)
+    png, metadata = drawn["frontier"]._repr_png_()
+    assert png.startswith(b"\x89PNG") and metadata["alt"] == drawn["frontier"].alt
+    assert "iterative −40.0 % latency" in metadata["alt"].replace("-", "−")
+
+
+def test_without_data_there_is_a_reason_instead(tmp_path):
+    empty = Results.load(tmp_path)
+    drawn = draw_all(empty)
+    assert all(isinstance(item, Missing) and item.reason for item in drawn.values())
+    assert isinstance(loop_figures.loop_path(empty, "linear"), Missing)
+
+
+def test_random_weights_draw_the_path_without_quality(tmp_path):
+    results = Results.load(write_run(tmp_path / "bert", trained=False))
+    assert isinstance(loop_figures.loop_path(results, "iterative"), Picture)
+    assert measure_figures.quality_frontier(results).reason == "random weights"
+
+
+def test_most_pruned_axis_is_drawn(tmp_path):
+    results = Results.load(write_run(tmp_path / "bert"))
+    results.solves["iterative"]["widths"] |= {"ffn.0": 20, "ffn.1": 10}
+    assert graph_figures.most_pruned(results, "iterative") == "ffn.1"
+    assert graph_figures.most_pruned(results, None) == "ffn.0"
+
+
+def test_table_escapes_cells_and_shows_figures_in_words():
+    item = {"value": None, "unit": "%", "kind": "not_measured", "reason": HOSTILE}
+    table = Table(HOSTILE, ["a", HOSTILE], [[HOSTILE, item], ["x", Verdict("fail")]], HOSTILE)
+    html = table._repr_html_()
+    assert "<script" not in html and html.count("&lt;script&gt;") == 5
+    assert '<span class="fail">fail</span>' in html
+    assert f"not measured: {HOSTILE}" in repr(table)
+
+
+def test_quick_badge_shows_even_before_the_setup_has_run(tmp_path):
+    folder = write_run(tmp_path / "bert", quick=True)
+    (folder / "setup" / "setup.json").unlink()
+    assert badges(Results.load(folder)).texts == ["quick run: figures are rough"]
