@@ -62,3 +62,10 @@ def test_quick_badge_shows_even_before_the_setup_has_run(tmp_path):
     folder = write_run(tmp_path / "bert", quick=True)
     (folder / "setup" / "setup.json").unlink()
     assert badges(Results.load(folder)).texts == ["quick run: figures are rough"]
+
+
+def test_attempts_keep_their_number_when_one_had_no_candidate(tmp_path):
+    results = Results.load(write_run(tmp_path / "bert"))
+    results.solves["linear"]["attempts"].reverse()
+    alt = loop_figures.loop_path(results, "linear").alt
+    assert "attempt 2 at" in alt and "attempt 3 at" in alt and "attempt 1" not in alt

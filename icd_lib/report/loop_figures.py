@@ -12,18 +12,17 @@ def loop_path(results: Results, mode: str) -> Picture | Missing:
     """Every attempt in predicted latency against validation drop and, where layouts changed, against ΔJ."""
     if mode not in results.solves:
         return Missing(f"Path of {mode}", f"02_solve[{mode}] has not finished")
-    attempts = [entry for entry in results.solves[mode]["attempts"] if "validation" in entry]
+    attempts = [(i + 1, e) for i, e in enumerate(results.solves[mode]["attempts"]) if "validation" in e]
     if not attempts:
         return Missing(f"Path of {mode}", "no attempt got as far as a candidate model")
-    panels = [what for what in ("drop", "J") if any(_height(entry, what) is not None for entry in attempts)]
+    panels = [what for what in ("drop", "J") if any(_height(e, what) is not None for _, e in attempts)]
     if not panels:
-        return Missing(f"Path of {mode}", attempts[0]["validation"]["reason"])
+        return Missing(f"Path of {mode}", attempts[0][1]["validation"]["reason"])
     drawing, axes = canvas(6 * len(panels), 4.2, 1, len(panels), squeeze=False)
     colour = COLOURS[mode]
     for panel, what in zip(axes[0], panels, strict=True):
-        points = [
-            (i + 1, entry, _height(entry, what)) for i, entry in enumerate(attempts) if _height(entry, what) is not None
-        ]
+        points = [(i, entry, _height(entry, what)) for i, entry in attempts if _height(entry, what) is not None]
+        middle = 100 * float(np.mean([entry["predicted_latency_rel"] for _, entry, _ in points]))
         panel.plot([100 * e["predicted_latency_rel"] for _, e, _ in points], [y for *_, y in points], ":", color=colour)
         for i, entry, y in points:
             x, accepted = 100 * entry["predicted_latency_rel"], entry["accepted"]
@@ -31,7 +30,7 @@ def loop_path(results: Results, mode: str) -> Picture | Missing:
             panel.errorbar(
                 x, y, yerr=error, fmt="o", color=colour, mfc=colour if accepted else "white", capsize=4, ms=9
             )
-            panel.annotate(f"{i} {_fate(entry)}", (x, y), (0, 14), textcoords="offset points", fontsize=9, ha="center")
+            panel.annotate(f"{i} {_fate(entry)}", (x, y), **_beside(x, middle))
         panel.margins(0.25, 0.25)
         panel.set_xlabel("predicted latency against dense, %")
         panel.axhline(0, color=FULL, linewidth=0.6)
@@ -42,8 +41,20 @@ def loop_path(results: Results, mode: str) -> Picture | Missing:
         axes[0, 0].axhline(results.budget_pp, color=LIMIT, linestyle="--", label=f"budget {results.budget_pp:g} pp")
         axes[0, 0].legend(frameon=False, loc="best")
     drawing.suptitle(f"Attempts of {mode}: filled accepted, open rolled back", fontsize=11)
-    told = (f"attempt {i + 1} at {100 * e['predicted_latency_rel']:+.1f} %: {_fate(e)}" for i, e in enumerate(attempts))
+    told = (f"attempt {i} at {100 * e['predicted_latency_rel']:+.1f} %: {_fate(e)}" for i, e in attempts)
     return finish(drawing, f"path_{mode}", f"Attempts of {mode}. {'; '.join(told)}.", f"The path of {mode}", results)
+
+
+def _beside(x: float, middle: float) -> dict:
+    """Where a label goes: to the right of points in the left half, to the left of the others."""
+    side = -1 if x > middle else 1
+    return {
+        "xytext": (11 * side, 8),
+        "textcoords": "offset points",
+        "fontsize": 9,
+        "ha": "right" if side < 0 else "left",
+        "bbox": {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
+    }
 
 
 def _height(entry: dict, what: str) -> float | None:

@@ -6,23 +6,23 @@ _SCALES = {"fraction": (100.0, "%"), "pp": (1.0, "pp"), "%": (1.0, "%"), "ms": (
 _CHANGES = ("fraction", "pp")
 
 
-def value_text(value: float, unit: str, signed: bool | None = None) -> str:
-    """A number with its unit; fractions are shown in percent, changes with their sign.
+def value_text(value: float, unit: str, signed: bool | None = None, size: float | None = None) -> str:
+    """A number with its unit; fractions are shown in percent, changes with their sign; `size` sets the decimals.
 
     >>> value_text(-0.2534, "fraction"), value_text(12.34, "ms"), value_text(0.034, "pp")
     ('−25.3 %', '12.3 ms', '+0.034 pp')
     """
     scale, shown = _SCALES.get(unit, (1.0, "" if unit == "1" else unit))
     signed = unit in _CHANGES if signed is None else signed
-    decimals = {"pp": 3, "fraction": 1 if abs(value) >= 0.01 else 2}.get(unit)
+    decimals = {"pp": 3, "fraction": 1 if abs(size or value) >= 0.01 else 2}.get(unit)
     return f"{number(value * scale, signed, decimals)} {shown}".strip()
 
 
 def number(value: float, signed: bool = False, decimals: int | None = None) -> str:
     """A number at three significant digits or so, with a real minus sign.
 
-    >>> number(83.3187), number(0.41646), number(12290.1), number(-0.5, signed=True), number(0.0)
-    ('83.3', '0.416', '12,290', '−0.50', '0')
+    >>> number(83.3187), number(0.41646), number(12290.1), number(-0.5, signed=True), number(-0.004, True, 1)
+    ('83.3', '0.416', '12,290', '−0.50', '0.0')
     """
     if value == 0:
         return "0"
@@ -31,6 +31,8 @@ def number(value: float, signed: bool = False, decimals: int | None = None) -> s
         decimals = 0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 0.5 else 3
         if size < 0.0005:
             return f"{value:{'+' if signed else ''}.1e}".replace("-", "−")
+    if round(value, decimals) == 0:
+        return f"{0:.{decimals}f}"
     return f"{value:{'+' if signed else ''},.{decimals}f}".replace("-", "−")
 
 
@@ -38,7 +40,8 @@ def interval_text(item: dict, signed: bool | None = None) -> str:
     """The 95 % interval of a figure, empty where it has none."""
     if not item.get("ci95"):
         return ""
-    low, high = (value_text(bound, item["unit"], signed) for bound in item["ci95"])
+    size = max(map(abs, item["ci95"]))
+    low, high = (value_text(bound, item["unit"], signed, size) for bound in item["ci95"])
     unit = low.rpartition(" ")[2]
     return f"{low.removesuffix(unit).strip()} to {high}" if high.endswith(unit) else f"{low} to {high}"
 
