@@ -125,7 +125,7 @@ def rounds(problem: Problem, attempts: list[dict]):
     """Strengths to try: up the ladder while accepted; after a rejection, halfway back to the last accepted one."""
     settings = problem.settings
     target = settings.latency_target_rel
-    ladder = list(settings.strengths) if target is None else [target / 2, target]
+    ladder = list(settings.rounds) if target is None else [target / 2, target]
     accepted, limit = 0.0, None
     for _ in range(settings.max_rounds):
         ahead = [s for s in ladder if s < accepted - 1e-9 and (limit is None or s > limit + 1e-9)]
@@ -296,6 +296,6 @@ def report_attempt(problem: Problem, what: str, entry: dict) -> None:
 
 
 def at_dense_shape(origin: dict[str, np.ndarray], model: nn.Module, dense: nn.Module, perms: dict) -> nn.Module:
-    """The model's function at the dense shapes in the layout `perms`: each element at its place there, zeros elsewhere."""
+    """The model's function at the dense shapes in the layout `perms`, zeros where elements were removed."""
     places = {axis: invert_permutation(perm)[origin[axis]] for axis, perm in perms.items()}
     return expand(model, dense, find_adapter(dense).axes(), places)

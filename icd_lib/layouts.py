@@ -27,8 +27,11 @@ class SolverSettings:
     seed: int = 0
 
     def cost_of(self, size: int) -> CostConfig:
-        """The cost for an axis of `size` elements: small axes (heads) are their own tiles."""
-        return self.cost if size >= 4 * self.cost.g else CostConfig(**{**vars(self.cost), "g": 1, "v": 1, "h": 1})
+        """The cost for an axis of `size` elements: small axes (heads) are their own tiles; h = 0 is half the axis."""
+        fitted = vars(self.cost) | {"h": self.cost.h or size // 2}
+        if size < 4 * self.cost.g:
+            fitted |= {"g": 1, "v": 1}
+        return CostConfig(**fitted)
 
 
 def solve_layout(graph, settings: SolverSettings, initial=None, previous=None) -> tuple[np.ndarray, dict]:

@@ -51,6 +51,7 @@ class Settings:
     max_rounds: int = 5
     epsilon_j: float = 1e-3
     strengths: tuple[float, ...] = (-0.3, -0.4, -0.5, -0.6)
+    rounds: tuple[float, ...] = (-0.4, -0.5, -0.6)
     nnz_cap: int = 200_000
     seed: int = 0
 

@@ -45,7 +45,8 @@ def verify_axes(
 ) -> list[dict]:
     """Certificates, one per axis: `{"axis", "kind", "size", "max_rel_error", "perm_hash"}`.
 
-    Permutations are random, or those of `perms` (axis name → perm). The check runs on one float64 copy; each permutation is undone after its test.
+    Permutations are random, or those of `perms` (axis name → perm). The check runs on one float64 copy; each
+    permutation is undone after its test.
     Raises `AxisError` naming the first axis whose error exceeds 1e-6.
     """
     generator = np.random.default_rng(seed)

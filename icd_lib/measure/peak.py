@@ -14,7 +14,7 @@ from icd_lib.models.optimized import load_optimized
 def peak_of_folder(folder, batch: int, length: int) -> dict:
     """Figure: peak resident memory of a fresh process that loads the model in `folder` and runs it three times.
 
-    Includes the interpreter and libraries, which are the same for every arm. Raises `MeasureError` if the process fails.
+    Includes the interpreter and libraries, the same for every arm. Raises `MeasureError` if the process fails.
     """
     command = [sys.executable, "-m", __spec__.name, str(folder), str(batch), str(length)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

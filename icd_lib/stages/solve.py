@@ -30,7 +30,7 @@ def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> d
 def latency_tables(tables: dict) -> dict[str, LatencyTable]:
     """The tables of graph/tables.json."""
     return {
-        kind: LatencyTable(kind, np.array(curve["kept"]), np.array(curve["saved_ms_per_layer"]))
+        kind: LatencyTable.of(kind, curve["kept"], curve["saved_ms_per_layer"])
         for kind, curve in tables["curves"].items()
     }
 
@@ -66,6 +66,7 @@ def settings_of(context: Context) -> Settings:
     return Settings(
         axes=tuple(get("transform.axes")),
         strengths=tuple(sorted(get("codesign.strengths"), reverse=True)),
+        rounds=tuple(sorted(get("codesign.rounds"), reverse=True)),
         nnz_cap=get("graph.nnz_cap"),
         seed=get("seed"),
         **transform,

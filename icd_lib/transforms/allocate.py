@@ -23,6 +23,11 @@ class LatencyTable:
     kept: np.ndarray
     saved_ms: np.ndarray
 
+    @classmethod
+    def of(cls, kind: str, kept, saved_ms) -> "LatencyTable":
+        """Table from plain lists."""
+        return cls(kind, np.asarray(kept), np.asarray(saved_ms, dtype=float))
+
     def saved(self, kept: np.ndarray) -> np.ndarray:
         """Milliseconds saved per layer, linear between measured widths."""
         return np.interp(kept, self.kept, self.saved_ms)

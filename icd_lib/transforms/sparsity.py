@@ -112,7 +112,7 @@ def check_plan(plan: PrunePlan, axes: dict[str, Axis], tile: dict[str, int]) -> 
             raise TransformError(f"axis {name!r} has {size} elements; the plan keeps {kept}; keep between 1 and {size}")
         if kept % granule and kept != size or size % granule:
             raise TransformError(
-                f"axis {name!r} ({size} elements) is pruned in tiles of {granule}; {kept} is not a whole number of tiles"
+                f"axis {name!r} ({size} elements) is pruned in tiles of {granule}; {kept} is no whole number of them"
             )
 
 

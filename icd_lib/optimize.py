@@ -1,0 +1,132 @@
+"""The one line for somebody's own script: `icd.optimize(model, calibration, quality=fn, budget_pp=0.1)`."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from icd_lib.axes import verify_axes
+from icd_lib.axes.axis import Axis
+from icd_lib.codesign import Solution, solve
+from icd_lib.errors import ConfigError, TransformError
+from icd_lib.layouts import SolverSettings
+from icd_lib.measure.tables import measure_width_curves, widths_to_try
+from icd_lib.models.adapter import find_adapter
+from icd_lib.models.optimized import save_optimized
+from icd_lib.problem import Judgement, Problem, Settings
+from icd_lib.solver.cost import CostConfig
+from icd_lib.transforms.allocate import LatencyTable
+from icd_lib.transforms.sensitivity import measure_sensitivity
+
+MODES = ("linear", "oneshot", "iterative")
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """`model`: the smaller copy; `report`: strength, widths, predicted latency, quality lost, every attempt."""
+
+    model: nn.Module
+    report: dict
+
+    def save_pretrained(self, folder, tokenizer=None, *, uniform: bool = False):
+        """Write a folder that `icd.load_optimized` reads; with `uniform` plain transformers reads it too."""
+        return save_optimized(self.model, tokenizer, folder, self.report, uniform=uniform)
+
+
+def find_axes(model: nn.Module, example_inputs: dict) -> list[Axis]:
+    """Every axis of the model, each verified with a random permutation in float64; `AxisError` if one is not."""
+    axes = find_adapter(model).axes()
+    verify_axes(model, axes, example_inputs)
+    return axes
+
+
+def optimize(
+    model: nn.Module,
+    calibration: Iterable[dict],
+    *,
+    quality: Callable[[nn.Module], float],
+    budget_pp: float = 0.1,
+    latency_target_rel: float | None = None,
+    mode: str = "iterative",
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda line: None,
+    **settings,
+) -> Optimized:
+    """Smaller copy of `model` that loses at most `budget_pp` of `quality` (model → percent, higher is better).
+
+    calibration: the model's own input dicts (unlabelled); latency tables are measured at the largest of them.
+    `latency_target_rel` (e.g. -0.3) asks for a latency instead. Further settings: fields of `icd_lib.problem.Settings`.
+    The given model is not changed. Raises `ConfigError` on bad arguments, `TransformError` on empty calibration.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"mode takes one of {', '.join(MODES)}; got {mode!r}")
+    batches = list(calibration)
+    if not batches:
+        raise TransformError("calibration is empty: pass at least one batch of the model's inputs")
+    unknown = sorted(set(settings) - set(Settings.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(f"unknown setting {unknown[0]!r}; it takes {', '.join(Settings.__dataclass_fields__)}")
+    dense = copy.deepcopy(model).eval()
+    chosen = Settings(quality_budget_pp=budget_pp, latency_target_rel=latency_target_rel, seed=seed, **settings)
+    problem = Problem(
+        dense=dense,
+        batches=batches,
+        distill_batches=batches,
+        example=_small(batches[0]),
+        judge=_judge(quality, quality(dense)),
+        tables={},
+        dense_ms=0.0,
+        rates={},
+        settings=chosen,
+        solver=SolverSettings(CostConfig(g=chosen.tile, h=0), time_budget_s=120.0, seed=seed),
+        progress=progress,
+    )
+    _measure_machine(problem)
+    solution = solve(problem, mode)
+    return Optimized(solution.best.model, _report(solution))
+
+
+def _measure_machine(problem: Problem) -> None:
+    """Width → latency tables and sensitivity rates, in place."""
+    sizes = {block.kind: block.elements for block in problem.adapter.blocks()}
+    widths = {kind: widths_to_try(size, 8, problem.settings.tiles[kind]) for kind, size in sizes.items()}
+    largest = max(problem.batches, key=lambda batch: batch["input_ids"].numel())
+    problem.dense_ms, curves = measure_width_curves(
+        problem.adapter, largest, widths, repeats=10, seed=problem.settings.seed
+    )
+    problem.tables = {kind: LatencyTable.of(kind, curve.kept, curve.saved_ms) for kind, curve in curves.items()}
+    found = measure_sensitivity(
+        problem.adapter, problem.moments, problem.element_paths, problem.settings.ridge, problem.batches[:4]
+    )
+    problem.rates = {entry.axis: entry.rate for entry in found}
+
+
+def _judge(quality: Callable[[nn.Module], float], reference: float) -> Callable[[nn.Module], Judgement]:
+    def judge(model: nn.Module) -> Judgement:
+        value = float(quality(model))
+        if not math.isfinite(value):
+            raise TransformError(f"quality returned {value} for a candidate; it must be a finite percentage")
+        return Judgement(reference - value, 0.0, {"quality_pct": value, "dense_quality_pct": reference})
+
+    return judge
+
+
+def _small(inputs: dict) -> dict:
+    """The first rows of a batch: enough for an equality check."""
+    return {name: value[:2] if torch.is_tensor(value) else value for name, value in inputs.items()}
+
+
+def _report(solution: Solution) -> dict:
+    best = solution.best
+    return {
+        "mode": solution.mode,
+        "accepted_strength": best.strength,
+        "widths": best.widths,
+        "predicted_latency_rel": best.plan.predicted_latency_rel if best.plan else 0.0,
+        "validation": best.judgement.to_json() if best.judgement else None,
+        "attempts": solution.attempts,
+        "certificates": solution.certificates,
+    }
