@@ -4,7 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 from report_factory import HOSTILE, write_run
 
-from icd_lib.report import graph_figures, loop_figures, measure_figures
+from icd_lib.report import graph_figures, loop_figures, measure_figures, setup_tables
 from icd_lib.report.full_report import draw_all
 from icd_lib.report.picture import Picture
 from icd_lib.report.results import Results
@@ -69,3 +69,12 @@ def test_attempts_keep_their_number_when_one_had_no_candidate(tmp_path):
     results.solves["linear"]["attempts"].reverse()
     alt = loop_figures.loop_path(results, "linear").alt
     assert "attempt 2 at" in alt and "attempt 3 at" in alt and "attempt 1" not in alt
+
+
+def test_verified_axes_are_grouped_with_the_worst_error():
+    made = [{"kind": "ffn", "axis": f"ffn.{i}", "size": 32, "max_rel_error": i * 1e-9} for i in range(3)]
+    table = setup_tables.verified_axes([*made, {"kind": "qk", "axis": "qk.0.1", "size": 8, "max_rel_error": 0.0}])
+    assert [row[:4] for row in table.rows] == [
+        ["ffn", "3", "32", "2.0e-09 (ffn.2)"],
+        ["qk", "1", "8", "0.0e+00 (qk.0.1)"],
+    ]

@@ -97,6 +97,20 @@ def certificates(entries: list[dict], title: str = "Equivalence certificates") -
     return Table(title, columns, rows, note)
 
 
+def verified_axes(entries: list[dict]) -> Table:
+    """The verified axes by kind, each with the largest error among them."""
+    kinds: dict[str, list[dict]] = {}
+    for entry in entries:
+        kinds.setdefault(entry["kind"], []).append(entry)
+    rows = []
+    for kind, found in sorted(kinds.items()):
+        worst = max(found, key=lambda entry: entry["max_rel_error"])
+        sizes = ", ".join(f"{size:,}" for size in sorted({entry["size"] for entry in found}))
+        rows.append([kind, str(len(found)), sizes, f"{worst['max_rel_error']:.1e} ({worst['axis']})", "1e-06"])
+    columns = ["kind of axis", "axes", "elements of each", "largest relative error, float64", "allowed"]
+    return Table("Axes verified, each with a random permutation", columns, rows, "measured on this model's outputs")
+
+
 def attempts(results: Results, mode: str) -> Table | Missing:
     """What one mode tried, what became of it, and why."""
     if mode not in results.solves:

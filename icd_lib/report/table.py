@@ -5,12 +5,13 @@ from html import escape
 
 from icd_lib.report.words import figure_html, figure_text
 
+# Jupyter's own style aligns tables to the right and is more specific, hence the !important.
 STYLE = """
 .icd{font-size:.92em;line-height:1.4}
 .icd table{border-collapse:collapse;margin:.2em 0 .6em}
 .icd caption{text-align:left;font-weight:600;padding:.3em 0;caption-side:top}
-.icd th,.icd td{text-align:left;vertical-align:top;padding:.35em .8em .35em 0;border-bottom:1px solid #8885;
- white-space:normal}
+.icd th,.icd td{text-align:left!important;vertical-align:top!important;padding:.35em .8em .35em 0;
+ border-bottom:1px solid #8885;white-space:normal!important}
 .icd th{font-weight:600}
 .icd small{display:block;opacity:.8;font-size:.85em}
 .icd .pass,.icd .fail,.icd .none,.icd .not_measured,.icd .partial{font-weight:600;white-space:nowrap}
