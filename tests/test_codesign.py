@@ -193,6 +193,20 @@ def test_widths_origin_and_model_agree(solved):
             assert len(elements) % problem.settings.tile == 0
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_origin_names_the_dense_elements_in_their_present_order(mode):
+    problem = small_problem(distill_steps=0)
+    best = solve(problem, mode).best
+    for index, (small, whole) in enumerate(zip(best.model.encoder.layer, problem.dense.encoder.layer, strict=True)):
+        origin = torch.from_numpy(best.origin[f"ffn.{index}"])
+        # Pruning compensates in the consumer; the rows that produce an element are only moved.
+        assert len(origin) < 48
+        assert torch.equal(small.intermediate.dense.weight, whole.intermediate.dense.weight[origin])
+        heads = torch.from_numpy(best.origin[f"heads.{index}"])
+        rows = (heads[:, None] * 8 + torch.arange(8)).reshape(-1)
+        assert torch.equal(small.attention.self.value.weight, whole.attention.self.value.weight[rows])
+
+
 def test_linear_drops_whole_tiles_of_its_layout():
     solution = solve(small_problem(distill_steps=0, strengths=(-0.3,)), "linear")
     for axis in ("ffn.0", "ffn.1"):

@@ -53,6 +53,17 @@ def test_a_target_at_the_very_end_of_reach_is_met(seed):
     assert plan.kept == {"ffn.0": 8, "ffn.1": 8, "heads.0": 1, "heads.1": 1}
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_to_bins_never_misses_the_target(seed):
+    """Ask for a hair more than a plan saves, less than a bin: that plan is no longer good enough."""
+    tables, curves = small_tables(), random_curves(seed)
+    bin_ms = sum(tables[curve.kind].saved_ms.max() for curve in curves) / BINS
+    for latency_rel in np.linspace(-0.1, -0.5, 9):
+        found = allocate(tables, curves, 20.0, latency_rel).predicted_latency_rel
+        asked = found - 0.3 * bin_ms / 20.0
+        assert allocate(tables, curves, 20.0, asked).predicted_latency_rel <= asked
+
+
 def test_nothing_asked_nothing_removed():
     curves = random_curves(0)
     plan = allocate(small_tables(), curves, 20.0, 0.0)

@@ -113,6 +113,13 @@ def test_a_second_round_follows_the_dense_model_and_not_the_first_round(dense):
     assert output_error(second, dense) < output_error(first, dense)
 
 
+def test_later_blocks_make_up_for_what_earlier_ones_lost(dense):
+    pruned, _ = pruned_model(dense, plan=PrunePlan({"ffn.0": 8}))
+    careless = copy.deepcopy(pruned)
+    careless.encoder.layer[1].load_state_dict(dense.encoder.layer[1].state_dict())
+    assert output_error(pruned, dense) < 0.95 * output_error(careless, dense)
+
+
 def test_saliency_adds_up_to_the_loss(dense):
     _, meta = pruned_model(dense, ridge=0.02)
     assert meta.notes["ridge"] == 0.02
@@ -140,7 +147,7 @@ def test_the_report_of_an_axis(dense):
         ({"ffn.7": 8}, SINGLE, "names axis 'ffn.7'"),
         ({"ffn.0": 0}, SINGLE, "keep between 1 and 48"),
         ({"ffn.0": 49}, SINGLE, "keep between 1 and 48"),
-        ({"ffn.0": 20}, TILES, "20 is not a whole number of tiles"),
+        ({"ffn.0": 20}, TILES, "pruned in tiles of 8; 20 is no whole number"),
         ({"ffn.0": 35}, {"ffn": 5, "heads": 1}, "pruned in tiles of 5"),
     ],
 )
