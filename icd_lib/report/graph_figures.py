@@ -8,6 +8,7 @@ from icd_lib.report.table import Missing
 
 BINS = 128
 KIND_NAMES = {"ffn": "FFN neurons", "heads": "attention heads"}
+KIND_COLOURS = {"ffn": "#000000", "heads": "#882255"}  # none of the arms'
 
 
 def binned(graph, perm: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -103,7 +104,8 @@ def width_curves(results: Results) -> Picture | Missing:
     drawing, axes = canvas(7.5, 4)
     for (kind, curve), marker in zip(results.tables["curves"].items(), "os^D", strict=False):
         kept = np.array(curve["kept"]) / max(curve["kept"])
-        axes.plot(kept * 100, curve["model_ms"], marker=marker, label=KIND_NAMES.get(kind, kind))
+        colour = KIND_COLOURS.get(kind, FULL)
+        axes.plot(kept * 100, curve["model_ms"], marker=marker, color=colour, label=KIND_NAMES.get(kind, kind))
     axes.axhline(results.tables["dense_ms"], color=FULL, linestyle=":", label="dense")
     batch, length = results.tables["shape"]
     axes.set(xlabel="kept in every layer, %", ylabel="latency of the whole model, ms", ylim=(0, None))

@@ -187,13 +187,9 @@ def attribution(results: Results) -> Table | Missing:
     rows = []
     for step in steps:
         judged = step.get("validation")
-        drop = judged and {
-            "value": judged["drop_pp"],
-            "unit": "pp",
-            "kind": "measured",
-            "ci95": judged["ci95"],
-            "se_pp": judged["se_pp"],
-        }
+        drop = judged and {"value": judged["drop_pp"], "unit": "pp", "kind": "measured", "n": results.validation_items}
+        if drop:
+            drop |= {"ci95": judged["ci95"], "se_pp": judged["se_pp"]}
         cosine = f"{judged['cosine']:.4f}" if judged else "–"
         rows.append([step["step"], step["latency_rel"], drop or "not judged", cosine, step["note"]])
     columns = ["step", "latency against dense", "validation drop", "cosine to dense", "note"]

@@ -85,6 +85,12 @@ class Results:
         return self.measure["quality"].get("reason")
 
     @property
+    def validation_items(self) -> int | None:
+        """Labelled items that validation judges on."""
+        data = (self.setup or {}).get("data")
+        return data["splits"]["validation"] * data["views"] if data else None
+
+    @property
     def budget_pp(self) -> float | None:
         return self.config.get("codesign", {}).get("quality_budget_pp")
 

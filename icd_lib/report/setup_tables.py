@@ -55,8 +55,8 @@ def provenance(results: Results) -> Table | Missing:
     if "dense_validation" in results.setup:
         dense = results.setup["dense_validation"]
         tasks = ", ".join(f"{task} {pct:.1f} %" for task, pct in dense["per_task_pct"].items())
-        count = data["splits"]["validation"] * data["views"]
-        rows.append(["dense on validation data", f"{dense['quality_pct']:.2f} % (measured, n = {count:,}): {tasks}"])
+        found = f"{dense['quality_pct']:.2f} % (measured, n = {results.validation_items:,}): {tasks}"
+        rows.append(["dense on validation data", found])
     return Table("Model and data", ["what", "used"], rows)
 
 
