@@ -105,6 +105,16 @@ def test_a_size_that_is_no_multiple_of_the_step_still_ends_with_all():
     assert curve.loss[-1] == 0.0
 
 
+def test_a_double_precision_model_can_be_probed(studied):
+    *_, found = studied
+    model, batches = small_model(dtype=torch.float64), small_batches()
+    adapter = find_adapter(model)
+    moments = consumer_moments(adapter, batches)
+    paths = eliminations(adapter, moments, SINGLE, RIDGE, {})
+    for double, single in zip(measure_sensitivity(adapter, moments, paths, RIDGE, batches), found, strict=True):
+        assert double.output_error == pytest.approx(single.output_error, rel=1e-2)
+
+
 def test_tiles_of_a_layout_are_the_tiles_of_the_permuted_model(studied):
     model, batches, moments, _, _ = studied
     rng, permuted, orders = np.random.default_rng(5), copy.deepcopy(model), {}

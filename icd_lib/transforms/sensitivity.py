@@ -95,7 +95,7 @@ def measure_sensitivity(
         path, moment = paths[block.axis], moments[block.axis]
         kept = max(1, round(block.elements * PROBE_KEEPS[block.kind]))
         columns = path.alive(block.elements, kept).repeat_interleave(block.unit).nonzero()[:, 0]
-        weights = restrict(moment.damped(ridge), affine(block.consumer), columns).float()
+        weights = restrict(moment.damped(ridge), affine(block.consumer), columns).to(block.consumer.weight.dtype)
         stream.hidden = snapshots[index]
         inner = stream.inner(block)
         sums = [
