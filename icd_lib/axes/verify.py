@@ -29,8 +29,8 @@ def relative_error(candidate: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def outputs_error(candidate: dict[str, torch.Tensor], reference: dict[str, torch.Tensor]) -> float:
-    """Largest `relative_error` over the outputs of two runs."""
-    return max(relative_error(candidate[name], reference[name]) for name in reference)
+    """Largest `relative_error` over the outputs of two runs; NaN if one is NaN, which Python's max would hide."""
+    return float(np.max([relative_error(candidate[name], reference[name]) for name in reference]))
 
 
 def output_permutation_undone(outputs: dict, axis: Axis, perm: np.ndarray) -> dict:
