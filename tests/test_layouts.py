@@ -158,6 +158,11 @@ def test_small_axes_are_their_own_tiles():
     assert (SETTINGS.cost_of(4).g, SETTINGS.cost_of(4).v) == (1, 1)
 
 
+def test_no_reach_given_means_half_the_axis():
+    free = SolverSettings(CostConfig(h=0))
+    assert (free.cost_of(1536).h, free.cost_of(12).h, SETTINGS.cost_of(48).h) == (768, 6, 24)
+
+
 def test_relayout_packs_the_alive_elements():
     graph, _ = planted_blocks(48, 8)
     alive = np.random.default_rng(0).random(48) < 0.6
