@@ -1,4 +1,4 @@
-"""The one line for somebody's own script: `icd.optimize(model, calibration, quality=fn, budget_pp=0.1)`."""
+"""The public functions that need a whole model; above all the one line for somebody's own script: `icd.optimize(model, calibration, quality=fn, budget_pp=0.1)`."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ from torch import nn
 from icd_lib.axes import verify_axes
 from icd_lib.axes.axis import Axis
 from icd_lib.codesign import Solution, solve
-from icd_lib.errors import ConfigError, TransformError
+from icd_lib.errors import ConfigError, MeasureError, TransformError
 from icd_lib.layouts import SolverSettings
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
 from icd_lib.models.adapter import find_adapter
@@ -59,7 +59,8 @@ def optimize(
 
     calibration: the model's own input dicts (unlabelled); latency tables are measured at the largest of them.
     `latency_target_rel` (e.g. -0.3) asks for a latency instead. Further settings: fields of `icd_lib.problem.Settings`.
-    The given model is not changed. Raises `ConfigError` on bad arguments, `TransformError` on empty calibration.
+    The given model is not changed. Raises `ConfigError` on bad arguments, `TransformError` on empty
+    calibration, `MeasureError` when `quality` returns no finite number.
     """
     if mode not in MODES:
         raise ConfigError(f"mode takes one of {', '.join(MODES)}; got {mode!r}")
@@ -108,7 +109,7 @@ def _judge(quality: Callable[[nn.Module], float], reference: float) -> Callable[
     def judge(model: nn.Module) -> Judgement:
         value = float(quality(model))
         if not math.isfinite(value):
-            raise TransformError(f"quality returned {value} for a candidate; it must be a finite percentage")
+            raise MeasureError(f"quality returned {value} for a candidate; it must return a finite percentage")
         return Judgement(reference - value, 0.0, {"quality_pct": value, "dense_quality_pct": reference})
 
     return judge
