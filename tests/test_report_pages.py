@@ -122,6 +122,6 @@ def test_two_runs_of_the_stage_write_equal_bytes(tmp_path):
 
 def test_gate_table_shows_threshold_figure_and_verdict(tmp_path):
     run, _ = make(tmp_path)
-    text = (run.dir / "index.html").read_text()
+    text = (run.dir / "index.html").read_text().replace("\u00a0", " ")
     assert "≤ −20 %" in text and "≤ +0.1 pp" in text and "≥ +5 pp" in text
     assert re.search(r"−33\.0 %</span><small>\[−35\.0 to −31\.0 %\]<br>measured, n = 20", text)

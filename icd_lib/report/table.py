@@ -115,4 +115,5 @@ def _cell(cell) -> str:
         return figure_html(cell)
     if isinstance(cell, Verdict):
         return f'<span class="{escape(cell.word)}">{escape(cell.word)}</span>'
-    return escape("–" if cell is None else str(cell))
+    # A number and its unit stay on one line.
+    return escape("–" if cell is None else str(cell)).replace(" %", "\u00a0%").replace(" pp", "\u00a0pp")
