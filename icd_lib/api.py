@@ -1,4 +1,4 @@
-"""The public functions that need a whole model; above all the one line for somebody's own script: `icd.optimize(model, calibration, quality=fn, budget_pp=0.1)`."""
+"""The public functions that take a whole model: `find_axes`, and `optimize`, one line for somebody's own script."""
 
 import copy
 import math

@@ -26,6 +26,7 @@ from icd_lib.layouts import (
 from icd_lib.models.adapter import find_adapter
 from icd_lib.problem import SINGLE, Judgement, Problem
 from icd_lib.transforms.distill import distill
+from icd_lib.transforms.head_dim import reduce_head_dim
 from icd_lib.transforms.meta import PrunePlan, TransformMeta
 from icd_lib.transforms.sparsity import prune
 
@@ -75,10 +76,18 @@ def solve(problem: Problem, mode: str) -> Solution:
     return {"linear": solve_linear, "oneshot": solve_oneshot, "iterative": solve_iterative}[mode](problem)
 
 
+def start_model(problem: Problem) -> nn.Module:
+    """The dense model, with smaller heads if the scenario asks for them (the same in every arm)."""
+    if problem.settings.head_dim is None:
+        return problem.dense
+    kept, ridge = problem.settings.head_dim, problem.settings.ridge
+    return reduce_head_dim(problem.dense, problem.dense, kept, problem.batches, ridge=ridge)[0]
+
+
 def solve_linear(problem: Problem) -> Solution:
     """Permute by π₀, then prune whole tiles of that layout as far as the budget allows."""
     perms, stats = solve_layouts(problem.graphs, problem.solver)
-    permuted, certificates = apply_layouts(problem.dense, perms, problem.example)
+    permuted, certificates = apply_layouts(start_model(problem), perms, problem.example)
     curves, tiles = problem.tile_curves(perms), problem.settings.tiles
 
     def attempt(strength: float) -> Candidate:
@@ -92,19 +101,20 @@ def solve_linear(problem: Problem) -> Solution:
 def solve_oneshot(problem: Problem) -> Solution:
     """Prune single FFN neurons at one rate in every layer, once, and remove them; no layout is solved."""
     identity = {axis: np.arange(graph.shape[0]) for axis, graph in problem.graphs.items()}
+    start = start_model(problem)
 
     def attempt(strength: float) -> Candidate:
         plan = problem.uniform_plan(problem.element_curves, strength)
-        return finish(problem, problem.dense, identity, plan, SINGLE, strength)
+        return finish(problem, start, identity, plan, SINGLE, strength)
 
-    best, attempts = strongest_within_budget(problem, attempt, Candidate(problem.dense, identity))
+    best, attempts = strongest_within_budget(problem, attempt, Candidate(start, identity))
     return Solution("oneshot", best, identity, {}, [], attempts)
 
 
 def solve_iterative(problem: Problem) -> Solution:
     """Permute by π₀; then transform, re-permute, compact and judge in rounds, keeping only what is accepted."""
     perms, stats = solve_layouts(problem.graphs, problem.solver)
-    permuted, certificates = apply_layouts(problem.dense, perms, problem.example)
+    permuted, certificates = apply_layouts(start_model(problem), perms, problem.example)
     best, attempts = Candidate(permuted, dict(perms)), []
     for strength in rounds(problem, attempts):
         problem.progress(f"round {len(attempts) + 1}: aiming at {strength:+.1%} latency")
@@ -125,13 +135,15 @@ def rounds(problem: Problem, attempts: list[dict]):
     """Strengths to try: up the ladder while accepted; after a rejection, halfway back to the last accepted one."""
     settings = problem.settings
     target = settings.latency_target_rel
-    ladder = list(settings.rounds) if target is None else [target / 2, target]
-    accepted, limit = 0.0, None
+    if target is not None:
+        yield from (target / 2, target)
+        return
+    ladder, accepted, limit = sorted(settings.rounds, reverse=True), 0.0, None
     for _ in range(settings.max_rounds):
         ahead = [s for s in ladder if s < accepted - 1e-9 and (limit is None or s > limit + 1e-9)]
         if ahead:
             strength = ahead[0]
-        elif limit is not None and target is None and accepted - limit > 0.03:
+        elif limit is not None and accepted - limit > 0.03:
             strength = (accepted + limit) / 2
         else:
             return
@@ -216,18 +228,8 @@ def objections(problem: Problem, state: Candidate, candidate: Candidate) -> list
     if change_c > 1e-9:
         reasons.append(f"J fell while C rose by {change_c:+.4f}; such a layout is never accepted on J alone")
     if candidate.plan.predicted_latency_rel > predicted_latency(state):
-        reasons.append("the tables predict no gain in latency")
-    if not problem.is_within_budget(candidate.judgement):
-        reasons.append(over_budget(problem, candidate.judgement))
-    return reasons
-
-
-def over_budget(problem: Problem, judgement: Judgement) -> str:
-    settings = problem.settings
-    return (
-        f"validation drop {judgement.drop_pp:+.3f} ± {judgement.se_pp:.3f} pp; with {settings.selection_z:g} standard "
-        f"errors that exceeds the budget of {settings.quality_budget_pp:g} pp"
-    )
+        reasons.append("the tables predict a rise in latency")
+    return reasons + problem.over_budget(candidate.judgement)
 
 
 def predicted_latency(state: Candidate) -> float:
@@ -255,8 +257,7 @@ def strongest_within_budget(
         problem.progress(f"attempt {len(attempts) + 1}: aiming at {strength:+.1%} latency")
         try:
             candidate = attempt(strength)
-            holds = problem.is_within_budget(candidate.judgement)
-            reasons = [] if holds else [over_budget(problem, candidate.judgement)]
+            reasons = problem.over_budget(candidate.judgement)
         except TransformError as error:
             candidate, reasons = None, [str(error)]
         attempts.append(record(candidate, strength, reasons))

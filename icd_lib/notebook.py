@@ -159,7 +159,9 @@ def _own_kernel(scratch: str) -> type:
     class ThisInterpreter(KernelSpecManager):
         def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
             # IPYTHONDIR: a person's start-up files must not reach a run. PYTHONHASHSEED: runs must repeat.
-            variables = {"IPYTHONDIR": scratch, "PYTHONHASHSEED": "0"}
+            # PYTHONWARNINGS: tqdm asks for a widget that a page cannot show.
+            quiet = "ignore:IProgress not found"
+            variables = {"IPYTHONDIR": scratch, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": quiet}
             return KernelSpec(**get_kernel_dict(), env=variables)
 
     class OwnKernelManager(AsyncKernelManager):

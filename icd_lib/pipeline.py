@@ -182,7 +182,19 @@ def _run_stage(run: Run, stage: Stage, source: Path, records: Records, echo: Cal
         elapsed_s = time.monotonic() - began
         records.finish(stage.name, status, elapsed_s, before, stage.needs, source)
         run.log(stage.name, status == "done", status=status, elapsed_s=round(elapsed_s, 3), **note)
+        if status == "failed":
+            _index_what_is_there(run)
     return elapsed_s
+
+
+def _index_what_is_there(run: Run) -> None:
+    """The index page of an unfinished run, so that what was executed before the failure can be read."""
+    from icd_lib.stages.report import write_index
+
+    try:
+        write_index(run)
+    except IcdError as error:  # the stage's own failure is what the person has to see
+        run.log("index", ok=False, error=error.code, message=str(error))
 
 
 def _drop_other_configurations(records: Records, echo: Callable[[str], None]) -> None:

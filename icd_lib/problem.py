@@ -47,7 +47,9 @@ class Settings:
     distill_lr: float = 2e-4
     quality_budget_pp: float = 0.1
     latency_target_rel: float | None = None
-    selection_z: float = 1.0
+    selection_z: float = 0.0
+    min_cosine: float | None = None
+    head_dim: int | None = None
     max_rounds: int = 5
     epsilon_j: float = 1e-3
     strengths: tuple[float, ...] = (-0.3, -0.4, -0.5, -0.6)
@@ -130,11 +132,20 @@ class Problem:
         kept = {curve.axis: int(enough[-1]) if curve.kind == "ffn" else int(curve.kept[-1]) for curve in curves}
         return describe(self.tables, curves, self.dense_ms, kept)
 
-    def is_within_budget(self, judgement: Judgement) -> bool:
-        """The budget holds with `selection_z` standard errors to spare (or a latency target was asked for instead)."""
-        if self.settings.latency_target_rel is not None:
-            return True
-        return judgement.bound(self.settings.selection_z) <= self.settings.quality_budget_pp
+    def over_budget(self, judgement: Judgement) -> list[str]:
+        """What is wrong with a candidate's quality, in words; nothing if a latency target was asked for instead."""
+        settings, reasons = self.settings, []
+        if settings.latency_target_rel is not None:
+            return reasons
+        if judgement.bound(settings.selection_z) > settings.quality_budget_pp:
+            reasons.append(
+                f"validation drop {judgement.drop_pp:+.3f} ± {judgement.se_pp:.3f} pp; with {settings.selection_z:g} "
+                f"standard errors that exceeds the budget of {settings.quality_budget_pp:g} pp"
+            )
+        cosine = judgement.detail.get("cosine")
+        if settings.min_cosine is not None and cosine is not None and cosine < settings.min_cosine:
+            reasons.append(f"validation cosine to dense {cosine:.4f} is below {settings.min_cosine:g}")
+        return reasons
 
 
 def build_graphs(adapter: Adapter, moments: dict[str, Moments], nnz_cap: int) -> dict:

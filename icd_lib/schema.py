@@ -141,12 +141,9 @@ SCHEMA: dict = {
     },
     "transform": {
         "axes": Field(
-            list,
-            ["ffn", "heads"],
-            "axes that are pruned",
-            item=choice(None, ["ffn", "heads", "head_dim"], ""),
-            length=(1, None),
+            list, ["ffn", "heads"], "axes that are pruned", item=choice(None, ["ffn", "heads"], ""), length=(1, None)
         ),
+        "head_dim": count(None, "shrink Q/K and V/O inside every head to this many dimensions", low=1, nullable=True),
         "tile": count(16, "widths are kept to multiples of this many neurons", low=1),
         "ridge": number(0.01, "ridge of the Hessian, relative to its mean diagonal", above=0),
         "uniform": flag(False, "pad all layers to one width, for plain transformers"),
@@ -158,18 +155,21 @@ SCHEMA: dict = {
         "quality_budget_pp": number(0.1, "quality that may be lost against dense, percentage points", 0, 100),
         "latency_target_rel": number(None, "stop at this latency relative to dense", -1, 0, nullable=True),
         "selection_z": number(0.0, "standard errors of safety when a strength is chosen", 0, 10),
+        "min_cosine": number(
+            0.95, "least mean cosine to the dense model's embeddings on validation data", 0, 1, nullable=True
+        ),
         "max_rounds": count(3, "rounds of re-permute and transform", low=1, high=100),
         "epsilon_j": number(1e-3, "least fall of J that is worth a re-permutation", 0),
         "strengths": Field(
             list,
-            [-0.2, -0.3, -0.4, -0.5, -0.6],
+            [-0.3, -0.35, -0.4, -0.45, -0.5],
             "latencies relative to dense among which linear and oneshot look for the strongest",
             item=number(None, "", -0.95, 0),
             length=(1, None),
         ),
         "rounds": Field(
             list,
-            [-0.45, -0.55, -0.65],
+            [-0.45, -0.5, -0.55, -0.6],
             "latencies relative to dense that the rounds of the loop aim at, one after the other",
             item=number(None, "", -0.95, 0),
             length=(1, None),

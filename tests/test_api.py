@@ -1,4 +1,4 @@
-"""The public API: icd.optimize on a tiny model: the caller's model is untouched, the result obeys the judge, and it reloads."""
+"""icd.optimize on a tiny model: the caller's model is untouched, the result obeys the judge, and it reloads."""
 
 import pytest
 import torch

@@ -93,10 +93,7 @@ def _stage_name(stem: str) -> str:
 def _take_home(results: Results) -> str:
     if not results.exists("iterative/model/config.json"):
         return ""
-    code = (
-        "from icd_lib.models.optimized import load_optimized\n\n"
-        "model = load_optimized('iterative/model')  # the tokenizer lies beside it"
-    )
+    code = "import icd_lib as icd\n\nmodel = icd.load_optimized('iterative/model')  # the tokenizer lies beside it"
     uniform = results.config.get("transform", {}).get("uniform")
     plain = (
         "The widths are uniform, so plain transformers loads it too: AutoModel.from_pretrained('iterative/model')."

@@ -13,6 +13,7 @@ from icd_lib.layouts import drop_dead_tiles
 from icd_lib.models.adapter import find_adapter
 from icd_lib.models.optimized import load_optimized
 from icd_lib.stages.context import Context
+from icd_lib.transforms.head_dim import reduce_head_dim
 
 CONTROLS = {
     "dense_again": "A/A control: the dense model a second time",
@@ -55,10 +56,18 @@ def load_saved(run: Run, mode: str) -> Saved:
     return Saved(mode, load_optimized(run.dir / mode / "model"), origin, perms["perm_before"], perms["perm_after"])
 
 
+def skeleton(context: Context) -> nn.Module:
+    """A model of the dense widths, with the scenario's head size: shapes only matter."""
+    kept = context.get("transform.head_dim")
+    if kept is None:
+        return context.model
+    return reduce_head_dim(context.model, context.model, kept, [context.example])[0]
+
+
 def in_layout(context: Context, saved: Saved, perms: dict[str, np.ndarray]) -> nn.Module:
     """The mode's function in another layout of the dense axes, without the tiles that are wholly dead there."""
     tiles = {"ffn": context.get("transform.tile"), "heads": 1}
-    whole = at_dense_shape(saved.origin, saved.model, context.model, perms)
+    whole = at_dense_shape(saved.origin, saved.model, skeleton(context), perms)
     alive = {axis: saved.alive[axis][perm] for axis, perm in perms.items()}
     return drop_dead_tiles(whole, alive, tiles)[0]
 

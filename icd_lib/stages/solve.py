@@ -58,10 +58,12 @@ def make_problem(context: Context, tables: dict, dense_ms: float, rates: dict) -
 def settings_of(context: Context) -> Settings:
     """The loop's numbers from the scenario."""
     get = context.get
-    transform = {key: get(f"transform.{key}") for key in ("tile", "ridge", "uniform", "distill_steps", "distill_lr")}
+    transform = {
+        key: get(f"transform.{key}") for key in ("tile", "ridge", "uniform", "head_dim", "distill_steps", "distill_lr")
+    }
     codesign = {
         key: get(f"codesign.{key}")
-        for key in ("quality_budget_pp", "latency_target_rel", "selection_z", "max_rounds", "epsilon_j")
+        for key in ("quality_budget_pp", "latency_target_rel", "selection_z", "min_cosine", "max_rounds", "epsilon_j")
     }
     return Settings(
         axes=tuple(get("transform.axes")),

@@ -53,7 +53,7 @@ def allocate(
 
     Raises `TransformError` when even the smallest widths are too slow.
     """
-    needed = -latency_rel * dense_ms
+    needed = max(0.0, -latency_rel * dense_ms)
     options = [(tables[curve.kind].saved(curve.kept), curve) for curve in curves]
     possible = sum(float(saved.max()) for saved, _ in options)
     if possible < needed:

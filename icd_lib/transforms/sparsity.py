@@ -67,8 +67,9 @@ def collect(stream: ResidualStream, inner: list[torch.Tensor], goal_sums: list[t
 def _prune_block(
     block: Block, plan: PrunePlan, tile: dict[str, int], ridge: float, compensate: bool, moments: Moments
 ) -> AxisState:
-    elements, granule = block.elements, tile[block.kind]
+    elements = block.elements
     kept = plan.kept.get(block.axis, elements)
+    granule = tile[block.kind] if kept < elements else 1
     current = affine(block.consumer)
     weights = refit(moments, current, ridge) if compensate else current
     gram = moments.damped(ridge)
@@ -110,7 +111,7 @@ def check_plan(plan: PrunePlan, axes: dict[str, Axis], tile: dict[str, int]) -> 
         size, granule = axes[name].size, tile[axes[name].kind]
         if not 1 <= kept <= size:
             raise TransformError(f"axis {name!r} has {size} elements; the plan keeps {kept}; keep between 1 and {size}")
-        if kept % granule and kept != size or size % granule:
+        if kept < size and (kept % granule or size % granule):
             raise TransformError(
                 f"axis {name!r} ({size} elements) is pruned in tiles of {granule}; {kept} is no whole number of them"
             )
