@@ -79,6 +79,7 @@ class Problem:
     solver: SolverSettings
     log: Callable[..., None] = lambda event, **meta: None
     progress: Callable[[str], None] = lambda line: None
+    known_curves: list[LossCurve] | None = None
 
     @cached_property
     def adapter(self) -> Adapter:
@@ -100,7 +101,9 @@ class Problem:
 
     @cached_property
     def element_curves(self) -> list[LossCurve]:
-        """Predicted loss when single elements go and whole tiles are kept."""
+        """Predicted loss when single elements go and whole tiles are kept (an earlier stage may have computed it)."""
+        if self.known_curves is not None:
+            return [curve for curve in self.known_curves if curve.kind in self.settings.axes]
         return self._curves(self.element_paths, SINGLE)
 
     def tile_curves(self, perms: dict[str, np.ndarray]) -> list[LossCurve]:

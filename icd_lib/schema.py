@@ -118,7 +118,7 @@ SCHEMA: dict = {
     },
     "graph": {
         "nnz_cap": count(200_000, "heaviest edges kept per access graph", low=1),
-        "tokens": count(20_000, "tokens that build the co-activation graph", low=2),
+        "remeasure": flag(False, "measure width → latency again even if this machine's curves are known"),
     },
     "solver": {
         "method": text("auto", "ordering to use; auto lets them compete"),

@@ -1,13 +1,17 @@
 """Stage 01: axes, access graphs, width → latency tables, sensitivity, and a prediction before anything changes."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 from icd_lib.artifacts import Run
 from icd_lib.axes import verify_axes
 from icd_lib.errors import TransformError
+from icd_lib.machine import keep_tables, read_tables
+from icd_lib.manifest import cpu_model
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
 from icd_lib.problem import Problem, build_graphs
 from icd_lib.stages.context import Context, follow
@@ -32,6 +36,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     run.write_json("graph/sensitivity.json", sensitivity)
     prediction = predict(problem, tables, sensitivity)
     run.write_json("graph/prediction.json", prediction)
+    run.write_json("graph/curves.json", [curve.to_json() for curve in problem.element_curves])
     return {
         "axes": certificates,
         "graphs": graphs,
@@ -68,20 +73,38 @@ def measure_tables(context: Context, problem: Problem, progress: Callable[[str],
     points = {"ffn": 6 if quick else 12, "heads": 4 if quick else 6}
     widths = {kind: widths_to_try(sizes[kind], points[kind], tile[kind]) for kind in sizes}
     batch, length = context.get("measure.shapes")[0]
+    repeats = 5 if quick else 15
+    key = {
+        "model": context.checkpoint.sha256,
+        "shape": [batch, length],
+        "widths": widths,
+        "repeats": repeats,
+        "threads": torch.get_num_threads(),
+        "cpu": cpu_model(),
+        "torch": torch.__version__,
+    }
+    known = None if context.get("graph.remeasure") else read_tables(key)
+    if known is not None:
+        progress(f"width curves of this machine, measured {known['measured_at']} (graph.remeasure=true measures again)")
+        return known
     dense_ms, curves = measure_width_curves(
         problem.adapter,
         context.fixed(batch, length),
         widths,
-        repeats=5 if quick else 15,
+        repeats=repeats,
         seed=context.get("seed"),
         progress=follow(progress, "width curves"),
     )
-    return {
+    tables = {
         "shape": [batch, length],
         "dense_ms": dense_ms,
         "kind": "measured",
+        "n": repeats,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "curves": {kind: curve.to_json() for kind, curve in curves.items()},
     }
+    keep_tables(key, tables)
+    return tables
 
 
 def sensitivity_map(problem: Problem) -> list[dict]:

@@ -13,7 +13,7 @@ from icd_lib.models.optimized import save_optimized
 from icd_lib.problem import Judgement, Problem, Settings
 from icd_lib.solver.cost import CostConfig, evaluate_cost
 from icd_lib.stages.context import Context
-from icd_lib.transforms.allocate import LatencyTable
+from icd_lib.transforms.allocate import LatencyTable, LossCurve
 
 
 def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> dict:
@@ -22,6 +22,7 @@ def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> d
     tables = run.read_json("graph/tables.json")
     rates = {entry["axis"]: entry["rate"] for entry in run.read_json("graph/sensitivity.json")}
     problem = make_problem(context, latency_tables(tables), tables["dense_ms"], rates)
+    problem.known_curves = [LossCurve.from_json(entry) for entry in run.read_json("graph/curves.json")]
     problem.log = lambda event, **meta: run.log(f"02_solve[{mode}]", event=event, **meta)
     solution = solve(problem, mode)
     return write_solution(context, problem, solution)

@@ -45,6 +45,13 @@ class LossCurve:
     def at(self, kept: int) -> float:
         return float(np.interp(kept, self.kept, self.loss))
 
+    def to_json(self) -> dict:
+        return {"axis": self.axis, "kind": self.kind, "kept": self.kept.tolist(), "loss": self.loss.tolist()}
+
+    @classmethod
+    def from_json(cls, entry: dict) -> "LossCurve":
+        return cls(entry["axis"], entry["kind"], np.array(entry["kept"]), np.array(entry["loss"]))
+
 
 def allocate(
     tables: dict[str, LatencyTable], curves: list[LossCurve], dense_ms: float, latency_rel: float
