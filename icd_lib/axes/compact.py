@@ -31,6 +31,7 @@ def compact(model: nn.Module, axis: Axis, alive) -> None:
     if axis.fixed_because:
         raise AxisError(f"axis {axis.name!r} cannot be compacted: {axis.fixed_because}")
     check_axis(model, axis)
+    counters = [(model.get_submodule(entry.module), entry) for entry in axis.attributes]
     smaller = [(slot, select_along(slot_tensor(model, slot), slot, axis.size, kept)) for slot in axis.slots]
     for slot, tensor in smaller:
         owner, _, leaf = slot.parameter.rpartition(".")
@@ -38,8 +39,8 @@ def compact(model: nn.Module, axis: Axis, alive) -> None:
         old = getattr(module, leaf)
         setattr(module, leaf, nn.Parameter(tensor, requires_grad=old.requires_grad))
         update_linear_shape(module)
-    for attribute in axis.attributes:
-        setattr(model.get_submodule(attribute.module), attribute.name, attribute.per_element * len(kept))
+    for module, attribute in counters:
+        setattr(module, attribute.name, attribute.per_element * len(kept))
 
 
 def update_linear_shape(module: nn.Module) -> None:

@@ -19,8 +19,12 @@ TOLERANCE = 1e-6  # relative, float64 (design section 5)
 def model_outputs(model: nn.Module, inputs: dict) -> dict[str, torch.Tensor]:
     """Every floating-point tensor the model returns, by name."""
     result = model(**inputs)
-    named = result.items() if hasattr(result, "items") else [("output", result)]
-    return {name: value for name, value in named if torch.is_tensor(value) and value.is_floating_point()}
+    values = result if isinstance(result, tuple | list) else [result]
+    named = result.items() if hasattr(result, "items") else [(f"output {i}", value) for i, value in enumerate(values)]
+    found = {name: value for name, value in named if torch.is_tensor(value) and value.is_floating_point()}
+    if not found:
+        raise AxisError("the model returns no floating-point tensor, so nothing can be compared; check its inputs")
+    return found
 
 
 def relative_error(candidate: torch.Tensor, reference: torch.Tensor) -> float:
