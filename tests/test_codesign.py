@@ -80,7 +80,7 @@ LADDER = tuple(-0.05 * step for step in range(1, 11))
 
 @pytest.mark.parametrize("budget", [0.0, 0.12, 0.33, 0.57, 0.9, 1.2])
 def test_bisection_finds_the_strongest_that_holds(budget):
-    problem = small_problem(strengths=LADDER, quality_budget_pp=budget)
+    problem = small_problem(strengths=LADDER, quality_budget_pp=budget, selection_z=1.0)
     fake, start = FakeSearch(problem), Candidate(None, {})
     best, attempts = strongest_within_budget(problem, fake, start)
     holding = [s for s in LADDER if -2 * s + 0.01 <= budget]
@@ -127,13 +127,13 @@ def candidate(after, latency_rel=-0.2, drop_pp=0.0, se_pp=0.0):
         (candidate(report(C=0.4, J=0.4)), None),
         (candidate(report(C=0.4, J=0.4999)), "J changed by -0.0001; it must fall by at least 0.001"),
         (candidate(report(C=0.6, J=0.4)), "J fell while C rose by"),
-        (candidate(report(C=0.4, J=0.4), latency_rel=-0.05), "no gain in latency"),
+        (candidate(report(C=0.4, J=0.4), latency_rel=-0.05), "a rise in latency"),
         (candidate(report(C=0.4, J=0.4), drop_pp=0.2), "exceeds the budget of 0.1 pp"),
         (candidate(report(C=0.4, J=0.4), drop_pp=0.05, se_pp=0.06), "with 1 standard errors that exceeds"),
     ],
 )
 def test_each_objection_has_its_reason(changed, reason):
-    problem = small_problem(epsilon_j=1e-3)
+    problem = small_problem(epsilon_j=1e-3, selection_z=1.0)
     state = Candidate(None, {}, -0.1, PrunePlan({}, -0.1, 0.05))
     reasons = objections(problem, state, changed)
     assert len(reasons) == (reason is not None)
@@ -141,7 +141,7 @@ def test_each_objection_has_its_reason(changed, reason):
 
 
 def test_all_objections_are_told_at_once():
-    problem = small_problem(epsilon_j=1e-3)
+    problem = small_problem(epsilon_j=1e-3, selection_z=1.0)
     state = Candidate(None, {}, -0.3, PrunePlan({}, -0.3, 0.05))
     assert len(objections(problem, state, candidate(report(C=0.6, J=0.6), drop_pp=1.0))) == 4
 
@@ -307,3 +307,11 @@ def test_the_loop_works_in_a_model_with_a_head_on_top():
     solution = solve(problem, "iterative")
     assert solution.attempts[0]["accepted"]
     assert solution.best.model(**problem.example).logits.shape == (6, 2)
+
+
+@pytest.mark.parametrize(("cosine", "refused"), [(0.949, True), (0.951, False), (None, False)])
+def test_fidelity_is_part_of_the_budget(cosine, refused):
+    problem = small_problem(min_cosine=0.95)
+    reasons = problem.over_budget(Judgement(-1.0, 0.1, {} if cosine is None else {"cosine": cosine}))
+    assert bool(reasons) == refused
+    assert not refused or "0.9490 is below 0.95" in reasons[0]
