@@ -1,4 +1,4 @@
-"""Copy a run to where it is kept for others: scrubbed, without the weights, its manifest true to what was copied."""
+"""Copy a run to where it is kept for others: scrubbed, without its large files, its manifest true to the copy."""
 
 import json
 import shutil
@@ -11,13 +11,15 @@ from icd_lib.scrub import scrub_strings, scrub_text
 
 _JSON = (".json", ".ipynb")
 _TEXT = (".html", ".csv", ".txt", ".md", ".log", ".svg")
-_WEIGHTS = (".safetensors", ".onnx", ".bin", ".xml")
+# Made again from the same configuration, and hashed in the manifest: weights, access graphs, tokenizers.
+_LEFT_OUT = (".safetensors", ".onnx", ".bin", ".xml", ".npz", "/tokenizer.json", "/vocab.txt")
 
 
 def save_reference(folder: Path | str, destination: Path | str) -> list[str]:
     """Replace `destination` by a scrubbed copy of the run in `folder`; returns the relative paths copied.
 
-    Weights stay behind: the manifest's hashes say which they were. Raises `ArtifactError` if there is no run.
+    Weights, graphs and tokenizers stay behind: the manifest's hashes say which they were. Raises
+    `ArtifactError` if there is no run.
     """
     folder, destination = Path(folder), Path(destination)
     if not (folder / LOCK).is_file():
@@ -26,7 +28,7 @@ def save_reference(folder: Path | str, destination: Path | str) -> list[str]:
         raise ArtifactError(f"{destination} exists and is no run; remove it or choose another place")
     shutil.rmtree(destination, ignore_errors=True)
     names = [rel for rel in [*list_files(folder), "manifest.json", "run.log"] if (folder / rel).is_file()]
-    copied = [rel for rel in names if not rel.endswith(_WEIGHTS)]
+    copied = [rel for rel in names if not rel.endswith(_LEFT_OUT)]
     for rel in copied:
         _copy(folder / rel, destination / rel)
     if "manifest.json" in copied:

@@ -15,17 +15,18 @@ def test_the_copy_is_scrubbed_complete_but_for_weights_and_its_manifest_is_true(
     run = open_run("bert", out=tmp_path)
     run.write_json("setup/setup.json", {"path": f"{project_root()}/x"})
     run.path("index.html").write_text(f"<p>{project_root()}/x</p>")
-    run.path("linear", "W.ffn.npz").write_bytes(b"\x00\xff")
+    run.path("linear", "W.ffn.npz").write_bytes(b"graph")
+    run.path("figures", "w.png").write_bytes(b"\x00\xff")
     run.path("linear", "model", "model.safetensors").write_bytes(b"weights")
     run.path("old").write_text("")
     write_manifest(run)
     run.log("00_setup_check")
     kept = tmp_path / "reference" / "bert"
     copied = save_reference(run.dir, kept)
-    assert "linear/model/model.safetensors" not in copied and {"run.log", "index.html", "linear/W.ffn.npz"} <= set(
-        copied
-    )
-    assert (kept / "linear" / "W.ffn.npz").read_bytes() == b"\x00\xff"
+    assert not {"linear/model/model.safetensors", "linear/W.ffn.npz"} & set(copied)
+    assert {"run.log", "index.html", "figures/w.png"} <= set(copied)
+    assert (kept / "figures" / "w.png").read_bytes() == b"\x00\xff"
+    assert "linear/W.ffn.npz" in json.loads((kept / "manifest.json").read_text())["files"]
     assert not any(str(project_root()).encode() in p.read_bytes() for p in kept.rglob("*") if p.is_file())
     files = json.loads((kept / "manifest.json").read_text())["files"]
     assert files["index.html"] == sha256_file(kept / "index.html") != sha256_file(run.dir / "index.html")
