@@ -34,10 +34,20 @@ def numbers_table() -> str:
     lines += [
         "",
         f"Quality lost against dense on test data: {'; '.join(kept)}.",
+        f"Mean cosine to the dense embeddings (1 is unchanged): {_cosines(folder)}.",
         f"Gates: smoke {verdict['smoke']['status']}, strict {verdict['strict']['status']}. "
         f"Machine: {model['environment']['cpu']['model']}, {model['environment']['threads']['torch']} threads.",
     ]
     return "\n".join(lines)
+
+
+def _cosines(folder) -> str:
+    """Per arm: on test data, and on text of another domain than the calibration's."""
+    quality = json.loads((folder / "measure" / "measure.json").read_text())["quality"]
+    found = {arm: entry for arm, entry in quality.items() if isinstance(entry, dict) and "cosine" in entry}
+    return "; ".join(
+        f"{arm} {entry['cosine']:.3f}, on docstrings {entry['other_domain_cosine']:.3f}" for arm, entry in found.items()
+    )
 
 
 def _change(item: dict) -> str:
