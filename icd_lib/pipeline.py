@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -181,20 +183,18 @@ def _run_stage(run: Run, stage: Stage, source: Path, records: Records, echo: Cal
     finally:
         elapsed_s = time.monotonic() - began
         records.finish(stage.name, status, elapsed_s, before, stage.needs, source)
-        run.log(stage.name, status == "done", status=status, elapsed_s=round(elapsed_s, 3), **note)
         if status == "failed":
             _index_what_is_there(run)
+        run.log(stage.name, status == "done", status=status, elapsed_s=round(elapsed_s, 3), **note)
     return elapsed_s
 
 
 def _index_what_is_there(run: Run) -> None:
-    """The index page of an unfinished run, so that what was executed before the failure can be read."""
-    from icd_lib.stages.report import write_index
-
-    try:
-        write_index(run)
-    except IcdError as error:  # the stage's own failure is what the person has to see
-        run.log("index", ok=False, error=error.code, message=str(error))
+    """The index page of an unfinished run; in a process of its own, so that it cannot hide the stage's failure."""
+    command = [sys.executable, "-m", "icd_lib.stages.report", str(run.dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=project_root())
+    if done.returncode:
+        run.log("index", ok=False, message=done.stderr.strip().rpartition("\n")[2])
 
 
 def _drop_other_configurations(records: Records, echo: Callable[[str], None]) -> None:

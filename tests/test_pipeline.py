@@ -237,7 +237,7 @@ def test_another_configuration_replaces_the_run_unless_it_is_resumed(finished, t
     with pytest.raises(InternalError, match="SystemExit"):
         pipeline.go(overrides=["seed=7"])
     left = set(snapshot(pipeline.dir))
-    assert left == {"00_setup_check.ipynb", "00_setup_check.html", "notes.txt"}
+    assert left == {"00_setup_check.ipynb", "00_setup_check.html", "index.html", "notes.txt"}
 
 
 def test_failure_names_the_cell_and_the_run_goes_on_after_the_cure(tmp_path):

@@ -1,6 +1,11 @@
-"""Stage 05: figures, report.html, report.csv and the index page, from the run's files alone."""
+"""Stage 05: figures, report.html, report.csv and the index page, from the run's files alone.
 
+`python -m icd_lib.stages.report FOLDER` writes the index of a run that did not finish.
+"""
+
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from icd_lib.artifacts import Run, atomic_write
 from icd_lib.report.full_report import draw_all, report_page
@@ -43,3 +48,7 @@ def write_index(run: Run) -> None:
     drawn = draw_all(results)
     save_pictures(run, drawn)
     atomic_write(run.path("index.html"), scrub_text(index_page(results, drawn)))
+
+
+if __name__ == "__main__":
+    write_index(Run(None, Path(sys.argv[1])))
