@@ -17,6 +17,7 @@ from icd_lib.errors import TransformError
 from icd_lib.layouts import (
     Relayout,
     apply_layouts,
+    check_layouts,
     compare_layouts,
     drop_dead_tiles,
     relayout,
@@ -84,9 +85,16 @@ def start_model(problem: Problem) -> nn.Module:
     return reduce_head_dim(problem.dense, problem.dense, kept, problem.batches, ridge=ridge)[0]
 
 
+def first_layouts(problem: Problem) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
+    """π₀ of every axis: those the problem was given, or solved from the co-activation graphs."""
+    if problem.known_perms is None:
+        return solve_layouts(problem.graphs, problem.solver)
+    return check_layouts(problem.known_perms, problem.graphs), {}
+
+
 def solve_linear(problem: Problem) -> Solution:
     """Permute by π₀, then prune whole tiles of that layout as far as the budget allows."""
-    perms, stats = solve_layouts(problem.graphs, problem.solver)
+    perms, stats = first_layouts(problem)
     permuted, certificates = apply_layouts(start_model(problem), perms, problem.example)
     curves, tiles = problem.tile_curves(perms), problem.settings.tiles
 
@@ -113,7 +121,7 @@ def solve_oneshot(problem: Problem) -> Solution:
 
 def solve_iterative(problem: Problem) -> Solution:
     """Permute by π₀; then transform, re-permute, compact and judge in rounds, keeping only what is accepted."""
-    perms, stats = solve_layouts(problem.graphs, problem.solver)
+    perms, stats = first_layouts(problem)
     permuted, certificates = apply_layouts(start_model(problem), perms, problem.example)
     best, attempts = Candidate(permuted, dict(perms)), []
     for strength in rounds(problem, attempts):

@@ -1,15 +1,18 @@
 """Layouts of all prunable axes of a model at once: solve them, apply them with certificates, pack what is alive."""
 
 import copy
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from icd_lib.axes.compact import compact
-from icd_lib.axes.permutation import hash_permutation
+from icd_lib.axes.permutation import check_permutation, hash_permutation
 from icd_lib.axes.permute import permute
 from icd_lib.axes.verify import verify_axes
+from icd_lib.errors import ArtifactError, AxisError
 from icd_lib.graph.mask import mask_graph
 from icd_lib.models.adapter import find_adapter
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
@@ -52,6 +55,14 @@ def solve_layouts(graphs: dict, settings: SolverSettings) -> tuple[dict[str, np.
     """π₀ of every axis with a graph, and the solver's statistics."""
     solved = {axis: solve_layout(graph, settings) for axis, graph in graphs.items()}
     return {axis: perm for axis, (perm, _) in solved.items()}, {axis: stats for axis, (_, stats) in solved.items()}
+
+
+def check_layouts(perms: dict[str, np.ndarray], graphs: dict) -> dict[str, np.ndarray]:
+    """`perms` for exactly the axes of `graphs`, each a permutation of the right length; `AxisError` otherwise."""
+    if perms.keys() != graphs.keys():
+        odd = sorted(perms.keys() ^ graphs.keys())[0]
+        raise AxisError(f"the given permutations and the model differ in axis {odd!r}; they belong to another model")
+    return {axis: check_permutation(perms[axis], graph.shape[0], f"axis {axis!r}") for axis, graph in graphs.items()}
 
 
 def apply_layouts(model: nn.Module, perms: dict[str, np.ndarray], example: dict) -> tuple[nn.Module, list[dict]]:
@@ -133,3 +144,20 @@ def perm_record(perms: dict[str, np.ndarray], seed: int) -> dict:
             axis: {"D": len(perm), "pi": perm.tolist(), "hash": hash_permutation(perm)} for axis, perm in perms.items()
         },
     }
+
+
+def read_perm_record(path, mode: str) -> dict[str, np.ndarray]:
+    """Permutations of a perm_before.json, or of a run folder's mode; `ArtifactError` unless every hash matches."""
+    file = Path(path)
+    file = file / mode / "perm_before.json" if file.is_dir() else file
+    try:
+        axes = json.loads(file.read_text(encoding="utf-8"))["axes"]
+        perms = {axis: np.array(entry["pi"], dtype=np.int64) for axis, entry in axes.items()}
+        wrong = [axis for axis, perm in perms.items() if hash_permutation(perm) != axes[axis]["hash"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{file} holds no permutations ({error}); give a perm_before.json or a run folder"
+        ) from error
+    if wrong:
+        raise ArtifactError(f"the permutation of axis {wrong[0]!r} in {file} does not match its hash; it was changed")
+    return perms

@@ -80,6 +80,7 @@ class Problem:
     log: Callable[..., None] = lambda event, **meta: None
     progress: Callable[[str], None] = lambda line: None
     known_curves: list[LossCurve] | None = None
+    known_perms: dict[str, np.ndarray] | None = None
 
     @cached_property
     def adapter(self) -> Adapter:

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -5,14 +7,16 @@ import torch
 from icd_lib.axes import hash_permutation
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.codesign import at_dense_shape
-from icd_lib.errors import AxisError
+from icd_lib.errors import ArtifactError, AxisError
 from icd_lib.layouts import (
     SolverSettings,
     apply_layouts,
+    check_layouts,
     compare_layouts,
     drop_dead_tiles,
     pack_alive,
     perm_record,
+    read_perm_record,
     relayout,
     solve_layout,
     solve_layouts,
@@ -197,3 +201,29 @@ def test_record_of_permutations():
     entry = record["axes"]["heads.1"]
     assert (entry["D"], entry["pi"]) == (4, perms["heads.1"].tolist())
     assert entry["hash"] == hash_permutation(perms["heads.1"])
+
+
+def test_kept_permutations_come_back_and_a_changed_one_is_refused(tmp_path):
+    perms = {"ffn.0": np.array([2, 0, 1]), "heads.0": np.array([1, 0])}
+    record = perm_record(perms, seed=0)
+    (tmp_path / "linear").mkdir()
+    file = tmp_path / "linear" / "perm_before.json"
+    file.write_text(json.dumps(record))
+    for where in (file, tmp_path):
+        back = read_perm_record(where, "linear")
+        assert back.keys() == perms.keys() and all(np.array_equal(back[axis], perms[axis]) for axis in perms)
+    record["axes"]["ffn.0"]["pi"] = [0, 1, 2]
+    file.write_text(json.dumps(record))
+    with pytest.raises(ArtifactError, match="does not match its hash"):
+        read_perm_record(file, "linear")
+    with pytest.raises(ArtifactError, match="holds no permutations"):
+        read_perm_record(tmp_path / "nowhere.json", "linear")
+
+
+def test_permutations_of_another_model_are_refused():
+    graphs = {"ffn.0": np.zeros((3, 3))}
+    assert check_layouts({"ffn.0": [2, 0, 1]}, graphs)["ffn.0"].tolist() == [2, 0, 1]
+    with pytest.raises(AxisError, match="another model"):
+        check_layouts({"ffn.1": [2, 0, 1]}, graphs)
+    with pytest.raises(AxisError, match="3 elements but the permutation has 2"):
+        check_layouts({"ffn.0": [1, 0]}, graphs)

@@ -14,7 +14,8 @@ def test_the_readme_holds_the_numbers_of_the_reference_run():
 
 def test_a_changed_number_is_noticed():
     text = (project_root() / "README.md").read_text(encoding="utf-8")
-    assert readme.with_numbers(text.replace(" %", " %%", 1)) != text.replace(" %", " %%", 1) or " %" not in text
+    tampered = text.replace("| iterative vs dense | ", "| iterative vs dense | 9", 1)
+    assert readme.with_numbers(tampered) == text != tampered
 
 
 def test_a_readme_without_markers_is_refused():

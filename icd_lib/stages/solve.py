@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from icd_lib.artifacts import Run
 from icd_lib.codesign import Solution, solve
 from icd_lib.graph.mask import mask_graph
-from icd_lib.layouts import SolverSettings, perm_record
+from icd_lib.layouts import SolverSettings, perm_record, read_perm_record
 from icd_lib.models.optimized import save_optimized
 from icd_lib.problem import Judgement, Problem, Settings
 from icd_lib.solver.cost import CostConfig, evaluate_cost
@@ -23,6 +23,8 @@ def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> d
     rates = {entry["axis"]: entry["rate"] for entry in run.read_json("graph/sensitivity.json")}
     problem = make_problem(context, latency_tables(tables), tables["dense_ms"], rates)
     problem.known_curves = [LossCurve.from_json(entry) for entry in run.read_json("graph/curves.json")]
+    if context.get("solver.reuse_perm") and mode != "oneshot":  # oneshot has no layout
+        problem.known_perms = read_perm_record(context.get("solver.reuse_perm"), mode)
     problem.log = lambda event, **meta: run.log(f"02_solve[{mode}]", event=event, **meta)
     solution = solve(problem, mode)
     return write_solution(context, problem, solution)

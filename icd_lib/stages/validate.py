@@ -141,6 +141,8 @@ def determinism(context: Context, progress: Callable[[str], None]) -> dict:
     modes = [mode for mode in ("linear", "iterative") if (run.dir / mode / "perm_before.json").is_file()]
     if not modes:
         return {"reason": "the run has no mode that solves a layout"}
+    if not run.read_json(f"{modes[0]}/solve.json")["solver"]:
+        return {"reason": "the permutations were given (solver.reuse_perm), not solved"}
     problem = make_problem(context, {}, 0.0, {})
     perms, _ = solve_layouts(problem.graphs, problem.solver)
     stored = run.read_json(f"{modes[0]}/perm_before.json")["axes"]
