@@ -127,6 +127,8 @@ class Problem:
     def uniform_plan(self, curves: list[LossCurve], latency_rel: float, step: int = 1) -> PrunePlan:
         """One FFN width for every layer, all heads kept: the widest that reaches the predicted latency."""
         ffn = [curve for curve in curves if curve.kind == "ffn"]
+        if not ffn:
+            raise TransformError("one rate for every layer is a rate of FFN neurons; add ffn to transform.axes")
         size = int(ffn[0].kept[-1])
         widths = np.arange(step, size + 1, step)
         saved = len(ffn) * self.tables["ffn"].saved(widths)

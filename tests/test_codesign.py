@@ -315,3 +315,9 @@ def test_fidelity_is_part_of_the_budget(cosine, refused):
     reasons = problem.over_budget(Judgement(-1.0, 0.1, {} if cosine is None else {"cosine": cosine}))
     assert bool(reasons) == refused
     assert not refused or "0.9490 is below 0.95" in reasons[0]
+
+
+def test_a_uniform_rate_without_the_ffn_is_refused_by_name():
+    problem = small_problem(axes=("heads",))
+    with pytest.raises(TransformError, match="add ffn to transform.axes"):
+        problem.uniform_plan(problem.element_curves, -0.1)

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 import numpy as np
+import scipy.sparse as sp
 
 from icd_lib.artifacts import Run
+from icd_lib.axes.permutation import hash_permutation
 from icd_lib.gates import judge
 from icd_lib.layouts import solve_layouts
 from icd_lib.measure.statistics import paired_ratio
 from icd_lib.metric import figure, not_measured
+from icd_lib.solver.cost import evaluate_cost
 from icd_lib.stages.context import Context
 from icd_lib.stages.measure import drop_figure, relative
 from icd_lib.stages.solve import make_problem
@@ -146,8 +149,6 @@ def determinism(context: Context, progress: Callable[[str], None]) -> dict:
     problem = make_problem(context, {}, 0.0, {})
     perms, _ = solve_layouts(problem.graphs, problem.solver)
     stored = run.read_json(f"{modes[0]}/perm_before.json")["axes"]
-    from icd_lib.axes.permutation import hash_permutation
-
     same_pi = all(hash_permutation(perm) == stored[axis]["hash"] for axis, perm in perms.items())
     same_w = all(is_same_graph(run, axis, graph) for axis, graph in problem.graphs.items())
     progress(f"solved again: π hashes {'equal' if same_pi else 'DIFFER'}, W {'equal' if same_w else 'DIFFERS'}")
@@ -156,8 +157,6 @@ def determinism(context: Context, progress: Callable[[str], None]) -> dict:
 
 def is_same_graph(run: Run, axis: str, graph) -> bool:
     """Whether W is, byte for byte, the one the graph stage wrote."""
-    import scipy.sparse as sp
-
     stored = sp.load_npz(run.dir / "graph" / f"W.{axis}.npz")
     return (
         np.array_equal(stored.data, graph.data)
@@ -168,8 +167,6 @@ def is_same_graph(run: Run, axis: str, graph) -> bool:
 
 def metric_drift(problem, perms: dict, run: Run) -> float:
     """Largest relative difference of the layouts' J between the two solves."""
-    from icd_lib.solver.cost import evaluate_cost
-
     mode = "linear" if (run.dir / "linear" / "solve.json").is_file() else "iterative"
     stats = run.read_json(f"{mode}/solve.json")["solver"]
     drift = [0.0]
