@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+DOWNDATES = 64
+
 
 @dataclass
 class Moments:
@@ -87,30 +89,59 @@ def eliminate(gram: torch.Tensor, weights: torch.Tensor, group: int, removals: i
 
     gram: (n+1, n+1) damped; weights: (out, n+1); the bias column is never removed. Ties fall to the lower index.
     """
+    if group == 1:
+        return _eliminate_columns(gram, weights, removals)
     inverse = torch.linalg.inv(gram)
     weights = weights.clone()
     groups = (len(gram) - 1) // group
     dead = torch.zeros(groups, dtype=torch.bool)
     result = Elimination([], [0.0])
-    step = _remove_column if group == 1 else _remove_group
     for _ in range(removals):
-        chosen, cost = step(inverse, weights, group, groups, dead)
+        chosen, cost = _remove_group(inverse, weights, group, groups, dead)
         dead[chosen] = True
         result.order.append(chosen)
         result.loss.append(result.loss[-1] + max(cost, 0.0))
     return result
 
 
-def _remove_column(inverse, weights, _group, groups, dead) -> tuple[int, float]:
-    pivots = inverse.diagonal()[:groups]
-    costs = (weights[:, :groups].square().sum(0) / pivots).masked_fill_(dead, torch.inf)
-    chosen = int(costs.argmin())
-    cost, column, pivot = float(costs[chosen]), inverse[:, chosen].clone(), float(inverse[chosen, chosen])
-    weights.addr_(weights[:, chosen].clone(), column, alpha=-1 / pivot)
-    inverse.addr_(column, column, alpha=-1 / pivot)
-    inverse[chosen, chosen] = 1.0
-    weights[:, chosen] = 0.0
-    return chosen, cost
+def _eliminate_columns(gram: torch.Tensor, weights: torch.Tensor, removals: int) -> Elimination:
+    """`eliminate` for single columns: the rank-one downdates of `DOWNDATES` removals are applied as one product.
+
+    In between only what the choice needs is kept up to date: the pivots, diag G⁻¹, and the squared column norms of W.
+    """
+    inverse, weights = torch.linalg.inv(gram), weights.clone()
+    left = torch.arange(len(gram))
+    result = Elimination([], [0.0])
+    while len(result.order) < removals:
+        count = min(DOWNDATES, removals - len(result.order))
+        alive = _downdate(inverse, weights, left, count, result)
+        inverse, weights, left = inverse[alive][:, alive], weights[:, alive], left[alive]
+    return result
+
+
+def _downdate(inverse, weights, left, count: int, result: Elimination) -> torch.Tensor:
+    """Choose `count` columns, append them to `result`, downdate in place; returns the indices of what is left."""
+    size = len(left)
+    pivots, norms = inverse.diagonal().clone(), weights.square().sum(0)
+    alive = torch.ones(size, dtype=torch.bool)
+    rows, heads = inverse.new_zeros(count, size), inverse.new_zeros(count, len(weights))
+    for k in range(count):
+        costs = (norms[:-1].clamp_min(0) / pivots[:-1]).masked_fill_(~alive[:-1], torch.inf)
+        chosen = int(costs.argmin())
+        cost, root = float(costs[chosen]), float(pivots[chosen]) ** 0.5
+        earlier = rows[:k, chosen].clone()
+        row = (inverse[chosen] - earlier @ rows[:k]) / root
+        head = (weights[:, chosen] - earlier @ heads[:k]) / root
+        shared = head @ weights - (heads[:k] @ head) @ rows[:k]
+        norms += row * (row * head.square().sum() - 2 * shared)
+        pivots -= row.square()
+        rows[k], heads[k] = row, head
+        alive[chosen] = False
+        result.order.append(int(left[chosen]))
+        result.loss.append(result.loss[-1] + max(cost, 0.0))
+    inverse -= rows.T @ rows
+    weights -= heads.T @ rows
+    return alive.nonzero()[:, 0]
 
 
 def _remove_group(inverse, weights, group, groups, dead) -> tuple[int, float]:
