@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from icd_lib.axes import verify_axes
 from icd_lib.axes.axis import Axis
+from icd_lib.axes.verify import verify_axes
 from icd_lib.codesign import Solution, solve
 from icd_lib.errors import ConfigError, MeasureError, TransformError
 from icd_lib.layouts import SolverSettings

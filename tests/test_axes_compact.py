@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from icd_lib.axes import compact
+from icd_lib.axes.compact import compact
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.errors import AxisError
 from icd_lib.models.adapter import find_adapter

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from icd_lib.axes import compact
+from icd_lib.axes.compact import compact
 from icd_lib.axes.expand import expand
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.models.adapter import find_adapter

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from icd_lib.axes import check_permutation, hash_permutation, invert_permutation
+from icd_lib.axes.permutation import check_permutation, hash_permutation, invert_permutation
 from icd_lib.errors import AxisError
 
 

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from icd_lib.axes import Slot, check_permutation, compact, invert_permutation, permute
+from icd_lib.axes.axis import Slot
+from icd_lib.axes.compact import compact
+from icd_lib.axes.permutation import check_permutation, invert_permutation
+from icd_lib.axes.permute import permute
 from icd_lib.axes.verify import model_outputs, output_permutation_undone, outputs_error
 from icd_lib.errors import AxisError
 from icd_lib.models.adapter import find_adapter

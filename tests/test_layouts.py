@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from icd_lib.axes import hash_permutation
+from icd_lib.axes.permutation import hash_permutation
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.codesign import at_dense_shape
 from icd_lib.errors import ArtifactError, AxisError

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from icd_lib.axes import compact
+from icd_lib.axes.compact import compact
 from icd_lib.measure.tables import measure_width_curves, narrowed_copy, widths_to_try
 from icd_lib.models.adapter import find_adapter
 from tests.tiny_problems import assert_same_state, encode, small_batches, small_model, state_of

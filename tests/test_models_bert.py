@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from icd_lib.axes import compact
+from icd_lib.axes.compact import compact
 from icd_lib.errors import ConfigError
 from icd_lib.models.adapter import find_adapter
 from tests.tiny_problems import CLASSES, HEADS, HIDDEN, LAYERS, VOCAB, encode, small_batches, small_model

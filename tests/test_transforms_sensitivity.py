@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from icd_lib.axes import permute
+from icd_lib.axes.permute import permute
 from icd_lib.models.adapter import find_adapter
 from icd_lib.transforms.obs import affine, restrict
 from icd_lib.transforms.sensitivity import PROBE_KEEPS, eliminations, loss_curves, measure_sensitivity

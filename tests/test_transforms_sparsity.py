@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from icd_lib.axes import compact, permute
+from icd_lib.axes.compact import compact
+from icd_lib.axes.permute import permute
 from icd_lib.errors import TransformError
 from icd_lib.models.adapter import find_adapter
 from icd_lib.transforms.meta import PrunePlan

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from icd_lib.artifacts import Run
-from icd_lib.axes import verify_axes
+from icd_lib.axes.verify import verify_axes
 from icd_lib.errors import TransformError
 from icd_lib.machine import keep_tables, read_tables
 from icd_lib.manifest import cpu_model
