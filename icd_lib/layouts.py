@@ -1,22 +1,26 @@
-"""Layouts of all prunable axes of a model at once: solve them, apply them with certificates, pack what is alive."""
+"""Layouts of all prunable axes of a model at once: solve them, apply them with certificates, pack what is alive.
+
+Torch is imported only by what touches a model, so that scenarios without one start fast.
+"""
+
+from __future__ import annotations
 
 import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
 
-from icd_lib.axes.compact import compact
 from icd_lib.axes.permutation import check_permutation, hash_permutation
-from icd_lib.axes.permute import permute
-from icd_lib.axes.verify import verify_axes
 from icd_lib.errors import ArtifactError, AxisError
 from icd_lib.graph.mask import mask_graph
-from icd_lib.models.adapter import find_adapter
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
 from icd_lib.solver.portfolio import fit_permutation
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,10 @@ def check_layouts(perms: dict[str, np.ndarray], graphs: dict) -> dict[str, np.nd
 
 def apply_layouts(model: nn.Module, perms: dict[str, np.ndarray], example: dict) -> tuple[nn.Module, list[dict]]:
     """Permuted copy of the model and one equivalence certificate per axis (float64 error, hash)."""
+    from icd_lib.axes.permute import permute
+    from icd_lib.axes.verify import verify_axes
+    from icd_lib.models.adapter import find_adapter
+
     permuted = copy.deepcopy(model)
     axes = {axis.name: axis for axis in find_adapter(permuted).axes()}
     chosen = [axes[name] for name in perms]
@@ -123,6 +131,9 @@ def compare_layouts(
 
 def drop_dead_tiles(model: nn.Module, alive: dict[str, np.ndarray], tile: dict[str, int]) -> tuple[nn.Module, dict]:
     """Copy of the model without the tiles that are wholly dead, and per axis which elements are still there."""
+    from icd_lib.axes.compact import compact
+    from icd_lib.models.adapter import find_adapter
+
     smaller, present = copy.deepcopy(model), {}
     axes = {axis.name: axis for axis in find_adapter(model).axes()}
     for name, mask in alive.items():
