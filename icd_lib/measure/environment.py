@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import psutil
-import torch
 
 from icd_lib.errors import ResourceError
 from icd_lib.measure.energy import NvmlCounter, RaplCounter
@@ -18,15 +17,19 @@ SIMD_FLAGS = (
     "neon asimd asimddp bf16 i8mm sve sve2"
 ).split()
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "onnxruntime", "openvino", "nncf")
+COMPILED_PACKAGES = ("numpy", "scipy", "numba", "igraph", "pymetis")  # of a workload without a model
 _CPUINFO, _CPU0 = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu/cpu0")
 
 
-def fingerprint() -> dict:
-    """JSON-able facts about this machine and process; what cannot be read is null, what is unavailable says why."""
+def fingerprint(*, model: bool = True) -> dict:
+    """JSON-able facts about this machine and process; what cannot be read is null, what is unavailable says why.
+
+    Without a `model` torch is neither asked nor imported.
+    """
     cpuinfo = _cpuinfo()
     flags = set((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
     frequency = psutil.cpu_freq()
-    return {
+    facts = {
         "cpu": {
             "model": cpuinfo.get("model name") or platform.processor() or platform.machine(),
             "architecture": platform.machine(),
@@ -42,26 +45,37 @@ def fingerprint() -> dict:
         },
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "load_average": [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None,
-        "threads": {
-            "torch": torch.get_num_threads(),
-            "torch_interop": torch.get_num_interop_threads(),
-            **{name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
-        },
+        "threads": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
         "os": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "torch_backend": {
-            "blas": "mkl" if torch.backends.mkl.is_available() else "other",
-            "onednn": torch.backends.mkldnn.is_available(),
-            "isa": torch.backends.cpu.get_cpu_capability(),
-        },
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "packages": {name: _version(name) for name in (PACKAGES if model else COMPILED_PACKAGES)},
+        "torch_backend": None,
+        "gpu": None,
         "cxx_compiler": shutil.which(os.environ.get("CXX", "g++")) is not None,
         "counters": {
             "rapl": _counter_state(RaplCounter),
             "nvml": _counter_state(NvmlCounter),
             "ncu": _state(ncu_reason()),
         },
+    }
+    if model:
+        found = _torch_facts()
+        facts["threads"] = found.pop("threads") | facts["threads"]
+        facts |= found
+    return facts
+
+
+def _torch_facts() -> dict:
+    import torch
+
+    return {
+        "threads": {"torch": torch.get_num_threads(), "torch_interop": torch.get_num_interop_threads()},
+        "torch_backend": {
+            "blas": "mkl" if torch.backends.mkl.is_available() else "other",
+            "onednn": torch.backends.mkldnn.is_available(),
+            "isa": torch.backends.cpu.get_cpu_capability(),
+        },
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
     }
 
 
