@@ -1,0 +1,81 @@
+"""What layouts of a table workload cost: time measured on this machine, hits simulated, energy modelled."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from icd_lib.errors import ConfigError
+from icd_lib.measure.cache_sim import CacheLevel, LevelCounts, simulate_caches
+from icd_lib.measure.energy_model import modelled_energy_j
+from icd_lib.measure.latency import measure_interleaved
+from icd_lib.metric import figure
+from icd_lib.workload.table import TableRunner, TableWorkload, address_stream, place_rows
+
+
+def count_hits(workload: TableWorkload, rows: np.ndarray, levels: Sequence[CacheLevel]) -> list[LevelCounts]:
+    """Hits and misses of one pass through simulated caches that an earlier pass has warmed, as timed passes do."""
+    stream = address_stream(workload, rows)
+    twice = np.concatenate([stream, stream])
+    return simulate_caches(twice, levels, access_bytes=workload.row_bytes, uncounted=len(stream))
+
+
+def simulate_table(workload: TableWorkload, rows: np.ndarray, levels: Sequence[CacheLevel]) -> dict:
+    """Figures of one warm pass: `<level>_hit_pct` for each level in lower case (simulated), `energy_j` (modelled).
+
+    `<level>_hit_pct` is the share of all reads that this level or one before it served, so that it rises when the
+    first level takes work off the second.
+    """
+    counts = count_hits(workload, rows, levels)
+    reads = counts[0].accesses
+    if reads == 0:
+        raise ConfigError("the workload has no access left; keep some elements alive or add events")
+    figures = {
+        f"{count.name.lower()}_hit_pct": figure(
+            100 * (1 - count.misses / reads),
+            "%",
+            "simulated",
+            n=reads,
+            method=f"set-associative LRU, {' + '.join(_shape(level) for level in levels[: i + 1])}, warm; share of all "
+            "reads served here or nearer",
+        )
+        for i, count in enumerate(counts)
+    }
+    return figures | {"energy_j": modelled_energy_j(counts, levels, access_bytes=workload.row_bytes)}
+
+
+def measure_layouts(
+    workload: TableWorkload,
+    alive: np.ndarray,
+    g: int,
+    levels: Sequence[CacheLevel],
+    *,
+    repeats: int = 15,
+    warmup: int = 2,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Callable[[Sequence[np.ndarray]], list[dict]]:
+    """The `measure` of `icd.calibrate` for a table: layouts -> {"latency_ms", "l2_hit_pct", "energy_j"} of each.
+
+    Accesses to dead elements are dropped, dead tiles of g too. latency_ms: `repeats` samples, all layouts interleaved;
+    l2_hit_pct: of the second of `levels`, None with one level; energy_j: of one pass.
+    """
+    left = workload.keep(np.asarray(alive))
+
+    def measure(layouts: Sequence[np.ndarray]) -> list[dict]:
+        rows = [place_rows(pi, alive, g)[0] for pi in layouts]
+        arms = {i: TableRunner(left, row) for i, row in enumerate(rows)}
+        samples = measure_interleaved(arms, repeats=repeats, warmup=warmup, seed=seed, progress=progress)
+        measured = []
+        for i, row in enumerate(rows):
+            figures = simulate_table(left, row, levels)
+            second = figures[f"{levels[1].name.lower()}_hit_pct"]["value"] if len(levels) > 1 else None
+            measured.append(
+                {"latency_ms": samples[i].tolist(), "l2_hit_pct": second, "energy_j": figures["energy_j"]["value"]}
+            )
+        return measured
+
+    return measure
+
+
+def _shape(level: CacheLevel) -> str:
+    return f"{level.name} {level.size_bytes // 1024} KiB/{level.ways}-way"

@@ -1,0 +1,145 @@
+"""A table laid out by a permutation, its access stream, and one compiled pass over both."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from icd_lib.axes.permutation import check_permutation
+from icd_lib.errors import AxisError, ConfigError
+from icd_lib.graph.events import Events
+
+WORD_BYTES = 8
+PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class TableWorkload:
+    """A table of `events.size` rows of `row_bytes` bytes, read by `events`: each gathers its rows and adds them up."""
+
+    events: Events
+    row_bytes: int = 16
+
+    def __post_init__(self):
+        wrong = isinstance(self.row_bytes, bool) or not isinstance(self.row_bytes, int | np.integer)
+        if wrong or self.row_bytes < WORD_BYTES or self.row_bytes % WORD_BYTES:
+            raise ConfigError(f"row_bytes is a positive multiple of {WORD_BYTES}, got {self.row_bytes!r}")
+
+    def keep(self, alive: np.ndarray) -> "TableWorkload":
+        """The same workload without the accesses to dead elements: what is left to do after a transform."""
+        return TableWorkload(self.events.keep(alive), self.row_bytes)
+
+
+def place_rows(pi, alive, g: int) -> tuple[np.ndarray, int]:
+    """Row of each old element in the compacted table (int64 (D,), -1 = removed), and the number of rows.
+
+    pi int (D,), pi[new_position] = old_index; alive bool (D,) in old order. Elements keep pi's order; tiles of g
+    positions that are wholly dead are dropped, dead elements of a surviving tile keep their place.
+    Raises `AxisError` on a bad permutation or mask, `ConfigError` on a bad g.
+
+    >>> place_rows(np.array([3, 2, 1, 0]), np.array([True, False, False, False]), 2)
+    (array([ 1,  0, -1, -1]), 2)
+    """
+    mask = np.asarray(alive)
+    if mask.ndim != 1 or mask.dtype != bool:
+        raise AxisError(f"alive is a 1-D bool array, got {mask.dtype} of shape {mask.shape}")
+    if isinstance(g, bool) or not isinstance(g, int | np.integer) or g < 1:
+        raise ConfigError(f"g, the elements per tile, is a whole number >= 1, got {g!r}")
+    order = check_permutation(pi, len(mask))
+    by_position = mask[order]
+    tiles = np.add.reduceat(by_position, np.arange(0, len(order), g)) > 0 if len(order) else np.zeros(0, dtype=bool)
+    present = np.repeat(tiles, g)[: len(order)]
+    rows = np.full(len(order), -1, dtype=np.int64)
+    rows[order[present]] = np.arange(np.count_nonzero(present))
+    return rows, int(np.count_nonzero(present))
+
+
+def row_stream(workload: TableWorkload, rows: np.ndarray) -> np.ndarray:
+    """Row number of every access, int64 (n,); `AxisError` when an access is to an element without a row."""
+    rows = np.asarray(rows)
+    if rows.shape != (workload.events.size,) or not np.issubdtype(rows.dtype, np.integer):
+        raise AxisError(
+            f"rows are {workload.events.size} whole numbers, one per element, got {rows.dtype} of shape {rows.shape}; "
+            "make them with place_rows"
+        )
+    stream = rows[workload.events.ids].astype(np.int64, copy=False)
+    if len(stream) and stream.min() < 0:
+        lost = int(workload.events.ids[np.argmax(stream < 0)])
+        raise AxisError(f"element {lost} is accessed but has no row; drop its accesses first with workload.keep(alive)")
+    return stream
+
+
+def address_stream(workload: TableWorkload, rows: np.ndarray) -> np.ndarray:
+    """Byte address of every access, int64 (n,), in order; the table begins at address 0, the start of a line."""
+    return row_stream(workload, rows) * workload.row_bytes
+
+
+class TableRunner:
+    """The table of a layout in memory and one compiled pass over it.
+
+    `runner()` reads every row of every event and returns a checksum that depends on the workload alone, not on the
+    layout, exactly: all arithmetic is on whole numbers modulo 2^64.
+    """
+
+    def __init__(self, workload: TableWorkload, rows: np.ndarray):
+        """rows int (D,): row of each element, -1 = none (from `place_rows`). Raises `AxisError` on unusable rows."""
+        stream = row_stream(workload, rows)
+        rows = np.asarray(rows, dtype=np.int64)
+        words = workload.row_bytes // WORD_BYTES
+        self.rows = int(rows.max(initial=-1)) + 1
+        self.table_bytes = self.rows * workload.row_bytes
+        self._table = _aligned_words(self.rows * words).reshape(self.rows, words)
+        present = np.flatnonzero(rows >= 0)
+        self._table[rows[present]] = row_contents(present, words)
+        self._stream = stream.astype(np.int32)
+        self._offsets = np.asarray(workload.events.offsets, dtype=np.int64)
+        self._pass = gather_pairs if words == 2 else gather_rows
+        self()  # compiles, and touches every page
+
+    def __call__(self) -> float:
+        # 53 bits are what a float holds exactly.
+        return float(int(self._pass(self._table, self._stream, self._offsets)) >> 11)
+
+
+def row_contents(elements: np.ndarray, words: int) -> np.ndarray:
+    """What the rows of these elements hold, uint64 (len(elements), words): splitmix64 of (element, word)."""
+    mixed = elements.astype(np.uint64)[:, None] * np.uint64(words) + np.arange(1, words + 1, dtype=np.uint64)
+    mixed = mixed * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+@njit(cache=True)
+def gather_rows(table, stream, offsets):
+    """Sum the rows of each event, mix the sums in order. table uint64 (rows, words), stream int32, offsets int64."""
+    words = table.shape[1]
+    checksum = np.uint64(0)
+    for event in range(len(offsets) - 1):
+        total = np.uint64(0)
+        for access in range(offsets[event], offsets[event + 1]):
+            row = stream[access]
+            for word in range(words):
+                total += table[row, word]
+        checksum = (checksum ^ total) * np.uint64(0x9E3779B97F4A7C15)
+    return checksum
+
+
+@njit(cache=True)
+def gather_pairs(table, stream, offsets):
+    """`gather_rows` for rows of two words: the same checksum without the inner loop."""
+    checksum = np.uint64(0)
+    for event in range(len(offsets) - 1):
+        total = np.uint64(0)
+        for access in range(offsets[event], offsets[event + 1]):
+            row = stream[access]
+            total += table[row, 0] + table[row, 1]
+        checksum = (checksum ^ total) * np.uint64(0x9E3779B97F4A7C15)
+    return checksum
+
+
+def _aligned_words(count: int) -> np.ndarray:
+    """uint64 zeros (count,) that start on a page, so that tiles of the layout are lines of the cache."""
+    raw = np.zeros(count * WORD_BYTES + PAGE_BYTES, dtype=np.uint8)
+    start = -raw.ctypes.data % PAGE_BYTES
+    return raw[start : start + count * WORD_BYTES].view(np.uint64)
