@@ -9,8 +9,9 @@ from icd_lib.errors import SolverNotConverged
 def check_w(W) -> sp.csr_array:
     """Return W as a canonical float64 csr_array of shape (D, D), D >= 1, or raise `SolverNotConverged`.
 
-    The contract: square, finite, W_ij >= 0, W_ii = 0, W_ij = W_ji exactly. Canonical means sorted indices, duplicates
-    summed and no stored zeros, so equal graphs have equal bytes. The error names the first offender in row order.
+    The contract: square, finite, W_ij >= 0, W_ii = 0, W_ij = W_ji exactly. Canonical means sorted indices (int32 where
+    they fit), duplicates summed and no stored zeros, so equal graphs have equal bytes. The error names the first
+    offender in row order. The result is a copy; beyond it O(D) memory, O(nnz) time.
 
     >>> check_w(sp.csr_array([[0, 2], [2, 0]])).data
     array([2., 2.])
@@ -23,34 +24,51 @@ def check_w(W) -> sp.csr_array:
         raise SolverNotConverged(f"an access graph is square with at least one element, got shape {W.shape}")
     if not (np.issubdtype(W.dtype, np.floating) or np.issubdtype(W.dtype, np.integer)):
         raise SolverNotConverged(f"access graph weights are real numbers, got dtype {W.dtype}; cast them to float64")
-    graph = sp.csr_array(W, dtype=np.float64, copy=True)
-    graph.sum_duplicates()
-    graph.eliminate_zeros()
-    _refuse_first(graph, ~np.isfinite(graph.data), "is not finite; drop the edge or fix the source")
-    _refuse_first(graph, graph.data < 0, "is negative; weights are bytes, take the absolute value")
-    rows = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
-    _refuse_first(graph, rows == graph.indices, "is on the diagonal, which must be zero; use W.setdiag(0)")
-    _check_symmetric(graph)
+    graph = _canonical_copy(W)
+    _refuse_faults(graph)
+    _refuse_asymmetry(graph)
     return graph
 
 
-def _refuse_first(graph: sp.csr_array, offends: np.ndarray, what: str) -> None:
-    if not offends.any():
+def _canonical_copy(W) -> sp.csr_array:
+    from icd_lib.graph import kernels  # numba loads slowly, and only graphs that are checked need it
+
+    graph = sp.csr_array(W, dtype=np.float64, copy=True)
+    if len(graph.data) <= np.iinfo(np.int32).max:
+        graph.indices, graph.indptr = (a.astype(np.int32, copy=False) for a in (graph.indices, graph.indptr))
+    row = kernels.find_broken_row(graph.indptr, graph.indices, graph.shape[0])
+    if row >= 0:
+        raise SolverNotConverged(
+            f"row {row} of the access graph has column numbers or pointers outside 0..{graph.shape[0] - 1}"
+        )
+    if not kernels.is_canonical(graph.indptr, graph.indices, graph.data):
+        # scipy may remember flags from before someone edited the arrays.
+        graph.has_sorted_indices = graph.has_canonical_format = False
+        graph.sum_duplicates()
+        graph.eliminate_zeros()
+    return graph
+
+
+def _refuse_faults(graph: sp.csr_array) -> None:
+    from icd_lib.graph import kernels
+
+    what, at = kernels.find_fault(graph.indptr, graph.indices, graph.data)
+    if what == kernels.FINE:
         return
-    at = int(np.argmax(offends))
+    cure = {
+        kernels.NOT_FINITE: "is not finite; drop the edge or fix the source",
+        kernels.NEGATIVE: "is negative; weights are bytes, take the absolute value",
+        kernels.DIAGONAL: "is on the diagonal, which must be zero; use W.setdiag(0)",
+    }[what]
     row = int(np.searchsorted(graph.indptr, at, side="right")) - 1
-    raise SolverNotConverged(f"W[{row}, {int(graph.indices[at])}] = {graph.data[at]} {what}")
+    raise SolverNotConverged(f"W[{row}, {int(graph.indices[at])}] = {graph.data[at]} {cure}")
 
 
-def _check_symmetric(graph: sp.csr_array) -> None:
-    mirrored = graph.T.tocsr()
-    mirrored.sort_indices()
-    same_pattern = np.array_equal(graph.indptr, mirrored.indptr) and np.array_equal(graph.indices, mirrored.indices)
-    if same_pattern and np.array_equal(graph.data, mirrored.data):
+def _refuse_asymmetry(graph: sp.csr_array) -> None:
+    from icd_lib.graph import kernels
+
+    parts = graph.indptr, graph.indices, graph.data
+    if kernels.is_symmetric(*parts):
         return
-    difference = (graph - mirrored).tocoo()
-    rows, cols = difference.coords
-    bad = np.flatnonzero(difference.data)
-    first = bad[np.lexsort((cols[bad], rows[bad]))[0]]
-    i, j = int(rows[first]), int(cols[first])
+    i, j = kernels.find_asymmetry(*parts)
     raise SolverNotConverged(f"W[{i}, {j}] = {graph[i, j]} but W[{j}, {i}] = {graph[j, i]}; use (W + W.T) / 2")
