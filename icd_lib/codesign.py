@@ -5,7 +5,8 @@ linear prunes whole tiles of the layout π₀; oneshot prunes single elements at
 elements, re-permutes what is left into whole tiles, drops the dead ones, and repeats while it pays.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -139,27 +140,23 @@ def solve_iterative(problem: Problem) -> Solution:
     return Solution("iterative", best, perms, stats, certificates, attempts)
 
 
-def rounds(problem: Problem, attempts: list[dict]):
-    """Strengths to try: up the ladder while accepted; after a rejection, halfway back to the last accepted one."""
-    settings = problem.settings
-    target = settings.latency_target_rel
-    if target is not None:
-        yield from (target / 2, target)
-        return
-    ladder, accepted, limit = sorted(settings.rounds, reverse=True), 0.0, None
-    for _ in range(settings.max_rounds):
-        ahead = [s for s in ladder if s < accepted - 1e-9 and (limit is None or s > limit + 1e-9)]
-        if ahead:
-            strength = ahead[0]
-        elif limit is not None and accepted - limit > 0.03:
-            strength = (accepted + limit) / 2
-        else:
-            return
-        yield strength
+def rounds(problem: Problem, attempts: list[dict]) -> Iterator[float]:
+    """Strengths that the loop aims at: the ladder, or a latency target in two steps."""
+    target = problem.settings.latency_target_rel
+    aims = climb(problem.settings.strengths, attempts) if target is None else (target / 2, target)
+    return itertools.islice(aims, problem.settings.max_rounds)
+
+
+def climb(strengths: tuple[float, ...], attempts: list[dict]) -> Iterator[float]:
+    """A ladder of strengths from its middle: stronger while `attempts` are accepted, else weaker until one is."""
+    ladder = sorted(strengths, reverse=True)
+    rung, accepted, refused = (len(ladder) - 1) // 2, -1, len(ladder)
+    while accepted < rung < refused:
+        yield ladder[rung]
         if attempts[-1]["accepted"]:
-            accepted = strength
+            rung, accepted = rung + 1, rung
         else:
-            limit = strength
+            rung, refused = rung - 1, rung
 
 
 def transform_and_relayout(problem: Problem, state: Candidate, first: dict, strength: float) -> Candidate:
@@ -254,14 +251,10 @@ def mean_change(layouts: dict[str, Relayout], term: str) -> float:
 def strongest_within_budget(
     problem: Problem, attempt: Callable[[float], Candidate], start: Candidate
 ) -> tuple[Candidate, list[dict]]:
-    """Bisect the ladder of strengths (weak to strong) for the strongest that validation data accepts."""
+    """Look along the ladder for the strongest that validation data accepts; a latency target is the only attempt."""
     target = problem.settings.latency_target_rel
-    ladder = sorted(problem.settings.strengths, reverse=True) if target is None else [target]
     best, attempts = start, []
-    low, high = -1, len(ladder)
-    while high - low > 1:
-        middle = (low + high) // 2
-        strength = ladder[middle]
+    for strength in climb(problem.settings.strengths, attempts) if target is None else (target,):
         problem.progress(f"attempt {len(attempts) + 1}: aiming at {strength:+.1%} latency")
         try:
             candidate = attempt(strength)
@@ -270,10 +263,8 @@ def strongest_within_budget(
             candidate, reasons = None, [str(error)]
         attempts.append(record(candidate, strength, reasons))
         report_attempt(problem, "search", attempts[-1])
-        if reasons:
-            high = middle
-        else:
-            best, low = candidate, middle
+        if not reasons:
+            best = candidate
     return best, attempts
 
 

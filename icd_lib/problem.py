@@ -17,6 +17,7 @@ from icd_lib.transforms.obs import Elimination, Moments
 from icd_lib.transforms.sensitivity import eliminations, loss_curves
 from icd_lib.transforms.sparsity import consumer_moments
 
+STRENGTHS = tuple(-step / 20 for step in range(2, 15))  # -10 % to -70 % latency
 SINGLE = {"ffn": 1, "heads": 1}
 
 
@@ -50,10 +51,9 @@ class Settings:
     selection_z: float = 0.0
     min_cosine: float | None = None
     head_dim: int | None = None
-    max_rounds: int = 5
+    max_rounds: int = 6
     epsilon_j: float = 1e-3
-    strengths: tuple[float, ...] = (-0.3, -0.4, -0.5, -0.6)
-    rounds: tuple[float, ...] = (-0.4, -0.5, -0.6)
+    strengths: tuple[float, ...] = STRENGTHS
     nnz_cap: int = 200_000
     seed: int = 0
 
@@ -81,6 +81,7 @@ class Problem:
     progress: Callable[[str], None] = lambda line: None
     known_curves: list[LossCurve] | None = None
     known_perms: dict[str, np.ndarray] | None = None
+    known_graphs: dict | None = None
 
     @cached_property
     def adapter(self) -> Adapter:
@@ -93,7 +94,9 @@ class Problem:
 
     @cached_property
     def graphs(self) -> dict:
-        """Co-activation W of every prunable axis of the dense model."""
+        """Co-activation W of every prunable axis of the dense model (an earlier stage may have built it)."""
+        if self.known_graphs is not None:
+            return self.known_graphs
         return build_graphs(self.adapter, self.moments, self.settings.nnz_cap)
 
     @cached_property

@@ -34,6 +34,7 @@ class Field:
     nullable: bool = False
     item: "Field | None" = None
     length: tuple[int, int | None] = (0, None)
+    is_path: bool = False  # a relative path is made absolute when the scenario is read
 
     def takes(self) -> str:
         """Say in words which values are accepted.
@@ -86,11 +87,18 @@ RUNTIMES = ("eager", "compile", "onnxruntime", "openvino", "openvino_bf16", "ope
 
 
 def _gate(latency_rel, l2_pp, ept_rel, quality_drop_pp) -> dict:
+    """Thresholds of one gate; null leaves a check out."""
+
+    def limit(default, doc, low, high) -> Field:
+        return number(default, f"{doc}; null leaves it out", low, high, nullable=True)
+
     return {
-        "latency_rel": number(latency_rel, "latency relative to linear, at most (-0.2 is 20 % less)", -1, 0),
-        "l2_pp": number(l2_pp, "L2 hit rate gained, percentage points, at least", 0, 100),
-        "ept_rel": number(ept_rel, "energy per token relative to linear, at most", -1, 0),
-        "quality_drop_pp": number(quality_drop_pp, "quality lost against dense, percentage points, at most", 0, 100),
+        "latency_rel": limit(latency_rel, "latency relative to linear, at most (-0.2 is 20 % less)", -1, 0),
+        "l2_pp": limit(l2_pp, "L2 hit rate gained, percentage points, at least", 0, 100),
+        "ept_rel": limit(ept_rel, "energy per token relative to linear, at most", -1, 0),
+        "quality_drop_pp": limit(quality_drop_pp, "quality lost against dense, percentage points, at most", 0, 100),
+        "delta_c_rel": limit(OMITTED, "C of π₁ relative to π₀ on W′, at most (-0.1 is 10 % less)", -1, 1),
+        "delta_q": limit(OMITTED, "Q of π₁ less Q of π₀ on W′, at least", -2, 2),
     }
 
 
@@ -98,6 +106,20 @@ SCHEMA: dict = {
     "scenario": text(REQUIRED, "name of the scenario and of its folder in the output root"),
     "seed": count(0, "seeds every random generator", high=2**32 - 1),
     "threads": count(0, "CPU threads; 0 takes all cores", high=4096),
+    "workload": {
+        "kind": choice("model", ["model", "mock", "trace"], "what is laid out: a model, or a table of rows"),
+        "rows": count(65536, "rows of the mock's table, D", low=2, high=2**26),
+        "row_bytes": count(16, "bytes of one row of the table, a multiple of 8", low=8, high=2**20),
+        "blocks": count(1024, "communities planted in the mock's accesses", low=1),
+        "sizes": choice("heavy", ["equal", "heavy"], "sizes of the planted communities"),
+        "events": count(80_000, "access events of the mock", low=2),
+        "per_event": count(12, "rows that one event of the mock touches", low=1),
+        "noise": number(0.1, "share of the mock's accesses that go anywhere", 0, 0.99),
+        "unseen_share": number(
+            0.5, "share of the events, the last ones, that no layout is solved on", above=0, high=0.9
+        ),
+        "max_accesses": count(4_000_000, "accesses of a trace that are used, from its start", low=1),
+    },
     "model": {
         "checkpoint": text(None, "path or hub id; null takes the embedded model", nullable=True),
         "revision": text(None, "revision of a hub checkpoint", nullable=True),
@@ -118,7 +140,9 @@ SCHEMA: dict = {
     },
     "graph": {
         "nnz_cap": count(200_000, "heaviest edges kept per access graph", low=1),
-        "remeasure": flag(False, "measure width → latency again even if this machine's curves are known"),
+        "remeasure": flag(False, "measure again what costs how much, even if this machine's figures are known"),
+        "trace": text(None, "file of access events; null takes the shipped trace", nullable=True, is_path=True),
+        "window": count(1, "consecutive events whose rows count as touched together", low=1, high=1000),
     },
     "solver": {
         "method": text("auto", "ordering to use; auto lets them compete"),
@@ -147,9 +171,16 @@ SCHEMA: dict = {
         "tile": count(16, "widths are kept to multiples of this many neurons", low=1),
         "ridge": number(0.01, "ridge of the Hessian, relative to its mean diagonal", above=0),
         "uniform": flag(False, "pad all layers to one width, for plain transformers"),
-        "distill_steps": count(150, "optimiser steps of label-free distillation; 0 leaves it out"),
+        "distill_steps": count(120, "optimiser steps of label-free distillation; 0 leaves it out"),
         "distill_lr": number(4e-4, "learning rate of the distillation", above=0, high=1),
         "distill_tokens": count(1024, "tokens per distillation step", low=1),
+        "dead_share": number(0.5, "share of the table's rows that the transform removes", 0, 0.99),
+        "scatter": number(1.0, "spread of the rows' saliency around the logarithm of their accesses", 0, 100),
+    },
+    "calibration": {
+        "pilots": count(20, "layouts measured to weigh the cost; 0 keeps the weights of cost", high=1000),
+        "repeats": count(15, "interleaved rounds of every pilot", low=3),
+        "apply": flag(True, "solve with the calibrated weights where the fit is good"),
     },
     "codesign": {
         "quality_budget_pp": number(0.1, "quality that may be lost against dense, percentage points", 0, 100),
@@ -158,19 +189,12 @@ SCHEMA: dict = {
         "min_cosine": number(
             0.95, "least mean cosine to the dense model's embeddings on validation data", 0, 1, nullable=True
         ),
-        "max_rounds": count(3, "rounds of re-permute and transform", low=1, high=100),
+        "max_rounds": count(6, "rounds of re-permute and transform", low=1, high=100),
         "epsilon_j": number(1e-3, "least fall of J that is worth a re-permutation", 0),
         "strengths": Field(
             list,
-            [-0.3, -0.35, -0.4, -0.45, -0.5],
-            "latencies relative to dense among which linear and oneshot look for the strongest",
-            item=number(None, "", -0.95, 0),
-            length=(1, None),
-        ),
-        "rounds": Field(
-            list,
-            [-0.45, -0.5, -0.55, -0.6],
-            "latencies relative to dense that the rounds of the loop aim at, one after the other",
+            [-step / 20 for step in range(2, 15)],
+            "latencies relative to dense among which every mode looks for its strongest, from the middle one on",
             item=number(None, "", -0.95, 0),
             length=(1, None),
         ),

@@ -11,7 +11,6 @@ from icd_lib.errors import ConfigError, MeasureError, TransformError
 SETTINGS = {
     "tile": 8,
     "distill_steps": 2,
-    "rounds": (-0.02,),
     "strengths": (-0.02,),
     "max_rounds": 1,
     "epsilon_j": -1.0,

@@ -73,7 +73,6 @@ def small_problem(judge=lambda model: Judgement(0.0, 0.0), model=None, log=lambd
         "tile": 8,
         "distill_steps": 3,
         "strengths": (-0.1, -0.2, -0.3, -0.4),
-        "rounds": (-0.2, -0.3, -0.4),
         "max_rounds": 3,
         "epsilon_j": -1.0,
     }

@@ -34,10 +34,10 @@ def attribute_gain(context: Context, iterative: Saved, shapes: dict) -> list[dic
         models = {
             "re-permutation and removal": removed_only(context.model, iterative.origin),
             "+ compensation": _undistilled(context),
-            "+ distillation (iterative)": iterative.model,
         }
         for step in steps:
             step["validation"] = _lost(context, models.get(step["step"]))
+        steps[-2]["validation"] = _as_judged(context.run.read_json("iterative/solve.json")["validation"])
     return steps
 
 
@@ -60,5 +60,8 @@ def _lost(context: Context, model: nn.Module | None) -> dict | None:
     if model is None:
         return None
     result = context.suite.evaluate(model, "validation")
-    found = context.suite.compare(result, context.dense_result("validation"))
-    return {key: found[key] for key in ("drop_pp", "se_pp", "ci95", "cosine")}
+    return _as_judged(context.suite.compare(result, context.dense_result("validation")))
+
+
+def _as_judged(found: dict | None) -> dict | None:
+    return {key: found[key] for key in ("drop_pp", "se_pp", "ci95", "cosine")} if found else None

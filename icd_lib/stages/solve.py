@@ -7,6 +7,7 @@ import scipy.sparse as sp
 
 from icd_lib.artifacts import Run
 from icd_lib.codesign import Solution, solve
+from icd_lib.graph.contract import check_w
 from icd_lib.graph.mask import mask_graph
 from icd_lib.layouts import SolverSettings, perm_record, read_perm_record
 from icd_lib.models.optimized import save_optimized
@@ -23,11 +24,17 @@ def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> d
     rates = {entry["axis"]: entry["rate"] for entry in run.read_json("graph/sensitivity.json")}
     problem = make_problem(context, latency_tables(tables), tables["dense_ms"], rates)
     problem.known_curves = [LossCurve.from_json(entry) for entry in run.read_json("graph/curves.json")]
+    problem.known_graphs = {axis: read_graph(run, axis) for axis in run.read_json("graph/w.meta.json")}
     if context.get("solver.reuse_perm") and mode != "oneshot":  # oneshot has no layout
         problem.known_perms = read_perm_record(context.get("solver.reuse_perm"), mode)
     problem.log = lambda event, **meta: run.log(f"02_solve[{mode}]", event=event, **meta)
     solution = solve(problem, mode)
     return write_solution(context, problem, solution)
+
+
+def read_graph(run: Run, axis: str) -> sp.csr_array:
+    """W of an axis as the graph stage wrote it."""
+    return check_w(sp.csr_array(sp.load_npz(run.dir / "graph" / f"W.{axis}.npz")))
 
 
 def latency_tables(tables: dict) -> dict[str, LatencyTable]:
@@ -71,7 +78,6 @@ def settings_of(context: Context) -> Settings:
     return Settings(
         axes=tuple(get("transform.axes")),
         strengths=tuple(sorted(get("codesign.strengths"), reverse=True)),
-        rounds=tuple(sorted(get("codesign.rounds"), reverse=True)),
         nnz_cap=get("graph.nnz_cap"),
         seed=get("seed"),
         **transform,
