@@ -100,7 +100,8 @@ def load_scenario(
     given = check_config(given, partial=True)
     if quick:
         given = _merge(given, overlay)
-    overrides = _as_strings(overrides)
+    given = _absolute_paths(given, path.parent)
+    overrides = [_absolute_override(override) for override in _as_strings(overrides)]
     for override in overrides:
         given = _merge(given, parse_override(override))
     if seed is not None:
@@ -143,6 +144,27 @@ def parse_override(override: str) -> dict:
     for key in reversed(keys):
         nested = {key: nested}
     return check_config(nested, partial=True)
+
+
+def _absolute_paths(given: Mapping, folder: Path, schema: Mapping = SCHEMA) -> dict:
+    """`given` with relative paths counted from `folder`: notebooks read the same scenario from another folder."""
+    found = dict(given)
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            found[key] = _absolute_paths(value, folder, schema[key])
+        elif schema[key].is_path and value is not None:
+            found[key] = str((folder / Path(value).expanduser()).resolve())
+    return found
+
+
+def _absolute_override(override: str) -> str:
+    """The override with its path, if it sets one, counted from the working directory."""
+    nested = parse_override(override)
+    if (absolute := _absolute_paths(nested, Path.cwd())) == nested:
+        return override
+    while isinstance(absolute, Mapping):
+        absolute = next(iter(absolute.values()))
+    return f"{override.partition('=')[0]}={json.dumps(absolute, ensure_ascii=False)}"
 
 
 def _as_strings(overrides) -> list[str]:
