@@ -13,6 +13,7 @@ from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.data.batches import encode
 from icd_lib.data.docstrings import load_docstrings
 from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.measure.comparison import latency_entry
 from icd_lib.measure.energy import energy_j_per_token
 from icd_lib.measure.l2 import l2_hit_pct
 from icd_lib.measure.latency import measure_interleaved
@@ -20,7 +21,6 @@ from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
 from icd_lib.measure.peak import peak_of_folder
 from icd_lib.measure.quality import embed, mean_cosine
 from icd_lib.measure.runtimes import measure_ladder
-from icd_lib.measure.statistics import bootstrap_ci, paired_ratio, summarise
 from icd_lib.metric import figure, not_measured
 from icd_lib.models.adapter import find_adapter
 from icd_lib.models.optimized import save_optimized
@@ -76,32 +76,6 @@ def measure_latency(context: Context, models: dict[str, nn.Module]) -> dict:
         }
     context.run.write_json("measure/samples.json", {"unit": "ms", "order": "one per round", "shapes": raw})
     return {"threads": torch.get_num_threads(), "shapes": shapes}
-
-
-def latency_entry(ms, dense_ms, tokens: int, seed: int, resamples: int) -> dict:
-    """Figures of one arm: latency, throughput, change against dense."""
-    found, interval = summarise(ms), bootstrap_ci(ms, seed=seed, resamples=resamples)
-    method = "median of interleaved rounds, moving-block bootstrap"
-    ratio = paired_ratio(ms, dense_ms, seed=seed, resamples=resamples)
-    low, high = interval
-    return {
-        "latency_ms": figure(found["median"], "ms", "measured", n=found["n"], method=method, ci95=interval)
-        | {key: found[key] for key in ("p50", "p95", "p99")},
-        "throughput_tokens_per_s": figure(
-            1000 * tokens / found["median"],
-            "tokens/s",
-            "measured",
-            n=found["n"],
-            method="tokens of the batch / median latency",
-            ci95=(1000 * tokens / high, 1000 * tokens / low),
-        ),
-        "vs_dense": relative(ratio),
-    }
-
-
-def relative(ratio: dict) -> dict:
-    """Figure of a `paired_ratio`."""
-    return figure(ratio["value"], "fraction", "measured", n=ratio["n"], method=ratio["method"], ci95=ratio["ci95"])
 
 
 def runner(model: nn.Module, inputs: dict) -> Callable[[], object]:

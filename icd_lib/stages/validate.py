@@ -9,11 +9,11 @@ from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.gates import judge
 from icd_lib.layouts import solve_layouts
-from icd_lib.measure.statistics import paired_ratio
+from icd_lib.measure import comparison
 from icd_lib.metric import figure, not_measured
 from icd_lib.solver.cost import evaluate_cost
 from icd_lib.stages.context import Context
-from icd_lib.stages.measure import drop_figure, relative
+from icd_lib.stages.measure import drop_figure
 from icd_lib.stages.solve import make_problem
 
 
@@ -45,19 +45,8 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
 
 def compare_arms(context: Context, samples: dict, arm: str, other: str) -> dict:
     """Latency of `arm` relative to `other` at every shape, from the rounds they shared."""
-    found = {}
-    for label, arms in samples.items():
-        if arm not in arms or other not in arms:
-            found[label] = not_measured("fraction", f"the run has no arm {arm if arm not in arms else other!r}")
-        else:
-            ratio = paired_ratio(
-                np.array(arms[arm]),
-                np.array(arms[other]),
-                seed=context.get("seed"),
-                resamples=context.get("measure.bootstrap"),
-            )
-            found[label] = relative(ratio)
-    return found
+    seed, resamples = context.get("seed"), context.get("measure.bootstrap")
+    return comparison.compare_arms(samples, arm, other, seed=seed, resamples=resamples)
 
 
 def first(shapes: dict) -> dict:
