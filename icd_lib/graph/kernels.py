@@ -85,3 +85,27 @@ def find_asymmetry(indptr, indices, data):
             if i < first or (i == first and j < second):
                 first, second = i, j
     return (first, second) if first < D else (-1, -1)
+
+
+@njit(cache=True)
+def mirror_edges(rows, cols, weights, D):
+    """(indptr int64, indices, data) of the symmetric CSR of edges i < j that are sorted by (i, j) and distinct."""
+    indptr = np.zeros(D + 1, np.int64)
+    below = np.zeros(D, np.int64)
+    for e in range(len(rows)):
+        indptr[rows[e] + 1] += 1
+        indptr[cols[e] + 1] += 1
+        below[cols[e]] += 1
+    for i in range(D):
+        indptr[i + 1] += indptr[i]
+    lower = indptr[:-1].copy()  # where the next smaller neighbour of a row goes
+    upper = indptr[:-1] + below  # and the next larger one
+    indices = np.empty(indptr[D], np.int32)
+    data = np.empty(indptr[D])
+    for e in range(len(rows)):
+        i, j = rows[e], cols[e]
+        indices[upper[i]], data[upper[i]] = j, weights[e]
+        indices[lower[j]], data[lower[j]] = i, weights[e]
+        upper[i] += 1
+        lower[j] += 1
+    return indptr, indices, data

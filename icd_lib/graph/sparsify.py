@@ -1,4 +1,4 @@
-"""Keeping the heaviest edges of an access graph, deterministically."""
+"""Keeping the heaviest edges of an access graph, deterministically, and saying what was dropped."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,13 +23,91 @@ def find_heaviest(weights: np.ndarray, count: int) -> np.ndarray:
     return np.flatnonzero(keep)
 
 
+class HeaviestEdges:
+    """The `count` heaviest of edges that arrive in pieces, in O(count + piece) memory.
+
+    The result is that of `find_heaviest` over all of them in order of arrival. `edges` and `weight` count what was
+    offered, edges of weight 0 aside.
+    """
+
+    def __init__(self, count: int):
+        self.count = count
+        self.edges, self.weight = 0, 0.0
+        self._kept = [np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0)]
+        self._threshold = 0.0
+
+    def offer(self, rows: np.ndarray, cols: np.ndarray, weights: np.ndarray) -> None:
+        """Add edges (1-D arrays of one length, weights >= 0)."""
+        self.edges += int(np.count_nonzero(weights))
+        self.weight += float(weights.sum())
+        heavy = weights > self._threshold
+        if not heavy.any():
+            return
+        new = rows[heavy].astype(np.int32), cols[heavy].astype(np.int32), weights[heavy]
+        self._kept = [np.concatenate(pair) for pair in zip(self._kept, new, strict=True)]
+        if len(self._kept[2]) > 2 * self.count:
+            self._prune()
+
+    def result(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(rows, cols, weights) of the heaviest, in order of arrival."""
+        self._prune()
+        return tuple(self._kept)
+
+    def _prune(self) -> None:
+        keep = find_heaviest(self._kept[2], self.count)
+        self._kept = [column[keep] for column in self._kept]
+        if len(keep) == self.count:
+            self._threshold = float(self._kept[2].min())
+
+
 def build_symmetric(rows: np.ndarray, cols: np.ndarray, weights: np.ndarray, size: int) -> sp.csr_array:
-    """Symmetric csr_array (size, size) from edges i < j, each given once or more (repeats add up)."""
-    both_rows, both_cols = np.concatenate([rows, cols]), np.concatenate([cols, rows])
-    graph = sp.coo_array((np.concatenate([weights, weights]), (both_rows, both_cols)), shape=(size, size)).tocsr()
-    graph.sum_duplicates()
-    graph.eliminate_zeros()
-    return graph
+    """Symmetric csr_array (size, size) from edges i < j, each given once or more (repeats add up). O(edges) memory."""
+    from icd_lib.graph import kernels  # numba loads slowly, and only graphs that are built need it
+
+    stored = np.flatnonzero(weights)
+    if len(stored) < len(weights):
+        rows, cols, weights = rows[stored], cols[stored], weights[stored]
+    key = rows.astype(np.int64) * size + cols
+    if (key[1:] <= key[:-1]).any():
+        order = np.argsort(key, kind="stable")
+        key, weights = key[order], weights[order]
+        first = np.flatnonzero(np.concatenate([np.ones(1, bool), key[1:] != key[:-1]]))
+        key, weights = key[first], np.add.reduceat(weights, first)
+    rows, cols = (key // size).astype(np.int32), (key % size).astype(np.int32)
+    parts = kernels.mirror_edges(rows, cols, np.ascontiguousarray(weights, dtype=np.float64), size)
+    indptr, indices, data = parts
+    if indptr[-1] <= np.iinfo(np.int32).max:
+        indptr = indptr.astype(np.int32)
+    return sp.csr_array((data, indices, indptr), shape=(size, size))
+
+
+def cap_edges(graph: sp.csr_array, nnz_cap: int) -> tuple[sp.csr_array, dict]:
+    """(graph with its `nnz_cap` heaviest stored entries, what was dropped), for a graph that `check_w` returned.
+
+    Edges are dropped whole, lightest first, of equal ones the later in row order first. The dict has `edges` and
+    `bytes` kept, `dropped_edges` and `dropped_bytes`.
+    """
+    edge_cap = check_nnz_cap(nnz_cap)
+    if graph.nnz // 2 <= edge_cap:
+        return graph, dropped_of(graph, graph.nnz // 2, float(graph.data.sum()) / 2)
+    rows = np.repeat(np.arange(graph.shape[0], dtype=np.int32), np.diff(graph.indptr))
+    upper = rows < graph.indices
+    rows, cols, weights = rows[upper], graph.indices[upper], graph.data[upper]
+    keep = find_heaviest(weights, edge_cap)
+    capped = build_symmetric(rows[keep], cols[keep], weights[keep], graph.shape[0])
+    return capped, dropped_of(capped, len(weights), float(weights.sum()))
+
+
+def dropped_of(graph: sp.csr_array, edges: int, total: float) -> dict:
+    """What `graph` keeps of `edges` edges that weigh `total` bytes (each edge once), and what it leaves out."""
+    kept = float(graph.data.sum()) / 2
+    kept_edges = graph.nnz // 2
+    return {
+        "edges": kept_edges,
+        "bytes": kept,
+        "dropped_edges": edges - kept_edges,
+        "dropped_bytes": max(total - kept, 0.0) if edges > kept_edges else 0.0,
+    }
 
 
 def check_nnz_cap(nnz_cap: int) -> int:
