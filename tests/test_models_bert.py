@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from icd_lib.axes.compact import compact
+from icd_lib.axes.verify import verify_axes
 from icd_lib.errors import ConfigError
 from icd_lib.models.adapter import find_adapter
 from tests.tiny_problems import CLASSES, HEADS, HIDDEN, LAYERS, VOCAB, encode, small_batches, small_model
@@ -60,6 +62,38 @@ def test_blocks_run_heads_then_ffn_of_each_layer():
 def test_trunk_holds_the_blocks_and_nothing_else():
     model = small_model("sequence")
     assert find_adapter(model).trunk() is model.bert.encoder
+
+
+FAMILY = dict(
+    vocab_size=61, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, pad_token_id=1
+)
+RELATIVES = {
+    "RobertaModel": {},
+    "RobertaForSequenceClassification": {},
+    "RobertaForTokenClassification": {},
+    "RobertaForMaskedLM": {},
+    "ElectraModel": {"embedding_size": 16},
+    "ElectraForSequenceClassification": {"embedding_size": 16},
+    "ElectraForPreTraining": {"embedding_size": 32},
+    "ElectraForMaskedLM": {"embedding_size": 16},
+    "ElectraForMaskedLM equal widths": {"embedding_size": 32},
+    "RobertaForMaskedLM untied": {"tie_word_embeddings": False},
+}
+
+
+@pytest.mark.parametrize(("name", "changes"), RELATIVES.items())
+def test_relatives_of_bert_have_every_axis_verified(name, changes):
+    cls = getattr(transformers, name.split()[0])
+    torch.manual_seed(0)
+    model = cls(cls.config_class(**FAMILY | changes)).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape)
+    inputs = {"input_ids": torch.randint(2, 61, (2, 9)), "attention_mask": torch.ones(2, 9, dtype=torch.long)}
+    certificates = verify_axes(model, find_adapter(model).axes(), inputs)
+    assert {entry["kind"] for entry in certificates} == {"ffn", "heads", "qk", "v", "residual", "vocab"}
+    (encoder,) = (module for module in model.modules() if hasattr(module, "embeddings") and hasattr(module, "encoder"))
+    with torch.inference_mode():
+        assert torch.allclose(run_blocks(model, inputs), encoder(**inputs).last_hidden_state.flatten(0, 1), atol=1e-6)
 
 
 def test_a_foreign_architecture_is_refused_by_name():

@@ -68,6 +68,8 @@ class BertAdapter(Adapter):
     def embed(self, inputs: dict) -> tuple[torch.Tensor, object]:
         names = ("input_ids", "token_type_ids", "position_ids")
         hidden = self.encoder.embeddings(**{name: inputs[name] for name in names if inputs.get(name) is not None})
+        if _has(self.encoder, "embeddings_project"):
+            hidden = self.encoder.embeddings_project(hidden)
         mask = inputs.get("attention_mask")
         if mask is None or bool(mask.all()):
             return hidden, None
@@ -129,9 +131,12 @@ class BertAdapter(Adapter):
 
     def _residual(self) -> Axis:
         embeddings = f"{self.prefix}embeddings"
-        tables = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-        slots = [Slot(f"{embeddings}.{t}.weight", 1) for t in tables if hasattr(self.encoder.embeddings, t)]
-        slots += norm(f"{embeddings}.LayerNorm")
+        if _has(self.encoder, "embeddings_project"):  # ELECTRA: the embeddings have a width of their own
+            slots = linear_out(f"{self.prefix}embeddings_project")
+        else:
+            tables = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+            slots = [Slot(f"{embeddings}.{t}.weight", 1) for t in tables if hasattr(self.encoder.embeddings, t)]
+            slots += norm(f"{embeddings}.LayerNorm")
         for index in range(len(self.layers)):
             path = self._path(index)
             for reader in ("attention.self.query", "attention.self.key", "attention.self.value", "intermediate.dense"):
@@ -143,7 +148,7 @@ class BertAdapter(Adapter):
         return Axis(
             "residual",
             "residual",
-            self.encoder.embeddings.word_embeddings.embedding_dim,
+            self.layers[0].attention.self.query.in_features,
             tuple(slots),
             output_dims=outputs,
             fixed_because="LayerNorm averages over the whole residual stream, so removing entries changes the function",
@@ -156,23 +161,37 @@ class BertAdapter(Adapter):
             slots += linear_in(f"{self.prefix}pooler.dense")
         elif isinstance(getattr(self.model, "classifier", None), nn.Linear):
             slots += linear_in("classifier")
-        for name in ("qa_outputs",):
-            if isinstance(getattr(self.model, name, None), nn.Linear):
+        for name in (
+            "qa_outputs",
+            "classifier.dense",
+            "discriminator_predictions.dense",
+            "generator_predictions.dense",
+        ):
+            if _has(self.model, name):
                 slots += linear_in(name)
+        if _has(self.model, "lm_head.decoder"):
+            slots += linear_in("lm_head.dense")
+            if self._is_tied("lm_head.decoder"):  # then the decoder's columns go with the embeddings'
+                slots += linear_out("lm_head.dense") + norm("lm_head.layer_norm")
+        if _has(self.model, "generator_lm_head") and not _has(self.encoder, "embeddings_project"):
+            if self._is_tied("generator_lm_head"):
+                slots += linear_out("generator_predictions.dense") + norm("generator_predictions.LayerNorm")
         if _has(self.model, "cls.predictions.transform.dense"):
             head = "cls.predictions.transform"
             slots += linear_in(f"{head}.dense") + linear_out(f"{head}.dense") + norm(f"{head}.LayerNorm")
-            if not self._tied_decoder():
+            if not self._is_tied("cls.predictions.decoder"):
                 slots += linear_in("cls.predictions.decoder")
         return slots
 
     def _vocab(self) -> Axis:
         name = f"{self.prefix}embeddings.word_embeddings"
         slots, maps = [Slot(f"{name}.weight", 0)], [name]
-        if _has(self.model, "cls.predictions.decoder"):
-            decoder = "cls.predictions.decoder"
-            slots += [Slot(f"{decoder}.bias", 0)] + ([] if self._tied_decoder() else [Slot(f"{decoder}.weight", 0)])
-            maps.append(decoder)
+        for decoder in ("cls.predictions.decoder", "lm_head.decoder", "generator_lm_head"):
+            if _has(self.model, decoder):
+                slots += [Slot(f"{decoder}.bias", 0)] + (
+                    [] if self._is_tied(decoder) else [Slot(f"{decoder}.weight", 0)]
+                )
+                maps.append(decoder)
         return Axis(
             "vocab",
             "vocab",
@@ -182,8 +201,8 @@ class BertAdapter(Adapter):
             fixed_because="every token id must keep a row",
         )
 
-    def _tied_decoder(self) -> bool:
-        return self.model.cls.predictions.decoder.weight is self.encoder.embeddings.word_embeddings.weight
+    def _is_tied(self, decoder: str) -> bool:
+        return self.model.get_submodule(decoder).weight is self.encoder.embeddings.word_embeddings.weight
 
 
 def _attention_inner(attention: nn.Module, hidden: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

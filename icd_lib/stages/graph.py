@@ -26,6 +26,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     context = Context(run, progress)
     problem = make_problem(context, tables={}, dense_ms=0.0, rates={})
     certificates = verify_axes(context.model, problem.adapter.axes(), context.example, context.get("seed"))
+    run.write_json("graph/axes.json", certificates)
     progress(f"{len(certificates)} axes verified in float64")
     graphs = write_graphs(run, problem)
     progress("access graphs written; measuring width → latency")
