@@ -18,7 +18,8 @@ translations.
 
 ## Data
 
-{data_name} ({data_packages}; {data_licence}), as chapters:
+{data_name}
+({data_packages}; {data_licence}), as chapters:
 {train_chapters} to train on, {calibration_chapters} for calibration, {validation_chapters} for validation and
 {test_chapters} for the test, each in both translations. No verse of one part is in another, in either translation;
 parallel passages in other words (Kings and Chronicles, the gospels) are. Model and tokenizer saw the train part only:
@@ -27,9 +28,9 @@ parallel passages in other words (Kings and Chronicles, the gospels) are. Model 
 ## Training
 
 {steps:,} steps of {batch} × {length} tokens ({seen_tokens:,} tokens, {epochs:.1f} passes); AdamW, betas {betas}, weight
-decay {weight_decay:g} on matrices; learning rate {learning_rate:g} with a warm-up of {warmup} steps and a cosine down to
-{final_rate:.0%} of it; gradients clipped at {clip:g}; float32; seed {seed}. {minutes:.1f} minutes on {threads} threads
-({processor}; torch {torch}, transformers {transformers}).
+decay {weight_decay:g} on matrices; learning rate {learning_rate:g} with a warm-up of {warmup} steps and a cosine down
+to {final_rate:.0%} of it; gradients clipped at {clip:g}; float32; seed {seed}. {minutes:.1f} minutes on {threads}
+threads ({processor}; torch {torch}, transformers {transformers}).
 
 To train it again: `python scripts/train_mamba.py`. On one machine, with one number of threads, the same seed gives the
 same loss curve.

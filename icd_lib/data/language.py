@@ -157,7 +157,8 @@ def pack(tokenizer, documents: list[str], length: int, clusters: np.ndarray | No
     body = length - len(head)
     if body < 2:
         raise MeasureError(f"blocks of {length} tokens have no room for text beside {len(head)} special tokens")
-    encoded = tokenizer(documents, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    encoded = tokenizer(documents, **options)["input_ids"] if documents else []
     rows = [np.array([*ids, *separator], dtype=np.int64) for ids in encoded]
     stream = np.concatenate([np.empty(0, np.int64), *rows])
     count = len(stream) // body

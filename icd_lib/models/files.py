@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
 
-MODEL_TYPES = {"bert": ("bert",)}  # family -> `model_type` of config.json that its adapter knows
+MODEL_TYPES = {"bert": ("bert",), "mamba": ("mamba",)}  # family -> `model_type` of config.json that its adapter knows
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 _HASH_CHUNK = 1 << 22  # bytes
 

