@@ -87,20 +87,24 @@ def planted_events(
     seed: int = 0,
     shuffled: bool = True,
     nbytes: float = 64.0,
+    burst: int = 1,
 ) -> tuple[Events, np.ndarray]:
     """(Events, order): each event touches `per_event` elements of one block, a share `noise` of them from anywhere.
 
     A block is drawn in proportion to its size, its elements uniformly and with repeats, so every element is touched
-    equally often and the structure is wholly in who is touched together. `nbytes` per touched element.
-    Deterministic in `seed`. Raises `ConfigError` on bad settings.
+    equally often and the structure is wholly in who is touched together. `nbytes` per touched element. `burst` events
+    in a row share a block, as the requests of one topic or session do. Deterministic in `seed`. Raises `ConfigError`
+    on bad settings.
     """
     starts = _block_starts(D, blocks, sizes)
     _check_share("noise", noise)
     _check_positive("nbytes", nbytes)
     _check_count("events", events, 0)
     _check_count("per_event", per_event, 1)
+    _check_count("burst", burst, 1)
     rng = _generator(seed)
-    block = np.searchsorted(starts, rng.integers(D, size=events), side="right") - 1
+    block = np.searchsorted(starts, rng.integers(D, size=-(-events // burst)), side="right") - 1
+    block = np.repeat(block, burst)[:events]
     first, length = starts[block], starts[block + 1] - starts[block]
     position = first[:, None] + (rng.random((events, per_event)) * length[:, None]).astype(np.int64)
     stray = rng.random(position.shape) < noise

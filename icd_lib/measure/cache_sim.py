@@ -88,20 +88,18 @@ def machine_caches(root: Path = _CPU0_CACHE) -> list[CacheLevel]:
     return [cache for _, cache in sorted(found, key=lambda pair: pair[0])]
 
 
-def simulate_caches(addresses, levels, *, access_bytes: int = 1, uncounted: int = 0) -> list[LevelCounts]:
+def simulate_caches(addresses, levels, *, access_bytes: int = 1) -> list[LevelCounts]:
     """Hits and misses of each level for reads of `access_bytes` bytes at `addresses` (int64 (n,)), in order.
 
-    levels: innermost first, line sizes not falling outwards. All start empty; the first `uncounted` reads fill them
-    and are left out of the counts. A read counts once for every line of the first level it touches. Exact and
-    deterministic; a few ten million reads a second.
+    levels: innermost first, line sizes not falling outwards. All start empty. A read counts once for every line of
+    the first level it touches. Exact and deterministic; a few ten million reads a second.
     Raises `MeasureError` on bad addresses, `ConfigError` on bad levels.
     """
     stream, levels = _check_addresses(addresses), list(levels)
     if not levels:
         raise ConfigError("a simulation takes at least one cache level")
-    for name, value, least in (("access_bytes", access_bytes, 1), ("uncounted", uncounted, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ConfigError(f"{name} is a whole number >= {least}, got {value!r}")
+    if isinstance(access_bytes, bool) or not isinstance(access_bytes, int | np.integer) or access_bytes < 1:
+        raise ConfigError(f"access_bytes is a whole number >= 1, got {access_bytes!r}")
     lines = [level.line_bytes for level in levels]
     if lines != sorted(lines):
         raise ConfigError(f"line sizes do not fall from the first level outwards, got {lines}")
@@ -114,9 +112,7 @@ def simulate_caches(addresses, levels, *, access_bytes: int = 1, uncounted: int 
     starts = np.concatenate([[0], np.cumsum(sets * ways)])
     # Tag 0 is an empty place; untouched pages of a large outer level are never allocated.
     tags = np.zeros(int(starts[-1]), dtype=np.int64)
-    _simulate(stream[:uncounted], int(access_bytes), shifts, sets, ways, starts, tags, hits, misses)
-    hits[:], misses[:] = 0, 0
-    _simulate(stream[uncounted:], int(access_bytes), shifts, sets, ways, starts, tags, hits, misses)
+    _simulate(stream, int(access_bytes), shifts, sets, ways, starts, tags, hits, misses)
     return [LevelCounts(lv.name, int(h), int(m)) for lv, h, m in zip(levels, hits, misses, strict=True)]
 
 

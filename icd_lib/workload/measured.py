@@ -5,38 +5,33 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from icd_lib.errors import ConfigError
-from icd_lib.measure.cache_sim import CacheLevel, LevelCounts, simulate_caches
+from icd_lib.measure.cache_sim import CacheLevel, simulate_caches
 from icd_lib.measure.energy_model import modelled_energy_j
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.metric import figure
 from icd_lib.workload.table import TableRunner, TableWorkload, address_stream, place_rows
 
 
-def count_hits(workload: TableWorkload, rows: np.ndarray, levels: Sequence[CacheLevel]) -> list[LevelCounts]:
-    """Hits and misses of one pass through simulated caches that an earlier pass has warmed, as timed passes do."""
-    stream = address_stream(workload, rows)
-    twice = np.concatenate([stream, stream])
-    return simulate_caches(twice, levels, access_bytes=workload.row_bytes, uncounted=len(stream))
-
-
 def simulate_table(workload: TableWorkload, rows: np.ndarray, levels: Sequence[CacheLevel]) -> dict:
-    """Figures of one warm pass: `<level>_hit_pct` for each level in lower case (simulated), `energy_j` (modelled).
+    """Figures of one pass from empty caches: `<level>_hit_pct` of each level (simulated), `energy_j` (modelled).
 
-    `<level>_hit_pct` is the share of all reads that this level or one before it served, so that it rises when the
-    first level takes work off the second.
+    `<level>_hit_pct` (l1d_hit_pct, l2_hit_pct, ...) is the share of all reads of the table that this level or one
+    before it served, so that it never falls when an inner level takes work off an outer one. The stream of row
+    numbers, which is read once from end to end whatever the layout, is left out.
+    Raises `ConfigError` when no access is left, and on bad levels.
     """
-    counts = count_hits(workload, rows, levels)
-    reads = counts[0].accesses
-    if reads == 0:
+    if workload.events.accesses == 0:
         raise ConfigError("the workload has no access left; keep some elements alive or add events")
+    counts = simulate_caches(address_stream(workload, rows), levels, access_bytes=workload.row_bytes)
+    reads = counts[0].accesses
     figures = {
         f"{count.name.lower()}_hit_pct": figure(
             100 * (1 - count.misses / reads),
             "%",
             "simulated",
             n=reads,
-            method=f"set-associative LRU, {' + '.join(_shape(level) for level in levels[: i + 1])}, warm; share of all "
-            "reads served here or nearer",
+            method=f"set-associative LRU from empty, {', '.join(_shape(level) for level in levels[: i + 1])}; share of "
+            "all reads of the table served here or nearer",
         )
         for i, count in enumerate(counts)
     }

@@ -1,6 +1,6 @@
 """A table laid out by a permutation, its access stream, and one compiled pass over both."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -11,23 +11,32 @@ from icd_lib.graph.events import Events
 
 WORD_BYTES = 8
 PAGE_BYTES = 4096
+MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, from the golden ratio: a bijection modulo 2^64
 
 
 @dataclass(frozen=True)
 class TableWorkload:
-    """A table of `events.size` rows of `row_bytes` bytes, read by `events`: each gathers its rows and adds them up."""
+    """A table of `events.size` rows of `row_bytes` bytes, read by `events`: each gathers its rows and adds them up.
+
+    chained: a read begins when the one before it is done, as in a walk over linked records or a chain of look-ups,
+    so its latency shows. Otherwise the processor overlaps reads, and a row in the second level costs hardly more
+    than one in the first.
+    """
 
     events: Events
     row_bytes: int = 16
+    chained: bool = True
 
     def __post_init__(self):
         wrong = isinstance(self.row_bytes, bool) or not isinstance(self.row_bytes, int | np.integer)
         if wrong or self.row_bytes < WORD_BYTES or self.row_bytes % WORD_BYTES:
             raise ConfigError(f"row_bytes is a positive multiple of {WORD_BYTES}, got {self.row_bytes!r}")
+        if not isinstance(self.chained, bool):
+            raise ConfigError(f"chained is true or false, got {self.chained!r}")
 
     def keep(self, alive: np.ndarray) -> "TableWorkload":
         """The same workload without the accesses to dead elements: what is left to do after a transform."""
-        return TableWorkload(self.events.keep(alive), self.row_bytes)
+        return replace(self, events=self.events.keep(alive))
 
 
 def place_rows(pi, alive, g: int) -> tuple[np.ndarray, int]:
@@ -88,53 +97,62 @@ class TableRunner:
         words = workload.row_bytes // WORD_BYTES
         self.rows = int(rows.max(initial=-1)) + 1
         self.table_bytes = self.rows * workload.row_bytes
-        self._table = _aligned_words(self.rows * words).reshape(self.rows, words)
+        table = _aligned_words(self.rows * words)
         present = np.flatnonzero(rows >= 0)
-        self._table[rows[present]] = row_contents(present, words)
-        self._stream = stream.astype(np.int32)
-        self._offsets = np.asarray(workload.events.offsets, dtype=np.int64)
-        self._pass = gather_pairs if words == 2 else gather_rows
+        table.reshape(self.rows, words)[rows[present]] = row_contents(present, words)
+        self._pass = walk_rows if workload.chained else gather_rows
+        self._arguments = (table, np.uint64(words), stream.astype(np.uint32), workload.events.offsets, np.uint64(0))
         self()  # compiles, and touches every page
 
     def __call__(self) -> float:
         # 53 bits are what a float holds exactly.
-        return float(int(self._pass(self._table, self._stream, self._offsets)) >> 11)
+        return float(int(self._pass(*self._arguments)) >> 11)
 
 
 def row_contents(elements: np.ndarray, words: int) -> np.ndarray:
     """What the rows of these elements hold, uint64 (len(elements), words): splitmix64 of (element, word)."""
     mixed = elements.astype(np.uint64)[:, None] * np.uint64(words) + np.arange(1, words + 1, dtype=np.uint64)
-    mixed = mixed * np.uint64(0x9E3779B97F4A7C15)
+    mixed = mixed * MIX
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
 
 
 @njit(cache=True)
-def gather_rows(table, stream, offsets):
-    """Sum the rows of each event, mix the sums in order. table uint64 (rows, words), stream int32, offsets int64."""
-    words = table.shape[1]
+def gather_rows(table, words, stream, offsets, zero):
+    """Add up the rows of each event and mix the sums in order: a checksum, uint64. `zero` is not used.
+
+    table uint64 (rows * words,); stream uint32, the row of every access; offsets int64, where the events begin.
+    """
     checksum = np.uint64(0)
     for event in range(len(offsets) - 1):
-        total = np.uint64(0)
+        total = checksum
         for access in range(offsets[event], offsets[event + 1]):
-            row = stream[access]
+            start = stream[access] * words
+            row = np.uint64(0)
             for word in range(words):
-                total += table[row, word]
-        checksum = (checksum ^ total) * np.uint64(0x9E3779B97F4A7C15)
+                row += table[start + word]
+            total += row
+        checksum = total * MIX
     return checksum
 
 
 @njit(cache=True)
-def gather_pairs(table, stream, offsets):
-    """`gather_rows` for rows of two words: the same checksum without the inner loop."""
+def walk_rows(table, words, stream, offsets, zero):
+    """`gather_rows`, the same checksum, each address waiting for the read before it.
+
+    zero: 0. The compiler does not know, so the sum so far, masked by it, is a part of every address.
+    """
     checksum = np.uint64(0)
     for event in range(len(offsets) - 1):
-        total = np.uint64(0)
+        total = checksum
         for access in range(offsets[event], offsets[event + 1]):
-            row = stream[access]
-            total += table[row, 0] + table[row, 1]
-        checksum = (checksum ^ total) * np.uint64(0x9E3779B97F4A7C15)
+            start = stream[access] * words + (total & zero)
+            row = np.uint64(0)
+            for word in range(words):
+                row += table[start + word]
+            total += row
+        checksum = total * MIX
     return checksum
 
 
