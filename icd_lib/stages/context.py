@@ -15,6 +15,7 @@ from icd_lib.data.text import TextData
 from icd_lib.measure.quality import EncoderSuite, QualityResult
 from icd_lib.models.loading import load_model
 from icd_lib.models.source import Checkpoint, random_checkpoint, resolve_checkpoint
+from icd_lib.progress import follow
 
 CERTIFICATE_SHAPE = (2, 24)  # enough tokens for an equality check, few enough for float64 to be instant
 RANDOM_WEIGHTS = "random weights: a latency-only run, quality is not measured"
@@ -100,16 +101,3 @@ class Context:
         result = self.suite.evaluate(self.model, split, follow(self.progress, f"dense on {split} data"))
         self.suite.save_result(result, path)
         return result
-
-
-def follow(progress: Callable[[str], None], what: str) -> Callable[[int, int], None]:
-    """A (done, total) callback that says one line per quarter."""
-    said = set()
-
-    def report(done: int, total: int) -> None:
-        quarter = 4 * done // max(total, 1)
-        if quarter and quarter not in said:
-            said.add(quarter)
-            progress(f"{what}: {25 * quarter} %")
-
-    return report

@@ -1,0 +1,155 @@
+"""What every stage of a table scenario needs: its accesses, the table's geometry, W, the transform, the solver."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+
+from icd_lib.artifacts import Run
+from icd_lib.axes.permutation import check_permutation
+from icd_lib.calibrate import Calibration
+from icd_lib.errors import AxisError, ResourceError
+from icd_lib.graph.contract import check_w
+from icd_lib.graph.events import Events
+from icd_lib.graph.trace import build_trace
+from icd_lib.layouts import SolverSettings, read_perm_record
+from icd_lib.measure.cache_sim import TYPICAL_CACHES, CacheLevel, machine_caches
+from icd_lib.solver.cost import CostConfig
+from icd_lib.stages.table.workload import read_events, split_events
+from icd_lib.transforms.meta import AxisState
+from icd_lib.transforms.rows import prune_rows
+from icd_lib.workload import TableWorkload
+
+AXIS = "rows"
+SAME_WORK = "unchanged by construction: every arm reads the same living rows, and the checksums are equal"
+QUICK = "quick run: same stages and schema, fewer samples; figures are rough"
+
+
+@dataclass
+class TableContext:
+    """Loaded lazily, so that a stage pays only for what it uses."""
+
+    run: Run
+    progress: Callable[[str], None] = print
+
+    def get(self, path: str):
+        """A value of the scenario."""
+        return self.run.scenario.get(path)
+
+    @cached_property
+    def events(self) -> Events:
+        return read_events(self.run)
+
+    @cached_property
+    def _split(self) -> tuple[Events, Events]:
+        return split_events(self.events, self.get("workload.unseen_share"))
+
+    @property
+    def seen(self) -> Events:
+        """The events that layouts are solved on."""
+        return self._split[0]
+
+    @property
+    def streams(self) -> dict[str, Events]:
+        """What is measured: the unseen events first, they are judged."""
+        return {"unseen": self._split[1], "seen": self._split[0]}
+
+    def workload(self, events: Events) -> TableWorkload:
+        return TableWorkload(events, self.get("workload.row_bytes"))
+
+    @property
+    def size(self) -> int:
+        return self.events.size
+
+    @property
+    def tile(self) -> int:
+        """Rows that are dropped together: those of one cache line."""
+        return self.get("cost.g")
+
+    @cached_property
+    def levels(self) -> list[CacheLevel]:
+        """This machine's caches, or common ones where it hides them (`levels_note` says so)."""
+        try:
+            return machine_caches()
+        except ResourceError:
+            return list(TYPICAL_CACHES)
+
+    @property
+    def levels_note(self) -> str:
+        try:
+            machine_caches()
+        except ResourceError as error:
+            return f"a common core's caches stand in: {error.args[0]}"
+        return "this machine's caches"
+
+    def build_graph(self, events: Events) -> tuple[sp.csr_array, dict]:
+        """W of some events and what was counted and dropped on the way."""
+        limits = {"window": self.get("graph.window"), "nnz_cap": self.get("graph.nnz_cap")}
+        return build_trace(events, size=self.size, **limits)
+
+    @cached_property
+    def graph(self) -> sp.csr_array:
+        """W of the seen events, as the graph stage wrote it."""
+        return check_w(sp.csr_array(sp.load_npz(self.run.dir / "graph" / f"W.{AXIS}.npz")))
+
+    @cached_property
+    def pruned(self) -> AxisState:
+        """The transform: the same rows die in every arm."""
+        touches = np.bincount(self.seen.ids, minlength=self.size)
+        share, scatter = self.get("transform.dead_share"), self.get("transform.scatter")
+        return prune_rows(touches, share, scatter=scatter, seed=self.get("seed"))
+
+    @property
+    def alive(self) -> np.ndarray:
+        return self.pruned.alive
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The calibration of the graph stage, None where the scenario asks for no pilots."""
+        if not self.get("calibration.pilots"):
+            return None
+        return Calibration.from_json(self.run.read_json("graph/calibration.json"))
+
+    @property
+    def given_cost(self) -> CostConfig:
+        """Geometry and weights as the scenario gives them."""
+        given = self.get("cost")
+        return CostConfig(**given | {"h": given["h"] or self.size // 2})
+
+    @property
+    def cost(self) -> CostConfig:
+        """As given, with the calibrated weights where the fit was good and the scenario takes them."""
+        found = self.calibration
+        if found is None or found.kept_defaults or not self.get("calibration.apply"):
+            return self.given_cost
+        weights = {key: getattr(found.weights, key) for key in ("alpha", "beta", "mu")}
+        return dataclasses.replace(self.given_cost, **weights)
+
+    def solver_settings(self, size: int) -> SolverSettings:
+        """The solver for `size` of the rows: as many blocks as they fill pages."""
+        blocks = max(1, round(self.cost.k * size / self.size))
+        cost = dataclasses.replace(self.cost, k=blocks, h=max(1, self.cost.h * size // self.size))
+        solver = self.get("solver")
+        keys = ("method", "time_budget_s", "refine_steps")
+        return SolverSettings(cost, seed=self.get("seed"), **{key: solver[key] for key in keys})
+
+    def given_layout(self, mode: str) -> np.ndarray | None:
+        """π₀ of `solver.reuse_perm`, checked against this table; None where nothing is reused."""
+        path = self.get("solver.reuse_perm")
+        if not path:
+            return None
+        return reused_layout(path, mode, self.size)
+
+
+def reused_layout(path: str, mode: str, size: int) -> np.ndarray:
+    """π₀ from a perm_before.json or a run folder; `AxisError` unless it is a permutation of exactly these rows."""
+    perms = read_perm_record(path, mode)
+    if set(perms) != {AXIS}:
+        raise AxisError(
+            f"{path} holds layouts of {', '.join(sorted(perms)) or 'nothing'}, not of a table's {AXIS!r}; "
+            "give the permutations of a mock or trace run"
+        )
+    return check_permutation(perms[AXIS], size, f"axis {AXIS!r}")
