@@ -80,14 +80,17 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> transformers.PreTraine
 
 
 def build_model(recipe: Recipe) -> transformers.MambaForCausalLM:
-    """Seeded initial weights of the recipe's shape."""
+    """Seeded initial weights of the recipe's shape.
+
+    out_proj is scaled by 1/√layers (Radford et al. 2019) here and not by the config's `rescale_prenorm_residual`:
+    with that flag transformers 5.23 scales loaded weights a second time.
+    """
     config = transformers.MambaConfig(
         vocab_size=recipe.vocab_size,
         hidden_size=recipe.hidden_size,
         num_hidden_layers=recipe.layers,
         state_size=recipe.state_size,
         initializer_range=0.02,
-        rescale_prenorm_residual=True,
         tie_word_embeddings=True,
         pad_token_id=0,
         bos_token_id=0,
@@ -95,7 +98,11 @@ def build_model(recipe: Recipe) -> transformers.MambaForCausalLM:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return transformers.MambaForCausalLM(config).train()
+        model = transformers.MambaForCausalLM(config).train()
+    with torch.no_grad():
+        for layer in model.backbone.layers:
+            layer.mixer.out_proj.weight /= math.sqrt(recipe.layers)
+    return model
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
@@ -174,7 +181,7 @@ def train_step(model: nn.Module, optimizer, tokens: torch.Tensor, step: int, rec
         group["lr"] = learning_rate(step, recipe)
     loss = loss_of(model, tokens)
     if not torch.isfinite(loss):
-        raise ArtifactError(f"the loss of step {step} is {float(loss)}; lower the learning rate")
+        raise ArtifactError(f"the loss of step {step} is {loss.item()}; lower the learning rate")
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     optimizer.step()
