@@ -57,8 +57,9 @@ class TableContext:
         """What is measured: the unseen events first, they are judged."""
         return {"unseen": self._split[1], "seen": self._split[0]}
 
-    def workload(self, events: Events) -> TableWorkload:
-        return TableWorkload(events, self.get("workload.row_bytes"))
+    def workload(self, events: Events, *, chained: bool = True) -> TableWorkload:
+        """The table read by `events`; chained: each read waits for the one before it."""
+        return TableWorkload(events, self.get("workload.row_bytes"), chained)
 
     @property
     def size(self) -> int:

@@ -24,7 +24,7 @@ def load_events(get: Callable) -> tuple[Events, dict]:
 def _planted(get: Callable) -> tuple[Events, dict]:
     from icd_lib.graph.mock import planted_events
 
-    keys = ("blocks", "sizes", "events", "per_event", "noise")
+    keys = ("blocks", "sizes", "events", "per_event", "noise", "burst")
     settings = {key: get(f"workload.{key}") for key in keys}
     events, _ = planted_events(
         get("workload.rows"), **settings, seed=get("seed"), nbytes=float(get("workload.row_bytes"))

@@ -1,0 +1,115 @@
+"""Stage 01 of a table: W of the accesses, the certificate of its axis, and what a layout costs on this machine."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+import scipy.sparse as sp
+
+from icd_lib.artifacts import Run
+from icd_lib.axes.permutation import hash_permutation
+from icd_lib.calibrate import Calibration, calibrate
+from icd_lib.errors import AxisError
+from icd_lib.machine import keep_tables, read_tables
+from icd_lib.manifest import cpu_model
+from icd_lib.progress import follow
+from icd_lib.stages.table.context import AXIS, TableContext
+from icd_lib.version import VERSION
+from icd_lib.workload import TableRunner, measure_layouts, place_rows
+
+
+def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
+    """Write graph/*; returns {"axes", "graphs", "calibration"}."""
+    context = TableContext(run, progress)
+    certificates = [certify_axis(context)]
+    run.write_json("graph/axes.json", certificates)
+    graphs = write_graph(context)
+    calibration = weigh_cost(context)
+    return {"axes": certificates, "graphs": graphs, "calibration": calibration}
+
+
+def certify_axis(context: TableContext) -> dict:
+    """A random layout of the table must leave the checksum as it is, exactly; `AxisError` otherwise."""
+    workload = context.workload(context.seen)
+    everything = np.ones(context.size, dtype=bool)
+    layouts = np.arange(context.size), np.random.default_rng(context.get("seed")).permutation(context.size)
+    sums = [TableRunner(workload, place_rows(pi, everything, context.tile)[0])() for pi in layouts]
+    if sums[0] != sums[1]:
+        raise AxisError(f"a random layout of the table changed its checksum from {sums[0]:.0f} to {sums[1]:.0f}")
+    context.progress("a random layout leaves the checksum as it is")
+    return {
+        "axis": AXIS,
+        "kind": "table rows",
+        "size": context.size,
+        "checksum": f"{sums[0]:.0f}",
+        "perm_hash": hash_permutation(layouts[1]),
+    }
+
+
+def write_graph(context: TableContext) -> dict:
+    """Save W of the seen events with its structure figures and what it leaves out."""
+    graph, counted = context.build_graph(context.seen)
+    save_graph(context.run, "graph", graph)
+    context.graph = graph
+    degree = np.asarray(graph.sum(axis=1)).ravel()
+    meta = {
+        "D": graph.shape[0],
+        "nnz": int(graph.nnz),
+        "kind": context.get("workload.kind"),
+        "unit": "bytes",
+        "degree_mean": float(degree.mean()),
+        "degree_cv": float(degree.std() / degree.mean()) if degree.mean() else 0.0,
+        **counted,
+    }
+    context.run.write_json("graph/w.meta.json", {AXIS: meta})
+    context.progress(f"W has {graph.nnz:,} non-zeros over {graph.shape[0]:,} rows")
+    return {AXIS: meta}
+
+
+def save_graph(run: Run, folder: str, graph: sp.csr_array) -> None:
+    """W as scipy's npz, the same bytes for the same graph."""
+    sp.save_npz(run.path(folder, f"W.{AXIS}.npz"), sp.csr_matrix(graph), compressed=False)
+
+
+def weigh_cost(context: TableContext) -> dict | None:
+    """Pilot layouts measured, and the weights of J that follow; kept per machine, so that runs with one seed agree."""
+    pilots = context.get("calibration.pilots")
+    if not pilots:
+        context.run.write_json("graph/calibration.json", None)
+        return None
+    key = {
+        "what": "calibration",
+        "workload": context.run.read_json("setup/setup.json")["workload"]["sha256"],
+        "seen": context.seen.count,
+        "row_bytes": context.get("workload.row_bytes"),
+        "cost": asdict(context.given_cost),
+        "pilots": pilots,
+        "repeats": context.get("calibration.repeats"),
+        "seed": context.get("seed"),
+        "caches": [asdict(level) for level in context.levels],
+        "cpu": cpu_model(),
+        "version": VERSION,
+    }
+    known = None if context.get("graph.remeasure") else read_tables(key)
+    if known is None:
+        found = measure_pilots(context, pilots).to_json()
+        keep_tables(key, found)
+    else:
+        found = known
+        context.progress("pilot layouts of this machine, measured earlier (graph.remeasure=true measures again)")
+    context.run.write_json("graph/calibration.json", found)
+    return found
+
+
+def measure_pilots(context: TableContext, pilots: int) -> Calibration:
+    """Lay the whole table out in `pilots` ways, measure each, and fit what the terms of J are worth."""
+    measure = measure_layouts(
+        context.workload(context.seen),
+        np.ones(context.size, dtype=bool),
+        context.tile,
+        context.levels,
+        repeats=context.get("calibration.repeats"),
+        seed=context.get("seed"),
+        progress=follow(context.progress, "pilot layouts"),
+    )
+    return calibrate(context.graph, measure, cost=context.given_cost, pilots=pilots, seed=context.get("seed"))

@@ -1,0 +1,215 @@
+"""Stage 02 of a table: permute → transform → (iterative: re-permute → measure → accept or roll back)."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+
+from icd_lib.artifacts import Run
+from icd_lib.axes.permutation import hash_permutation
+from icd_lib.errors import AxisError, SolverTimeout
+from icd_lib.layouts import SolverSettings, pack_alive, perm_record, solve_layout
+from icd_lib.measure.comparison import relative
+from icd_lib.measure.latency import measure_interleaved
+from icd_lib.measure.statistics import paired_ratio
+from icd_lib.solver.cost import CostReport, evaluate_cost
+from icd_lib.stages.table.arms import Arm
+from icd_lib.stages.table.context import AXIS, SAME_WORK, TableContext
+from icd_lib.stages.table.graph import save_graph
+
+TRIAL_ROUNDS = 15  # interleaved rounds in which a new layout is tried before it is accepted
+
+
+@dataclasses.dataclass
+class Solution:
+    """Result of one mode: π₀, the layout that is kept, the solver's statistics, and every attempt with its fate."""
+
+    before: np.ndarray
+    after: np.ndarray
+    stats: dict
+    attempts: list[dict]
+
+
+def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> dict:
+    """Solve `mode`, write <mode>/*; returns what <mode>/solve.json holds."""
+    context = TableContext(run, progress)
+    masked, _ = context.build_graph(context.seen.keep(context.alive))
+    solution = {"linear": solve_linear, "oneshot": solve_oneshot, "iterative": solve_iterative}[mode](context, masked)
+    return write_solution(context, mode, masked, solution)
+
+
+def solve_linear(context: TableContext, masked: sp.csr_array) -> Solution:
+    """Permute by π₀, then transform; only tiles that are wholly dead can go."""
+    first, stats = first_layout(context, "linear")
+    return Solution(first, first, stats, [one_step(context, "transform in layout π₀, drop the wholly dead tiles")])
+
+
+def solve_oneshot(context: TableContext, masked: sp.csr_array) -> Solution:
+    """Transform and remove the dead rows, in the original order; no layout is solved."""
+    identity = np.arange(context.size)
+    told = one_step(context, "transform, remove the dead rows, keep the original order")
+    return Solution(identity, pack_alive(identity, context.alive), {}, [told])
+
+
+def solve_iterative(context: TableContext, masked: sp.csr_array) -> Solution:
+    """Permute by π₀, transform; then solve W′ for π₁, measure, and accept or roll back, while it pays."""
+    first, stats = first_layout(context, "iterative")
+    best, attempts = first, []
+    for number in range(1, context.get("codesign.max_rounds") + 1):
+        context.progress(f"round {number}: solving W′ for a layout of the {int(context.alive.sum()):,} living rows")
+        candidate, solver = relayout(context, masked, best, number)
+        attempts.append(judge(context, masked, first, best, candidate, number) | {"solver": solver})
+        report_attempt(context, attempts[-1])
+        if not attempts[-1]["accepted"]:
+            break
+        best = candidate
+    return Solution(first, best, stats, attempts)
+
+
+def first_layout(context: TableContext, mode: str) -> tuple[np.ndarray, dict]:
+    """π₀: the layout the scenario reuses, or W of the seen events solved."""
+    given = context.given_layout(mode)
+    if given is not None:
+        context.progress("π₀ is reused (solver.reuse_perm)")
+        return given, {}
+    first, stats = solve_patiently(context.graph, context.solver_settings(context.size))
+    context.progress(f"π₀ solved in {stats['elapsed_s']:.1f} s by {stats['winner']}")
+    return first, {AXIS: stats}
+
+
+def solve_patiently(graph, settings: SolverSettings, initial=None, previous=None) -> tuple[np.ndarray, dict]:
+    """Solve; when time ran out before anything was found, once more with twice the time, then `SolverTimeout`."""
+    for budget in (settings.time_budget_s, 2 * settings.time_budget_s):
+        solved, stats = solve_layout(graph, dataclasses.replace(settings, time_budget_s=budget), initial, previous)
+        if stats["improved"] or not stats["timed_out"]:
+            return solved, stats
+    raise SolverTimeout(
+        f"no layout of {graph.shape[0]:,} rows was found within {settings.time_budget_s:g} s, nor within twice that; "
+        "raise solver.time_budget_s or lower graph.nnz_cap"
+    )
+
+
+def relayout(context: TableContext, masked: sp.csr_array, now: np.ndarray, number: int) -> tuple[np.ndarray, dict]:
+    """π₁: W′ among the living rows, solved from their present order; the dead ones follow, in the present order."""
+    living = np.flatnonzero(context.alive)
+    rank = np.empty(context.size, dtype=np.int64)
+    rank[living] = np.arange(len(living))
+    start = rank[now[context.alive[now]]]
+    settings = context.solver_settings(len(living))
+    settings = dataclasses.replace(settings, seed=settings.seed + number)
+    solved, stats = solve_patiently(masked[living][:, living], settings, start, start)
+    return np.concatenate([living[solved], now[~context.alive[now]]]), stats
+
+
+def judge(context: TableContext, masked, first, now, candidate, number: int) -> dict:
+    """One attempt: J and C on W′ against the present layout, a trial of both on the clock, and what speaks against."""
+    cost = context.cost
+    before, after = (evaluate_cost(masked, pi, cost, first) for pi in (now, candidate))
+    trial = try_out(context, now, candidate)
+    reasons = objections(before, after, trial, context.get("codesign.epsilon_j"))
+    return {
+        "what": f"round {number}: solve W′ of the living rows, remove the dead ones",
+        "strength": context.get("transform.dead_share"),
+        "accepted": not reasons,
+        "reasons": reasons,
+        "change": {term: getattr(after, term) - getattr(before, term) for term in ("C", "Q", "J")},
+        "objective": {AXIS: {"before": vars(before), "after": vars(after)}},
+        "latency_rel": trial,
+        "validation": {"reason": SAME_WORK},
+    }
+
+
+def objections(before: CostReport, after: CostReport, trial: dict, epsilon_j: float) -> list[str]:
+    """Why a layout is not accepted (empty: it is): J must fall, C must not rise, the clock must not show a rise."""
+    reasons = []
+    if after.J - before.J > -epsilon_j:
+        reasons.append(f"J changed by {after.J - before.J:+.4f}; it must fall by at least {epsilon_j}")
+    if after.C - before.C > 1e-9:
+        reasons.append(f"J fell while C rose by {after.C - before.C:+.4f}; such a layout is never accepted on J alone")
+    if trial["ci95"][0] > 0:
+        reasons.append(f"the measured latency rose by {100 * trial['value']:+.1f} %")
+    return reasons
+
+
+def try_out(context: TableContext, now: np.ndarray, candidate: np.ndarray) -> dict:
+    """Latency of the candidate relative to the present layout on the seen events, interleaved; a figure."""
+    arms = {
+        name: Arm.of(pi, context.alive, context.tile).runner(context, context.seen)
+        for name, pi in (("now", now), ("candidate", candidate))
+    }
+    seed = context.get("seed")
+    samples = measure_interleaved(arms, repeats=TRIAL_ROUNDS, warmup=3, seed=seed)
+    resamples = context.get("measure.bootstrap")
+    return relative(paired_ratio(samples["candidate"], samples["now"], seed=seed, resamples=resamples))
+
+
+def one_step(context: TableContext, what: str) -> dict:
+    """The only attempt of a mode that does not loop."""
+    return {
+        "what": what,
+        "strength": context.get("transform.dead_share"),
+        "accepted": True,
+        "reasons": [],
+        "validation": {"reason": SAME_WORK},
+    }
+
+
+def report_attempt(context: TableContext, entry: dict) -> None:
+    """Say and log what became of an attempt."""
+    fate = "accepted" if entry["accepted"] else "rolled back: " + "; ".join(entry["reasons"])
+    change = ", ".join(f"Δ{term} {value:+.4f}" for term, value in entry["change"].items())
+    context.progress(f"{fate} ({change}, latency {100 * entry['latency_rel']['value']:+.1f} % in the trial)")
+    kept = {key: value for key, value in entry.items() if key != "solver"}
+    context.run.log("02_solve[iterative]", event="round", **kept)
+
+
+def write_solution(context: TableContext, mode: str, masked: sp.csr_array, solution: Solution) -> dict:
+    """Save permutations, W′, the mask and the story of the mode."""
+    run, seed = context.run, context.get("seed")
+    before, after = solution.before, solution.after
+    run.write_json(f"{mode}/perm_before.json", perm_record({AXIS: before}, seed))
+    run.write_json(f"{mode}/perm_after.json", perm_record({AXIS: after}, seed))
+    save_graph(run, mode, masked)
+    living = {"D": context.size, "alive": np.flatnonzero(context.alive), "lost_accesses": context.pruned.loss}
+    run.write_json(f"{mode}/transform_meta.json", {"axes": {AXIS: living}, "delta_layout": True})
+    arm = Arm.of(after, context.alive, context.tile)
+    pair = {
+        "before": vars(evaluate_cost(masked, before, context.cost, before)),
+        "after": vars(evaluate_cost(masked, after, context.cost, before)),
+    }
+    kept = any(entry["accepted"] for entry in solution.attempts)
+    report = {
+        "mode": mode,
+        "accepted_strength": context.get("transform.dead_share") if kept else 0.0,
+        "widths": {AXIS: arm.places},
+        "sizes": arm.sizes(context.tile, context.get("workload.row_bytes")),
+        "plan": None,
+        "validation": None,
+        "attempts": solution.attempts,
+        "objective": {"mean": pair, "axes": {AXIS: pair}},
+        "cost": vars(context.cost),
+        "solver": solution.stats,
+        "certificates": certificates(context, before, after),
+    }
+    run.write_json(f"{mode}/solve.json", report)
+    return report
+
+
+def certificates(context: TableContext, before: np.ndarray, after: np.ndarray) -> list[dict]:
+    """The checksum of the surviving work in the original order, in π₀ and in the layout that is kept: all equal."""
+    found = []
+    for name, pi in (("original order", np.arange(context.size)), ("π₀", before), ("kept layout", after)):
+        checksum = Arm.of(pi, context.alive, context.tile).runner(context, context.seen)()
+        found.append(
+            {
+                "axis": AXIS,
+                "layout": name,
+                "size": context.size,
+                "checksum": f"{checksum:.0f}",
+                "perm_hash": hash_permutation(pi),
+            }
+        )
+    if len({entry["checksum"] for entry in found}) > 1:
+        raise AxisError(f"a layout of the table changed its checksum: {[entry['checksum'] for entry in found]}")
+    return found

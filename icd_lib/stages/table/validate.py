@@ -1,0 +1,147 @@
+"""Stage 04 of a table: the comparisons, controls, determinism, the calibration's prediction, and the gates."""
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+
+from icd_lib.artifacts import Run
+from icd_lib.axes.permutation import hash_permutation
+from icd_lib.gates import judge
+from icd_lib.measure.comparison import compare_arms
+from icd_lib.metric import figure, not_measured
+from icd_lib.solver.cost import evaluate_cost
+from icd_lib.stages.table.arms import load_layout
+from icd_lib.stages.table.context import AXIS, SAME_WORK, TableContext
+from icd_lib.stages.table.measure import hit_change
+from icd_lib.stages.table.solve import solve_patiently
+
+COMPUTED = "computed from two layouts and W′; exact, no sampling"
+
+
+def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
+    """Write verdict.json and return it."""
+    context = TableContext(run, progress)
+    report = run.read_json("measure/measure.json")
+    samples = run.read_json("measure/samples.json")["shapes"]
+    cost = cost_change(run)
+    same_work = not_measured("pp", SAME_WORK)
+    verdict = {
+        "same_transform": against(context, samples, "linear") | {"max_rel_error": 0.0, "equality": report["equality"]},
+        "same_quality": against(context, samples, "linear")
+        | {
+            "l2_pp": hits_against(report, "linear"),
+            "ept_rel": energy_against(report, "linear"),
+            "quality_drop_pp": {arm: same_work for arm in ("linear", "iterative") if arm in report["sizes"]},
+        },
+        "vs_dense": against(context, samples, "dense") | {"quality_drop_pp": same_work},
+        "vs_oneshot": against(context, samples, "oneshot") | {"quality_drop_pp": same_work},
+        "vs_packed": against(context, samples, "packed"),
+        "placebo": compare(context, samples, "iterative", "placebo"),
+        "aa_control": aa_control(context, samples),
+        "cost": cost,
+        "determinism": determinism(context),
+        "prediction": None,
+        "calibration": calibration_words(context),
+        "badges": run.read_json("setup/setup.json")["badges"],
+    }
+    judged = {key: verdict["same_quality"][key] for key in ("latency_rel", "l2_pp", "ept_rel")}
+    judged |= {"quality_drop_pp": same_work, **cost_figures(cost)}
+    verdict["judged"] = judged
+    for gate in ("smoke", "strict"):
+        verdict[gate] = judge(run.scenario.get(f"gates.{gate}"), judged)
+        progress(f"{gate}: {verdict[gate]['status']} {verdict[gate]['checks']}")
+    run.write_json("verdict.json", verdict)
+    return verdict
+
+
+def compare(context: TableContext, samples: dict, arm: str, other: str) -> dict:
+    """Latency of `arm` relative to `other`, chained and overlapped."""
+    return compare_arms(samples, arm, other, seed=context.get("seed"), resamples=context.get("measure.bootstrap"))
+
+
+def against(context: TableContext, samples: dict, other: str) -> dict:
+    """Iterative against another arm; the first shape is judged."""
+    shapes = compare(context, samples, "iterative", other)
+    return {"latency_rel": next(iter(shapes.values())), "shapes": shapes}
+
+
+def hits_against(report: dict, other: str) -> dict:
+    """L2 hit rate that iterative gains over another arm on the unseen events, simulated."""
+    caches = report["caches"]["unseen"]
+    if "iterative" not in caches or other not in caches:
+        return not_measured("pp", f"the run has no arm {'iterative' if 'iterative' not in caches else other!r}")
+    return hit_change(caches["iterative"], caches[other])
+
+
+def energy_against(report: dict, other: str) -> dict:
+    """Energy of iterative relative to another arm on the unseen events, modelled."""
+    energy = report["energy"]
+    if "iterative" not in energy or other not in energy:
+        return not_measured("fraction", f"the run has no arm {'iterative' if 'iterative' not in energy else other!r}")
+    ours, theirs = energy["iterative"], energy[other]
+    return figure(ours["value"] / theirs["value"] - 1, "fraction", "modelled", n=ours["n"], method=ours["method"])
+
+
+def aa_control(context: TableContext, samples: dict) -> dict:
+    """The untouched table against itself: the interval must contain 0 for the other intervals to be believed."""
+    shapes = compare(context, samples, "dense_again", "dense")
+    return {
+        "shapes": shapes,
+        "contains_zero": {label: item["ci95"][0] <= 0 <= item["ci95"][1] for label, item in shapes.items()},
+    }
+
+
+def cost_change(run: Run) -> dict:
+    """ΔC, ΔQ and ΔJ of π₁ against π₀ on W′."""
+    if not (run.dir / "iterative" / "solve.json").is_file():
+        return {"reason": "the run has no iterative arm"}
+    mean = run.read_json("iterative/solve.json")["objective"]["mean"]
+    before, after = mean["before"], mean["after"]
+    return {
+        "delta_c_rel": after["C"] / before["C"] - 1 if before["C"] else 0.0,
+        "delta_q": after["Q"] - before["Q"],
+        "delta_j": after["J"] - before["J"],
+    }
+
+
+def cost_figures(cost: dict) -> dict:
+    """ΔC and ΔQ as figures for the gates."""
+    units = {"delta_c_rel": "fraction", "delta_q": "1"}
+    if "reason" in cost:
+        return {metric: not_measured(unit, cost["reason"]) for metric, unit in units.items()}
+    return {metric: figure(cost[metric], unit, "modelled", n=1, method=COMPUTED) for metric, unit in units.items()}
+
+
+def determinism(context: TableContext) -> dict:
+    """Count W and solve π₀ again: same bytes, same hash, same J."""
+    run = context.run
+    mode = next((mode for mode in ("linear", "iterative") if (run.dir / mode / "solve.json").is_file()), None)
+    if mode is None:
+        return {"reason": "the run has no mode that solves a layout"}
+    stats = run.read_json(f"{mode}/solve.json")["solver"]
+    if not stats:
+        return {"reason": "the permutation was given (solver.reuse_perm), not solved"}
+    again, _ = context.build_graph(context.seen)
+    settings = context.solver_settings(context.size)
+    pi, _ = solve_patiently(again, settings)
+    same_w = is_same_graph(again, context.graph)
+    same_pi = hash_permutation(pi) == hash_permutation(load_layout(run, mode, "perm_before"))
+    before = stats[AXIS]["after"]["J"]
+    drift = abs(evaluate_cost(again, pi, settings.cost_of(context.size)).J - before) / max(abs(before), 1e-12)
+    words = f"π hash {'equal' if same_pi else 'DIFFERS'}, W {'equal' if same_w else 'DIFFERS'}"
+    context.progress(f"counted and solved again: {words}")
+    return {"pi_hash_equal": same_pi, "w_hash_equal": same_w, "max_metric_drift_rel": drift}
+
+
+def is_same_graph(first: sp.csr_array, second: sp.csr_array) -> bool:
+    """Whether two graphs are equal byte for byte."""
+    return all(np.array_equal(getattr(first, part), getattr(second, part)) for part in ("data", "indices", "indptr"))
+
+
+def calibration_words(context: TableContext) -> dict | None:
+    """What the report says of the calibration: R² per target, and whether the default weights were kept and why."""
+    found = context.calibration
+    if found is None:
+        return None
+    return {"r2": found.r2, "kept_defaults": found.kept_defaults, "reason": found.reason}
