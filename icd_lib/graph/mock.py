@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from icd_lib.errors import ConfigError
 from icd_lib.graph.events import Events, check_size
+from icd_lib.graph.sparsify import build_symmetric
 
 SIZE_KINDS = ("equal", "heavy")
 BYTES = 4.0  # mean weight of an edge: one float32 touched together once
@@ -160,10 +161,8 @@ def _weigh_and_shuffle(rng, planted, other, noise, D, shuffled) -> tuple[sp.csr_
     if planted.shape[1] and other.shape[1]:
         weights[1] *= noise / (1 - noise) * weights[0].sum() / weights[1].sum()
     order = rng.permutation(D) if shuffled else np.arange(D)
-    low, high = order.astype(np.int32)[np.concatenate([planted, other], axis=1)]
-    both = np.concatenate([low, high]), np.concatenate([high, low])
-    graph = sp.coo_array((np.tile(np.concatenate(weights), 2), both), shape=(D, D)).tocsr()
-    graph.sum_duplicates()
+    ends = order[np.concatenate([planted, other], axis=1)]
+    graph = build_symmetric(ends.min(axis=0), ends.max(axis=0), np.concatenate(weights), D)
     return graph, order
 
 

@@ -24,10 +24,10 @@ def find_heaviest(weights: np.ndarray, count: int) -> np.ndarray:
 
 
 class HeaviestEdges:
-    """The `count` heaviest of edges that arrive in pieces, in O(count + piece) memory.
+    """The `count` heaviest of edges that arrive in blocks of a matrix, in O(count + block) memory.
 
-    The result is that of `find_heaviest` over all of them in order of arrival. `edges` and `weight` count what was
-    offered, edges of weight 0 aside.
+    The result is that of `find_heaviest` over all of them in order of arrival; `edges` and `weight` are of what was
+    offered.
     """
 
     def __init__(self, count: int):
@@ -36,14 +36,14 @@ class HeaviestEdges:
         self._kept = [np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0)]
         self._threshold = 0.0
 
-    def offer(self, rows: np.ndarray, cols: np.ndarray, weights: np.ndarray) -> None:
-        """Add edges (1-D arrays of one length, weights >= 0)."""
-        self.edges += int(np.count_nonzero(weights))
-        self.weight += float(weights.sum())
-        heavy = weights > self._threshold
-        if not heavy.any():
+    def offer_block(self, block: np.ndarray, first: int) -> None:
+        """Add block[i, j] >= 0, the weight between elements first + i and first + j, row by row; 0 is no edge."""
+        self.edges += int(np.count_nonzero(block))
+        self.weight += float(block.sum(dtype=np.float64))
+        rows, cols = np.nonzero(block > self._threshold)
+        if not len(rows):
             return
-        new = rows[heavy].astype(np.int32), cols[heavy].astype(np.int32), weights[heavy]
+        new = (rows + first).astype(np.int32), (cols + first).astype(np.int32), block[rows, cols].astype(np.float64)
         self._kept = [np.concatenate(pair) for pair in zip(self._kept, new, strict=True)]
         if len(self._kept[2]) > 2 * self.count:
             self._prune()
