@@ -115,6 +115,7 @@ SCHEMA: dict = {
         "events": count(80_000, "access events of the mock", low=2),
         "per_event": count(12, "rows that one event of the mock touches", low=1),
         "noise": number(0.1, "share of the mock's accesses that go anywhere", 0, 0.99),
+        "burst": count(1, "events of the mock in a row that keep to one community", low=1),
         "unseen_share": number(
             0.5, "share of the events, the last ones, that no layout is solved on", above=0, high=0.9
         ),
@@ -133,6 +134,7 @@ SCHEMA: dict = {
         "name": choice("auto", ["auto", "bible", "sst2"], "text and task; auto fits it to the model"),
         "calibration_texts": count(1200, "unlabelled texts that the transform sees", low=1),
         "distill_texts": count(16000, "unlabelled texts for layer-wise distillation"),
+        "other_domain_texts": count(400, "docstrings of installed packages beside them, so that other text is kept too"),
         "validation_items": count(4000, "items on which strengths are chosen", low=1),
         "test_items": count(10000, "items on which the result is judged once", low=1),
         "probe_items": count(4000, "items on which the dense model's probes are fitted", low=1),
@@ -171,7 +173,7 @@ SCHEMA: dict = {
         "tile": count(16, "widths are kept to multiples of this many neurons", low=1),
         "ridge": number(0.01, "ridge of the Hessian, relative to its mean diagonal", above=0),
         "uniform": flag(False, "pad all layers to one width, for plain transformers"),
-        "distill_steps": count(120, "optimiser steps of label-free distillation; 0 leaves it out"),
+        "distill_steps": count(140, "optimiser steps of label-free distillation; 0 leaves it out"),
         "distill_lr": number(4e-4, "learning rate of the distillation", above=0, high=1),
         "distill_tokens": count(1024, "tokens per distillation step", low=1),
         "dead_share": number(0.5, "share of the table's rows that the transform removes", 0, 0.99),

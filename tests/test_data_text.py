@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icd_lib.data.docstrings import docstrings_provenance, load_docstrings
+from icd_lib.data.docstrings import docstrings_provenance, split_docstrings
 from icd_lib.data.load import load_text_data
 from icd_lib.data.splits import group_by_text, normalise, split_groups
 from icd_lib.data.text import SECTION_NAMES, SPLITS, Corpus, load_corpus, split_corpus
@@ -110,9 +110,16 @@ def test_a_group_too_large_for_any_split_goes_to_the_rest():
 
 
 def test_docstrings_are_prose_distinct_and_deterministic():
-    texts = load_docstrings(10**6)
-    assert len(texts) > 1000 and len({normalise(text) for text in texts}) == len(texts)
+    none, texts = split_docstrings(0)
+    assert none == [] and len(texts) > 1000 and len({normalise(text) for text in texts}) == len(texts)
     assert not any("\n" in text or text.split("(")[0].replace("_", "").isidentifier() for text in texts[:50])
-    some = load_docstrings(200)
-    assert len(some) == 200 and some == load_docstrings(200) and set(some) <= set(texts)
     assert docstrings_provenance()["items"] == len(texts)
+
+
+def test_docstrings_for_calibration_are_not_among_the_others():
+    seen, unseen = split_docstrings(300, seed=1)
+    assert len(seen) == 300 and not set(seen) & set(unseen)
+    assert sorted(seen + unseen) == sorted(split_docstrings(0)[1])
+    assert (seen, unseen) == split_docstrings(300, seed=1) != split_docstrings(300, seed=2)
+    with pytest.raises(ResourceError, match="data.other_domain_texts"):
+        split_docstrings(10**6)

@@ -1,6 +1,7 @@
 """Text from another domain: docstrings of installed BSD-licensed scientific packages.
 
-Used only to report how close an optimised encoder stays to the dense one on text unlike its calibration data.
+A few of them are mixed into the calibration, so that a pruned encoder keeps its function on text unlike the task's too;
+the others tell how close it stays to the dense one there.
 """
 
 import functools
@@ -24,18 +25,20 @@ _MODULES = (
 ).split()
 
 
-def load_docstrings(n: int) -> list[str]:
-    """At most `n` distinct first paragraphs of public numpy and scipy docstrings, evenly spread over the packages.
+def split_docstrings(calibration: int, seed: int = 0) -> tuple[list[str], list[str]]:
+    """`calibration` docstrings to calibrate on, and all the others, which no calibration sees.
 
-    Deterministic for the installed versions: sorted by module and name. Raises `ResourceError` when there is none
-    (Python run with -OO strips docstrings).
+    Distinct first paragraphs of public numpy and scipy docstrings; deterministic for installed versions and seed.
+    Raises `ResourceError` when there are too few (Python run with -OO strips docstrings).
     """
     texts = _all_docstrings()
-    if not texts:
-        raise ResourceError("numpy and scipy have no docstrings here; run Python without -OO")
-    if n >= len(texts):
-        return list(texts)
-    return [texts[i] for i in np.linspace(0, len(texts) - 1, n).round().astype(int)]
+    if calibration >= len(texts):
+        raise ResourceError(
+            f"{calibration} docstrings are wanted for calibration and numpy and scipy have {len(texts)}; "
+            "lower data.other_domain_texts, and run Python without -OO"
+        )
+    order = np.random.default_rng(seed).permutation(len(texts))
+    return [texts[i] for i in order[:calibration]], [texts[i] for i in order[calibration:]]
 
 
 def docstrings_provenance() -> dict:

@@ -10,6 +10,7 @@ from torch import nn
 
 from icd_lib.artifacts import Run
 from icd_lib.data.batches import encode, fixed_batch, token_batches
+from icd_lib.data.docstrings import split_docstrings
 from icd_lib.data.load import load_text_data
 from icd_lib.data.text import TextData
 from icd_lib.measure.quality import EncoderSuite, QualityResult
@@ -72,9 +73,15 @@ class Context:
         ]
 
     def calibration(self, count: int, tokens: int) -> list[dict]:
-        """`count` unlabelled calibration texts in batches of about `tokens` tokens."""
+        """`count` unlabelled calibration texts and the docstrings beside them, in batches of about `tokens` tokens."""
         available = len(dict.fromkeys(self.data.texts("calibration")))
-        return self.token_dicts(self.data.calibration_texts(min(count, available), self.get("seed")), tokens)
+        texts = self.data.calibration_texts(min(count, available), self.get("seed"))
+        return self.token_dicts(texts + self.docstrings[0], tokens)
+
+    @cached_property
+    def docstrings(self) -> tuple[list[str], list[str]]:
+        """Text of another domain: what calibration sees, and what it does not."""
+        return split_docstrings(self.get("data.other_domain_texts"), self.get("seed"))
 
     def fixed(self, batch: int, length: int) -> dict:
         """Real text in exactly (batch, length) tokens."""

@@ -11,7 +11,6 @@ from torch import nn
 from icd_lib.artifacts import Run
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.data.batches import encode
-from icd_lib.data.docstrings import load_docstrings
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.measure.comparison import latency_entry
 from icd_lib.measure.energy import energy_j_per_token
@@ -27,8 +26,6 @@ from icd_lib.models.optimized import save_optimized
 from icd_lib.stages.arms import CONTROLS, controls, load_saved, solved_modes
 from icd_lib.stages.attribution import attribute_gain
 from icd_lib.stages.context import RANDOM_WEIGHTS, Context, follow
-
-OTHER_DOMAIN_TEXTS = 600
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
@@ -93,7 +90,7 @@ def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
     if not context.is_trained:
         return {"reason": RANDOM_WEIGHTS}
     dense = context.dense_result("test")
-    docstrings = encode(context.tokenizer, load_docstrings(OTHER_DOMAIN_TEXTS), context.get("data.max_length"))
+    docstrings = encode(context.tokenizer, context.docstrings[1], context.get("data.max_length"))
     other = embed(context.model, docstrings)[0]
     found = {"dense": {"quality_pct": dense.quality_pct, "per_task_pct": dense.per_task_pct, "n_items": dense.n_items}}
     for arm, model in models.items():
@@ -204,7 +201,7 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
     """Dense and iterative under every runtime of the scenario."""
     quick = context.run.scenario.quick
     chosen = {arm: models[arm] for arm in ("dense", "iterative") if arm in models}
-    calibration = context.calibration(64, 1024)[:8]
+    calibration = context.calibration(64, 1024)
     return measure_ladder(
         chosen,
         [context.fixed(batch, length) for batch, length in context.get("measure.shapes")],
@@ -212,6 +209,6 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
         repeats=8 if quick else 25,
         seed=context.get("seed"),
         resamples=context.get("measure.bootstrap"),
-        calibration=calibration,
+        calibration=calibration[:: max(1, len(calibration) // 8)],
         progress=context.progress,
     )

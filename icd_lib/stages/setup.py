@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from icd_lib.artifacts import Run
+from icd_lib.data.docstrings import docstrings_provenance
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.memory import parameter_bytes
 from icd_lib.measure.quality import EncoderSuite
@@ -30,6 +31,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
             "provenance": context.data.provenance,
             "splits": {name: len(items) for name, items in context.data.splits.items()},
             "views": len(context.data.views),
+            "other_domain": docstrings_provenance(),
         },
         "badges": badges(context),
     }
