@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from icd_lib.axes.expand import expand
+from icd_lib.axes.kinds import SINGLE
 from icd_lib.axes.permutation import invert_permutation
 from icd_lib.errors import TransformError
 from icd_lib.layouts import (
@@ -26,7 +27,7 @@ from icd_lib.layouts import (
     with_dropped,
 )
 from icd_lib.models.adapter import find_adapter
-from icd_lib.problem import SINGLE, Judgement, Problem
+from icd_lib.problem import Judgement, Problem
 from icd_lib.transforms.distill import distill
 from icd_lib.transforms.head_dim import reduce_head_dim
 from icd_lib.transforms.meta import PrunePlan, TransformMeta

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
+from icd_lib.axes.kinds import KINDS, SINGLE, granules
 from icd_lib.errors import TransformError
 from icd_lib.graph.moments import correlation_graph
 from icd_lib.layouts import SolverSettings
@@ -18,7 +19,6 @@ from icd_lib.transforms.sensitivity import eliminations, loss_curves
 from icd_lib.transforms.sparsity import consumer_moments
 
 STRENGTHS = tuple(-step / 20 for step in range(2, 15))  # -10 % to -70 % latency
-SINGLE = {"ffn": 1, "heads": 1}
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Settings:
 
     @property
     def tiles(self) -> dict[str, int]:
-        """Granule per axis kind: a head is a tile by itself."""
-        return {"ffn": self.tile, "heads": 1}
+        """Granule per axis kind."""
+        return granules(self.tile)
 
 
 @dataclass
@@ -128,17 +128,19 @@ class Problem:
         return allocate(self.tables, curves, self.dense_ms, latency_rel)
 
     def uniform_plan(self, curves: list[LossCurve], latency_rel: float, step: int = 1) -> PrunePlan:
-        """One FFN width for every layer, all heads kept: the widest that reaches the predicted latency."""
-        ffn = [curve for curve in curves if curve.kind == "ffn"]
-        if not ffn:
-            raise TransformError("one rate for every layer is a rate of FFN neurons; add ffn to transform.axes")
-        size = int(ffn[0].kept[-1])
+        """One width of the tiled axes for every layer, all else kept: the widest that reaches the predicted latency."""
+        wide = [curve for curve in curves if KINDS[curve.kind].tiled]
+        if not wide:
+            raise TransformError(
+                "one rate for all layers is a rate of FFN neurons or inner channels; add ffn or inner to transform.axes"
+            )
+        size = int(wide[0].kept[-1])
         widths = np.arange(step, size + 1, step)
-        saved = len(ffn) * self.tables["ffn"].saved(widths)
+        saved = sum(self.tables[curve.kind].saved(widths) for curve in wide)
         enough = widths[saved >= -latency_rel * self.dense_ms]
         if not len(enough):
-            raise TransformError(f"no uniform FFN width reaches {latency_rel:+.0%} on this machine; ask for less")
-        kept = {curve.axis: int(enough[-1]) if curve.kind == "ffn" else int(curve.kept[-1]) for curve in curves}
+            raise TransformError(f"no uniform width reaches {latency_rel:+.0%} on this machine; ask for less")
+        kept = {curve.axis: int(enough[-1]) if KINDS[curve.kind].tiled else int(curve.kept[-1]) for curve in curves}
         return describe(self.tables, curves, self.dense_ms, kept)
 
     def over_budget(self, judgement: Judgement) -> list[str]:

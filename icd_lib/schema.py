@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from icd_lib.axes.kinds import KINDS
 from icd_lib.errors import ConfigError
 
 REQUIRED = object()  # default of a key that a scenario must give
@@ -134,7 +135,7 @@ SCHEMA: dict = {
         "name": choice("auto", ["auto", "bible", "sst2"], "text and task; auto fits it to the model"),
         "calibration_texts": count(1200, "unlabelled texts that the transform sees", low=1),
         "distill_texts": count(16000, "unlabelled texts for layer-wise distillation"),
-        "other_domain_texts": count(400, "docstrings of installed packages beside them, so that other text is kept too"),
+        "other_domain_texts": count(400, "docstrings beside them, so that text of another domain is kept too"),
         "validation_items": count(4000, "items on which strengths are chosen", low=1),
         "test_items": count(10000, "items on which the result is judged once", low=1),
         "probe_items": count(4000, "items on which the dense model's probes are fitted", low=1),
@@ -167,7 +168,7 @@ SCHEMA: dict = {
     },
     "transform": {
         "axes": Field(
-            list, ["ffn", "heads"], "axes that are pruned", item=choice(None, ["ffn", "heads"], ""), length=(1, None)
+            list, ["ffn", "heads"], "axes that are pruned", item=choice(None, list(KINDS), ""), length=(1, None)
         ),
         "head_dim": count(None, "shrink Q/K and V/O inside every head to this many dimensions", low=1, nullable=True),
         "tile": count(16, "widths are kept to multiples of this many neurons", low=1),

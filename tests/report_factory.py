@@ -146,7 +146,7 @@ def measure(trained):
     quality |= {mode: compared | {"other_domain_cosine": 0.98} for mode in ("linear", "oneshot", "iterative")}
     modes = ("dense", "linear", "oneshot", "iterative")
     memory = not_measured("MB", f"no meter {HOSTILE}")
-    size = {"parameter_bytes": 4_000_000, "flops": 10**9, "widths": SIZES, "ffn_tiles": 4, "heads": 8}
+    size = {"parameter_bytes": 4_000_000, "flops": 10**9, "widths": SIZES, "tiles": {"ffn": 4, "heads": 8}}
     steps = [
         {"step": "dense", "latency_rel": relative(0.0), "note": "A/A control", "validation": None},
         {"step": "removal", "latency_rel": relative(-0.4), "note": "the result", "validation": drop | {"cosine": 0.9}},

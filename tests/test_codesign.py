@@ -316,5 +316,5 @@ def test_fidelity_is_part_of_the_budget(cosine, refused):
 
 def test_a_uniform_rate_without_the_ffn_is_refused_by_name():
     problem = small_problem(axes=("heads",))
-    with pytest.raises(TransformError, match="add ffn to transform.axes"):
+    with pytest.raises(TransformError, match="add ffn or inner to transform.axes"):
         problem.uniform_plan(problem.element_curves, -0.1)

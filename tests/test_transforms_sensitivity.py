@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from icd_lib.axes.kinds import KINDS
 from icd_lib.axes.permute import permute
 from icd_lib.models.adapter import find_adapter
 from icd_lib.transforms.obs import affine, restrict
-from icd_lib.transforms.sensitivity import PROBE_KEEPS, eliminations, loss_curves, measure_sensitivity
+from icd_lib.transforms.sensitivity import eliminations, loss_curves, measure_sensitivity
 from icd_lib.transforms.sparsity import consumer_moments, zero_elements
 from tests.tiny_problems import assert_same_state, encode, small_batches, small_model, state_of
 
@@ -39,7 +40,7 @@ def test_the_probe_is_the_model_with_that_block_pruned(studied, name):
     model, batches, moments, paths, found = studied
     probed = copy.deepcopy(model)
     block = next(b for b in find_adapter(probed).blocks() if b.axis == name)
-    kept = round(block.elements * PROBE_KEEPS[block.kind])
+    kept = round(block.elements * KINDS[block.kind].probe_keep)
     alive = paths[name].alive(block.elements, kept)
     columns = alive.repeat_interleave(block.unit).nonzero()[:, 0]
     weights = restrict(moments[name].damped(RIDGE), affine(block.consumer), columns).float()

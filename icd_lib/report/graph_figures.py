@@ -2,13 +2,14 @@
 
 import numpy as np
 
+from icd_lib.axes.kinds import KINDS
 from icd_lib.report.picture import COLOURS, FULL, MARKERS, Picture, canvas, error_bar, finish
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing
 
 BINS = 128
-KIND_NAMES = {"ffn": "FFN neurons", "heads": "attention heads"}
-KIND_COLOURS = {"ffn": "#000000", "heads": "#882255"}  # none of the arms'
+KIND_NAMES = {name: kind.words for name, kind in KINDS.items()}
+KIND_COLOURS = {"ffn": "#000000", "heads": "#882255", "inner": "#000000", "state": "#882255"}  # none of the arms'
 
 
 def binned(graph, perm: np.ndarray, bins: int = BINS) -> np.ndarray:
@@ -91,10 +92,11 @@ def access_graph(results: Results, axis: str | None = None, mode: str | None = "
 
 
 def most_pruned(results: Results, mode: str | None) -> str:
-    """The FFN axis of which the mode keeps the smallest share; the first one where nothing was removed."""
-    ffn = [axis for axis in results.graphs if axis.startswith("ffn")] or list(results.graphs)
+    """The tiled axis of which the mode keeps the smallest share; the first one where nothing was removed."""
+    tiled = tuple(name for name, kind in KINDS.items() if kind.tiled)
+    wide = [axis for axis in results.graphs if axis.startswith(tiled)] or list(results.graphs)
     widths = results.solves.get(mode, {}).get("widths", {})
-    return min(ffn, key=lambda axis: widths.get(axis, 0) / results.graphs[axis]["D"])
+    return min(wide, key=lambda axis: widths.get(axis, 0) / results.graphs[axis]["D"])
 
 
 def width_curves(results: Results) -> Picture | Missing:

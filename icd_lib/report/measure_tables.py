@@ -1,5 +1,6 @@
 """Tables of what was measured and judged: latency, quality, sizes, controls, attribution, runtimes, gates."""
 
+from icd_lib.axes.kinds import KINDS
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict
 from icd_lib.report.words import bytes_text, number, value_text
@@ -65,13 +66,13 @@ def sizes(results: Results) -> Table | Missing:
     """Parameters, work, tiles and memory of every arm, energy and L2 or why not."""
     if not results.measure:
         return Missing("Sizes", "03_measure has not finished")
+    kinds = list(next(iter(results.measure["sizes"].values()))["tiles"])
     rows = [
         [
             arm,
             bytes_text(entry["parameter_bytes"]),
             f"{entry['flops'] / 1e9:.2f} GFLOP",
-            f"{entry['ffn_tiles']:,}",
-            str(entry["heads"]),
+            *(f"{entry['tiles'][kind]:,}" for kind in kinds),
             entry["peak_memory_mb"],
             results.measure["energy"].get(arm),
             results.measure["l2_hit_pct"],
@@ -82,8 +83,7 @@ def sizes(results: Results) -> Table | Missing:
         "arm",
         "parameters",
         "work per batch",
-        "FFN tiles",
-        "heads",
+        *(f"{KINDS[kind].words}, tiles" if KINDS[kind].tiled else KINDS[kind].words for kind in kinds),
         "peak memory",
         "energy per token",
         "L2 hit rate",

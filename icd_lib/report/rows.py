@@ -51,8 +51,8 @@ def _sizes(results: Results) -> list:
     for arm, entry in results.measure["sizes"].items():
         found.append((arm, first, "peak_memory_mb", entry["peak_memory_mb"]))
         found.append((arm, first, "flops", _plain(entry["flops"], "FLOP", "counted from shapes", kind="modelled")))
-        for key, unit in (("parameter_bytes", "B"), ("ffn_tiles", "tiles"), ("heads", "heads")):
-            found.append((arm, first, key, _plain(entry[key], unit, "counted")))
+        found.append((arm, first, "parameter_bytes", _plain(entry["parameter_bytes"], "B", "counted")))
+        found += [(arm, first, f"{kind}_tiles", _plain(n, "tiles", "counted")) for kind, n in entry["tiles"].items()]
         if arm in results.measure["energy"]:
             found.append((arm, first, "energy_j_per_token", results.measure["energy"][arm]))
     return [*found, ("all", first, "l2_hit_pct", results.measure["l2_hit_pct"])]

@@ -8,6 +8,7 @@ from torch import nn
 
 from icd_lib.artifacts import Run
 from icd_lib.axes.compact import compact
+from icd_lib.axes.kinds import KINDS, granules
 from icd_lib.codesign import at_dense_shape
 from icd_lib.layouts import drop_dead_tiles
 from icd_lib.models.adapter import find_adapter
@@ -20,7 +21,7 @@ CONTROLS = {
     "same_transform": "iterative's mask in linear's layout π₀; only wholly dead tiles dropped",
     "placebo": "iterative's mask in a random layout; only wholly dead tiles dropped",
     "permuted": "the dense model in layout π₁, nothing removed",
-    "unrounded": "iterative with every FFN seven neurons narrower: off the tile grid",
+    "unrounded": "iterative with every tiled axis seven elements narrower: off the tile grid",
 }
 OFF_GRID = 7
 
@@ -66,10 +67,9 @@ def skeleton(context: Context) -> nn.Module:
 
 def in_layout(context: Context, saved: Saved, perms: dict[str, np.ndarray]) -> nn.Module:
     """The mode's function in another layout of the dense axes, without the tiles that are wholly dead there."""
-    tiles = {"ffn": context.get("transform.tile"), "heads": 1}
     whole = at_dense_shape(saved.origin, saved.model, skeleton(context), perms)
     alive = {axis: saved.alive[axis][perm] for axis, perm in perms.items()}
-    return drop_dead_tiles(whole, alive, tiles)[0]
+    return drop_dead_tiles(whole, alive, granules(context.get("transform.tile")))[0]
 
 
 def random_layout(saved: Saved, seed: int) -> dict[str, np.ndarray]:
@@ -79,10 +79,10 @@ def random_layout(saved: Saved, seed: int) -> dict[str, np.ndarray]:
 
 
 def off_the_grid(model: nn.Module) -> nn.Module:
-    """Copy with every FFN `OFF_GRID` neurons narrower (latency only; shows what rounding to tiles is worth)."""
+    """Copy with every tiled axis `OFF_GRID` elements narrower (latency only; shows what rounding to tiles is worth)."""
     narrow = copy.deepcopy(model)
     for axis in find_adapter(narrow).axes():
-        if axis.kind == "ffn" and axis.size > OFF_GRID:
+        if axis.kind in KINDS and KINDS[axis.kind].tiled and axis.size > OFF_GRID:
             compact(narrow, axis, np.arange(axis.size) < axis.size - OFF_GRID)
     return narrow
 

@@ -28,7 +28,11 @@ def attribute_gain(context: Context, iterative: Saved, shapes: dict) -> list[dic
         {"step": "re-permutation and removal", "latency_rel": latency["iterative"], "note": "no compensation"},
         {"step": "+ compensation", "latency_rel": latency["iterative"], "note": "closed form, last round"},
         {"step": "+ distillation (iterative)", "latency_rel": latency["iterative"], "note": "the result"},
-        {"step": "off the tile grid", "latency_rel": latency["unrounded"], "note": "seven neurons fewer per FFN"},
+        {
+            "step": "off the tile grid",
+            "latency_rel": latency["unrounded"],
+            "note": "seven elements fewer per axis",
+        },
     ]
     if context.is_trained:
         models = {

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from icd_lib.artifacts import Run
+from icd_lib.axes.kinds import KINDS
 from icd_lib.axes.verify import verify_axes
 from icd_lib.errors import TransformError
 from icd_lib.machine import keep_tables, read_tables
@@ -71,8 +72,8 @@ def measure_tables(context: Context, problem: Problem, progress: Callable[[str],
     quick = context.run.scenario.quick
     sizes = {block.kind: block.elements for block in problem.adapter.blocks()}
     tile = problem.settings.tiles
-    points = {"ffn": 6 if quick else 12, "heads": 4 if quick else 6}
-    widths = {kind: widths_to_try(sizes[kind], points[kind], tile[kind]) for kind in sizes}
+    points = {True: 6 if quick else 12, False: 4 if quick else 6}
+    widths = {kind: widths_to_try(size, points[KINDS[kind].tiled], tile[kind]) for kind, size in sizes.items()}
     batch, length = context.get("measure.shapes")[0]
     repeats = 5 if quick else 15
     key = {

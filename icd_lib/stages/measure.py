@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from icd_lib.artifacts import Run
+from icd_lib.axes.kinds import KINDS, granules
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.data.batches import encode
 from icd_lib.errors import MeasureError, ResourceError
@@ -119,8 +120,7 @@ def same_function(context: Context, iterative: nn.Module, extra: dict[str, nn.Mo
 def measure_sizes(context: Context, model: nn.Module) -> dict:
     """Parameter bytes, FLOPs at the first shape, tiles, widths and peak memory in a process of its own."""
     batch, length = context.get("measure.shapes")[0]
-    widths = {axis.name: axis.size for axis in find_adapter(model).axes() if axis.kind in ("ffn", "heads")}
-    tile = context.get("transform.tile")
+    widths = {axis.name: axis.size for axis in find_adapter(model).axes() if axis.kind in KINDS}
     with tempfile.TemporaryDirectory() as folder:
         where = save_optimized(model, context.tokenizer, Path(folder) / "model")
         try:
@@ -131,12 +131,18 @@ def measure_sizes(context: Context, model: nn.Module) -> dict:
         "parameter_bytes": parameter_bytes(model),
         "flops": linear_flops(model, batch, length),
         "widths": widths,
-        "ffn_tiles": alive_tiles({axis: size for axis, size in widths.items() if axis.startswith("ffn")}, tile)[
-            "total"
-        ],
-        "heads": sum(size for axis, size in widths.items() if axis.startswith("heads")),
+        "tiles": alive_per_kind(model, granules(context.get("transform.tile"))),
         "peak_memory_mb": peak,
     }
+
+
+def alive_per_kind(model: nn.Module, granule: dict[str, int]) -> dict[str, int]:
+    """Tiles (of elements that are tiles by themselves: elements) that the model still has, per axis kind."""
+    kinds: dict[str, dict[str, int]] = {}
+    for axis in find_adapter(model).axes():
+        if axis.kind in KINDS:
+            kinds.setdefault(axis.kind, {})[axis.name] = axis.size
+    return {kind: alive_tiles(sizes, granule[kind])["total"] for kind, sizes in kinds.items()}
 
 
 def measure_energy(context: Context, model: nn.Module) -> dict:

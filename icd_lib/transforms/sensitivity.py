@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from icd_lib.axes.kinds import KINDS
 from icd_lib.models.adapter import Adapter, Block
 from icd_lib.transforms.allocate import LossCurve
 from icd_lib.transforms.obs import Elimination, Moments, affine, eliminate, restrict
 from icd_lib.transforms.streams import ResidualStream
-
-PROBE_KEEPS = {"ffn": 0.5, "heads": 0.75}
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def measure_sensitivity(
     found = []
     for index, block in enumerate(blocks):
         path, moment = paths[block.axis], moments[block.axis]
-        kept = max(1, round(block.elements * PROBE_KEEPS[block.kind]))
+        kept = max(1, round(block.elements * KINDS[block.kind].probe_keep))
         columns = path.alive(block.elements, kept).repeat_interleave(block.unit).nonzero()[:, 0]
         weights = restrict(moment.damped(ridge), affine(block.consumer), columns).to(block.consumer.weight.dtype)
         stream.hidden = snapshots[index]

@@ -1,0 +1,33 @@
+"""What an algorithm must know of a prunable axis kind: a new architecture adds a line here and an adapter."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`words`: its elements, for people; `tiled`: kept in whole hardware tiles (else every element is a tile by itself).
+
+    `probe_keep`: share that is kept when the sensitivity of one block is probed.
+    """
+
+    words: str
+    tiled: bool
+    probe_keep: float
+
+
+KINDS = {
+    "ffn": Kind("FFN neurons", tiled=True, probe_keep=0.5),
+    "heads": Kind("attention heads", tiled=False, probe_keep=0.75),
+    "inner": Kind("inner channels", tiled=True, probe_keep=0.75),
+    "state": Kind("state dimensions", tiled=False, probe_keep=0.75),
+}
+SINGLE = dict.fromkeys(KINDS, 1)
+
+
+def granules(tile: int) -> dict[str, int]:
+    """Elements that go together, per axis kind, for a hardware tile of `tile` elements.
+
+    >>> granules(16)["ffn"], granules(16)["heads"]
+    (16, 1)
+    """
+    return {name: tile if kind.tiled else 1 for name, kind in KINDS.items()}
