@@ -14,6 +14,7 @@ _WHERE = {
     "CostConfig": "icd_lib.solver",
     "evaluate_cost": "icd_lib.solver",
     "fit_permutation": "icd_lib.solver",
+    "calibrate": "icd_lib.calibration",
     "find_axes": "icd_lib.api",
     "permute": "icd_lib.axes.permute",
     "compact": "icd_lib.axes.compact",

@@ -18,25 +18,40 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ICD_CACHE_DIR") or Path.home() / ".cache" / "icd")
 
 
-def tables_file(key: dict) -> Path:
-    """Where the tables of `key` (model, shape, widths, threads, processor, versions) lie."""
+def kept_file(kind: str, key: dict) -> Path:
+    """Where what was measured of `kind` under `key` lies."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / f"tables-{digest[:24]}.json"
+    return cache_folder() / f"{kind}-{digest[:24]}.json"
 
 
-def read_tables(key: dict) -> dict | None:
-    """The kept tables of exactly this key, or None; a damaged file counts as none and is measured anew."""
+def read_kept(kind: str, key: dict) -> dict | None:
+    """What was kept of `kind` under exactly this key, or None; a damaged file counts as none: measure anew."""
     try:
-        entry = json.loads(tables_file(key).read_text(encoding="utf-8"))
+        entry = json.loads(kept_file(kind, key).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return entry["tables"] if isinstance(entry, dict) and entry.get("key") == key else None
+    return entry.get(kind) if isinstance(entry, dict) and entry.get("key") == key else None
 
 
-def keep_tables(key: dict, tables: dict) -> bool:
-    """Keep the tables for later runs; False where the cache cannot be written (a later run then measures again)."""
+def keep(kind: str, key: dict, value: dict) -> bool:
+    """Keep `value` for later runs; False where the cache cannot be written (a later run then measures again)."""
     try:
-        atomic_write(tables_file(key), to_json({"key": key, "tables": tables}))
+        atomic_write(kept_file(kind, key), to_json({"key": key, kind: value}))
     except ArtifactError:
         return False
     return True
+
+
+def tables_file(key: dict) -> Path:
+    """Where the tables of `key` (model, shape, widths, threads, processor, versions) lie."""
+    return kept_file("tables", key)
+
+
+def read_tables(key: dict) -> dict | None:
+    """The kept tables of exactly this key, or None."""
+    return read_kept("tables", key)
+
+
+def keep_tables(key: dict, tables: dict) -> bool:
+    """Keep the tables for later runs; False where the cache cannot be written."""
+    return keep("tables", key, tables)
