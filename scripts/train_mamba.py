@@ -29,6 +29,7 @@ from torch import nn
 from icd_lib.data.language import LanguageData, load_language_data, pack
 from icd_lib.data.language_ngram import NGram
 from icd_lib.errors import ArtifactError
+from icd_lib.kernels import use_fast_scan
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, summarise_result
 from icd_lib.models.files import hash_files
@@ -49,16 +50,16 @@ class Recipe:
     layers: int = 6
     state_size: int = 16
     length: int = 256  # tokens per block
-    batch: int = 16  # blocks per step
-    steps: int = 3200
+    batch: int = 8  # blocks per step
+    steps: int = 5200
     learning_rate: float = 4e-3
     final_rate: float = 0.02  # of the peak, at the end of the cosine
-    warmup: int = 150
+    warmup: int = 200
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     threads: int = 2
-    log_every: int = 50
+    log_every: int = 100
     judge_every: int = 400
     judge_blocks: int = 96
 
@@ -153,7 +154,7 @@ def train(
     torch.set_num_threads(recipe.threads)
     stream = pack(tokenizer, data.texts("train"), 2).ids.ravel()
     judge = LanguageSuite(data, tokenizer, length=recipe.length, max_blocks={"validation": recipe.judge_blocks})
-    model = build_model(recipe)
+    model = use_fast_scan(build_model(recipe))
     optimizer = build_optimizer(model, recipe)
     log = resume(work, recipe, model, optimizer)
     started, losses = time.perf_counter(), []
@@ -223,7 +224,7 @@ def write_checkpoint(model: nn.Module, tokenizer, folder: Path) -> None:
     """config.json, tokenizer and model.safetensors: matrices in bfloat16, vectors and A_log in float32."""
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
-    config.architectures, config.dtype = [type(model).__name__], torch.float32
+    config.architectures, config.dtype = ["MambaForCausalLM"], torch.float32
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     weights = {name: rounded(name, p.detach()).contiguous() for name, p in model.named_parameters()}
@@ -238,7 +239,8 @@ def rounded(name: str, weight: torch.Tensor) -> torch.Tensor:
 def judge(folder: Path, data: LanguageData, recipe: Recipe) -> dict:
     """Quality of the checkpoint as it loads, and of n-grams, on validation and test: name -> split -> figures."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    model = use_fast_scan(model.eval())
     suite = LanguageSuite(data, tokenizer, length=recipe.length)
     stream = pack(tokenizer, data.texts("train"), 2).ids.ravel()
     found = {"mamba-verse": {split: summarise_result(suite.evaluate(model, split)) for split in ("test", "validation")}}
