@@ -148,3 +148,28 @@ def test_affine_with_and_without_bias():
     assert affine(linear).dtype == torch.float64
     assert torch.equal(affine(linear)[:, -1].float(), linear.bias)
     assert torch.equal(affine(nn.Linear(3, 2, bias=False))[:, -1], torch.zeros(2, dtype=torch.float64))
+
+
+def moments_of(X, T, bias=True):
+    moments = Moments.empty(X.shape[1], T.shape[1], bias)
+    for rows in (slice(0, 15), slice(15, None)):
+        moments.update(X[rows], T[rows])
+    return moments
+
+
+def test_without_a_bias_the_fit_is_least_squares_through_the_origin():
+    X, T, *_ = instance()
+    nothing = torch.zeros(3, 7, dtype=torch.float64)
+    fitted = refit(moments_of(X, T, bias=False), nothing, 1e-12)
+    assert torch.allclose(fitted[:, :-1].T, torch.linalg.lstsq(X, T).solution, atol=1e-6)
+    assert not fitted[:, -1].any()
+    assert refit(moments_of(X, T), nothing, 1e-12)[:, -1].abs().max() > 1e-3
+
+
+def test_moments_at_columns_are_those_of_the_columns():
+    X, T, *_ = instance()
+    columns = torch.tensor([4, 0, 2])
+    for bias in (True, False):
+        part, whole = moments_of(X[:, columns], T, bias), moments_of(X, T, bias).at(columns)
+        assert torch.allclose(part.gram, whole.gram) and torch.allclose(part.cross, whole.cross)
+        assert part.energy == pytest.approx(whole.energy) and whole.tokens == part.tokens == 40

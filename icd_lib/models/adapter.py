@@ -12,6 +12,17 @@ from icd_lib.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A Linear inside a block that reads the block's axis before the consumer does (Mamba's x_proj reads channels).
+
+    `inputs(h, context)` returns what it reads, shape (B, L, units × unit).
+    """
+
+    linear: nn.Linear
+    inputs: Callable[[torch.Tensor, object], torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Block:
     """One residual block: `h_next = finish(consumer(inner(h, context)) + h)`.
 
@@ -26,6 +37,7 @@ class Block:
     consumer: nn.Linear
     inner: Callable[[torch.Tensor, object], torch.Tensor]
     finish: Callable[[torch.Tensor], torch.Tensor]
+    readers: tuple[Reader, ...] = ()
 
     @property
     def elements(self) -> int:

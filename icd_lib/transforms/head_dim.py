@@ -45,7 +45,7 @@ def reduce_head_dim(
         if attention is not None:
             sigma = _reduce_scores(attention, kept, stream)
             _record(meta, f"qk.{block.layer}", "qk", sigma, kept)
-        moments = collect(stream, stream.inner(block), goal_sums)
+        moments = collect(stream, block, stream.inner(block), goal_sums)
         if attention is None:
             _write(block.consumer, refit(moments, affine(block.consumer), ridge))
         else:

@@ -6,7 +6,7 @@ tr(W_S ([G⁻¹]_SS)⁻¹ W_Sᵀ), and the others absorb W ← W − W_S ([G⁻�
 for groups Kurtic et al. 2023, ZipLM, eq. 3–4). All algebra is float64.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -16,16 +16,20 @@ DOWNDATES = 64
 
 @dataclass
 class Moments:
-    """Second moments of a consumer's input and target: G (n+1, n+1), R = TᵀX (out, n+1), `energy` = ‖T − mean‖²."""
+    """Second moments of a consumer's input and target: G (n+1, n+1), R = TᵀX (out, n+1), `energy` = ‖T − mean‖².
+
+    The last column stands for the bias. Without `bias` it is tied to nothing, so that no weight relies on it.
+    """
 
     gram: torch.Tensor
     cross: torch.Tensor
     target_sum: torch.Tensor
     target_square: float
     tokens: int
+    bias: bool = True
 
     @classmethod
-    def empty(cls, columns: int, outputs: int) -> "Moments":
+    def empty(cls, columns: int, outputs: int, bias: bool = True) -> "Moments":
         double = torch.float64
         return cls(
             torch.zeros(columns + 1, columns + 1, dtype=double),
@@ -33,18 +37,20 @@ class Moments:
             torch.zeros(outputs, dtype=double),
             0.0,
             0,
+            bias,
         )
 
     def update(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         """Add a batch: inputs (tokens, columns), targets (tokens, outputs)."""
         columns = inputs.shape[1]
-        sums = inputs.sum(0).double()
         self.gram[:columns, :columns] += (inputs.T @ inputs).double()
-        self.gram[columns, :columns] += sums
-        self.gram[:columns, columns] += sums
         self.gram[columns, columns] += len(inputs)
         self.cross[:, :columns] += (targets.T @ inputs).double()
-        self.cross[:, columns] += targets.sum(0).double()
+        if self.bias:
+            sums = inputs.sum(0).double()
+            self.gram[columns, :columns] += sums
+            self.gram[:columns, columns] += sums
+            self.cross[:, columns] += targets.sum(0).double()
         self.target_sum += targets.sum(0).double()
         self.target_square += float(targets.double().square().sum())
         self.tokens += len(inputs)
@@ -52,6 +58,11 @@ class Moments:
     @property
     def energy(self) -> float:
         return self.target_square - float(self.target_sum.square().sum()) / max(self.tokens, 1)
+
+    def at(self, columns: torch.Tensor) -> "Moments":
+        """The moments of a consumer that reads only `columns` (indices) and has the same bias."""
+        index = torch.cat([columns, torch.tensor([len(self.gram) - 1])])
+        return replace(self, gram=self.gram[index][:, index], cross=self.cross[:, index])
 
     def damped(self, ridge: float) -> torch.Tensor:
         """G + ridge · mean(diag G) · I."""

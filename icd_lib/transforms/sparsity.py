@@ -45,7 +45,9 @@ def prune(
     for goal, block in zip(find_adapter(target).blocks(), adapter.blocks(), strict=True):
         goal_sums = reference.sums(goal, reference.inner(goal))
         inner = stream.inner(block)
-        state = _prune_block(block, plan, tile, ridge, compensate, collect(stream, inner, goal_sums))
+        state = _prune_block(block, plan, tile, ridge, compensate, collect(stream, block, inner, goal_sums))
+        if block.readers and not state.alive.all():
+            inner = _follow_readers(pruned, axes[block.axis], block, state, ridge, compensate, stream, goal_sums)
         zero_elements(pruned, axes[block.axis], ~torch.from_numpy(state.alive))
         meta.axes[block.axis] = state
         stream.advance(block, stream.sums(block, inner))
@@ -54,14 +56,49 @@ def prune(
     return pruned, meta
 
 
-def collect(stream: ResidualStream, inner: list[torch.Tensor], goal_sums: list[torch.Tensor]) -> Moments:
+def collect(stream: ResidualStream, block: Block, inner: list[torch.Tensor], goal_sums: list[torch.Tensor]) -> Moments:
     """Moments of the consumer's input and of what it must add to the present stream to reach the goal."""
     residuals = [goal - hidden for goal, hidden in zip(goal_sums, stream.hidden, strict=True)]
-    moments = Moments.empty(inner[0].shape[-1], residuals[0].shape[-1])
-    with torch.inference_mode():
-        for inputs, targets in zip(stream.flat(inner), stream.flat(residuals), strict=True):
-            moments.update(inputs, targets)
+    return _moments(stream, inner, residuals, block.consumer.bias is not None)
+
+
+@torch.inference_mode()
+def _moments(stream: ResidualStream, inner: list[torch.Tensor], targets: list[torch.Tensor], bias: bool) -> Moments:
+    moments = Moments.empty(inner[0].shape[-1], targets[0].shape[-1], bias)
+    for x, y in zip(stream.flat(inner), stream.flat(targets), strict=True):
+        moments.update(x, y)
     return moments
+
+
+def _follow_readers(
+    model: nn.Module,
+    axis: Axis,
+    block: Block,
+    state: AxisState,
+    ridge: float,
+    compensate: bool,
+    stream: ResidualStream,
+    goal_sums: list[torch.Tensor],
+) -> list[torch.Tensor]:
+    """Let the block's other readers do without the dead elements, refit the consumer on what it then gets, return that.
+
+    A reader keeps its own outputs as well as it can: least squares on its alive columns.
+    """
+    alive = torch.from_numpy(state.alive)
+    columns = alive.repeat_interleave(block.unit).nonzero()[:, 0]
+    for reader in block.readers if compensate else ():
+        inputs = [reader.inputs(h, context) for h, context in zip(stream.hidden, stream.contexts, strict=True)]
+        outputs = [torch.nn.functional.linear(x, reader.linear.weight) for x in inputs]
+        gram = _moments(stream, inputs, outputs, reader.linear.bias is not None).damped(ridge)
+        _write(reader.linear, columns, restrict(gram, affine(reader.linear), columns))
+    current = affine(block.consumer)
+    zero_elements(model, axis, ~alive)
+    inner = stream.inner(block)
+    if compensate:
+        kept = torch.cat([columns, torch.tensor([-1])])
+        moments = collect(stream, block, inner, goal_sums).at(columns)
+        _write(block.consumer, columns, refit(moments, current[:, kept], ridge))
+    return inner
 
 
 def _prune_block(
@@ -123,6 +160,6 @@ def consumer_moments(adapter: Adapter, batches: list[dict]) -> dict[str, Moments
     for block in adapter.blocks():
         inner = stream.inner(block)
         sums = stream.sums(block, inner)
-        found[block.axis] = collect(stream, inner, sums)
+        found[block.axis] = collect(stream, block, inner, sums)
         stream.advance(block, sums)
     return found
