@@ -99,9 +99,10 @@ def test_restrict_to_everything_changes_nothing():
     assert torch.allclose(restrict(gram, W, torch.arange(6)), W, atol=1e-9)
 
 
-def moments_of(X, T):
-    moments = Moments.empty(X.shape[1], T.shape[1])
-    moments.update(X, T)
+def moments_of(X, T, bias=True):
+    moments = Moments.empty(X.shape[1], T.shape[1], bias)
+    for rows in (slice(0, 15), slice(15, None)):
+        moments.update(X[rows], T[rows])
     return moments
 
 
@@ -148,13 +149,6 @@ def test_affine_with_and_without_bias():
     assert affine(linear).dtype == torch.float64
     assert torch.equal(affine(linear)[:, -1].float(), linear.bias)
     assert torch.equal(affine(nn.Linear(3, 2, bias=False))[:, -1], torch.zeros(2, dtype=torch.float64))
-
-
-def moments_of(X, T, bias=True):
-    moments = Moments.empty(X.shape[1], T.shape[1], bias)
-    for rows in (slice(0, 15), slice(15, None)):
-        moments.update(X[rows], T[rows])
-    return moments
 
 
 def test_without_a_bias_the_fit_is_least_squares_through_the_origin():
