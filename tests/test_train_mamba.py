@@ -12,8 +12,9 @@ import transformers
 from safetensors.torch import load_file
 
 from icd_lib.data.language import LanguageData, load_language_data
-from icd_lib.errors import ArtifactError
+from icd_lib.errors import ArtifactError, ConfigError, ResourceError
 from icd_lib.measure.quality_lm import LanguageSuite
+from icd_lib.models import source
 from icd_lib.models.source import EMBEDDED_MAMBA, resolve_checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -175,6 +176,29 @@ def test_what_is_written_loads_and_the_card_says_what_was_measured(data, tokeniz
     result = LanguageSuite(data, tokenizer, length=recipe.length).evaluate(loaded.eval(), "test")
     assert f"| mamba-verse | {result.perplexity:.2f} (" in card and f"| {result.quality_pct:.2f} ±" in card
     assert f"| 6 | {log['loss'][-1][1]:.3f} | {log['validation'][-1][1]:.3f} |" in card
+
+
+def test_the_embedded_checkpoint_is_the_familys_last_resort(tmp_path, monkeypatch):
+    for name, value in {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("HF_HUB_CACHE", "ICD_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(source, "EMBEDDED_MAMBA", tmp_path / "embedded")
+    with pytest.raises(ResourceError, match="mamba-verse.*train_mamba.py"):
+        resolve_checkpoint(family="mamba")
+    build_model(TINY).save_pretrained(tmp_path / "embedded")
+    found = resolve_checkpoint(family="mamba")
+    assert (found.source, found.name, found.family) == ("embedded", "mamba-verse", "mamba")
+    assert resolve_checkpoint("mamba-verse", family="mamba") == found
+    build_model(dataclasses.replace(TINY, seed=1)).save_pretrained(tmp_path / "data" / "mamba-verse")
+    monkeypatch.setenv("ICD_DATA_DIR", str(tmp_path / "data"))
+    local = resolve_checkpoint("mamba-verse", family="mamba")
+    assert local.source == "icd_data_dir" and local.sha256 != found.sha256
+    assert resolve_checkpoint(family="mamba") == found, "no choice needs no search"
+    with pytest.raises(ResourceError, match="'state-spaces/mamba-130m-hf' was not found"):
+        resolve_checkpoint("state-spaces/mamba-130m-hf", family="mamba")
+    with pytest.raises(ConfigError, match="model_type 'mamba'"):
+        resolve_checkpoint(str(tmp_path / "embedded"))
 
 
 @pytest.mark.skipif(not EMBEDDED_MAMBA.is_dir(), reason="the checkpoint is not trained yet")
