@@ -77,7 +77,7 @@ class CoactivationStream:
             with threadpool_limits(1, "blas"):  # the order of a sum must not depend on the number of threads
                 self._gram = dsyrk(1.0, batch.T, beta=1.0, c=self._gram, overwrite_c=1)
         self._sum += batch.sum(axis=0)
-        self._square_sum += np.square(batch).sum(axis=0)
+        self._square_sum += np.einsum("td,td->d", batch, batch)
         self.tokens += len(batch)
         return self
 
@@ -158,15 +158,17 @@ class CoactivationStream:
     def _sketch_blocks(self):
         """As `_moment_blocks`, from the sketch."""
         mean, scale = self._mean_and_scale()
-        rows = self._sketch - np.outer(self._sign_sum, mean)
-        rows *= scale / np.sqrt(self.tokens)
+        scale = scale / np.sqrt(self.tokens)
+        rows = np.empty(self._sketch.shape, np.float32 if self.whiten is None else np.float64)
+        for row, (sums, sign) in enumerate(zip(self._sketch, self._sign_sum, strict=True)):
+            rows[row] = (sums - sign * mean) * scale
         if self.whiten is not None:
             # S'(S S' + r I)^-1 S for R = S'S, by one triangular solve with a factor of k x k.
             factor = np.linalg.cholesky(rows @ rows.T + self.whiten * np.eye(self.rows))
             rows = solve_triangular(factor, rows, lower=True, overwrite_b=True, check_finite=False)
             norms = np.sqrt(np.square(rows).sum(axis=0))
             rows *= np.where(norms > 0, 1 / np.where(norms > 0, norms, 1), 0.0)
-        rows = rows.astype(np.float32)
+            rows = rows.astype(np.float32)
         for block in _row_blocks(self.D):
             yield block.start, rows[:, block].T @ rows[:, block.start :]
 

@@ -147,7 +147,8 @@ def _draw_pairs(rng, n: int, wanted: float, allowed: int | None = None, refuse=N
     if filled > 0.5:
         chosen = np.flatnonzero(rng.random(possible) < filled)
     else:
-        chosen = np.unique(rng.integers(possible, size=int(round(-possible * np.log1p(-filled)))))
+        drawn = np.sort(rng.integers(possible, size=int(round(-possible * np.log1p(-filled)))))
+        chosen = drawn[np.flatnonzero(np.diff(drawn, prepend=-1))]
     # Pair number q of the triangle high > low: q = high (high - 1) / 2 + low.
     high = ((1 + np.sqrt(1 + 8 * chosen.astype(np.float64))) / 2).astype(np.int64)
     high -= high * (high - 1) // 2 > chosen

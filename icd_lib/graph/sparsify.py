@@ -71,8 +71,9 @@ def build_symmetric(rows: np.ndarray, cols: np.ndarray, weights: np.ndarray, siz
     if (key[1:] <= key[:-1]).any():
         order = np.argsort(key, kind="stable")
         key, weights = key[order], weights[order]
-        first = np.flatnonzero(np.concatenate([np.ones(1, bool), key[1:] != key[:-1]]))
-        key, weights = key[first], np.add.reduceat(weights, first)
+        first = np.flatnonzero(np.diff(key, prepend=-1))
+        if len(first) < len(key):
+            key, weights = key[first], np.add.reduceat(weights, first)
     rows, cols = (key // size).astype(np.int32), (key % size).astype(np.int32)
     parts = kernels.mirror_edges(rows, cols, np.ascontiguousarray(weights, dtype=np.float64), size)
     indptr, indices, data = parts
