@@ -50,6 +50,7 @@ class Settings:
     latency_target_rel: float | None = None
     selection_z: float = 0.0
     min_cosine: float | None = None
+    max_perplexity_ratio: float | None = None
     head_dim: int | None = None
     max_rounds: int = 6
     epsilon_j: float = 1e-3
@@ -156,6 +157,9 @@ class Problem:
         cosine = judgement.detail.get("cosine")
         if settings.min_cosine is not None and cosine is not None and cosine < settings.min_cosine:
             reasons.append(f"validation cosine to dense {cosine:.4f} is below {settings.min_cosine:g}")
+        ratio, most = judgement.detail.get("perplexity_ratio"), settings.max_perplexity_ratio
+        if most is not None and ratio is not None and ratio > most:
+            reasons.append(f"validation perplexity is {ratio:.4f} times the dense model's, more than {most:g}")
         return reasons
 
 

@@ -125,10 +125,13 @@ SCHEMA: dict = {
     "model": {
         "checkpoint": text(None, "path or hub id; null takes the embedded model", nullable=True),
         "revision": text(None, "revision of a hub checkpoint", nullable=True),
-        "family": choice("bert", ["bert"], "which adapter reads the model"),
+        "family": choice("bert", ["bert", "mamba"], "which adapter reads the model"),
         "weights": choice("trained", ["trained", "random"], "random weights are for latency only"),
         "shape": choice(
-            None, ["minilm-l6", "bert-base-uncased", "bert-large"], "shape of a model of random weights", nullable=True
+            None,
+            ["minilm-l6", "bert-base-uncased", "bert-large", "mamba-130m", "mamba-2.8b"],
+            "shape of a model of random weights",
+            nullable=True,
         ),
     },
     "data": {
@@ -191,6 +194,9 @@ SCHEMA: dict = {
         "selection_z": number(0.0, "standard errors of safety when a strength is chosen", 0, 10),
         "min_cosine": number(
             0.95, "least mean cosine to the dense model's embeddings on validation data", 0, 1, nullable=True
+        ),
+        "max_perplexity_ratio": number(
+            1.01, "most perplexity of a language model relative to dense on validation data", above=1, nullable=True
         ),
         "max_rounds": count(6, "rounds of re-permute and transform", low=1, high=100),
         "epsilon_j": number(1e-3, "least fall of J that is worth a re-permutation", 0),

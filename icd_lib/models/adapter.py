@@ -74,6 +74,10 @@ class Adapter(ABC):
     def trunk(self) -> nn.Module:
         """The module that holds all blocks (and neither embeddings nor heads)."""
 
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        """Next-token logits (B, L, V) from the stream after the last block; None for a model without."""
+        return None
+
     def axis(self, name: str) -> Axis:
         """The axis called `name`."""
         return next(axis for axis in self.axes() if axis.name == name)

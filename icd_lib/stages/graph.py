@@ -15,7 +15,8 @@ from icd_lib.machine import keep_tables, read_tables
 from icd_lib.manifest import cpu_model
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
 from icd_lib.problem import Problem, build_graphs
-from icd_lib.stages.context import Context, follow
+from icd_lib.progress import follow
+from icd_lib.stages.context import Context, make_context
 from icd_lib.stages.solve import latency_tables, make_problem
 from icd_lib.transforms.sensitivity import measure_sensitivity
 
@@ -24,7 +25,7 @@ SENSITIVITY_BATCHES = 6
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     """Write graph/*; returns {"axes", "graphs", "tables", "sensitivity", "prediction"}."""
-    context = Context(run, progress)
+    context = make_context(run, progress)
     problem = make_problem(context, tables={}, dense_ms=0.0, rates={})
     certificates = verify_axes(context.model, problem.adapter.axes(), context.example, context.get("seed"))
     run.write_json("graph/axes.json", certificates)

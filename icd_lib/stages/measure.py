@@ -11,7 +11,6 @@ from torch import nn
 from icd_lib.artifacts import Run
 from icd_lib.axes.kinds import KINDS, granules
 from icd_lib.axes.verify import model_outputs, outputs_error
-from icd_lib.data.batches import encode
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.measure.comparison import latency_entry
 from icd_lib.measure.energy import energy_j_per_token
@@ -19,19 +18,19 @@ from icd_lib.measure.l2 import l2_hit_pct
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
 from icd_lib.measure.peak import peak_of_folder
-from icd_lib.measure.quality import embed, mean_cosine
 from icd_lib.measure.runtimes import measure_ladder
 from icd_lib.metric import figure, not_measured
 from icd_lib.models.adapter import find_adapter
 from icd_lib.models.optimized import save_optimized
+from icd_lib.progress import follow
 from icd_lib.stages.arms import CONTROLS, controls, load_saved, solved_modes
 from icd_lib.stages.attribution import attribute_gain
-from icd_lib.stages.context import RANDOM_WEIGHTS, Context, follow
+from icd_lib.stages.context import RANDOM_WEIGHTS, Context, make_context
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     """Write measure/* and <mode>/metrics.json; returns {"latency", "quality", "equality", "sizes", "ladder", ...}."""
-    context = Context(run, progress)
+    context = make_context(run, progress)
     saved = {mode: load_saved(run, mode) for mode in solved_modes(run)}
     models = {"dense": context.model} | {mode: item.model for mode, item in saved.items()}
     extra = controls(context, saved["iterative"]) if "iterative" in saved else {"dense_again": context.model}
@@ -91,8 +90,7 @@ def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
     if not context.is_trained:
         return {"reason": RANDOM_WEIGHTS}
     dense = context.dense_result("test")
-    docstrings = encode(context.tokenizer, context.docstrings[1], context.get("data.max_length"))
-    other = embed(context.model, docstrings)[0]
+    other = context.other_domain(models)
     found = {"dense": {"quality_pct": dense.quality_pct, "per_task_pct": dense.per_task_pct, "n_items": dense.n_items}}
     for arm, model in models.items():
         if arm == "dense":
@@ -100,7 +98,7 @@ def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
         result = context.suite.evaluate(model, "test", follow(context.progress, f"{arm} on test data"))
         context.suite.save_result(result, context.run.path("measure", f"test_{arm}.safetensors"))
         found[arm] = context.suite.compare(result, dense)
-        found[arm]["other_domain_cosine"] = mean_cosine(embed(model, docstrings)[0], other)
+        found[arm] |= other[arm]
         context.progress(f"{arm}: drop {found[arm]['drop_pp']:+.3f} ± {found[arm]['se_pp']:.3f} pp on test data")
     return found
 

@@ -3,16 +3,16 @@
 from collections.abc import Callable
 
 from icd_lib.artifacts import Run
-from icd_lib.data.docstrings import docstrings_provenance
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.memory import parameter_bytes
-from icd_lib.measure.quality import EncoderSuite
-from icd_lib.stages.context import RANDOM_WEIGHTS, Context, follow
+from icd_lib.stages.context import RANDOM_WEIGHTS, Context, make_context
+
+SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "state_size")
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     """Write setup/setup.json and the probes; returns what setup.json holds."""
-    context = Context(run, progress)
+    context = make_context(run, progress)
     progress(f"checkpoint {context.checkpoint.name} ({context.checkpoint.source})")
     report = {
         "environment": fingerprint(),
@@ -22,29 +22,14 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
             "parameters": sum(p.numel() for p in context.model.parameters()),
             "parameter_bytes": parameter_bytes(context.model),
             "shape": {
-                name: getattr(context.model.config, name)
-                for name in ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+                name: getattr(context.model.config, name) for name in SHAPE if hasattr(context.model.config, name)
             },
         },
-        "data": {
-            "name": context.data.name,
-            "provenance": context.data.provenance,
-            "splits": {name: len(items) for name, items in context.data.splits.items()},
-            "views": len(context.data.views),
-            "other_domain": docstrings_provenance(),
-        },
+        "data": context.describe_data(),
         "badges": badges(context),
     }
     if context.is_trained:
-        progress("fitting the probes on the dense model's embeddings")
-        suite = EncoderSuite.fit(
-            context.data,
-            context.tokenizer,
-            context.model,
-            max_length=context.get("data.max_length"),
-            progress=follow(progress, "probe data"),
-        )
-        suite.save(context.quality_folder)
+        context.fit_suite()
         dense = context.dense_result("validation")
         report["dense_validation"] = {"quality_pct": dense.quality_pct, "per_task_pct": dense.per_task_pct}
     run.write_json("setup/setup.json", report)

@@ -13,13 +13,13 @@ from icd_lib.layouts import SolverSettings, perm_record, read_perm_record
 from icd_lib.models.optimized import save_optimized
 from icd_lib.problem import Judgement, Problem, Settings
 from icd_lib.solver.cost import CostConfig, evaluate_cost
-from icd_lib.stages.context import Context
+from icd_lib.stages.context import Context, make_context
 from icd_lib.transforms.allocate import LatencyTable, LossCurve
 
 
 def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> dict:
     """Solve `mode`, write <mode>/*; returns what <mode>/solve.json holds."""
-    context = Context(run, progress)
+    context = make_context(run, progress)
     tables = run.read_json("graph/tables.json")
     rates = {entry["axis"]: entry["rate"] for entry in run.read_json("graph/sensitivity.json")}
     problem = make_problem(context, latency_tables(tables), tables["dense_ms"], rates)
@@ -73,7 +73,15 @@ def settings_of(context: Context) -> Settings:
     }
     codesign = {
         key: get(f"codesign.{key}")
-        for key in ("quality_budget_pp", "latency_target_rel", "selection_z", "min_cosine", "max_rounds", "epsilon_j")
+        for key in (
+            "quality_budget_pp",
+            "latency_target_rel",
+            "selection_z",
+            "min_cosine",
+            "max_perplexity_ratio",
+            "max_rounds",
+            "epsilon_j",
+        )
     }
     return Settings(
         axes=tuple(get("transform.axes")),
@@ -101,7 +109,7 @@ def validation_judge(context: Context) -> Callable:
     def judge(model) -> Judgement:
         result = context.suite.evaluate(model, "validation")
         found = context.suite.compare(result, context.dense_result("validation"))
-        detail = {key: found[key] for key in ("ci95", "cosine", "kl", "n_items")}
+        detail = {key: found[key] for key in ("ci95", "cosine", "kl", "n_items", "perplexity_ratio") if key in found}
         detail["per_task"] = {task: entry["drop_pp"] for task, entry in found["per_task"].items()}
         return Judgement(found["drop_pp"], found["se_pp"], detail)
 

@@ -12,14 +12,14 @@ from icd_lib.layouts import solve_layouts
 from icd_lib.measure import comparison
 from icd_lib.metric import figure, not_measured
 from icd_lib.solver.cost import evaluate_cost
-from icd_lib.stages.context import Context
+from icd_lib.stages.context import Context, make_context
 from icd_lib.stages.measure import drop_figure
 from icd_lib.stages.solve import make_problem
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     """Write verdict.json and return it."""
-    context = Context(run, progress)
+    context = make_context(run, progress)
     report = run.read_json("measure/measure.json")
     samples = run.read_json("measure/samples.json")["shapes"]
     verdict = {

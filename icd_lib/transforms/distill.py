@@ -1,4 +1,4 @@
-"""Label-free layer-wise distillation: let the pruned network follow the dense one's hidden states.
+"""Label-free layer-wise distillation: let the pruned network follow the dense one's hidden states and output.
 
 Closed-form compensation fixes each block given the ones before it; a few hundred steps of gradient descent let the
 blocks adapt to each other (hidden-state matching as in Jiao et al. 2020, TinyBERT, section 3.1; no labels are used).
@@ -14,6 +14,7 @@ from torch import nn
 from icd_lib.models.adapter import Adapter, find_adapter
 
 POOLED_WEIGHT = 20.0  # the mean over tokens is what most heads read; weighted so that both terms start alike
+TOKEN_WEIGHT = 1.0
 WARMUP_STEPS = 20
 
 
@@ -39,13 +40,13 @@ def distill(
     for step, index in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
-        loss, pooled = _loss(followed, follower, batches[index])
+        loss, distance = _loss(followed, follower, batches[index])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         if step % 50 == 0 or step == steps - 1:
-            progress(f"distil step {step + 1}/{steps}: 1 − cosine to dense {pooled:.4f}")
+            progress(f"distil step {step + 1}/{steps}: {_measure_of(follower)} {distance:.4f}")
     return learner.requires_grad_(False).eval()
 
 
@@ -70,8 +71,22 @@ def _loss(teacher: Adapter, student: Adapter, inputs: dict) -> tuple[torch.Tenso
     states = _layer_states(student, inputs)
     valid = torch.ones(goals[0].shape[:2], dtype=torch.bool) if mask is None else mask.bool()
     error = sum(((s - g)[valid]).square().mean() / g[valid].var() for s, g in zip(states, goals, strict=True))
-    pooled = 1 - nn.functional.cosine_similarity(_mean(states[-1], valid), _mean(goals[-1], valid)).mean()
-    return error / len(goals) + POOLED_WEIGHT * pooled, float(pooled.detach())
+    weight, distance = _output_distance(teacher, student, goals[-1], states[-1], valid)
+    return error / len(goals) + weight * distance, float(distance.detach())
+
+
+def _output_distance(teacher: Adapter, student: Adapter, goal, state, valid) -> tuple[float, torch.Tensor]:
+    """Weight and distance of what the models are read by: next-token distributions, else the mean over tokens."""
+    with torch.no_grad():
+        wanted = teacher.logits(goal)
+    if wanted is None:
+        return POOLED_WEIGHT, 1 - nn.functional.cosine_similarity(_mean(state, valid), _mean(goal, valid)).mean()
+    found, wanted = (logits[valid].log_softmax(-1) for logits in (student.logits(state), wanted))
+    return TOKEN_WEIGHT, nn.functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+
+
+def _measure_of(adapter: Adapter) -> str:
+    return "1 − cosine to dense" if type(adapter).logits is Adapter.logits else "KL to dense"
 
 
 def _layer_states(adapter: Adapter, inputs: dict) -> list[torch.Tensor]:
