@@ -1,0 +1,82 @@
+"""Run a compiled kernel on torch's own OpenMP threads.
+
+Two pools on the same cores get in each other's way: after a matrix product torch's idle threads spin for milliseconds,
+and kernels started on numba's threads would share their cores with that (docs/MAMBA.md has the figures). So kernels are
+plain C functions, handed to the OpenMP runtime that torch is linked with. Where torch has none, they run on Python
+threads, which the call does not hold back (ctypes releases the interpreter lock).
+
+A kernel is cut into numbered tasks by the shape of its work alone and every thread takes the next number, so neither the
+number of threads nor their timing can change a result.
+"""
+
+import ctypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numba import cfunc, types
+
+NEXT, TASKS = 0, 1  # the first two entries of every argument vector: numbers taken so far, number of tasks
+_SIGNATURE = types.void(types.CPointer(types.int64))
+
+
+class Kernel:
+    """A C function `void f(int64 *arguments)`, compiled on first use (and kept by numba's cache beside the sources)."""
+
+    def __init__(self, function: Callable):
+        self.function = function
+
+    @property
+    def pointer(self) -> ctypes.c_void_p:
+        return _compile(self.function)[1]
+
+    def __call__(self, arguments: np.ndarray, threads: int) -> None:
+        """Run all tasks of the int64 vector `arguments` (laid out as the kernel says) on up to `threads` threads."""
+        call, pointer = _compile(self.function)
+        data = ctypes.c_void_p(arguments.ctypes.data)
+        threads = min(threads, int(arguments[TASKS]))
+        if threads <= 1:
+            call(data)
+        elif (parallel := _openmp_parallel()) is not None:
+            parallel(pointer, data, threads, 0)
+        else:
+            helpers = [_python_threads().submit(call, data) for _ in range(threads - 1)]
+            call(data)
+            for helper in helpers:
+                helper.result()
+
+
+@cache
+def _compile(function: Callable) -> tuple[Callable, ctypes.c_void_p]:
+    compiled = cfunc(_SIGNATURE, cache=True)(function)
+    _KEPT_ALIVE.append(compiled)
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(compiled.address)
+    return call, ctypes.c_void_p(compiled.address)
+
+
+_KEPT_ALIVE: list = []  # ctypes holds addresses only
+
+
+@cache
+def _openmp_parallel() -> Callable | None:
+    """`GOMP_parallel(function, data, threads, flags)` of the OpenMP runtime that torch uses; None where it has none.
+
+    The symbol is looked up through torch's library, so that it is found in whatever runtime torch was linked with.
+    """
+    for library in sorted((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*")):
+        try:
+            function = ctypes.CDLL(str(library)).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        function.restype = None
+        return function
+    return None
+
+
+@cache
+def _python_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=64, thread_name_prefix="icd-kernel")
