@@ -29,8 +29,9 @@ parallel passages in other words (Kings and Chronicles, the gospels) are. Model 
 
 {steps:,} steps of {batch} × {length} tokens ({seen_tokens:,} tokens, {epochs:.1f} passes); AdamW, betas {betas}, weight
 decay {weight_decay:g} on matrices; learning rate {learning_rate:g} with a warm-up of {warmup} steps and a cosine down
-to {final_rate:.0%} of it; gradients clipped at {clip:g}; float32; seed {seed}. {minutes:.1f} minutes on {threads}
-threads ({processor}; torch {torch}, transformers {transformers}).
+to {final_rate:.0%} of it; dropout {dropout:g} of embeddings and of what out_proj reads; gradients clipped at {clip:g};
+float32; seed {seed}. {minutes:.1f} minutes on {threads} threads ({processor}; torch {torch}, transformers
+{transformers}).
 
 To train it again: `python scripts/train_mamba.py`. On one machine, with one number of threads, the same seed gives the
 same loss curve.

@@ -51,13 +51,14 @@ class Recipe:
     state_size: int = 16
     length: int = 256  # tokens per block
     batch: int = 8  # blocks per step
-    steps: int = 5200
+    steps: int = 3600
     learning_rate: float = 4e-3
     final_rate: float = 0.02  # of the peak, at the end of the cosine
     warmup: int = 200
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
+    dropout: float = 0.15  # of embeddings and of what out_proj reads
     threads: int = 2
     log_every: int = 100
     judge_every: int = 400
@@ -119,6 +120,20 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
 
 
+def install_dropout(model: nn.Module, rate: float) -> None:
+    """Drop entries of the embeddings and of what every out_proj reads, while the model is in training mode."""
+
+    def of_output(module, inputs, output):
+        return nn.functional.dropout(output, rate, module.training)
+
+    def of_input(module, inputs):
+        return (nn.functional.dropout(inputs[0], rate, module.training),)
+
+    model.get_input_embeddings().register_forward_hook(of_output)
+    for layer in model.backbone.layers:
+        layer.mixer.out_proj.register_forward_pre_hook(of_input)
+
+
 def learning_rate(step: int, recipe: Recipe) -> float:
     """Linear warm-up, then a cosine to `final_rate` of the peak."""
     if step < recipe.warmup:
@@ -155,6 +170,7 @@ def train(
     stream = pack(tokenizer, data.texts("train"), 2).ids.ravel()
     judge = LanguageSuite(data, tokenizer, length=recipe.length, max_blocks={"validation": recipe.judge_blocks})
     model = use_fast_scan(build_model(recipe))
+    install_dropout(model, recipe.dropout)
     optimizer = build_optimizer(model, recipe)
     log = resume(work, recipe, model, optimizer)
     started, losses = time.perf_counter(), []
@@ -180,7 +196,9 @@ def train_step(model: nn.Module, optimizer, tokens: torch.Tensor, step: int, rec
     """One update; returns the loss before it. Raises `ArtifactError` when the loss is not finite."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, recipe)
-    loss = loss_of(model, tokens)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed * 2**32 + step)  # what is dropped depends on the step alone, not on slices
+        loss = loss_of(model, tokens)
     if not torch.isfinite(loss):
         raise ArtifactError(f"the loss of step {step} is {loss.item()}; lower the learning rate")
     loss.backward()
