@@ -13,6 +13,7 @@ from icd_lib.measure import comparison
 from icd_lib.metric import figure, not_measured
 from icd_lib.solver.cost import evaluate_cost
 from icd_lib.stages.context import Context, make_context
+from icd_lib.stages.cost import cost_change, cost_figures
 from icd_lib.stages.measure import drop_figure
 from icd_lib.stages.solve import make_problem
 
@@ -35,7 +36,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "badges": run.read_json("setup/setup.json")["badges"],
     }
     judged = {key: verdict["same_quality"][key] for key in ("latency_rel", "l2_pp", "ept_rel")}
-    judged["quality_drop_pp"] = verdict["vs_dense"]["quality_drop_pp"]
+    judged |= {"quality_drop_pp": verdict["vs_dense"]["quality_drop_pp"], **cost_figures(verdict["cost"])}
     for gate in ("smoke", "strict"):
         verdict[gate] = judge(run.scenario.get(f"gates.{gate}"), judged)
         progress(f"{gate}: {verdict[gate]['status']} {verdict[gate]['checks']}")
@@ -111,19 +112,6 @@ def aa_control(context: Context, samples: dict) -> dict:
     return {
         "shapes": shapes,
         "contains_zero": {label: item["ci95"][0] <= 0 <= item["ci95"][1] for label, item in shapes.items()},
-    }
-
-
-def cost_change(run: Run) -> dict:
-    """ΔC, ΔQ and ΔJ of π₁ against π₀ on W′, mean over the axes."""
-    if not (run.dir / "iterative" / "solve.json").is_file():
-        return {"reason": "the run has no iterative arm"}
-    mean = run.read_json("iterative/solve.json")["objective"]["mean"]
-    before, after = mean["before"], mean["after"]
-    return {
-        "delta_c_rel": after["C"] / before["C"] - 1 if before["C"] else 0.0,
-        "delta_q": after["Q"] - before["Q"],
-        "delta_j": after["J"] - before["J"],
     }
 
 

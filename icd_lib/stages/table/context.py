@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import check_permutation
-from icd_lib.calibrate import Calibration
+from icd_lib.calibration import Calibration
 from icd_lib.errors import AxisError, ResourceError
 from icd_lib.graph.contract import check_w
 from icd_lib.graph.events import Events

@@ -8,10 +8,8 @@ import scipy.sparse as sp
 
 from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
-from icd_lib.calibrate import Calibration, calibrate
+from icd_lib.calibration import Calibration, calibrate, calibration_key
 from icd_lib.errors import AxisError
-from icd_lib.machine import keep_tables, read_tables
-from icd_lib.manifest import cpu_model
 from icd_lib.progress import follow
 from icd_lib.stages.table.context import AXIS, TableContext
 from icd_lib.version import VERSION
@@ -77,28 +75,27 @@ def weigh_cost(context: TableContext) -> dict | None:
     if not pilots:
         context.run.write_json("graph/calibration.json", None)
         return None
-    key = {
-        "what": "calibration",
-        "workload": context.run.read_json("setup/setup.json")["workload"]["sha256"],
-        "seen": context.seen.count,
-        "row_bytes": context.get("workload.row_bytes"),
-        "cost": asdict(context.given_cost),
-        "pilots": pilots,
-        "repeats": context.get("calibration.repeats"),
-        "seed": context.get("seed"),
-        "caches": [asdict(level) for level in context.levels],
-        "cpu": cpu_model(),
-        "version": VERSION,
-    }
-    known = None if context.get("graph.remeasure") else read_tables(key)
-    if known is None:
-        found = measure_pilots(context, pilots).to_json()
-        keep_tables(key, found)
+    key = calibration_key(
+        context.graph,
+        context.given_cost,
+        workload=context.run.read_json("setup/setup.json")["workload"]["sha256"],
+        seen=context.seen.count,
+        row_bytes=context.get("workload.row_bytes"),
+        caches=[asdict(level) for level in context.levels],
+        pilots=pilots,
+        repeats=context.get("calibration.repeats"),
+        seed=context.get("seed"),
+        version=VERSION,
+    )
+    found = None if context.get("graph.remeasure") else Calibration.load(key)
+    if found is None:
+        found = measure_pilots(context, pilots)
+        found.save(key)
     else:
-        found = known
         context.progress("pilot layouts of this machine, measured earlier (graph.remeasure=true measures again)")
-    context.run.write_json("graph/calibration.json", found)
-    return found
+    context.progress(found.reason)
+    context.run.write_json("graph/calibration.json", found.to_json())
+    return found.to_json()
 
 
 def measure_pilots(context: TableContext, pilots: int) -> Calibration:
@@ -112,4 +109,11 @@ def measure_pilots(context: TableContext, pilots: int) -> Calibration:
         seed=context.get("seed"),
         progress=follow(context.progress, "pilot layouts"),
     )
-    return calibrate(context.graph, measure, cost=context.given_cost, pilots=pilots, seed=context.get("seed"))
+    return calibrate(
+        context.graph,
+        measure,
+        cost=context.given_cost,
+        pilots=pilots,
+        seed=context.get("seed"),
+        progress=context.progress,
+    )

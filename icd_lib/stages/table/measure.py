@@ -12,7 +12,7 @@ from icd_lib.metric import figure, not_measured
 from icd_lib.progress import follow
 from icd_lib.stages.table.arms import CONTROLS, Arm, compared_arms, control_arms
 from icd_lib.stages.table.context import SAME_WORK, TableContext
-from icd_lib.workload import simulate_table
+from icd_lib.workload import address_stream, simulate_table
 
 # What is timed, always on the unseen events; the first is the one that is judged.
 SHAPES = {
@@ -101,8 +101,24 @@ def simulate_arms(context: TableContext, arms: dict[str, Arm], events) -> dict:
         per_event = figure(
             joules["value"] / events.count, "J/event", "modelled", n=joules["n"], method=joules["method"]
         )
-        found[name] = figures | {"energy_j_per_event": per_event}
+        lines = lines_per_event(context, arm, events)
+        found[name] = figures | {"energy_j_per_event": per_event, "lines_per_event": lines}
     return found
+
+
+def lines_per_event(context: TableContext, arm: Arm, events) -> dict:
+    """Figure: distinct cache lines that an event touches, mean over the events that touch any; counted."""
+    left = context.workload(events).keep(arm.alive)
+    line = context.levels[0].line_bytes
+    first = address_stream(left, arm.rows) // line
+    last = (address_stream(left, arm.rows) + left.row_bytes - 1) // line
+    width = int((last - first).max()) + 1  # a row may lie on several lines
+    touched = np.minimum(first[:, None] + np.arange(width), last[:, None])
+    lines = int(last.max()) + 1
+    event = left.events.event_of_access()
+    distinct = np.unique((event[:, None] * lines + touched).ravel())
+    count = len(np.unique(event))
+    return figure(len(distinct) / count, "lines", "measured", n=count, method="counted")
 
 
 def attribution(report: dict) -> list[dict]:
@@ -169,10 +185,5 @@ def hit_change(figures: dict, other: dict) -> dict:
     pair = [second_level(item) for item in (figures, other)]
     if any(item["kind"] == "not_measured" for item in pair):
         return not_measured("pp", "this machine shows one cache only")
-    return figure(
-        float(np.subtract(*(item["value"] for item in pair))),
-        "pp",
-        "simulated",
-        n=pair[0]["n"],
-        method=pair[0]["method"],
-    )
+    gained = pair[0]["value"] - pair[1]["value"]
+    return figure(gained, "pp", "simulated", n=pair[0]["n"], method=pair[0]["method"])

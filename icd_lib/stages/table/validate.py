@@ -11,12 +11,11 @@ from icd_lib.gates import judge
 from icd_lib.measure.comparison import compare_arms
 from icd_lib.metric import figure, not_measured
 from icd_lib.solver.cost import evaluate_cost
+from icd_lib.stages.cost import cost_change, cost_figures
 from icd_lib.stages.table.arms import load_layout
 from icd_lib.stages.table.context import AXIS, SAME_WORK, TableContext
 from icd_lib.stages.table.measure import hit_change
 from icd_lib.stages.table.solve import solve_patiently
-
-COMPUTED = "computed from two layouts and W′; exact, no sampling"
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
@@ -41,7 +40,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "aa_control": aa_control(context, samples),
         "cost": cost,
         "determinism": determinism(context),
-        "prediction": None,
+        "prediction": predicted_beside_measured(context, report),
         "calibration": calibration_words(context),
         "badges": run.read_json("setup/setup.json")["badges"],
     }
@@ -92,25 +91,17 @@ def aa_control(context: TableContext, samples: dict) -> dict:
     }
 
 
-def cost_change(run: Run) -> dict:
-    """ΔC, ΔQ and ΔJ of π₁ against π₀ on W′."""
-    if not (run.dir / "iterative" / "solve.json").is_file():
-        return {"reason": "the run has no iterative arm"}
-    mean = run.read_json("iterative/solve.json")["objective"]["mean"]
-    before, after = mean["before"], mean["after"]
-    return {
-        "delta_c_rel": after["C"] / before["C"] - 1 if before["C"] else 0.0,
-        "delta_q": after["Q"] - before["Q"],
-        "delta_j": after["J"] - before["J"],
-    }
-
-
-def cost_figures(cost: dict) -> dict:
-    """ΔC and ΔQ as figures for the gates."""
-    units = {"delta_c_rel": "fraction", "delta_q": "1"}
-    if "reason" in cost:
-        return {metric: not_measured(unit, cost["reason"]) for metric, unit in units.items()}
-    return {metric: figure(cost[metric], unit, "modelled", n=1, method=COMPUTED) for metric, unit in units.items()}
+def predicted_beside_measured(context: TableContext, report: dict) -> dict | None:
+    """What the calibration says of layout π₀ of the whole table, which was no pilot, and what was measured of it."""
+    found, latency = context.calibration, next(iter(report["latency"]["shapes"].values()))
+    if found is None or "permuted" not in latency or "latency_ms" not in found.slopes:
+        return None
+    mode = "iterative" if (context.run.dir / "iterative" / "solve.json").is_file() else "linear"
+    layouts = np.arange(context.size), load_layout(context.run, mode, "perm_before")
+    original, first = (evaluate_cost(context.graph, pi, context.given_cost) for pi in layouts)
+    slopes = found.slopes["latency_ms"]
+    change = sum(slope * (getattr(first, term) - getattr(original, term)) for term, slope in slopes.items())
+    return {"permuted": {"predicted_latency_rel": change, "measured": latency["permuted"]["vs_dense"]}}
 
 
 def determinism(context: TableContext) -> dict:
