@@ -14,24 +14,28 @@ from icd_lib.errors import AxisError
 
 @dataclass(frozen=True)
 class Slot:
-    """Indices `start .. start + size * block` of dimension `dim` of a parameter or buffer belong to the axis.
+    """Indices `start .. start + size * block * copies` of dimension `dim` of a parameter or buffer belong to the axis.
 
-    `block` consecutive indices form one element (head_dim rows per attention head, 1 per FFN neuron).
+    `block` consecutive indices form one element (head_dim rows per attention head, 1 per FFN neuron). The axis can lie
+    there `copies` times in a row (Mamba's in_proj has its x rows, then its z rows). `partial`: other rows follow.
     """
 
     parameter: str
     dim: int
     block: int = 1
     start: int = 0
+    copies: int = 1
+    partial: bool = False
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """A number kept beside the weights: `module.attribute` is `per_element` times the elements of the axis."""
+    """A number kept beside the weights: `module.attribute` = `per_element` × elements of the axis + `offset`."""
 
     module: str
     name: str
     per_element: int = 1
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,9 @@ def check_axis(model: nn.Module, axis: Axis) -> None:
     """Raise `AxisError` unless every slot of `axis` fits the model's present shapes."""
     for slot in axis.slots:
         tensor = slot_tensor(model, slot)
-        needed = slot.start + axis.size * slot.block
+        needed = slot.start + axis.size * slot.block * slot.copies
         have = tensor.shape[slot.dim]
-        is_partial = slot.start > 0 or axis.kind in {"qk", "v"}
+        is_partial = slot.partial or slot.start > 0 or axis.kind in {"qk", "v"}
         if have < needed or (have != needed and not is_partial):
             raise AxisError(
                 f"axis {axis.name!r} needs {needed} entries along dim {slot.dim} of {slot.parameter}, which has "
@@ -79,9 +83,23 @@ def check_axis(model: nn.Module, axis: Axis) -> None:
             )
 
 
+def slot_index(slot: Slot, size: int, elements: torch.Tensor) -> torch.Tensor:
+    """Where `elements` (indices into an axis of `size`) lie along the slot: copy after copy, block by block.
+
+    >>> slot_index(Slot("w", 0, block=2, start=1, copies=2), 3, torch.tensor([2, 0])).tolist()
+    [5, 6, 1, 2, 11, 12, 7, 8]
+    """
+    copies = torch.arange(slot.copies)[:, None, None] * size
+    return (slot.start + (copies + elements[None, :, None]) * slot.block + torch.arange(slot.block)).reshape(-1)
+
+
+def full_index(slot: Slot, size: int, elements: torch.Tensor, length: int) -> torch.Tensor:
+    """`slot_index` with the indices before and behind the slot, of a dimension of `length`."""
+    end = slot.start + size * slot.block * slot.copies
+    return torch.cat([torch.arange(slot.start), slot_index(slot, size, elements), torch.arange(end, length)])
+
+
 def select_along(tensor: torch.Tensor, slot: Slot, size: int, elements: torch.Tensor) -> torch.Tensor:
     """Gather `elements` (indices into the axis) along the slot; indices outside the slot stay where they are."""
-    inside = (slot.start + elements[:, None] * slot.block + torch.arange(slot.block)).reshape(-1)
-    end = slot.start + size * slot.block
-    index = torch.cat([torch.arange(slot.start), inside, torch.arange(end, tensor.shape[slot.dim])])
+    index = full_index(slot, size, elements, tensor.shape[slot.dim])
     return tensor.detach().index_select(slot.dim, index.to(tensor.device))

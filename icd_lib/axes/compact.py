@@ -40,7 +40,7 @@ def compact(model: nn.Module, axis: Axis, alive) -> None:
         setattr(module, leaf, nn.Parameter(tensor, requires_grad=old.requires_grad))
         update_linear_shape(module)
     for module, attribute in counters:
-        setattr(module, attribute.name, attribute.per_element * len(kept))
+        setattr(module, attribute.name, attribute.per_element * len(kept) + attribute.offset)
 
 
 def update_linear_shape(module: nn.Module) -> None:

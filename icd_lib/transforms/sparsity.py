@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from icd_lib.axes.axis import Axis, slot_tensor
+from icd_lib.axes.axis import Axis, slot_index, slot_tensor
 from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Adapter, Block, find_adapter
 from icd_lib.transforms.meta import AxisState, PrunePlan, TransformMeta
@@ -131,13 +131,10 @@ def _write(consumer: nn.Linear, columns: torch.Tensor, weights: torch.Tensor) ->
 
 def zero_elements(model: nn.Module, axis: Axis, dead: torch.Tensor) -> None:
     """Set every weight of the dead elements (bool (D,)) to exactly zero."""
+    elements = dead.nonzero()[:, 0]
     for slot in axis.slots:
-        rows = dead.repeat_interleave(slot.block)
-        tensor = slot_tensor(model, slot)
-        mask = torch.zeros(tensor.shape[slot.dim], dtype=torch.bool)
-        mask[slot.start : slot.start + len(rows)] = rows
         with torch.no_grad():
-            tensor.index_fill_(slot.dim, mask.nonzero()[:, 0], 0.0)
+            slot_tensor(model, slot).index_fill_(slot.dim, slot_index(slot, axis.size, elements), 0.0)
 
 
 def check_plan(plan: PrunePlan, axes: dict[str, Axis], tile: dict[str, int]) -> None:
