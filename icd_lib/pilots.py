@@ -1,4 +1,4 @@
-"""Pilot layouts: from random to good and mixed in several ways, so that C, Q and R_align vary apart from each other."""
+"""Pilot layouts: from random to good, and mixed in ways that move C, Q and R_align apart from each other."""
 
 from collections.abc import Callable
 
@@ -20,9 +20,13 @@ def pilot_layouts(
     """`count` layouts of W by name, each int64 (D,): the order as it is, random, spectral, local search, and mixtures.
 
     The first is "identity". `given` (name -> permutation) are used as they are; with a layout named "search" among
-    them nothing is searched. Mixtures start from the search: a share of its elements trade places among themselves
-    ("elements"), or whole tiles do ("tiles"); its positions are averaged with those of another pilot ("blend"); or its
-    neighbours are dealt out v positions apart ("dealt"), which lowers R_align and parts what belongs together.
+    them nothing is searched. Mixtures start from the search, at several shares:
+    elements  a share of the elements trade places: everything gets worse
+    tiles     a share of the tiles do: whoever shares a tile still does
+    within    as elements, but inside the k blocks of Q: C rises, Q stays
+    rolled    all positions move on by a share of such a block: Q falls, C stays
+    dealt     neighbours of the first share go v positions apart: R_align falls, C rises
+    blend     positions are averaged with random ones: what is near goes first
     Raises `ConfigError` with fewer than 8 pilots.
     """
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < LEAST_PILOTS:
@@ -105,11 +109,23 @@ def _solved(W, cost: CostConfig, seed: int, say: Callable[[str], None]) -> dict[
 def _mixtures(pilots: dict, cost: CostConfig, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """`count` mixtures of the search with disorder, the kinds in turn, each at evenly spaced shares."""
     search, other, D = pilots["search"], pilots["random 1"], len(pilots["search"])
+    block = -(-D // int(cost.k))
+
+    def within(share: float) -> np.ndarray:
+        parts = np.split(search, range(block, D, block))
+        return np.concatenate([shuffle_share(part, share, 1, rng) for part in parts])
+
+    def dealt(share: float) -> np.ndarray:
+        cut = int(share * D)
+        return np.concatenate([deal(search[:cut], int(cost.v)), search[cut:]])
+
     kinds = {
         "elements": lambda share: shuffle_share(search, share, 1, rng),
         "tiles": lambda share: shuffle_share(search, share, int(cost.g), rng),
+        "within": within,
+        "rolled": lambda share: np.roll(search, int(share * block)),
+        "dealt": dealt,
         "blend": lambda share: blend(search, other, share),
-        "dealt": lambda share: np.concatenate([deal(search[: int(share * D)], int(cost.v)), search[int(share * D) :]]),
     }
     mixtures = {}
     for number, (kind, mix) in enumerate(kinds.items()):
