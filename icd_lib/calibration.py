@@ -19,6 +19,7 @@ from scipy.optimize import nnls
 from icd_lib.errors import ArtifactError, MeasureError
 from icd_lib.graph.contract import check_w
 from icd_lib.machine import keep, read_kept
+from icd_lib.manifest import cpu_model
 from icd_lib.pilots import pilot_layouts
 from icd_lib.solver.cost import CostConfig, evaluate_cost
 
@@ -159,8 +160,6 @@ def fit_weights(pilots: list[Pilot], cost: CostConfig) -> Calibration:
 
 def calibration_key(W, cost: CostConfig, **settings) -> dict:
     """Key for `Calibration.save` and `load`: this machine's processor, W, the cost's geometry, and your settings."""
-    from icd_lib.measure.environment import cpu_model
-
     graph = check_w(W)
     digest = hashlib.sha256(str(graph.shape).encode())
     for array, dtype in ((graph.indptr, "<i8"), (graph.indices, "<i8"), (graph.data, "<f8")):
