@@ -24,7 +24,7 @@ def pilot_layouts(
     elements  a share of the elements trade places: everything gets worse
     tiles     a share of the tiles do: whoever shares a tile still does
     within    as elements, but inside the k blocks of Q: C rises, Q stays
-    rolled    all positions move on by a share of such a block: Q falls, C stays
+    rolled    all positions move on by a share of such a block: Q falls, C hardly rises
     dealt     neighbours of the first share go v positions apart: R_align falls, C rises
     blend     positions are averaged with random ones: what is near goes first
     Raises `ConfigError` with fewer than 8 pilots.
