@@ -127,6 +127,7 @@ SCHEMA: dict = {
         "revision": text(None, "revision of a hub checkpoint", nullable=True),
         "family": choice("bert", ["bert", "mamba"], "which adapter reads the model"),
         "weights": choice("trained", ["trained", "random"], "random weights are for latency only"),
+        "dtype": choice("float32", ["float32", "bfloat16", "auto"], "of the weights; auto is the wider one that fits"),
         "shape": choice(
             None,
             ["minilm-l6", "bert-base-uncased", "bert-large", "mamba-130m", "mamba-2.8b"],

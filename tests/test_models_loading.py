@@ -157,7 +157,7 @@ def test_a_missing_or_oversized_tokenizer_is_an_error(tmp_path):
 
 def test_random_weights_depend_on_the_seed_alone(monkeypatch):
     tiny = {"vocab_size": 30522, "hidden_size": 16, "num_hidden_layers": 6, "num_attention_heads": 2}
-    monkeypatch.setitem(source.SHAPES, "minilm-l6", tiny | {"intermediate_size": 24})
+    monkeypatch.setitem(source.SHAPES, "minilm-l6", source.SHAPES["minilm-l6"] | tiny | {"intermediate_size": 24})
     state = torch.random.get_rng_state()
     (a, _), (b, _), (c, _) = (load_model(random_checkpoint("minilm-l6", seed)) for seed in (3, 3, 4))
     assert torch.equal(state, torch.random.get_rng_state())

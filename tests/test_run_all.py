@@ -90,12 +90,12 @@ def verdict(smoke, strict="fail"):
 
 def test_a_whole_run_a_gate_that_fails_and_a_dry_run_after_it(tmp_path, capsys):
     notebooks = write_project(tmp_path / "notebooks", validate=verdict("fail"))
-    args = ["--quick", "--mode", "linear", "--out", str(tmp_path / "out")]
+    args = ["--mode", "linear", "--out", str(tmp_path / "out")]
     assert run_all.main(args, notebooks) == 1
     out, err = capsys.readouterr()
     assert "smoke gate: fail" in out and err == "" and "[6/6] 05_report  done" in out
     run = tmp_path / "out" / "bert"
-    assert json.loads((run / "config.lock.json").read_text())["quick"] is True
+    assert json.loads((run / "config.lock.json").read_text())["quick"] is False
     assert run_all.main([*args, "--dry-run"], notebooks) == 0
     assert capsys.readouterr().out.count("skip (unchanged)") == 6
     (run / "verdict.json").write_text("{}")
@@ -106,6 +106,13 @@ def test_a_whole_run_a_gate_that_fails_and_a_dry_run_after_it(tmp_path, capsys):
     assert run_all.main([*args, "--resume"], notebooks) == 0
     assert run_all.main([*args, "--resume", "--seed", "4"], notebooks) == 2
     assert "another configuration" in capsys.readouterr().err
+
+
+def test_a_quick_run_shows_its_gates_and_does_not_enforce_them(tmp_path, capsys):
+    notebooks = write_project(tmp_path / "notebooks", validate=verdict("fail"))
+    assert run_all.main(["--quick", "--mode", "linear", "--out", str(tmp_path / "out")], notebooks) == 0
+    out = capsys.readouterr().out
+    assert "smoke gate: fail" in out and "gates are shown, not enforced" in out
 
 
 @pytest.mark.parametrize(

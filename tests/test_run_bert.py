@@ -27,8 +27,7 @@ SMALLER = [
 def run_dir(tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     overrides = [word for override in SMALLER for word in ("--override", override)]
-    code = run_all.main(["--scenario", "bert", "--quick", "--out", str(out), *overrides])
-    assert code in (0, 1)  # 1: the gates are not met, which six repeats cannot promise
+    assert run_all.main(["--scenario", "bert", "--quick", "--out", str(out), *overrides]) == 0
     return out / "bert"
 
 

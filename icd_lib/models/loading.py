@@ -16,7 +16,7 @@ from icd_lib.models.source import DEFAULT_CHECKPOINT, Checkpoint, resolve_checkp
 
 __all__ = ["fetch_models", "load_model", "load_optimized", "load_tokenizer", "save_optimized"]
 
-_TASK_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+_TASK_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForCausalLM")
 
 
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, object]:
@@ -29,7 +29,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> tu
     """
     if checkpoint.path is None:
         model = _random_model(checkpoint, dtype)
-        tokenizer = load_tokenizer(resolve_checkpoint(None))
+        tokenizer = load_tokenizer(resolve_checkpoint(None, family=checkpoint.family))
     else:
         model = _trained_model(checkpoint, dtype)
         tokenizer = load_tokenizer(checkpoint)
@@ -75,7 +75,7 @@ def _random_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     config = transformers.AutoConfig.for_model(**checkpoint.config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(checkpoint.seed)
-        return transformers.AutoModel.from_config(config, attn_implementation="sdpa", dtype=dtype)
+        return _model_class(config)._from_config(config, dtype=dtype, **_attention(config))
 
 
 def _trained_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
@@ -89,10 +89,10 @@ def _trained_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
             model, info = model_class.from_pretrained(
                 checkpoint.path,
                 dtype=dtype,
-                attn_implementation="sdpa",
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                **_attention(config),
                 **options,
             )
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -112,6 +112,11 @@ def _model_class(config) -> type:
     if name.endswith(_TASK_HEADS) and hasattr(transformers, name):
         return getattr(transformers, name)
     return transformers.MODEL_MAPPING[type(config)]
+
+
+def _attention(config) -> dict:
+    """SDPA attention, for a model that has attention."""
+    return {"attn_implementation": "sdpa"} if hasattr(config, "num_attention_heads") else {}
 
 
 def _has_pooler(checkpoint: Checkpoint) -> bool:

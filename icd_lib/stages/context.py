@@ -16,6 +16,7 @@ from icd_lib.data.load import load_text_data
 from icd_lib.data.text import TextData
 from icd_lib.measure.quality import EncoderSuite, embed, mean_cosine
 from icd_lib.models.loading import load_model
+from icd_lib.models.room import fitting_dtype
 from icd_lib.models.source import Checkpoint, random_checkpoint, resolve_checkpoint
 from icd_lib.progress import follow
 
@@ -57,7 +58,7 @@ class Context(ABC):
 
     @cached_property
     def _loaded(self) -> tuple[nn.Module, object]:
-        return load_model(self.checkpoint)
+        return load_model(self.checkpoint, fitting_dtype(self.checkpoint, self.get("model.dtype")))
 
     @property
     def model(self) -> nn.Module:

@@ -42,6 +42,7 @@ class Moments:
 
     def update(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
         """Add a batch: inputs (tokens, columns), targets (tokens, outputs)."""
+        inputs, targets = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (inputs, targets))
         columns = inputs.shape[1]
         self.gram[:columns, :columns] += (inputs.T @ inputs).double()
         self.gram[columns, columns] += len(inputs)
