@@ -2,16 +2,23 @@
 
 from html import escape
 
-from icd_lib.report import graph_figures, loop_figures, measure_figures, measure_tables, setup_tables
+from icd_lib.report import (
+    calibration_figures,
+    graph_figures,
+    loop_figures,
+    measure_figures,
+    measure_tables,
+    setup_tables,
+)
 from icd_lib.report.headline import headline
 from icd_lib.report.html import link, page, show
 from icd_lib.report.picture import Picture
 from icd_lib.report.results import Results
-from icd_lib.report.table import Missing, badges
+from icd_lib.report.table import DoesNotApply, Missing, badges
 
 
 def draw_all(results: Results) -> dict[str, Picture | Missing]:
-    """Every figure of a run by its role; a figure without data is a `Missing` with its reason."""
+    """Every figure that this kind of run has, by its role; one without data is a `Missing` with its reason."""
     modes = list(results.solves)
     drawn = {
         "frontier": measure_figures.quality_frontier(results),
@@ -24,12 +31,15 @@ def draw_all(results: Results) -> dict[str, Picture | Missing]:
         "predicted_measured": graph_figures.predicted_and_measured(results),
         "attribution": measure_figures.attribution(results),
         "ladder": measure_figures.runtime_ladder(results),
+        "caches": measure_figures.cache_hits(results),
+        "calibration": calibration_figures.correlations(results),
     }
-    return drawn | {f"path_{mode}": loop_figures.loop_path(results, mode) for mode in modes}
+    drawn |= {f"path_{mode}": loop_figures.loop_path(results, mode) for mode in modes}
+    return {role: item for role, item in drawn.items() if not isinstance(item, DoesNotApply)}
 
 
 def report_page(results: Results, drawn: dict) -> str:
-    """All tables and figures on one page."""
+    """All tables and figures on one page; what does not apply to this kind of run is left out."""
     sections = {
         "Result": [
             measure_tables.gates(results),
@@ -37,24 +47,34 @@ def report_page(results: Results, drawn: dict) -> str:
             measure_tables.controls(results),
         ],
         "Latency": [
-            drawn["latency"],
+            drawn.get("latency"),
             *(measure_tables.latency(results, shape) for shape in results.shapes or [None]),
         ],
-        "Quality": [drawn["frontier"], measure_tables.quality(results)],
-        "What the gain is made of": [drawn["attribution"], measure_tables.attribution(results)],
-        "Prediction": [drawn["prediction"], drawn["predicted_measured"], drawn["curves"], drawn["sensitivity"]],
-        "Runtimes": [drawn["ladder"], measure_tables.ladder(results)],
-        "Sizes": [drawn["kept"], setup_tables.widths(results), measure_tables.sizes(results)],
-        "Layout": [drawn["access"], setup_tables.access_graphs(results)],
+        "Quality": [drawn.get("frontier"), measure_tables.quality(results)],
+        "What the gain is made of": [drawn.get("attribution"), measure_tables.attribution(results)],
+        "What a layout costs": [
+            drawn.get("calibration"),
+            calibration_figures.fit(results),
+            calibration_figures.pilot_table(results),
+        ],
+        "Prediction": [drawn.get(role) for role in ("prediction", "predicted_measured", "curves", "sensitivity")],
+        "Runtimes": [drawn.get("ladder"), measure_tables.ladder(results)],
+        "Sizes": [drawn.get("kept"), setup_tables.widths(results), drawn.get("caches"), measure_tables.sizes(results)],
+        "Layout": [drawn.get("access"), setup_tables.access_graphs(results)],
     }
     for mode in results.solves:
         sections[f"The path of {mode}"] = [
-            drawn[f"path_{mode}"],
+            drawn.get(f"path_{mode}"),
             setup_tables.attempts(results, mode),
             setup_tables.objective(results, mode),
             setup_tables.certificates(results.solves[mode]["certificates"], f"Equivalence certificates, {mode}"),
         ]
     sections["Set-up"] = [setup_tables.machine(results), setup_tables.provenance(results)]
+    sections = {
+        title: found
+        for title, items in sections.items()
+        if (found := [item for item in items if item is not None and not isinstance(item, DoesNotApply)])
+    }
     body = [
         f"<h1>{escape(results.scenario)}: full report</h1>",
         f"<p>{link('index.html', '← all results of this run')}</p>",

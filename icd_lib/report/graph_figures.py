@@ -3,11 +3,14 @@
 import numpy as np
 
 from icd_lib.axes.kinds import KINDS
+from icd_lib.report.kinds import models_only
 from icd_lib.report.picture import COLOURS, FULL, MARKERS, Picture, canvas, error_bar, finish
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing
 
 BINS = 128
+MOST_BARS = 4096
+NO_LAYERS = "a table of rows has no layers; the calibration below says what a layout costs"
 KIND_NAMES = {name: kind.words for name, kind in KINDS.items()}
 KIND_COLOURS = {"ffn": "#000000", "heads": "#882255", "inner": "#000000", "state": "#882255"}  # none of the arms'
 
@@ -46,8 +49,19 @@ def layouts_of(results: Results, mode: str | None, axis: str) -> list[tuple[str,
         *found,
         ("W, layout π₀", dense, perms["perm_before"]),
         ("W′ after the transform, π₀", masked, perms["perm_before"]),
-        (f"W′, layout π₁ ({kept} of {dense.shape[0]} kept)", masked, perms["perm_after"]),
+        (_last_title(kept, dense.shape[0]), masked, perms["perm_after"]),
     ]
+
+
+def _last_title(kept: int, size: int) -> str:
+    return f"W′, layout π₁ ({kept} of {size} kept)" if size < 10_000 else f"W′, layout π₁ ({kept:,} kept)"
+
+
+def _summed(degree: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and bytes of at most `MOST_BARS` bars."""
+    together = -(-len(degree) // MOST_BARS)
+    starts = np.arange(0, len(degree), together)
+    return starts + together / 2, np.add.reduceat(degree, starts)
 
 
 def access_graph(results: Results, axis: str | None = None, mode: str | None = "iterative") -> Picture | Missing:
@@ -62,6 +76,7 @@ def access_graph(results: Results, axis: str | None = None, mode: str | None = "
     images = [binned(graph, perm) for _, graph, perm in layouts]
     positive = np.concatenate([image[image > 0] for image in images])
     limits = {"vmin": np.log10(np.percentile(positive, 5)), "vmax": np.log10(positive.max())}
+    unit, scale = ("kB", 1e3) if results.is_table else ("MB", 1e6)
     for column, ((title, graph, perm), image) in enumerate(zip(layouts, images, strict=True)):
         size = graph.shape[0]
         with np.errstate(divide="ignore"):
@@ -75,12 +90,12 @@ def access_graph(results: Results, axis: str | None = None, mode: str | None = "
             )
         axes[0, column].set_facecolor("#f2f2f2")
         axes[0, column].set_title(title, fontsize=10)
-        degree = np.asarray(graph.sum(axis=1)).ravel()[perm]
-        axes[1, column].fill_between(np.arange(size) + 0.5, degree / 1e6, step="mid", color=FULL, alpha=0.8)
+        places, degree = _summed(np.asarray(graph.sum(axis=1)).ravel()[perm])
+        axes[1, column].fill_between(places, degree / scale, step="mid", color=FULL, alpha=0.8)
         axes[1, column].set_xlim(0, size)
         axes[1, column].set_xlabel(f"position in {axis}", fontsize=9)
     axes[0, 0].set_ylabel("position")
-    axes[1, 0].set_ylabel("degree, MB")
+    axes[1, 0].set_ylabel(f"degree, {unit}")
     drawing.colorbar(shown, ax=axes[0, :].tolist(), label="log₁₀ bytes per cell", pad=0.01)
     name = f"access_graph_{mode or 'dense'}_{axis.replace('.', '_')}"
     alt = (
@@ -99,6 +114,7 @@ def most_pruned(results: Results, mode: str | None) -> str:
     return min(wide, key=lambda axis: widths.get(axis, 0) / results.graphs[axis]["D"])
 
 
+@models_only("Width → latency", NO_LAYERS)
 def width_curves(results: Results) -> Picture | Missing:
     """Measured latency of the whole model against the kept width of every layer."""
     if not results.tables:
@@ -122,6 +138,7 @@ def width_curves(results: Results) -> Picture | Missing:
     )
 
 
+@models_only("Sensitivity map", "removing a row changes no output but its own")
 def sensitivity_map(results: Results) -> Picture | Missing:
     """Layer × axis heat maps: error of the output when one block alone is pruned, and per unit of its own loss."""
     if not results.sensitivity:
@@ -156,6 +173,7 @@ def _probe_label(results: Results, kind: str) -> str:
     return f"{KIND_NAMES.get(kind, kind)},\n{kept} kept"
 
 
+@models_only("Predicted frontier", "there is no quality to trade; the calibration predicts, see 04_validate")
 def predicted_frontier(results: Results) -> Picture | Missing:
     """Modelled output error against modelled latency, uneven and uniform, before the model is touched."""
     if not results.prediction:
@@ -187,7 +205,8 @@ def predicted_frontier(results: Results) -> Picture | Missing:
 def predicted_and_measured(results: Results) -> Picture | Missing:
     """Predicted beside measured latency of every mode."""
     if not results.verdict or not results.verdict.get("prediction"):
-        return Missing("Predicted and measured", "04_validate has not finished")
+        waits = not results.verdict
+        return Missing("Predicted and measured", "04_validate has not finished" if waits else "nothing was calibrated")
     entries = results.verdict["prediction"]
     drawing, axes = canvas(7.5, 1.4 + 0.6 * len(entries))
     words = []
@@ -200,14 +219,15 @@ def predicted_and_measured(results: Results) -> Picture | Missing:
             100 * measured["value"],
             row,
             xerr=error_bar(measured, 100),
-            fmt=MARKERS[mode],
+            fmt=MARKERS.get(mode, "o"),
             color=colour,
             capsize=4,
             label=label.get("measured"),
         )
         words.append(f"{mode} predicted {predicted:+.1f} %, measured {100 * measured['value']:+.1f} %")
     axes.axvline(0, color=FULL, linewidth=0.8)
-    axes.set_yticks(range(len(entries)), list(entries))
+    names = {"permuted": "whole table\nin layout π₀"} if results.is_table else {}
+    axes.set_yticks(range(len(entries)), [names.get(mode, mode) for mode in entries])
     axes.set(xlabel="latency against dense, %", ylim=(len(entries) - 0.5, -0.5))
     axes.legend(frameon=False)
     return finish(drawing, "predicted_measured", "; ".join(words) + ".", "Predicted beside measured", results)

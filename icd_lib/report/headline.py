@@ -1,5 +1,6 @@
 """The result in plain sentences that never claim more than was measured."""
 
+from icd_lib.report import calibration_figures
 from icd_lib.report.results import Results
 from icd_lib.report.words import interval_text, value_text
 
@@ -8,7 +9,14 @@ _GATE_WORDS = {
     "partial": "not decided: nothing failed, but not everything could be measured",
     "fail": "not met",
 }
-_PLAIN = {"latency_rel": "latency", "l2_pp": "L2 hit rate", "ept_rel": "energy per token", "quality_drop_pp": "quality"}
+_PLAIN = {
+    "latency_rel": "latency",
+    "l2_pp": "L2 hit rate",
+    "ept_rel": "energy per token",
+    "quality_drop_pp": "quality",
+    "delta_c_rel": "ΔC",
+    "delta_q": "ΔQ",
+}
 _BOUNDS = {
     "excludes_budget": "the whole interval lies within the budget",
     "point_estimate_only": "only the point estimate meets the budget; the interval reaches beyond it",
@@ -25,7 +33,9 @@ def headline(results: Results) -> list[str]:
         lines = [f"No result for iterative: {verdict['vs_dense']['latency_rel']['reason']}."]
         arms = next(iter(results.shapes.values()), {})
         others = [mode for mode in results.solves if mode in arms]
-        lines += [_speed(mode, arms[mode]["vs_dense"], "the dense model", results) for mode in others]
+        lines += [_speed(mode, arms[mode]["vs_dense"], results.reference, results) for mode in others]
+    elif results.is_table:
+        lines = _table_lines(results)
     else:
         lines = [_speed("iterative", verdict["vs_dense"]["latency_rel"], "the dense model", results), _quality(results)]
         for key, other in (("same_quality", "linear"), ("vs_oneshot", "oneshot")):
@@ -59,13 +69,36 @@ def _unfinished(results: Results) -> str:
 def _speed(arm: str, item: dict, other: str, results: Results) -> str:
     low, high = item["ci95"]
     extent = f"95 % CI {interval_text(item)}, n = {item['n']}"
-    shape = next(iter(results.shapes), "the first shape").replace("x", " × ")
     shown = value_text(abs(item["value"]), "fraction", signed=False)
     if high < 0:
-        return f"{arm.capitalize()} takes {shown} less time than {other} ({extent}; {shape} tokens)."
+        return f"{arm.capitalize()} takes {shown} less time than {other} ({extent}; {results.first_shape})."
     if low > 0:
-        return f"{arm.capitalize()} takes {shown} MORE time than {other} ({extent}; {shape} tokens)."
-    return f"No difference in latency between {arm} and {other} was detected ({extent}; {shape} tokens)."
+        return f"{arm.capitalize()} takes {shown} MORE time than {other} ({extent}; {results.first_shape})."
+    return f"No difference in latency between {arm} and {other} was detected ({extent}; {results.first_shape})."
+
+
+def _table_lines(results: Results) -> list[str]:
+    """What a run on a table of rows found: against linear first, since dense also reads what the transform removed."""
+    verdict = results.verdict
+    others = {
+        "same_transform": "linear, with the same transform",
+        "vs_packed": "compaction alone (π₀'s order without the dead rows)",
+        "vs_oneshot": "oneshot, the original order without the dead rows",
+        "vs_dense": "the untouched table, which also reads the rows that died",
+    }
+    lines = [
+        _speed("iterative", verdict[key]["latency_rel"], other, results)
+        for key, other in others.items()
+        if verdict[key]["latency_rel"]["kind"] != "not_measured"
+    ]
+    cost = verdict["cost"]
+    if "reason" not in cost:
+        change = f"C changes by {value_text(cost['delta_c_rel'], 'fraction')} and Q by {cost['delta_q']:+.3f}"
+        lines.insert(1, f"On the accesses that survive, {change} by re-permuting (computed).".replace("-", "−"))
+    lines.append("Every arm with the same living rows has the same checksum; quality is unchanged by construction.")
+    if results.calibration:
+        lines.append(calibration_figures.verdict(results))
+    return lines
 
 
 def _quality(results: Results) -> str:
@@ -86,9 +119,8 @@ def _quality(results: Results) -> str:
 def _nothing_accepted(results: Results, mode: str) -> str:
     attempts = len(results.solves[mode]["attempts"])
     tried = f"{attempts} attempt was" if attempts == 1 else f"{attempts} attempts were"
-    return (
-        f"{mode.capitalize()} accepted nothing ({tried} rolled back): its result is the dense model in another layout."
-    )
+    left = "the layout of linear" if results.is_table else "the dense model in another layout"
+    return f"{mode.capitalize()} accepted nothing ({tried} rolled back): its result is {left}."
 
 
 def _gate(name: str, found: dict) -> str:

@@ -22,6 +22,10 @@ _NOTEBOOKS = {
     "04_validate": "04 Validate",
     "05_report": "05 Report",
 }
+_TABLE_NOTEBOOKS = {
+    "00_setup_check": "00 Set-up: machine, table, accesses",
+    "01_build_graph": "01 Access graph, what a layout costs",
+}
 
 
 def index_page(results: Results, drawn: dict, expected: tuple[str, ...] = ()) -> str:
@@ -37,7 +41,8 @@ def index_page(results: Results, drawn: dict, expected: tuple[str, ...] = ()) ->
     if results.verdict:
         parts += ["<h2>Verdict</h2>", show(measure_tables.gates(results)), show(measure_tables.comparisons(results))]
     parts += ["<h2>Figures</h2>"] + [show(item) for item in drawn.values() if isinstance(item, Picture)]
-    parts += ["<h2>Model and data</h2>", show(setup_tables.provenance(results)), _take_home(results), _raw(results)]
+    started = "Table and accesses" if results.is_table else "Model and data"
+    parts += [f"<h2>{started}</h2>", show(setup_tables.provenance(results)), _take_home(results), _raw(results)]
     return page(f"ICD: {results.scenario}", "\n".join(parts), badges(results))
 
 
@@ -65,7 +70,7 @@ def _documents(results: Results, expected: tuple[str, ...]) -> str:
         return rel in expected or results.exists(rel)
 
     rows = []
-    for stem, text in _NOTEBOOKS.items():
+    for stem, text in (_NOTEBOOKS | (_TABLE_NOTEBOOKS if results.is_table else {})).items():
         found = [
             link(f"{stem}.{ending}", word)
             for ending, word in (("html", "page"), ("ipynb", "notebook"))
@@ -91,6 +96,8 @@ def _stage_name(stem: str) -> str:
 
 
 def _take_home(results: Results) -> str:
+    if results.is_table:
+        return _take_layout_home(results)
     if not results.exists("iterative/model/config.json"):
         return ""
     code = "import icd_lib as icd\n\nmodel = icd.load_optimized('iterative/model')  # the tokenizer lies beside it"
@@ -103,6 +110,21 @@ def _take_home(results: Results) -> str:
     )
     more = "model.onnx comes from icd_lib.models.export.export_onnx(model, example_inputs, 'model.onnx')."
     return f"<h2>Take the model home</h2><pre>{escape(code)}</pre><p>{escape(plain)} {escape(more)}</p>"
+
+
+def _take_layout_home(results: Results) -> str:
+    if "iterative" not in results.solves:
+        return ""
+    rows = results.solves["iterative"]["sizes"]["rows"]
+    code = (
+        "import json\nimport numpy as np\n\n"
+        'pi = np.array(json.load(open("iterative/perm_after.json"))["axes"]["rows"]["pi"])\n'
+        f"kept = pi[:{rows}]  # old row numbers in their new order, without the dead ones\n"
+        "new_table = old_table[kept]\n"
+        "new_row = np.full(len(pi), -1)\n"
+        "new_row[kept] = np.arange(len(kept))  # -1: removed"
+    )
+    return f"<h2>Take the layout home</h2><pre>{escape(code)}</pre>"
 
 
 def _raw(results: Results) -> str:

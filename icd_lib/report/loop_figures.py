@@ -2,12 +2,15 @@
 
 import numpy as np
 
+from icd_lib.report import workload_figures
 from icd_lib.report.graph_figures import KIND_NAMES
+from icd_lib.report.kinds import for_tables
 from icd_lib.report.picture import COLOURS, FULL, LIMIT, Picture, canvas, finish
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing
 
 
+@for_tables(workload_figures.loop_path)
 def loop_path(results: Results, mode: str) -> Picture | Missing:
     """Every attempt in predicted latency against validation drop and, where layouts changed, against ΔJ."""
     if mode not in results.solves:
@@ -78,6 +81,7 @@ def _fate(entry: dict) -> str:
     return "rolled back: " + ", ".join(dict.fromkeys(words))
 
 
+@for_tables(workload_figures.kept_rows)
 def kept_widths(results: Results) -> Picture | Missing:
     """Kept width of every layer, FFN and heads, one bar per mode."""
     if not results.solves or not results.graphs:

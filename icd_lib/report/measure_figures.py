@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from icd_lib.report import workload_figures
+from icd_lib.report.kinds import for_tables, models_only, tables_only
 from icd_lib.report.picture import COLOURS, FULL, LIMIT, MARKERS, Picture, canvas, error_bar, finish
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing
@@ -25,17 +27,20 @@ def latency_distributions(results: Results) -> Picture | Missing:
             panel.errorbar(item["value"], row, xerr=error_bar(item), fmt="|", color="black", capsize=4, ms=16, mew=2)
         pooled = np.concatenate([samples[arm] for arm in arms])
         panel.set_xlim(pooled.min() * 0.98, np.percentile(pooled, 99) * 1.02)
-        panel.set_title(f"{label} tokens, n = {len(ms)} rounds", fontsize=10)
+        what = "reads" if results.is_table else "tokens"
+        panel.set_title(f"{label} {what}, n = {len(ms)} rounds", fontsize=10)
         panel.set_xlabel("latency, ms (bar: median with 95 % CI)")
         panel.grid(axis="x", alpha=0.3)
     axes[0, 0].set_yticks(range(len(arms)), arms)
     axes[0, 0].invert_yaxis()
     first = next(iter(shapes))
-    told = ", ".join(f"{arm} {results.shapes[first][arm]['latency_ms']['value']:.1f} ms" for arm in results.arms)
+    medians = {arm: results.shapes[first][arm]["latency_ms"]["value"] for arm in results.arms}
+    told = ", ".join(f"{arm} {ms:.{1 if ms >= 10 else 2}f} ms" for arm, ms in medians.items())
     caption = "Latency, all arms interleaved; every dot is one round"
     return finish(drawing, "latency", f"Latency distributions; medians at {first}: {told}.", caption, results)
 
 
+@models_only("Quality against latency", "every arm has the same transform, so there is no quality to trade for time")
 def quality_frontier(results: Results) -> Picture | Missing:
     """Validation attempts (small) and test results with intervals (large): all of them, and those around the budget."""
     if results.quality_reason:
@@ -83,6 +88,12 @@ def _draw_attempts(panel, results: Results) -> None:
             panel.plot(100 * entry["predicted_latency_rel"], entry["validation"]["drop_pp"], MARKERS[mode], **style)
 
 
+cache_hits = tables_only("Simulated caches", "the accesses of a model's operators are not traced")(
+    workload_figures.cache_hits
+)
+
+
+@for_tables(workload_figures.attribution)
 def attribution(results: Results) -> Picture | Missing:
     """Latency against dense after each step from dense to iterative, with intervals and the quality of each step."""
     steps = results.measure.get("attribution") if results.measure else None
@@ -105,6 +116,7 @@ def attribution(results: Results) -> Picture | Missing:
     return finish(drawing, "attribution", f"Latency after each step: {told}.", "What the gain is made of", results)
 
 
+@models_only("Runtime ladder", "the pass over the table is one compiled loop")
 def runtime_ladder(results: Results) -> Picture | Missing:
     """Latency of dense and iterative under every runtime, against dense under eager."""
     if not results.ladder:

@@ -1,16 +1,22 @@
 """Tables of what was measured and judged: latency, quality, sizes, controls, attribution, runtimes, gates."""
 
 from icd_lib.axes.kinds import KINDS
+from icd_lib.report import workload_tables
+from icd_lib.report.kinds import for_tables, models_only
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict
 from icd_lib.report.words import bytes_text, number, value_text
 
 _UNITS = {"latency_rel": "fraction", "ept_rel": "fraction", "l2_pp": "pp", "quality_drop_pp": "pp"}
+_UNITS |= {"delta_c_rel": "fraction", "delta_q": "1"}
+_AT_LEAST = ("l2_pp", "delta_q")
 _NAMES = {
     "latency_rel": "latency, iterative vs linear",
     "l2_pp": "L2 hit rate, iterative vs linear",
     "ept_rel": "energy per token, iterative vs linear",
     "quality_drop_pp": "quality lost against dense",
+    "delta_c_rel": "C of π₁ against π₀ on W′",
+    "delta_q": "Q of π₁ less Q of π₀ on W′",
 }
 _BOUNDS = {
     "excludes_budget": "the whole 95 % interval meets the budget",
@@ -19,6 +25,7 @@ _BOUNDS = {
 }
 
 
+@for_tables(workload_tables.latency)
 def latency(results: Results, shape: str | None = None) -> Table | Missing:
     """Latency, percentiles, throughput and change against dense of every arm at one shape."""
     if not results.shapes:
@@ -36,6 +43,7 @@ def latency(results: Results, shape: str | None = None) -> Table | Missing:
     return Table(f"Latency at {shape} (batch × tokens), eager fp32", columns, rows, note)
 
 
+@for_tables(workload_tables.checksums)
 def quality(results: Results) -> Table | Missing:
     """Test quality of every arm, paired against dense."""
     if results.quality_reason:
@@ -62,6 +70,7 @@ def quality(results: Results) -> Table | Missing:
     )
 
 
+@for_tables(workload_tables.caches)
 def sizes(results: Results) -> Table | Missing:
     """Parameters, work, tiles and memory of every arm, energy and L2 or why not."""
     if not results.measure:
@@ -91,6 +100,7 @@ def sizes(results: Results) -> Table | Missing:
     return Table("Sizes, memory and energy", columns, rows, "parameters, work and tiles are counted, not timed")
 
 
+@for_tables(workload_tables.comparisons)
 def comparisons(results: Results) -> Table | Missing:
     """Every comparison of the verdict at every shape."""
     verdict = results.verdict
@@ -117,6 +127,7 @@ def gates(results: Results) -> Table | Missing:
         return Missing("Gates", "04_validate has not finished")
     judged = {key: verdict["same_quality"].get(key) for key in ("latency_rel", "l2_pp", "ept_rel")}
     judged["quality_drop_pp"] = verdict["vs_dense"].get("quality_drop_pp")
+    judged |= verdict.get("judged", {})
     thresholds = results.config.get("gates", {})
     rows = []
     for gate in ("smoke", "strict"):
@@ -124,19 +135,22 @@ def gates(results: Results) -> Table | Missing:
         rows.append([gate, "all checks", "", "", Verdict(found["status"]), ""])
         for metric, word in found["checks"].items():
             limit = thresholds.get(gate, {}).get(metric)
-            sign = "≥" if metric == "l2_pp" else "≤"
+            sign = "≥" if metric in _AT_LEAST else "≤"
             why = found.get("reasons", {}).get(metric) or _BOUNDS.get(found.get("bounds", {}).get(metric), "")
             shown = "–" if limit is None else f"{sign} {_threshold(limit, _UNITS[metric])}"
             rows.append([gate, _NAMES.get(metric, metric), shown, judged.get(metric), Verdict(word), why])
     note = "judged on the confidence bound, quality on the point estimate; what was not measured never passes"
+    if any(metric in verdict[gate]["checks"] for gate in ("smoke", "strict") for metric in ("delta_c_rel", "delta_q")):
+        note += "; C and Q are computed exactly and judged on their value"
     return Table("Gates", ["gate", "check", "threshold", "figure", "verdict", "why"], rows, note)
 
 
 def _threshold(limit: float, unit: str) -> str:
-    shown = f"{100 * limit:+g} %" if unit == "fraction" else f"{limit:+g} {unit}"
+    shown = f"{100 * limit:+g} %" if unit == "fraction" else f"{limit:+g} {unit.removeprefix('1')}".strip()
     return shown.replace("-", "−")
 
 
+@for_tables(workload_tables.controls)
 def controls(results: Results) -> Table | Missing:
     """Equality of functions, determinism and the change of the objective."""
     verdict = results.verdict
@@ -179,6 +193,7 @@ def controls(results: Results) -> Table | Missing:
     return Table("Controls", ["control", "verdict", "found"], rows)
 
 
+@for_tables(workload_tables.attribution)
 def attribution(results: Results) -> Table | Missing:
     """Latency and quality after each step from dense to iterative."""
     steps = results.measure.get("attribution") if results.measure else None
@@ -201,6 +216,7 @@ def attribution(results: Results) -> Table | Missing:
     )
 
 
+@models_only("Runtime ladder", "the pass over the table is one compiled loop")
 def ladder(results: Results) -> Table | Missing:
     """Every runtime: latency, gain over dense in the same runtime, and distance to eager's output."""
     if not results.ladder:

@@ -18,6 +18,8 @@ COLOURS = {
     "dense_again": "#999999",
     "permuted": "#B5A642",
     "unrounded": "#D55E00",
+    "masked": "#882255",
+    "packed": "#332288",
 }
 MARKERS = {"dense": "s", "linear": "^", "oneshot": "D", "iterative": "o"}
 FULL = "#444444"

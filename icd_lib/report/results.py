@@ -26,6 +26,7 @@ class Results:
     samples: dict | None = None
     ladder: dict | None = None
     verdict: dict | None = None
+    calibration: dict | None = None
     manifest: dict | None = None
     stages: dict = field(default_factory=dict)
 
@@ -47,6 +48,7 @@ class Results:
             samples=_read(folder, "measure/samples.json"),
             ladder=_read(folder, "measure/ladder.json"),
             verdict=_read(folder, "verdict.json"),
+            calibration=_read(folder, "graph/calibration.json"),
             manifest=_read(folder, "manifest.json"),
             stages=(_read(folder, "stages.json") or {}).get("stages", {}),
         )
@@ -66,6 +68,23 @@ class Results:
     @property
     def config(self) -> dict:
         return self.lock["config"] if self.lock else {}
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the run lays out a table of rows and not a model."""
+        return self.config.get("workload", {}).get("kind", "model") != "model"
+
+    @property
+    def reference(self) -> str:
+        """What every arm is compared with, in words."""
+        return "the untouched table" if self.is_table else "the dense model"
+
+    @property
+    def first_shape(self) -> str:
+        """What was timed first, which the gates judge, in words."""
+        if self.is_table:
+            return "chained reads of unseen events"
+        return next(iter(self.shapes), "the first shape").replace("x", " × ") + " tokens"
 
     @property
     def shapes(self) -> dict[str, dict]:

@@ -40,7 +40,8 @@ def figures_of(results: Results) -> list[tuple[str, str, str, dict]]:
             names = {"vs_dense": "latency_rel_vs_dense"}
             found += [(arm, shape, names.get(key, key), item) for key, item in entry.items()]
     if results.measure:
-        found += _sizes(results) + _quality(results)
+        found += (_table_sizes(results) if results.is_table else _sizes(results)) + _quality(results)
+    found += _calibration(results.calibration or {})
     found += _ladder(results)
     return found + _verdict(results.verdict or {})
 
@@ -56,6 +57,36 @@ def _sizes(results: Results) -> list:
         if arm in results.measure["energy"]:
             found.append((arm, first, "energy_j_per_token", results.measure["energy"][arm]))
     return [*found, ("all", first, "l2_hit_pct", results.measure["l2_hit_pct"])]
+
+
+def _table_sizes(results: Results) -> list:
+    """Sizes of every arm's table, and on each stream its simulated hits, counted lines and modelled energy."""
+    found = []
+    units = {"rows": "rows", "living_rows": "rows", "dead_rows_kept": "rows", "tiles": "tiles", "parameter_bytes": "B"}
+    for arm, entry in results.measure["sizes"].items():
+        found += [(arm, "", key, _plain(entry[key], unit, "counted")) for key, unit in units.items()]
+        found.append((arm, "", "peak_memory_mb", entry["peak_memory_mb"]))
+    for stream, arms in results.measure["caches"].items():
+        for arm, figures in arms.items():
+            found += [(arm, f"{stream} events", key, item) for key, item in figures.items()]
+    return found
+
+
+def _calibration(calibration: dict) -> list:
+    """R² and slopes of each target; the pilots themselves are in graph/calibration.json."""
+    found = []
+    n = len(calibration.get("pilots", ()))
+    for target, r2 in calibration.get("r2", {}).items():
+        if r2 is None:
+            missing = {"value": None, "unit": "1", "kind": "not_measured", "reason": "it did not vary over the pilots"}
+            found.append(("pilots", "", f"r2.{target}", missing))
+            continue
+        found.append(("pilots", "", f"r2.{target}", _plain(r2, "1", "ridge, leave-one-out", n, "modelled")))
+        found += [
+            ("pilots", "", f"slope.{target}.{term}", _plain(slope, "1", "ridge over the pilots", n, "modelled"))
+            for term, slope in calibration["slopes"][target].items()
+        ]
+    return found
 
 
 def _quality(results: Results) -> list:
@@ -107,6 +138,7 @@ def _verdict(verdict: dict) -> list:
         "same_quality": "linear",
         "vs_dense": "dense",
         "vs_oneshot": "oneshot",
+        "vs_packed": "packed",
     }
     for key, other in pairs.items():
         for shape, item in verdict.get(key, {}).get("shapes", {}).items():
@@ -118,7 +150,8 @@ def _verdict(verdict: dict) -> list:
     for metric in ("l2_pp", "ept_rel"):
         if metric in verdict.get("same_quality", {}):
             found.append(("iterative|linear", "", f"same_quality.{metric}", verdict["same_quality"][metric]))
-    return found
+    computed = {key: item for key, item in verdict.get("judged", {}).items() if key in ("delta_c_rel", "delta_q")}
+    return found + [("π₁|π₀", "", f"cost.{key}", item) for key, item in computed.items()]
 
 
 def _plain(value, unit: str, method: str, n: int | None = None, kind: str = "measured") -> dict:
@@ -130,6 +163,8 @@ def key_numbers(results: Results) -> list[tuple[str, dict, str]]:
     verdict = results.verdict
     if not verdict:
         return []
+    if results.is_table:
+        return _table_numbers(results)
     chosen = [
         ("latency, iterative vs linear", verdict["same_quality"].get("latency_rel"), "same quality budget"),
         ("latency, iterative vs dense", verdict["vs_dense"].get("latency_rel"), "the untouched model"),
@@ -142,4 +177,18 @@ def key_numbers(results: Results) -> list[tuple[str, dict, str]]:
         left, full = (bytes_text(sizes[arm]["parameter_bytes"]) for arm in ("iterative", "dense"))
         remark = f"{left} of {full}"
         chosen.append(("parameters, iterative vs dense", _plain(share, "fraction", "counted"), remark))
+    return [(what, item, remark) for what, item, remark in chosen if item]
+
+
+def _table_numbers(results: Results) -> list[tuple[str, dict, str]]:
+    verdict = results.verdict
+    same = verdict["same_quality"]
+    chosen = [
+        ("latency, iterative vs linear", same.get("latency_rel"), "one transform, unseen events"),
+        ("latency, iterative vs compaction alone", verdict["vs_packed"].get("latency_rel"), "what π₁ adds to packing"),
+        ("latency, iterative vs oneshot", verdict["vs_oneshot"].get("latency_rel"), "removal in the original order"),
+        ("C, π₁ vs π₀", verdict["judged"].get("delta_c_rel"), "on the surviving accesses, computed"),
+        ("L2 hit rate, iterative vs linear", same.get("l2_pp"), "this machine's caches"),
+        ("energy, iterative vs linear", same.get("ept_rel"), "from the simulated hits"),
+    ]
     return [(what, item, remark) for what, item, remark in chosen if item]

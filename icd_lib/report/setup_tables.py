@@ -1,5 +1,7 @@
 """Tables of what a run starts from and does: machine, model and data, axes, attempts, certificates."""
 
+from icd_lib.report import workload_tables
+from icd_lib.report.kinds import for_tables, tables_only
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict
 from icd_lib.report.words import bytes_text, number, value_text
@@ -21,7 +23,7 @@ def machine(results: Results) -> Table | Missing:
         ["clock", f"{cpu['mhz']} MHz, governor {cpu['governor'] or 'not readable'}"],
         ["memory", f"{env['memory_gb']} GB"],
         ["load average at the start", ", ".join(map(str, env["load_average"]))],
-        ["threads", f"{threads['torch']} (torch)"],
+        ["threads", f"{threads['torch']} (torch)" if "torch" in threads else "1: a pass over the table is one chain"],
         ["system", f"{env['os']}, Python {env['python']}"],
         ["packages", ", ".join(f"{name} {version}" for name, version in env["packages"].items())],
         ["GPU", env["gpu"] or "none"],
@@ -32,6 +34,7 @@ def machine(results: Results) -> Table | Missing:
     return Table("Machine", ["what", "found"], rows)
 
 
+@for_tables(workload_tables.provenance)
 def provenance(results: Results) -> Table | Missing:
     """Where model and data come from."""
     if not results.setup:
@@ -64,6 +67,12 @@ def _packages(source: dict) -> list[str]:
     return [f"{name} {version}" for name, version in source.get("packages", {}).items()]
 
 
+recording = tables_only("A trace of your own", "a model's accesses come from its modules and its calibration text")(
+    workload_tables.recording
+)
+
+
+@for_tables(workload_tables.access_graphs)
 def access_graphs(results: Results) -> Table | Missing:
     """Size and structure of W on each axis."""
     if not results.graphs:
@@ -89,6 +98,8 @@ def certificates(entries: list[dict], title: str = "Equivalence certificates") -
     """Largest float64 output error of every applied permutation, and the permutation's hash."""
     if not entries:
         return Missing(title, "no permutation was applied")
+    if "checksum" in entries[0]:
+        return workload_tables.certificates(entries, title)
     rows = [
         [e["axis"], f"{e['size']:,}", f"{e['max_rel_error']:.1e}", "1e-06", e["perm_hash"][:16] + "…"] for e in entries
     ]
@@ -99,6 +110,8 @@ def certificates(entries: list[dict], title: str = "Equivalence certificates") -
 
 def verified_axes(entries: list[dict]) -> Table:
     """The verified axes by kind, each with the largest error among them."""
+    if "checksum" in entries[0]:
+        return workload_tables.certificates(entries, "The axis verified with a random permutation")
     kinds: dict[str, list[dict]] = {}
     for entry in entries:
         kinds.setdefault(entry["kind"], []).append(entry)
@@ -111,6 +124,7 @@ def verified_axes(entries: list[dict]) -> Table:
     return Table("Axes verified, each with a random permutation", columns, rows, "measured on this model's outputs")
 
 
+@for_tables(workload_tables.attempts)
 def attempts(results: Results, mode: str) -> Table | Missing:
     """What one mode tried, what became of it, and why."""
     if mode not in results.solves:
@@ -160,7 +174,8 @@ def objective(results: Results, mode: str) -> Table | Missing:
         return Missing(f"Objective of {mode}", f"02_solve[{mode}] has not finished")
     solve = results.solves[mode]
     rows = []
-    for axis, entry in [("mean of the axes", solve["objective"]["mean"]), *solve["objective"]["axes"].items()]:
+    mean = {"mean of the axes": solve["objective"]["mean"]} if len(solve["objective"]["axes"]) > 1 else {}
+    for axis, entry in (mean | solve["objective"]["axes"]).items():
         before, after = entry["before"], entry["after"]
         cells = [f"{number(before[t])} → {number(after[t])}" for t in ("C", "Q", "R_align", "R_stab", "J")]
         winner = solve["solver"].get(axis, {}).get("winner", "–")
@@ -171,6 +186,7 @@ def objective(results: Results, mode: str) -> Table | Missing:
     )
 
 
+@for_tables(workload_tables.widths)
 def widths(results: Results) -> Table | Missing:
     """Kept elements of each axis per mode."""
     if not results.solves or not results.graphs:

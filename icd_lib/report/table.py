@@ -81,6 +81,42 @@ class Missing:
 
 
 @dataclass(frozen=True)
+class DoesNotApply:
+    """Stands where another kind of run has a figure or table, and says why this one has none."""
+
+    title: str
+    reason: str
+
+    def to_html(self) -> str:
+        return f"<p><strong>{escape(self.title)}</strong> does not apply here: {escape(self.reason)}.</p>"
+
+    def _repr_html_(self) -> str:
+        return f'<style>{STYLE}</style><div class="icd">{self.to_html()}</div>'
+
+    def __repr__(self) -> str:
+        return f"{self.title} does not apply here: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A few sentences and a piece of code, to be read and copied."""
+
+    title: str
+    text: str
+    code: str = ""
+
+    def to_html(self) -> str:
+        code = f"<pre>{escape(self.code)}</pre>" if self.code else ""
+        return f"<p><strong>{escape(self.title)}</strong>: {escape(self.text)}</p>{code}"
+
+    def _repr_html_(self) -> str:
+        return f'<style>{STYLE}</style><div class="icd">{self.to_html()}</div>'
+
+    def __repr__(self) -> str:
+        return f"{self.title}: {self.text}\n{self.code}".rstrip()
+
+
+@dataclass(frozen=True)
 class Badges:
     """Warnings that belong on top of everything a run shows."""
 

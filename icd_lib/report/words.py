@@ -2,7 +2,15 @@
 
 from html import escape
 
-_SCALES = {"fraction": (100.0, "%"), "pp": (1.0, "pp"), "%": (1.0, "%"), "ms": (1.0, "ms"), "MB": (1.0, "MB")}
+_SCALES = {
+    "fraction": (100.0, "%"),
+    "pp": (1.0, "pp"),
+    "%": (1.0, "%"),
+    "ms": (1.0, "ms"),
+    "MB": (1.0, "MB"),
+    "events/s": (1e-6, "events/µs"),
+    "J/event": (1e9, "nJ/event"),
+}
 _CHANGES = ("fraction", "pp")
 
 
