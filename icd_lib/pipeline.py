@@ -15,6 +15,7 @@ from icd_lib.manifest import write_manifest
 from icd_lib.notebook import check_parameters, execute
 from icd_lib.records import Records, snapshot
 from icd_lib.scenario import Scenario, project_root
+from icd_lib.stages import TABLE_KINDS
 
 # Seconds of the bert scenario on two CPU cores, for the first estimate only; later ones come from earlier runs.
 _TYPICAL_S = {
@@ -26,6 +27,7 @@ _TYPICAL_S = {
     "05_report": 30,
 }
 _QUICK_SHARE = 0.15
+_TABLE_SHARE = 0.06  # of a scenario that lays out a table of rows
 _PLANNED_MODES = {"both": MODES, "iterative": ("oneshot", "iterative"), "linear": ("linear",)}
 
 
@@ -228,7 +230,10 @@ class Clock:
 
     def __init__(self, stages: list[Stage], records: Records, quick: bool):
         self.began = time.monotonic()
-        self.typical = {s.name: _TYPICAL_S.get(s.notebook, 60) * (_QUICK_SHARE if quick else 1) for s in stages}
+        share = _QUICK_SHARE if quick else 1
+        if records.run.scenario.get("workload.kind") in TABLE_KINDS:
+            share = _TABLE_SHARE
+        self.typical = {s.name: _TYPICAL_S.get(s.notebook, 60) * share for s in stages}
         self.known = {
             name: record["elapsed_s"]
             for name, record in records.stages.items()
