@@ -24,7 +24,7 @@ from icd_lib.pilots import pilot_layouts
 from icd_lib.solver.cost import CostConfig, evaluate_cost
 
 LEAST_R2 = 0.6
-TARGETS = {"latency_ms": "relative", "l2_hit_pct": "pp", "energy_j": "relative"}
+TARGETS = {"latency_ms": "relative", "l1_hit_pct": "pp", "l2_hit_pct": "pp", "energy_j": "relative"}
 # What weighs on each term of J: C and R_align count as they are, Q with a minus.
 TERMS = (("C", "alpha", 1), ("R_align", "beta", 1), ("Q", "mu", -1))
 PENALTIES = tuple(10.0**power for power in range(-5, 2))
@@ -114,7 +114,7 @@ def calibrate(
 ) -> Calibration:
     """Weights of J for the graph W (csr (D, D)) from `pilots` layouts that `measure` measures.
 
-    measure   layouts -> for each {"latency_ms": samples, "l2_hit_pct": float or None, "energy_j": float or None},
+    measure   layouts -> for each {"latency_ms": samples} and, where known, "l1_hit_pct", "l2_hit_pct", "energy_j";
               timed interleaved (`icd_lib.workload.measure_layouts` makes one for a table)
     layouts   layouts that exist already, by name; they take the place of pilots (one called "search" saves the search)
 
@@ -150,7 +150,7 @@ def fit_weights(pilots: list[Pilot], cost: CostConfig) -> Calibration:
             r2[target] = None
             continue
         # More hits are better: like latency and energy, misses are what J should rise with.
-        better = -1 if target == "l2_hit_pct" else 1
+        better = -1 if target.endswith("_hit_pct") else 1
         r2[target] = _validated_r2(terms, better * change, prior)
         found = better * _fit(terms, better * change, prior)[0]
         slopes[target] = {term: float(sign * a) for (term, _, sign), a in zip(TERMS, found, strict=True)}
@@ -248,7 +248,7 @@ def _check_one(result: dict, name: str) -> dict[str, float | None]:
     if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all() or (samples <= 0).any():
         raise MeasureError(f"pilot {name!r}: latency_ms is a list of positive samples in ms, got {samples.tolist()}")
     targets = {"latency_ms": float(np.median(samples))}
-    for target in ("l2_hit_pct", "energy_j"):
+    for target in list(TARGETS)[1:]:
         value = result.get(target)
         if value is not None and not math.isfinite(value):
             raise MeasureError(f"pilot {name!r}: {target} is a finite number or None, got {value!r}")

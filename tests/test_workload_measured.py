@@ -74,6 +74,7 @@ def test_measure_layouts_gives_one_result_for_every_layout():
     assert ticks[-1] == (4, 4)
     for pi, result in zip((np.arange(64), order), results, strict=True):
         expected = simulate_table(workload.keep(alive), place_rows(pi, alive, 4)[0], LEVELS)
+        assert result["l1_hit_pct"] == expected["l1d_hit_pct"]["value"]
         assert result["l2_hit_pct"] == expected["l2_hit_pct"]["value"]
         assert result["energy_j"] == expected["energy_j"]["value"]
     assert results[0]["energy_j"] != results[1]["energy_j"]

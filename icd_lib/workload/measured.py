@@ -49,10 +49,10 @@ def measure_layouts(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Callable[[Sequence[np.ndarray]], list[dict]]:
-    """The `measure` of `icd.calibrate` for a table: layouts -> {"latency_ms", "l2_hit_pct", "energy_j"} of each.
+    """The `measure` of `icd.calibrate` for a table: layouts -> what each costs.
 
     Accesses to dead elements are dropped, dead tiles of g too. latency_ms: `repeats` samples, all layouts interleaved;
-    l2_hit_pct: of the second of `levels`, None with one level; energy_j: of one pass.
+    l1_hit_pct, l2_hit_pct: of the first two of `levels`, as in `simulate_table` (None with one); energy_j: of one pass.
     """
     left = workload.keep(np.asarray(alive))
 
@@ -63,9 +63,14 @@ def measure_layouts(
         measured = []
         for i, row in enumerate(rows):
             figures = simulate_table(left, row, levels)
-            second = figures[f"{levels[1].name.lower()}_hit_pct"]["value"] if len(levels) > 1 else None
+            hits = [figures[f"{level.name.lower()}_hit_pct"]["value"] for level in levels] + [None]
             measured.append(
-                {"latency_ms": samples[i].tolist(), "l2_hit_pct": second, "energy_j": figures["energy_j"]["value"]}
+                {
+                    "latency_ms": samples[i].tolist(),
+                    "l1_hit_pct": hits[0],
+                    "l2_hit_pct": hits[1],
+                    "energy_j": figures["energy_j"]["value"],
+                }
             )
         return measured
 
