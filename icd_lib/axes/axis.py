@@ -93,13 +93,20 @@ def slot_index(slot: Slot, size: int, elements: torch.Tensor) -> torch.Tensor:
     return (slot.start + (copies + elements[None, :, None]) * slot.block + torch.arange(slot.block)).reshape(-1)
 
 
-def full_index(slot: Slot, size: int, elements: torch.Tensor, length: int) -> torch.Tensor:
-    """`slot_index` with the indices before and behind the slot, of a dimension of `length`."""
-    end = slot.start + size * slot.block * slot.copies
-    return torch.cat([torch.arange(slot.start), slot_index(slot, size, elements), torch.arange(end, length)])
+def full_index(parts: list[tuple[Slot, int, torch.Tensor]], length: int) -> torch.Tensor:
+    """Indices along a dimension of `length`: every (slot, size of its axis, elements) replaced, the rest as it is.
+
+    >>> full_index([(Slot("w", 0, start=1), 3, torch.tensor([2, 0]))], 5).tolist()
+    [0, 3, 1, 4]
+    """
+    pieces, end = [], 0
+    for slot, size, elements in sorted(parts, key=lambda part: part[0].start):
+        pieces += [torch.arange(end, slot.start), slot_index(slot, size, elements)]
+        end = slot.start + size * slot.block * slot.copies
+    return torch.cat([*pieces, torch.arange(end, length)])
 
 
 def select_along(tensor: torch.Tensor, slot: Slot, size: int, elements: torch.Tensor) -> torch.Tensor:
     """Gather `elements` (indices into the axis) along the slot; indices outside the slot stay where they are."""
-    index = full_index(slot, size, elements, tensor.shape[slot.dim])
+    index = full_index([(slot, size, elements)], tensor.shape[slot.dim])
     return tensor.detach().index_select(slot.dim, index.to(tensor.device))

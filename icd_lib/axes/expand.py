@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from icd_lib.axes.axis import Axis, Slot, full_index
+from icd_lib.axes.axis import Axis, full_index
 
 
 def expand(compacted: nn.Module, original: nn.Module, axes: list[Axis], places: dict[str, np.ndarray]) -> nn.Module:
@@ -15,22 +15,24 @@ def expand(compacted: nn.Module, original: nn.Module, axes: list[Axis], places: 
     places[axis][i]: position, in the original shape, of element i of the compacted axis. Axes are those of `original`.
     """
     expanded = copy.deepcopy(original)
-    slots: dict[str, list] = {}
+    parts: dict[tuple[str, int], list] = {}
     for axis in axes:
         for slot in axis.slots if axis.name in places else ():
-            slots.setdefault(slot.parameter, []).append((axis, slot))
+            part = (slot, axis.size, torch.as_tensor(places[axis.name]))
+            parts.setdefault((slot.parameter, slot.dim), []).append(part)
     small = dict(compacted.named_parameters())
     with torch.no_grad():
         for name, parameter in expanded.named_parameters():
             grown = small[name].detach()
-            for axis, slot in slots.get(name, ()):
-                grown = _grow(grown, slot, axis.size, torch.as_tensor(places[axis.name]), parameter.shape[slot.dim])
+            for dim, length in enumerate(parameter.shape):
+                if (name, dim) in parts:
+                    grown = _grow(grown, dim, full_index(parts[name, dim], length), length)
             parameter.copy_(grown)
     return expanded
 
 
-def _grow(tensor: torch.Tensor, slot: Slot, size: int, elements: torch.Tensor, length: int) -> torch.Tensor:
-    """`tensor` with `length` entries along the slot's dim, zeros where the axis (of `size`) has no element."""
+def _grow(tensor: torch.Tensor, dim: int, places: torch.Tensor, length: int) -> torch.Tensor:
+    """`tensor` with `length` entries along `dim`: entry i at places[i], zeros where nothing goes."""
     shape = list(tensor.shape)
-    shape[slot.dim] = length
-    return tensor.new_zeros(shape).index_copy_(slot.dim, full_index(slot, size, elements, length), tensor)
+    shape[dim] = length
+    return tensor.new_zeros(shape).index_copy_(dim, places, tensor)

@@ -31,76 +31,88 @@ def use_stock_scan(model: nn.Module) -> nn.Module:
 class FastMambaMixer(MambaMixer):
     """MambaMixer whose convolution and scan are this package's.
 
-    One difference in function: several tokens after a filled cache continue from its state, where Transformers' fallback
-    starts from zero. A graph that is being recorded (torch.compile, torch.export, tracing) gets the stock operators.
+    One difference in function: several tokens after a filled cache continue from its state, where Transformers'
+    fallback starts from zero. A graph that is being recorded (torch.compile, export, tracing) gets the stock operators.
     """
 
     def forward(self, hidden_states, cache_params=None, attention_mask=None, **kwargs):
         recording = torch.jit.is_tracing() or torch.compiler.is_compiling()
         if recording or (cache_params is not None and not hasattr(cache_params, "get_recurrent_state")):
             return super().forward(hidden_states, cache_params, attention_mask, **kwargs)
-        inner = self.scan_output(hidden_states, cache_params, attention_mask)
-        return self.out_proj(inner.to(hidden_states.dtype))
+        return self.out_proj(scan_output(self, hidden_states, cache_params, attention_mask).to(hidden_states.dtype))
 
-    def scan_output(self, hidden_states, cache_params=None, attention_mask=None) -> torch.Tensor:
-        """What out_proj reads, shape (B, L, inner); reads and advances the cache of this layer."""
-        if hidden_states.shape[1] == 0:
-            raise ConfigError("the prompt is empty; a Mamba model takes at least one token (its BOS token, say)")
-        if attention_mask is not None:
-            hidden_states = (hidden_states * attention_mask[:, :, None]).to(hidden_states.dtype)
-        x, gate = self.in_proj(hidden_states).chunk(2, dim=-1)
-        state = recent = None
-        if cache_params is not None:
-            state = cache_params.get_recurrent_state(self.layer_idx)
-            recent = cache_params.get_conv_state(self.layer_idx)
-            if state is not None and x.shape[1] == 1 and not x.requires_grad:
-                if not cache_params.is_recording_past(self.layer_idx):
-                    return self._step(x[:, 0], gate[:, 0], recent, state).unsqueeze(1)
-        x = self._convolve(x, recent, cache_params)
-        delta, B, C = self._select(x)
-        columns = [tensor.transpose(1, 2) for tensor in (x, delta, B, C, gate)]
-        x, delta, B, C, gate = columns
-        scanned, last = selective_scan(
-            x, delta, self._rates(), B, C, self.D, gate, self.dt_proj.bias, True, state, return_last_state=True
-        )
-        if cache_params is not None:
-            cache_params.update_recurrent_state(last, self.layer_idx)
-        return scanned.transpose(1, 2)
 
-    def _step(self, x, gate, recent, state) -> torch.Tensor:
-        """One token, (B, inner) → (B, inner)."""
-        x = causal_conv1d_step(recent, x, self.conv1d.weight[:, 0], self.conv1d.bias, self._fused_activation())
-        if self._fused_activation() is None:
-            x = self.act(x)
-        delta, B, C = self._select(x)
-        return selective_scan_step(
-            state, x, delta, self._rates(), B, C, self.D, gate, self.dt_proj.bias, delta_softplus=True
-        )
+def conv_output(mixer: MambaMixer, hidden_states, attention_mask=None) -> torch.Tensor:
+    """What x_proj reads, shape (B, L, inner), from the mixer's input (B, L, D)."""
+    x, _ = _project(mixer, hidden_states, attention_mask)
+    return _convolve(mixer, x, None, None)
 
-    def _convolve(self, x, recent, cache) -> torch.Tensor:
-        """Convolution and activation of x (B, L, inner); the cache keeps the last inputs, and gives those before x."""
-        columns, initial = x.transpose(1, 2), None
-        if cache is not None:
-            seen = cache.update_conv_state(columns, self.layer_idx, conv_kernel_size=self.conv_kernel_size)
-            if recent is not None:
-                first = seen.shape[-1] - x.shape[1]
-                initial = seen[..., first - self.conv_kernel_size + 1 : first]
-        weight, bias = self.conv1d.weight[:, 0], self.conv1d.bias
-        x = causal_conv1d(columns, weight, bias, self._fused_activation(), initial).transpose(1, 2)
-        return x if self._fused_activation() else self.act(x)
 
-    def _select(self, x) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Δ before its bias and softplus, B and C: what makes the scan selective. Along the last dim of x."""
-        sizes = [self.time_step_rank, self.ssm_state_size, self.ssm_state_size]
-        time_step, B, C = self.x_proj(x).split(sizes, dim=-1)
-        return linear(time_step, self.dt_proj.weight), B, C
+def scan_output(mixer: MambaMixer, hidden_states, cache_params=None, attention_mask=None) -> torch.Tensor:
+    """What out_proj reads, shape (B, L, inner), from the mixer's input (B, L, D); advances the cache of its layer."""
+    x, gate = _project(mixer, hidden_states, attention_mask)
+    state = recent = None
+    if cache_params is not None:
+        state = cache_params.get_recurrent_state(mixer.layer_idx)
+        recent = cache_params.get_conv_state(mixer.layer_idx)
+        if state is not None and x.shape[1] == 1 and not x.requires_grad:
+            if not cache_params.is_recording_past(mixer.layer_idx):
+                return _step(mixer, x[:, 0], gate[:, 0], recent, state).unsqueeze(1)
+    x = _convolve(mixer, x, recent, cache_params)
+    x, delta, B, C, gate = (tensor.transpose(1, 2) for tensor in (x, *select(mixer, x), gate))
+    bias = mixer.dt_proj.bias
+    scanned, last = selective_scan(
+        x, delta, rates(mixer), B, C, mixer.D, gate, bias, True, state, return_last_state=True
+    )
+    if cache_params is not None:
+        cache_params.update_recurrent_state(last, mixer.layer_idx)
+    return scanned.transpose(1, 2)
 
-    def _rates(self) -> torch.Tensor:
-        """A (inner, N), at least in float32."""
-        return -torch.exp(self.A_log if self.A_log.dtype == torch.float64 else self.A_log.float())
 
-    def _fused_activation(self) -> str | None:
-        return "silu" if self.activation in ("silu", "swish") else None
+def select(mixer: MambaMixer, x) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Δ before its bias and softplus (…, inner), B and C (…, N) from x (…, inner): what makes the scan selective."""
+    rank, states = mixer.time_step_rank, mixer.ssm_state_size
+    time_step, B, C = mixer.x_proj(x).split([rank, states, states], dim=-1)
+    return linear(time_step, mixer.dt_proj.weight), B, C
+
+
+def rates(mixer: MambaMixer) -> torch.Tensor:
+    """A (inner, N), at least in float32."""
+    return -torch.exp(mixer.A_log if mixer.A_log.dtype == torch.float64 else mixer.A_log.float())
+
+
+def _project(mixer: MambaMixer, hidden_states, attention_mask) -> tuple[torch.Tensor, ...]:
+    """x and z (B, L, inner) of in_proj; padded tokens come in as zeros, as in the stock mixer."""
+    if hidden_states.shape[1] == 0:
+        raise ConfigError("the prompt is empty; a Mamba model takes at least one token (its BOS token, say)")
+    if attention_mask is not None:
+        hidden_states = (hidden_states * attention_mask[:, :, None]).to(hidden_states.dtype)
+    return mixer.in_proj(hidden_states).chunk(2, dim=-1)
+
+
+def _step(mixer: MambaMixer, x, gate, recent, state) -> torch.Tensor:
+    """One token, (B, inner) → (B, inner); advances the states of the convolution and of the scan in place."""
+    fused = _fused_activation(mixer)
+    x = causal_conv1d_step(recent, x, mixer.conv1d.weight[:, 0], mixer.conv1d.bias, fused)
+    x = x if fused else mixer.act(x)
+    delta, B, C = select(mixer, x)
+    return selective_scan_step(state, x, delta, rates(mixer), B, C, mixer.D, gate, mixer.dt_proj.bias, True)
+
+
+def _convolve(mixer: MambaMixer, x, recent, cache) -> torch.Tensor:
+    """Convolution and activation of x (B, L, inner); the cache keeps the last inputs, and gives those before x."""
+    columns, initial, fused = x.transpose(1, 2), None, _fused_activation(mixer)
+    if cache is not None:
+        seen = cache.update_conv_state(columns, mixer.layer_idx, conv_kernel_size=mixer.conv_kernel_size)
+        if recent is not None:
+            first = seen.shape[-1] - x.shape[1]
+            initial = seen[..., first - mixer.conv_kernel_size + 1 : first]
+    x = causal_conv1d(columns, mixer.conv1d.weight[:, 0], mixer.conv1d.bias, fused, initial).transpose(1, 2)
+    return x if fused else mixer.act(x)
+
+
+def _fused_activation(mixer: MambaMixer) -> str | None:
+    return "silu" if mixer.activation in ("silu", "swish") else None
 
 
 def _change_class(model: nn.Module, old: type, new: type) -> None:

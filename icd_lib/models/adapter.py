@@ -86,11 +86,12 @@ class Adapter(ABC):
 def find_adapter(model: nn.Module) -> Adapter:
     """The adapter of the model's family, or `ConfigError`."""
     from icd_lib.models.bert import BertAdapter
+    from icd_lib.models.mamba import MambaAdapter
 
-    for adapter in (BertAdapter,):
+    for adapter in (BertAdapter, MambaAdapter):
         if adapter.accepts(model):
             return adapter(model)
     raise ConfigError(
         f"no adapter knows the architecture {type(model).__name__}; supported: the BERT family "
-        "(an encoder with attention.self.query/key/value, intermediate and output)"
+        "(an encoder with attention.self.query/key/value, intermediate and output) and Mamba (transformers.MambaModel)"
     )

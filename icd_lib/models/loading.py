@@ -12,6 +12,7 @@ from torch import nn
 from icd_lib.errors import ArtifactError, ConfigError, IcdError, ResourceError
 from icd_lib.models.files import weight_files
 from icd_lib.models.optimized import load_optimized, save_optimized
+from icd_lib.models.prepare import prepare
 from icd_lib.models.source import DEFAULT_CHECKPOINT, Checkpoint, resolve_checkpoint
 
 __all__ = ["fetch_models", "load_model", "load_optimized", "load_tokenizer", "save_optimized"]
@@ -38,7 +39,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> tu
             f"the tokenizer of '{checkpoint.name}' has {len(tokenizer)} tokens but the model has "
             f"{model.config.vocab_size} embedding rows; save the tokenizer the model was trained with beside it"
         )
-    return model.eval(), tokenizer
+    return prepare(model.eval()), tokenizer
 
 
 def load_tokenizer(checkpoint: Checkpoint):

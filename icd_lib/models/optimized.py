@@ -20,6 +20,7 @@ from torch import nn
 from icd_lib.axes.vocab import install_token_map
 from icd_lib.errors import ArtifactError, InternalError, TransformError
 from icd_lib.models.files import hash_files
+from icd_lib.models.prepare import prepare
 from icd_lib.models.uniform import to_uniform
 
 FORMAT = "icd/v1"
@@ -77,7 +78,7 @@ def load_optimized(folder) -> nn.Module:
         _set_attribute(model, path, attribute, value)
     _restore_buffers(model)
     _assign(model, load_file(folder / WEIGHTS))
-    return model.eval()
+    return prepare(model.eval())
 
 
 def _write(model: nn.Module, tokenizer, folder: Path, meta: dict, uniform: bool) -> None:
@@ -161,7 +162,8 @@ def _stock_model(folder: Path, architecture: str, options: dict) -> nn.Module:
     if not set(options) <= {"add_pooling_layer"}:
         raise ArtifactError(f"{RECORD} has the unknown options {sorted(options)}; write it with save_optimized")
     config = model_class.config_class.from_pretrained(folder, local_files_only=True)
-    config._attn_implementation = "sdpa"
+    if hasattr(config, "num_attention_heads"):
+        config._attn_implementation = "sdpa"
     with torch.device("meta"):
         return model_class(config, **options).to(config.dtype or torch.float32)
 

@@ -1,0 +1,32 @@
+"""Let a float64 copy of a model really compute in float64, so that an equality can be proved to the last digits."""
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+
+class KeepDouble(TorchFunctionMode):
+    """Within this context `x.float()` and `x.to(torch.float32)` leave a float64 tensor as it is.
+
+    Models raise their norms and logits to float32 whatever they were loaded in; for a float64 model that is a loss, and
+    its 1e-7 per layer would hide an error of that size.
+
+    >>> x = torch.zeros(2, dtype=torch.float64)
+    >>> with KeepDouble():
+    ...     x.float().dtype, x.to(dtype=torch.float32).dtype, x.to(torch.int64).dtype
+    (torch.float64, torch.float64, torch.int64)
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.Tensor.float and args[0].dtype == torch.float64:
+            return args[0]
+        if func is torch.Tensor.to and args[0].dtype == torch.float64:
+            args = tuple(value for value in args if not _is_floating(value))
+            kwargs = {name: value for name, value in kwargs.items() if not _is_floating(value)}
+            if len(args) == 1 and not kwargs:
+                return args[0]
+        return func(*args, **kwargs)
+
+
+def _is_floating(value) -> bool:
+    return isinstance(value, torch.dtype) and value.is_floating_point

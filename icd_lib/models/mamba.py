@@ -1,0 +1,205 @@
+"""The Mamba family: axes and residual blocks of models built like `transformers.MambaModel` (Gu & Dao 2023).
+
+Works for the bare backbone and for `MambaForCausalLM`, stock or compacted, with the stock or the fast scan.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import nn
+from transformers.models.mamba.modeling_mamba import MambaMixer
+
+from icd_lib.axes.axis import Attribute, Axis, Slot
+from icd_lib.errors import ConfigError
+from icd_lib.kernels.mixer import conv_output, rates, scan_output, select, use_fast_scan
+from icd_lib.kernels.scan import selective_scan
+from icd_lib.models.adapter import Adapter, Block, Reader
+
+RESIDUAL_FIXED = "RMSNorm averages over the whole residual stream, so removing entries changes the function"
+
+
+def find_backbone(model: nn.Module, mixer: type = MambaMixer) -> tuple[str, nn.Module] | None:
+    """Dotted prefix ('' or 'backbone.') and module that holds `embeddings`, `layers` with such mixers, and `norm_f`."""
+    for name, module in model.named_modules():
+        layers = getattr(module, "layers", None)
+        if isinstance(layers, nn.ModuleList) and len(layers) and isinstance(getattr(layers[0], "mixer", None), mixer):
+            return (f"{name}." if name else ""), module
+    return None
+
+
+def prepare_mamba(model: nn.Module) -> None:
+    """Give a Mamba-1 model the fast scan and a check of its token ids, in place; another model is left as it is."""
+    found = find_backbone(model)
+    if found is not None:
+        use_fast_scan(model)
+        if _check_ids_hook not in found[1]._forward_pre_hooks.values():
+            found[1].register_forward_pre_hook(_check_ids_hook, with_kwargs=True)
+
+
+def check_ids(input_ids: torch.Tensor, vocab_size: int) -> None:
+    """Raise `ConfigError` unless input_ids (B, L) holds at least one token and only ids below `vocab_size`."""
+    if input_ids.ndim != 2 or 0 in input_ids.shape:
+        raise ConfigError(
+            f"the prompt is empty: a model takes input_ids (batch, tokens) with at least one token, got shape "
+            f"{tuple(input_ids.shape)}; begin with the tokenizer's BOS token"
+        )
+    lowest, highest = (int(bound) for bound in torch.aminmax(input_ids))
+    if lowest < 0 or highest >= vocab_size:
+        raise ConfigError(
+            f"token id {lowest if lowest < 0 else highest} is outside 0..{vocab_size - 1}, the rows of the embedding; "
+            "use the tokenizer that was saved beside the model"
+        )
+
+
+def _check_ids_hook(backbone: nn.Module, args: tuple, kwargs: dict) -> None:
+    ids = kwargs.get("input_ids", args[0] if args else None)
+    recording = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    if ids is not None and ids.device.type == "cpu" and not recording:  # reading ids off a GPU would stall it
+        check_ids(ids, backbone.embeddings.num_embeddings)
+
+
+class MambaAdapter(Adapter):
+    """Axes of design section 5 for Mamba, found from the module structure."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        found = find_backbone(model)
+        if found is None:
+            raise ConfigError(
+                f"{type(model).__name__} is no Mamba-1 model: layers with a transformers MambaMixer (x_proj, dt_proj, "
+                "A_log of shape (inner, N)) were expected; for Mamba-2 use icd_lib.models.mamba2.Mamba2Adapter"
+            )
+        self.prefix, self.backbone = found
+        self.layers = self.backbone.layers
+
+    @staticmethod
+    def accepts(model: nn.Module) -> bool:
+        return find_backbone(model) is not None
+
+    def axes(self) -> list[Axis]:
+        found = []
+        for index, layer in enumerate(self.layers):
+            path = f"{self.prefix}layers.{index}.mixer"
+            found += [_inner(index, path, layer.mixer), _state(index, path, layer.mixer)]
+            found.append(_dt_rank(index, path, layer.mixer))
+        return [*found, self._residual(), vocabulary(self.model, self.prefix, self.backbone)]
+
+    def embed(self, inputs: dict) -> tuple[torch.Tensor, object]:
+        if inputs["input_ids"].device.type == "cpu":
+            check_ids(inputs["input_ids"], self.backbone.embeddings.num_embeddings)
+        return self.backbone.embeddings(inputs["input_ids"]), inputs.get("attention_mask")
+
+    def blocks(self) -> Iterator[Block]:
+        for index, layer in enumerate(self.layers):
+            yield Block(
+                axis=f"inner.{index}",
+                kind="inner",
+                layer=index,
+                unit=1,
+                consumer=layer.mixer.out_proj,
+                inner=partial(_scanned, layer),
+                finish=_identity,
+                readers=(Reader(layer.mixer.x_proj, partial(_convolved, layer)),),
+            )
+
+    def trunk(self) -> nn.Module:
+        return self.layers
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        head = getattr(self.model, "lm_head", None)
+        return None if head is None else head(self.backbone.norm_f(hidden).to(head.weight.dtype)).float()
+
+    @torch.inference_mode()
+    def state_terms(self, index: int, hidden: torch.Tensor, context: object) -> Iterator[torch.Tensor]:
+        """What each state dimension n of layer `index` adds to out_proj's input: C_n h_n silu(z), (B, L, inner) each.
+
+        Summed over n, and with D u silu(z) added, they are the block's `inner`. Scaling C's row n of x_proj scales term
+        n, so least squares over these terms is the compensation for removing some of them.
+        """
+        layer = self.layers[index]
+        normed, mixer = _normed(layer, hidden), layer.mixer
+        x = conv_output(mixer, normed, context)
+        masked = normed if context is None else (normed * context[:, :, None]).to(normed.dtype)
+        gate = mixer.in_proj(masked).chunk(2, dim=-1)[1]
+        x, delta, B, C, gate = (tensor.transpose(1, 2) for tensor in (x, *select(mixer, x), gate))
+        A, bias = rates(mixer), mixer.dt_proj.bias
+        for n in range(A.shape[1]):
+            one = slice(n, n + 1)
+            yield selective_scan(x, delta, A[:, one], B[:, one], C[:, one], None, gate, bias, True).transpose(1, 2)
+
+    def _residual(self) -> Axis:
+        slots = [Slot(f"{self.prefix}embeddings.weight", 1), Slot(f"{self.prefix}norm_f.weight", 0)]
+        for index, layer in enumerate(self.layers):
+            path = f"{self.prefix}layers.{index}"
+            slots += [Slot(f"{path}.norm.weight", 0), Slot(f"{path}.mixer.in_proj.weight", 1)]
+            slots += _rows(f"{path}.mixer.out_proj", layer.mixer.out_proj)
+        return residual_axis(self.model, self.prefix, self.backbone, slots)
+
+
+def residual_axis(model: nn.Module, prefix: str, backbone: nn.Module, slots: list[Slot]) -> Axis:
+    """The residual stream: `slots` and, where it is not tied to the embeddings, the head."""
+    if _own_head(model, backbone):
+        slots = [*slots, Slot("lm_head.weight", 1)]
+    outputs = () if prefix else (("last_hidden_state", -1),)
+    size = backbone.embeddings.embedding_dim
+    return Axis("residual", "residual", size, tuple(slots), output_dims=outputs, fixed_because=RESIDUAL_FIXED)
+
+
+def vocabulary(model: nn.Module, prefix: str, backbone: nn.Module) -> Axis:
+    """Rows of the embedding and of the head; callers keep their token ids."""
+    slots, maps = [Slot(f"{prefix}embeddings.weight", 0)], [f"{prefix}embeddings"]
+    if getattr(model, "lm_head", None) is not None:
+        slots += [Slot("lm_head.weight", 0)] if _own_head(model, backbone) else []
+        maps.append("lm_head")
+    size = backbone.embeddings.num_embeddings
+    reason = "every token id must keep a row"
+    return Axis("vocab", "vocab", size, tuple(slots), token_maps=tuple(maps), fixed_because=reason)
+
+
+def _own_head(model: nn.Module, backbone: nn.Module) -> bool:
+    head = getattr(model, "lm_head", None)
+    return head is not None and head.weight is not backbone.embeddings.weight
+
+
+def _rows(path: str, linear: nn.Linear, **slot) -> list[Slot]:
+    """Rows of a Linear, and its bias if it has one."""
+    return [Slot(f"{path}.{name}", 0, **slot) for name in ("weight", "bias") if getattr(linear, name) is not None]
+
+
+def _inner(index: int, path: str, mixer: nn.Module) -> Axis:
+    slots = _rows(f"{path}.in_proj", mixer.in_proj, copies=2)  # x rows, then z rows
+    slots += _rows(f"{path}.conv1d", mixer.conv1d)
+    slots += [Slot(f"{path}.x_proj.weight", 1), *_rows(f"{path}.dt_proj", mixer.dt_proj)]
+    slots += [Slot(f"{path}.A_log", 0), Slot(f"{path}.D", 0), Slot(f"{path}.out_proj.weight", 1)]
+    numbers = [Attribute(f"{path}.conv1d", name) for name in ("groups", "in_channels", "out_channels")]
+    numbers.append(Attribute(path, "intermediate_size"))
+    return Axis(f"inner.{index}", "inner", mixer.out_proj.in_features, tuple(slots), tuple(numbers))
+
+
+def _state(index: int, path: str, mixer: nn.Module) -> Axis:
+    slots = [Slot(f"{path}.A_log", 1), Slot(f"{path}.x_proj.weight", 0, start=mixer.dt_proj.in_features, copies=2)]
+    numbers = (Attribute(path, "ssm_state_size"),)
+    return Axis(f"state.{index}", "state", mixer.A_log.shape[1], tuple(slots), numbers)
+
+
+def _dt_rank(index: int, path: str, mixer: nn.Module) -> Axis:
+    slots = (Slot(f"{path}.x_proj.weight", 0, partial=True), Slot(f"{path}.dt_proj.weight", 1))
+    return Axis(f"dt_rank.{index}", "dt_rank", mixer.dt_proj.in_features, slots, (Attribute(path, "time_step_rank"),))
+
+
+def _identity(hidden: torch.Tensor) -> torch.Tensor:
+    return hidden
+
+
+def _normed(layer: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    return layer.norm(hidden.to(layer.norm.weight.dtype))
+
+
+def _scanned(layer: nn.Module, hidden: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:
+    normed = _normed(layer, hidden)
+    return scan_output(layer.mixer, normed, attention_mask=context).to(normed.dtype)
+
+
+def _convolved(layer: nn.Module, hidden: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:
+    return conv_output(layer.mixer, _normed(layer, hidden), context)
