@@ -11,10 +11,11 @@ from icd_lib.report.words import number
 TERMS = ("C", "Q", "R_align")
 TARGETS = {
     "latency_ms": ("latency", "latency, %", 100.0),
+    "l1_hit_pct": ("reads served by L1", "served by L1, pp", 1.0),
     "l2_hit_pct": ("reads served by L2 or nearer", "served by L2 or nearer, pp", 1.0),
     "energy_j": ("energy", "energy, %", 100.0),
 }
-KINDS = {"latency_ms": "measured", "l2_hit_pct": "simulated", "energy_j": "modelled"}
+KINDS = {"latency_ms": "measured", "l1_hit_pct": "simulated", "l2_hit_pct": "simulated", "energy_j": "modelled"}
 TITLE = "Calibration"
 NO_PILOTS = "a model's latency depends on its widths, which the curves above measure, and not on their order"
 
@@ -36,7 +37,7 @@ def correlations(results: Results) -> Picture | Missing:
     pilots = results.calibration["pilots"]
     shown = {target: changes(pilots, target) for target in TARGETS}
     shown = {target: values for target, values in shown.items() if values is not None}
-    drawing, axes = canvas(4.1 * len(shown), 6.4, 2, len(shown), squeeze=False, sharex="row", sharey="col")
+    drawing, axes = canvas(3.4 * len(shown), 6.2, 2, len(shown), squeeze=False, sharex="row", sharey="col")
     told = []
     for row, term in enumerate(TERMS[:2]):
         across = changes(pilots, term)
@@ -80,7 +81,7 @@ def fit(results: Results) -> Table | Missing:
         r2, slopes = found["r2"].get(target), found["slopes"].get(target)
         judged = "not varied over the pilots" if r2 is None else f"R² {number(r2, decimals=2)}"
         cells = [number(scale * slopes[term], True) if slopes else "–" for term in TERMS]
-        unit = "pp" if target == "l2_hit_pct" else "%"
+        unit = "pp" if target.endswith("_hit_pct") else "%"
         rows.append([f"Δ {words}, {unit}", KINDS[target], judged, *cells])
     columns = ["target", "kind", "fit, cross-validated", *(f"per unit of Δ{term}" for term in TERMS)]
     return Table("Ridge regression over the pilots", columns, rows, verdict(results))
@@ -109,7 +110,7 @@ def pilot_table(results: Results) -> Table | Missing:
         ]
         for pilot in results.calibration["pilots"]
     ]
-    columns = ["layout", *TERMS, "latency (measured)", "served by L2 or nearer (simulated)", "energy (modelled)"]
+    columns = ["layout", *TERMS, *(f"{words} ({KINDS[target]})" for target, (words, *_) in TARGETS.items())]
     return Table("Pilot layouts", columns, rows, "the whole table, seen events, all pilots interleaved; medians")
 
 
@@ -117,11 +118,9 @@ def _target(targets: dict, name: str) -> str:
     value = targets.get(name)
     if value is None:
         return "not_measured"
-    return {
-        "latency_ms": lambda: f"{number(value)} ms",
-        "l2_hit_pct": lambda: f"{value:.1f} %",
-        "energy_j": lambda: f"{number(1e6 * value)} µJ",
-    }[name]()
+    if name.endswith("_hit_pct"):
+        return f"{value:.1f} %"
+    return f"{number(value)} ms" if name == "latency_ms" else f"{number(1e6 * value)} µJ"
 
 
 def _why_none(results: Results) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from icd_lib.artifacts import Run, atomic_write, sha256_file
-from icd_lib.errors import ArtifactError, ConfigError, ResourceError
+from icd_lib.data.traces import shipped_trace
+from icd_lib.errors import ArtifactError, ConfigError
 from icd_lib.graph.events import Events
 
 FILE = "setup/events.npz"
-SHIPPED_TRACE = Path(__file__).parents[2] / "data" / "traces" / "embedding_rows.jsonl.gz"
 
 
 def load_events(get: Callable) -> tuple[Events, dict]:
@@ -61,10 +61,7 @@ def _recorded(get: Callable) -> tuple[Events, dict]:
 
 def trace_path(get: Callable) -> Path:
     """The trace of the scenario, by default the shipped one."""
-    path = Path(get("graph.trace") or SHIPPED_TRACE)
-    if get("graph.trace") is None and not path.is_file():
-        raise ResourceError(f"the shipped trace {path.name} is not there; install icd_lib again, or give graph.trace")
-    return path
+    return Path(get("graph.trace")) if get("graph.trace") is not None else shipped_trace()
 
 
 def cut_events(events: Events, start: int, stop: int) -> Events:
