@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
+from icd_lib.models.mamba_original import is_original, stock_config
 
 MODEL_TYPES = {"bert": ("bert",), "mamba": ("mamba",)}  # family -> `model_type` of config.json that its adapter knows
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
@@ -25,6 +26,9 @@ def check_config(folder: Path, family: str) -> dict:
         raise ResourceError(f"{folder} is no checkpoint: no config.json; write it with save_pretrained") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); fetch the checkpoint again") from error
+    if family == "mamba" and isinstance(config, dict) and is_original(config):
+        stock_config(config)
+        return config
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type not in MODEL_TYPES[family]:
         raise ConfigError(

@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from icd_lib.errors import ArtifactError, ConfigError, IcdError, ResourceError
-from icd_lib.models.files import weight_files
+from icd_lib.models.files import check_config, weight_files
+from icd_lib.models.mamba_original import is_original, load_original
 from icd_lib.models.optimized import load_optimized, save_optimized
 from icd_lib.models.prepare import prepare
 from icd_lib.models.source import DEFAULT_CHECKPOINT, Checkpoint, resolve_checkpoint
@@ -80,6 +81,8 @@ def _random_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
 
 
 def _trained_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
+    if is_original(check_config(checkpoint.path, checkpoint.family)):
+        return load_original(checkpoint.path, dtype)
     config = transformers.AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
     model_class = _model_class(config)
     options = {}

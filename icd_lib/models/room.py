@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from icd_lib.errors import ResourceError
+from icd_lib.models.mamba_original import read_config
 from icd_lib.models.source import Checkpoint
 
 WORKING_COPIES = 3  # the dense model, the one being changed, and the best so far
@@ -39,7 +40,7 @@ def count_parameters(checkpoint: Checkpoint) -> int:
     if checkpoint.path is None:
         config = transformers.AutoConfig.for_model(**checkpoint.config)
     else:
-        config = transformers.AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
+        config = read_config(checkpoint.path)
     with torch.device("meta"):
         model = transformers.AutoModel.from_config(config)
     return sum(parameter.numel() for parameter in model.parameters())

