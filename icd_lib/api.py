@@ -92,7 +92,7 @@ def optimize(
 
 def _measure_machine(problem: Problem) -> None:
     """Width → latency tables and sensitivity rates, in place."""
-    sizes = {block.kind: block.elements for block in problem.adapter.blocks()}
+    sizes = {item.kind: item.elements for item in problem.adapter.prunable()}
     widths = {kind: widths_to_try(size, 8, problem.settings.tiles[kind]) for kind, size in sizes.items()}
     largest = max(problem.batches, key=lambda batch: batch["input_ids"].numel())
     problem.dense_ms, curves = measure_width_curves(

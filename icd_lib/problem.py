@@ -40,7 +40,7 @@ class Judgement:
 class Settings:
     """Numbers of the scenario's `transform` and `codesign` sections that the loop needs."""
 
-    axes: tuple[str, ...] = ("ffn", "heads")
+    axes: tuple[str, ...] = tuple(KINDS)
     tile: int = 16
     ridge: float = 0.01
     uniform: bool = False
@@ -167,7 +167,7 @@ def build_graphs(adapter: Adapter, moments: dict[str, Moments], nnz_cap: int) ->
     """W per axis from the moments the transform needs anyway; a head's activity is the norm of its output."""
     return {
         block.axis: correlation_graph(moments[block.axis].gram.numpy(), block.unit, nnz_cap)
-        for block in adapter.blocks()
+        for block in adapter.prunable()
     }
 
 

@@ -23,6 +23,28 @@ class Reader:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """An axis whose elements add up to what the block's consumer reads (Mamba's state dimensions), besides a rest.
+
+    `parts(h, context)` yields each element's summand, shape (B, L, inner). `scale(factors)` multiplies the summands by
+    factors (size,) from then on, in place. `consumer` is the block's.
+    """
+
+    axis: str
+    kind: str
+    layer: int
+    elements: int
+    consumer: nn.Linear
+    parts: Callable[[torch.Tensor, object], Iterator[torch.Tensor]]
+    scale: Callable[[torch.Tensor], None]
+    unit: int = 1
+
+    def weights(self) -> torch.Tensor:
+        """What each summand is multiplied by, float64 (1, elements + 1); the last column, a bias, is 0."""
+        return torch.cat([torch.ones(1, self.elements), torch.zeros(1, 1)], 1).double()
+
+
+@dataclass(frozen=True)
 class Block:
     """One residual block: `h_next = finish(consumer(inner(h, context)) + h)`.
 
@@ -38,6 +60,13 @@ class Block:
     inner: Callable[[torch.Tensor, object], torch.Tensor]
     finish: Callable[[torch.Tensor], torch.Tensor]
     readers: tuple[Reader, ...] = ()
+    terms: tuple[Terms, ...] = ()
+
+    def weights(self) -> torch.Tensor:
+        """[weight | bias] of the consumer in float64, shape (out, in + 1)."""
+        linear = self.consumer
+        bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(linear.out_features)
+        return torch.cat([linear.weight.detach(), bias.detach()[:, None]], dim=1).double()
 
     @property
     def elements(self) -> int:
@@ -69,6 +98,11 @@ class Adapter(ABC):
     @abstractmethod
     def blocks(self) -> Iterator[Block]:
         """The residual blocks in the order they run."""
+
+    def prunable(self) -> Iterator[Terms | Block]:
+        """Everything whose elements can be removed: every block, after the terms inside it."""
+        for block in self.blocks():
+            yield from (*block.terms, block)
 
     @abstractmethod
     def trunk(self) -> nn.Module:

@@ -14,7 +14,7 @@ from icd_lib.axes.axis import Attribute, Axis, Slot
 from icd_lib.errors import ConfigError
 from icd_lib.kernels.mixer import conv_output, rates, scan_output, select, use_fast_scan
 from icd_lib.kernels.scan import selective_scan
-from icd_lib.models.adapter import Adapter, Block, Reader
+from icd_lib.models.adapter import Adapter, Block, Reader, Terms
 
 RESIDUAL_FIXED = "RMSNorm averages over the whole residual stream, so removing entries changes the function"
 
@@ -101,7 +101,12 @@ class MambaAdapter(Adapter):
                 inner=partial(_scanned, layer),
                 finish=_identity,
                 readers=(Reader(layer.mixer.x_proj, partial(_convolved, layer)),),
+                terms=(self._states(index, layer.mixer),),
             )
+
+    def _states(self, index: int, mixer: nn.Module) -> Terms:
+        size, parts = mixer.A_log.shape[1], partial(self.state_terms, index)
+        return Terms(f"state.{index}", "state", index, size, mixer.out_proj, parts, partial(_scale_states, mixer))
 
     def trunk(self) -> nn.Module:
         return self.layers
@@ -186,6 +191,13 @@ def _state(index: int, path: str, mixer: nn.Module) -> Axis:
 def _dt_rank(index: int, path: str, mixer: nn.Module) -> Axis:
     slots = (Slot(f"{path}.x_proj.weight", 0, partial=True), Slot(f"{path}.dt_proj.weight", 1))
     return Axis(f"dt_rank.{index}", "dt_rank", mixer.dt_proj.in_features, slots, (Attribute(path, "time_step_rank"),))
+
+
+def _scale_states(mixer: nn.Module, factors: torch.Tensor) -> None:
+    """Scale what each state dimension adds to the output: C's rows of x_proj."""
+    first = mixer.x_proj.out_features - len(factors)
+    with torch.no_grad():
+        mixer.x_proj.weight[first:] *= factors[:, None].to(mixer.x_proj.weight.dtype)
 
 
 def _identity(hidden: torch.Tensor) -> torch.Tensor:

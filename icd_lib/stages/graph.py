@@ -71,7 +71,7 @@ def write_graphs(run: Run, problem: Problem) -> dict:
 def measure_tables(context: Context, problem: Problem, progress: Callable[[str], None]) -> dict:
     """Dense milliseconds and width curves at the first shape of `measure.shapes`, on this machine."""
     quick = context.run.scenario.quick
-    sizes = {block.kind: block.elements for block in problem.adapter.blocks()}
+    sizes = {item.kind: item.elements for item in problem.adapter.prunable()}
     tile = problem.settings.tiles
     points = {True: 6 if quick else 12, False: 4 if quick else 6}
     widths = {kind: widths_to_try(size, points[KINDS[kind].tiled], tile[kind]) for kind, size in sizes.items()}

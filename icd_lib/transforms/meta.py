@@ -19,6 +19,11 @@ class AxisState:
     saliency: np.ndarray
     loss: float
 
+    @classmethod
+    def untouched(cls, axis: str, kind: str, size: int) -> "AxisState":
+        """An axis of `size` elements of which none was removed."""
+        return cls(axis, kind, np.ones(size, dtype=bool), np.zeros(size), 0.0)
+
     @property
     def kept(self) -> int:
         return int(self.alive.sum())

@@ -6,6 +6,7 @@ tr(W_S ([G⁻¹]_SS)⁻¹ W_Sᵀ), and the others absorb W ← W − W_S ([G⁻�
 for groups Kurtic et al. 2023, ZipLM, eq. 3–4). All algebra is float64.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -60,6 +61,11 @@ class Moments:
     def energy(self) -> float:
         return self.target_square - float(self.target_sum.square().sum()) / max(self.tokens, 1)
 
+    def add(self, other: "Moments") -> None:
+        """Take in another batch's moments."""
+        for name in ("gram", "cross", "target_sum", "target_square", "tokens"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def at(self, columns: torch.Tensor) -> "Moments":
         """The moments of a consumer that reads only `columns` (indices) and has the same bias."""
         index = torch.cat([columns, torch.tensor([len(self.gram) - 1])])
@@ -74,6 +80,20 @@ def affine(linear: nn.Linear) -> torch.Tensor:
     """[weight | bias] in float64, shape (out, in + 1)."""
     bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(linear.out_features)
     return torch.cat([linear.weight.detach(), bias.detach()[:, None]], dim=1).double()
+
+
+def term_moments(parts: Iterable[torch.Tensor], weight: torch.Tensor) -> Moments:
+    """Moments of a sum of `parts`, each (tokens, columns), as `weight` (out, columns) reads it.
+
+    G_nm = tr(W X_nᵀ X_m Wᵀ), the target is the whole sum, so that factors on the parts are the weights to be found.
+    """
+    outputs = torch.stack([(part @ weight.T).float().reshape(-1) for part in parts])
+    moments = Moments.empty(len(outputs), 1, bias=False)
+    moments.gram[:-1, :-1] = (outputs @ outputs.T).double()
+    moments.gram[-1, -1] = moments.tokens = outputs.shape[1] // weight.shape[0]
+    moments.cross[:, :-1] = moments.gram[:-1, :-1].sum(0)
+    moments.target_square = float(moments.gram[:-1, :-1].sum())
+    return moments
 
 
 def refit(moments: Moments, current: torch.Tensor, ridge: float) -> torch.Tensor:

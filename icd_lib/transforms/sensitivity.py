@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from icd_lib.axes.kinds import KINDS
-from icd_lib.models.adapter import Adapter, Block
+from icd_lib.models.adapter import Adapter, Block, Terms
 from icd_lib.transforms.allocate import LossCurve
-from icd_lib.transforms.obs import Elimination, Moments, affine, eliminate, restrict
+from icd_lib.transforms.obs import Elimination, Moments, eliminate, restrict
 from icd_lib.transforms.streams import ResidualStream
 
 
@@ -39,15 +39,15 @@ def eliminations(
 ) -> dict[str, Elimination]:
     """Full elimination path of every block at the granularity `tile[kind]`, in the layout `orders[axis]`."""
     found = {}
-    for block in adapter.blocks():
+    for block in adapter.prunable():
         gram, weights = _in_order(block, moments[block.axis], ridge, orders.get(block.axis))
         group = tile[block.kind]
         found[block.axis] = eliminate(gram, weights, block.unit * group, block.elements // group - 1)
     return found
 
 
-def _in_order(block: Block, moments: Moments, ridge: float, order) -> tuple[torch.Tensor, torch.Tensor]:
-    gram, weights = moments.damped(ridge), affine(block.consumer)
+def _in_order(block: Block | Terms, moments: Moments, ridge: float, order) -> tuple[torch.Tensor, torch.Tensor]:
+    gram, weights = moments.damped(ridge), block.weights()
     if order is None:
         return gram, weights
     columns = torch.as_tensor(order)[:, None] * block.unit + torch.arange(block.unit)
@@ -65,7 +65,7 @@ def loss_curves(
 ) -> list[LossCurve]:
     """Predicted output loss of each axis at every multiple of `steps[kind]` elements (and at full size)."""
     curves = []
-    for block in adapter.blocks():
+    for block in adapter.prunable():
         loss = np.asarray(paths[block.axis].loss) / max(moments[block.axis].energy, 1e-12)
         group, step = tile[block.kind], steps[block.kind]
         kept = np.arange(step, block.elements + 1, step)
@@ -91,19 +91,35 @@ def measure_sensitivity(
     energy = float((reference - reference.mean(0)).square().sum())
     found = []
     for index, block in enumerate(blocks):
-        path, moment = paths[block.axis], moments[block.axis]
-        kept = max(1, round(block.elements * KINDS[block.kind].probe_keep))
-        columns = path.alive(block.elements, kept).repeat_interleave(block.unit).nonzero()[:, 0]
-        weights = restrict(moment.damped(ridge), affine(block.consumer), columns).to(block.consumer.weight.dtype)
-        stream.hidden = snapshots[index]
-        inner = stream.inner(block)
-        sums = [
-            a[..., columns] @ weights[:, :-1].T + weights[:, -1] + h for a, h in zip(inner, stream.hidden, strict=True)
-        ]
-        stream.advance(block, sums)
-        for later in blocks[index + 1 :]:
-            stream.advance(later, stream.sums(later, stream.inner(later)))
-        error = float((torch.cat(list(stream.flat(stream.hidden))) - reference).square().sum()) / energy
-        loss = path.loss[block.elements - kept] / max(moment.energy, 1e-12)
-        found.append(BlockSensitivity(block.axis, block.kind, kept, loss, error))
+        for item in (*block.terms, block):
+            path, moment = paths[item.axis], moments[item.axis]
+            kept = max(1, round(item.elements * KINDS[item.kind].probe_keep))
+            columns = path.alive(item.elements, kept).repeat_interleave(item.unit).nonzero()[:, 0]
+            weights = restrict(moment.damped(ridge), item.weights(), columns).to(block.consumer.weight.dtype)
+            stream.hidden = snapshots[index]
+            probe = _sums_of_terms if isinstance(item, Terms) else _sums_of_columns
+            stream.advance(block, probe(stream, block, item, columns, weights))
+            for later in blocks[index + 1 :]:
+                stream.advance(later, stream.sums(later, stream.inner(later)))
+            error = float((torch.cat(list(stream.flat(stream.hidden))) - reference).square().sum()) / energy
+            loss = path.loss[item.elements - kept] / max(moment.energy, 1e-12)
+            found.append(BlockSensitivity(item.axis, item.kind, kept, loss, error))
     return found
+
+
+def _sums_of_columns(stream: ResidualStream, block: Block, _item, columns, weights) -> list[torch.Tensor]:
+    """The block's sums when its consumer reads only `columns`, by `weights` (out, columns + 1)."""
+    inner = stream.inner(block)
+    return [a[..., columns] @ weights[:, :-1].T + weights[:, -1] + h for a, h in zip(inner, stream.hidden, strict=True)]
+
+
+def _sums_of_terms(stream: ResidualStream, block: Block, item: Terms, columns, weights) -> list[torch.Tensor]:
+    """The block's sums when of its terms only `columns` are left, scaled by `weights` (1, columns + 1)."""
+    factors = torch.zeros(item.elements)
+    factors[columns] = weights[0, :-1].float()
+    sums = []
+    for inner, hidden, context in zip(stream.inner(block), stream.hidden, stream.contexts, strict=True):
+        for part, factor in zip(item.parts(hidden, context), factors, strict=True):
+            inner = inner + (factor - 1) * part
+        sums.append(block.consumer(inner) + hidden)
+    return sums

@@ -13,9 +13,9 @@ from torch import nn
 
 from icd_lib.axes.axis import Axis, slot_index, slot_tensor
 from icd_lib.errors import TransformError
-from icd_lib.models.adapter import Adapter, Block, find_adapter
+from icd_lib.models.adapter import Adapter, Block, Terms, find_adapter
 from icd_lib.transforms.meta import AxisState, PrunePlan, TransformMeta
-from icd_lib.transforms.obs import Moments, affine, eliminate, refit, restrict
+from icd_lib.transforms.obs import Moments, affine, eliminate, refit, restrict, term_moments
 from icd_lib.transforms.streams import ResidualStream
 
 
@@ -44,6 +44,12 @@ def prune(
     meta = TransformMeta("sparsity", max(tile.values()), notes={"ridge": ridge, "compensate": compensate})
     for goal, block in zip(find_adapter(target).blocks(), adapter.blocks(), strict=True):
         goal_sums = reference.sums(goal, reference.inner(goal))
+        for terms in block.terms:
+            if plan.kept.get(terms.axis, terms.elements) == terms.elements:
+                meta.axes[terms.axis] = AxisState.untouched(terms.axis, terms.kind, terms.elements)
+                continue
+            meta.axes[terms.axis] = _prune_terms(terms, plan, ridge, compensate, collect_terms(stream, terms))
+            zero_elements(pruned, axes[terms.axis], ~torch.from_numpy(meta.axes[terms.axis].alive))
         inner = stream.inner(block)
         state = _prune_block(block, plan, tile, ridge, compensate, collect(stream, block, inner, goal_sums))
         if block.readers and not state.alive.all():
@@ -60,6 +66,30 @@ def collect(stream: ResidualStream, block: Block, inner: list[torch.Tensor], goa
     """Moments of the consumer's input and of what it must add to the present stream to reach the goal."""
     residuals = [goal - hidden for goal, hidden in zip(goal_sums, stream.hidden, strict=True)]
     return _moments(stream, inner, residuals, block.consumer.bias is not None)
+
+
+@torch.inference_mode()
+def collect_terms(stream: ResidualStream, terms: Terms) -> Moments:
+    """Moments of the terms' outputs: how much each adds to the stream, and how much of that others could add."""
+    moments = Moments.empty(terms.elements, 1, bias=False)
+    for hidden, context, valid in zip(stream.hidden, stream.contexts, stream.valid, strict=True):
+        moments.add(term_moments((part[valid] for part in terms.parts(hidden, context)), terms.consumer.weight))
+    return moments
+
+
+def _prune_terms(terms: Terms, plan: PrunePlan, ridge: float, compensate: bool, moments: Moments) -> AxisState:
+    """Remove whole terms, cheapest first; factors on the others make up for them as well as they can."""
+    kept, gram = plan.kept[terms.axis], moments.damped(ridge)
+    elimination = eliminate(gram, terms.weights(), 1, terms.elements - kept)
+    alive = elimination.alive(terms.elements, kept)
+    factors = torch.zeros(terms.elements, dtype=torch.float64)
+    columns = alive.nonzero()[:, 0]
+    factors[columns] = restrict(gram, terms.weights(), columns)[0, :-1] if compensate else 1.0
+    terms.scale(factors)
+    saliency = torch.zeros(terms.elements, dtype=torch.float64)
+    saliency[elimination.order] = torch.tensor(elimination.loss, dtype=torch.float64).diff()
+    loss = elimination.loss[-1] / max(moments.energy, 1e-12)
+    return AxisState(terms.axis, terms.kind, alive.numpy(), saliency.numpy(), loss)
 
 
 @torch.inference_mode()
@@ -157,6 +187,8 @@ def consumer_moments(adapter: Adapter, batches: list[dict]) -> dict[str, Moments
     for block in adapter.blocks():
         inner = stream.inner(block)
         sums = stream.sums(block, inner)
+        for terms in block.terms:
+            found[terms.axis] = collect_terms(stream, terms)
         found[block.axis] = collect(stream, block, inner, sums)
         stream.advance(block, sums)
     return found
