@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icd_lib.errors import ArtifactError, ConfigError, IcdError
@@ -148,7 +148,7 @@ def test_missing_empty_and_endless_files(tmp_path, monkeypatch):
         read_events(tmp_path / "none.jsonl")
     with pytest.raises(ArtifactError, match="cannot read the trace"):
         read_events(tmp_path)
-    for empty in ("", "\n \n", gzip.compress(b"")):
+    for empty in ("", "\n \n", "i,j,weight\n", gzip.compress(b"")):
         with pytest.raises(ArtifactError, match="has no events"):
             read_events(write(tmp_path, empty))
     monkeypatch.setattr(trace_file, "BLOCK_BYTES", 1000)
@@ -183,6 +183,7 @@ lines = (
 )
 
 
+@settings(deadline=None)  # the first call compiles
 @given(lines, st.sampled_from([trace_kernels.EVENTS, trace_kernels.TRIPLES]))
 def test_the_compiled_reader_accepts_nothing_that_the_strict_one_does_not(line, kind):
     """Whatever the fast path reads, the slow one reads the same; what it does not know, it leaves alone."""
@@ -195,6 +196,7 @@ def test_the_compiled_reader_accepts_nothing_that_the_strict_one_does_not(line, 
         assert (ids[: offsets[1]].tolist(), nbytes[0]) == expected
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.lists(lines, max_size=5), st.binary(max_size=30), st.booleans())
 def test_no_text_raises_anything_but_our_errors(tmp_path_factory, some, tail, packed):
     data = "\n".join(some).encode() + tail
@@ -207,6 +209,7 @@ def test_no_text_raises_anything_but_our_errors(tmp_path_factory, some, tail, pa
         assert events.count > 0 and events.ids.max(initial=0) < 10 and np.isfinite(events.nbytes).all()
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.binary(max_size=200))
 def test_a_damaged_gzip_raises_our_error_or_reads(tmp_path_factory, noise):
     packed = bytearray(gzip.compress((GOOD + "\n").encode() * 50))

@@ -52,7 +52,7 @@ def is_triples(path) -> bool:
 
 
 def _chunks(path: Path, chunk_events: int, size: int | None) -> Iterator[Events]:
-    kind, parts, waiting, accesses, largest = None, [], 0, 0, 0
+    kind, parts, waiting, accesses, largest, seen = None, [], 0, 0, 0, 0
     for line, text in _blocks(path):
         if kind is None:
             if not text.strip():
@@ -61,7 +61,7 @@ def _chunks(path: Path, chunk_events: int, size: int | None) -> Iterator[Events]
             text = _without_header(text) if kind else text
         part = _parse_block(text, line, kind, size, path.name)
         parts.append(part)
-        waiting, accesses = waiting + len(part[2]), accesses + len(part[0])
+        waiting, accesses, seen = waiting + len(part[2]), accesses + len(part[0]), seen + len(part[2])
         largest = max(largest, int(part[0].max(initial=0)))
         if waiting < chunk_events and accesses < MAX_CHUNK_ACCESSES:
             continue
@@ -70,7 +70,7 @@ def _chunks(path: Path, chunk_events: int, size: int | None) -> Iterator[Events]
         whole, rest = _split(_join(parts), ready)
         yield from _cut(whole, chunk_events, size or largest + 1)
         parts, waiting, accesses = [rest], len(rest[2]), len(rest[0])
-    if kind is None:
+    if not seen:
         raise _no_events(path)
     yield from _cut(_join(parts), chunk_events, size or largest + 1)
 
