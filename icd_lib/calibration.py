@@ -176,10 +176,10 @@ def _weights(r2: float | None, slopes: dict | None, cost: CostConfig) -> tuple[C
             f"poor fit: cross-validated R² of the latency is {r2:.2f}, not above {LEAST_R2}; the given weights are kept"
         )
     raw = {weight: abs(slopes[term]) for term, weight, _ in TERMS}
+    if sum(raw.values()) == 0:
+        return None, "no weights of the signs of J explain the latency; the given weights are kept"
     scale = sum(getattr(cost, weight) for weight in raw) / sum(raw.values())
     found = {weight: value * scale for weight, value in raw.items()}
-    if not all(math.isfinite(value) for value in found.values()):
-        return None, "the fitted slopes are too small to scale; the given weights are kept"
     words = ", ".join(f"{weight} {value:.3g}" for weight, value in found.items())
     return dataclasses.replace(cost, **found), f"cross-validated R² of the latency is {r2:.2f}: {words} from the fit"
 

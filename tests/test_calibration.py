@@ -7,7 +7,7 @@ import pytest
 
 import icd_lib as icd
 from icd_lib import machine
-from icd_lib.calibration import Calibration, _ridge, calibrate, calibration_key
+from icd_lib.calibration import Calibration, _ridge, _weights, calibrate, calibration_key
 from icd_lib.errors import ArtifactError, ConfigError, MeasureError
 from icd_lib.graph.mock import planted_graph
 from icd_lib.solver.cost import CostConfig, evaluate_cost
@@ -60,6 +60,11 @@ def test_a_law_against_the_signs_of_j_keeps_the_given_weights():
     found = calibrated(by_law(alpha=-0.9))
     assert found.r2["latency_ms"] <= 0.6
     assert found.weights == COST
+
+
+def test_slopes_of_zero_are_no_weights():
+    weights, reason = _weights(0.9, {"C": 0.0, "R_align": 0.0, "Q": -0.0}, COST)
+    assert weights is None and "given weights are kept" in reason
 
 
 def test_a_constant_latency_keeps_the_given_weights():

@@ -1,5 +1,7 @@
 """The table workload: where rows land, and a checksum that no layout can change."""
 
+import mmap
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -112,7 +114,7 @@ def test_rows_of_different_elements_differ():
 
 def test_the_table_starts_on_a_page_so_that_tiles_are_lines():
     runner = TableRunner(TableWorkload(EVENTS), place_rows(np.arange(D), np.ones(D, dtype=bool), 4)[0])
-    assert runner._arguments[0].ctypes.data % 4096 == 0
+    assert runner._arguments[0].ctypes.data % mmap.PAGESIZE == 0
 
 
 def test_addresses_are_rows_in_order_of_the_accesses():

@@ -1,5 +1,7 @@
 """A table laid out by a permutation, its access stream, and one compiled pass over both."""
 
+import contextlib
+import mmap
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +12,6 @@ from icd_lib.errors import AxisError, ConfigError
 from icd_lib.graph.events import Events
 
 WORD_BYTES = 8
-PAGE_BYTES = 4096
 MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, from the golden ratio: a bijection modulo 2^64
 
 
@@ -97,7 +98,7 @@ class TableRunner:
         words = workload.row_bytes // WORD_BYTES
         self.rows = int(rows.max(initial=-1)) + 1
         self.table_bytes = self.rows * workload.row_bytes
-        table = _aligned_words(self.rows * words)
+        table = _own_pages(self.rows * words)
         present = np.flatnonzero(rows >= 0)
         table.reshape(self.rows, words)[rows[present]] = row_contents(present, words)
         self._pass = walk_rows if workload.chained else gather_rows
@@ -156,8 +157,15 @@ def walk_rows(table, words, stream, offsets, zero):
     return checksum
 
 
-def _aligned_words(count: int) -> np.ndarray:
-    """uint64 zeros (count,) that start on a page, so that tiles of the layout are lines of the cache."""
-    raw = np.zeros(count * WORD_BYTES + PAGE_BYTES, dtype=np.uint8)
-    start = -raw.ctypes.data % PAGE_BYTES
-    return raw[start : start + count * WORD_BYTES].view(np.uint64)
+def _own_pages(count: int) -> np.ndarray:
+    """uint64 zeros (count,) in ordinary pages of their own, from the start of one: tiles of the layout are cache lines.
+
+    Huge pages are declined: an allocator hands them out by size and by luck, so that one layout's table would get
+    them and another's not.
+    """
+    pages = mmap.mmap(-1, max(1, count) * WORD_BYTES)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        # EINVAL where the kernel has no huge pages to decline.
+        with contextlib.suppress(OSError):
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, dtype=np.uint64)[:count]
