@@ -201,7 +201,7 @@ def test_the_embedded_checkpoint_is_the_familys_last_resort(tmp_path, monkeypatc
         resolve_checkpoint(str(tmp_path / "embedded"))
 
 
-@pytest.mark.skipif(not EMBEDDED_MAMBA.is_dir(), reason="the checkpoint is not trained yet")
+@pytest.mark.skipif(not (EMBEDDED_MAMBA / "training.json").is_file(), reason="the checkpoint is not trained yet")
 def test_the_embedded_checkpoint_is_what_its_card_says():
     found = resolve_checkpoint(family="mamba")
     facts = json.loads((found.path / "training.json").read_text())
