@@ -24,6 +24,8 @@ _BOUNDS = {
     "exceeds_budget": "the point estimate exceeds the budget",
 }
 
+NEARNESS = ("perplexity_ratio", "cosine")
+
 
 @for_tables(workload_tables.latency)
 def latency(results: Results, shape: str | None = None) -> Table | Missing:
@@ -55,19 +57,33 @@ def quality(results: Results) -> Table | Missing:
         entry = measured[arm]
         if arm == "dense":
             cells = [f"{entry['per_task_pct'][task]:.2f} %" for task in tasks]
+            own = f"{entry['perplexity']:.3f}" if "perplexity" in entry else "–"
             rows.append(
-                [arm, f"{entry['quality_pct']:.2f} %", "the reference", *cells, "–", "–", f"{entry['n_items']:,}"]
+                [arm, f"{entry['quality_pct']:.2f} %", "the reference", *cells, own, "–", f"{entry['n_items']:,}"]
             )
             continue
         drop = {"value": entry["drop_pp"], "unit": "pp", "kind": "measured", "n": entry["n_items"]}
         drop |= {"ci95": entry["ci95"], "se_pp": entry["se_pp"], "method": entry["method"]}
         cells = [f"{entry['per_task'][t]['pct']:.2f} % (lost {entry['per_task'][t]['drop_pp']:+.2f} pp)" for t in tasks]
-        cosines = f"{entry['cosine']:.4f}, other domain {entry['other_domain_cosine']:.4f}"
-        rows.append([arm, f"{entry['pct']:.2f} %", drop, *cells, cosines, number(entry["kl"]), f"{entry['n_items']:,}"])
-    columns = ["arm", "mean of tasks", "lost against dense", *tasks, "cosine to dense", "KL to dense", "n"]
+        rows.append(
+            [arm, f"{entry['pct']:.2f} %", drop, *cells, _nearness(entry), number(entry["kl"]), f"{entry['n_items']:,}"]
+        )
+    nearness = "perplexity" if _is_language(results) else "cosine to dense"
+    columns = ["arm", "mean of tasks", "lost against dense", *tasks, nearness, "KL to dense", "n"]
     return Table(
         "Quality on test data, judged once", columns, rows, "measured; positive = worse than dense; paired by item"
     )
+
+
+def _is_language(results: Results) -> bool:
+    return "perplexity" in results.measure["quality"].get("dense", {})
+
+
+def _nearness(entry: dict) -> str:
+    """How near an arm stays to dense: cosine of an encoder's embeddings, perplexity of a language model."""
+    if "perplexity" in entry:
+        return f"{entry['perplexity']:.3f} ({entry['perplexity_ratio']:.4f} × dense)"
+    return f"{entry['cosine']:.4f}, other domain {entry['other_domain_cosine']:.4f}"
 
 
 @for_tables(workload_tables.caches)
@@ -205,9 +221,11 @@ def attribution(results: Results) -> Table | Missing:
         drop = judged and {"value": judged["drop_pp"], "unit": "pp", "kind": "measured", "n": results.validation_items}
         if drop:
             drop |= {"ci95": judged["ci95"], "se_pp": judged["se_pp"]}
-        cosine = f"{judged['cosine']:.4f}" if judged else "–"
-        rows.append([step["step"], step["latency_rel"], drop or "not judged", cosine, step["note"]])
-    columns = ["step", "latency against dense", "validation drop", "cosine to dense", "note"]
+        near = next((judged[key] for key in NEARNESS if judged and judged.get(key) is not None), None)
+        shown = "–" if near is None else f"{near:.4f}"
+        rows.append([step["step"], step["latency_rel"], drop or "not judged", shown, step["note"]])
+    nearness = "perplexity relative to dense" if _is_language(results) else "cosine to dense"
+    columns = ["step", "latency against dense", "validation drop", nearness, "note"]
     return Table(
         "What the gain is made of",
         columns,

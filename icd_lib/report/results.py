@@ -105,9 +105,8 @@ class Results:
 
     @property
     def validation_items(self) -> int | None:
-        """Labelled items that validation judges on."""
-        data = (self.setup or {}).get("data")
-        return data["splits"]["validation"] * data["views"] if data else None
+        """Items (texts, or scored tokens) that validation judges on."""
+        return (self.setup or {}).get("dense_validation", {}).get("n_items")
 
     @property
     def budget_pp(self) -> float | None:

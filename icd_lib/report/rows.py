@@ -106,15 +106,10 @@ def _quality(results: Results) -> list:
                 (arm, "", f"quality_drop_pp{name}", _plain(part["drop_pp"], "pp", method, n) | {"ci95": part["ci95"]})
             )
         found.append((arm, "", "quality_drop_se_pp", _plain(entry["se_pp"], "pp", method, n)))
-        for key in ("cosine", "kl", "other_domain_cosine"):
-            found.append(
-                (
-                    arm,
-                    "",
-                    f"{key}_to_dense",
-                    _plain(entry[key], "1", "mean over items", n if key != "other_domain_cosine" else None),
-                )
-            )
+        for key in ("cosine", "kl", "other_domain_cosine", "perplexity_ratio"):
+            if entry.get(key) is not None:
+                items = n if key != "other_domain_cosine" else None
+                found.append((arm, "", f"{key}_to_dense", _plain(entry[key], "1", "mean over items", items)))
     return found
 
 

@@ -162,10 +162,11 @@ def _drop(judged: dict | None) -> str:
     if "reason" in judged:
         return f"not_measured: {judged['reason']}"
     low, high = judged["ci95"]
-    return (
-        f"{judged['drop_pp']:+.3f} pp, SE {judged['se_pp']:.3f}, 95 % CI {low:+.2f} to {high:+.2f}, "
-        f"cosine {judged['cosine']:.4f}, n = {judged['n_items']:,}"
-    ).replace("-", "−")
+    ratio, cosine = judged.get("perplexity_ratio"), judged.get("cosine")
+    near = [f"perplexity {ratio:.4f} × dense"] if ratio is not None else []
+    near += [f"cosine {cosine:.4f}"] if cosine is not None else []
+    drop = f"{judged['drop_pp']:+.3f} pp, SE {judged['se_pp']:.3f}, 95 % CI {low:+.2f} to {high:+.2f}"
+    return ", ".join([drop, *near, f"n = {judged['n_items']:,}"]).replace("-", "−")
 
 
 def objective(results: Results, mode: str) -> Table | Missing:

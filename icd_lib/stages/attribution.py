@@ -68,4 +68,5 @@ def _lost(context: Context, model: nn.Module | None) -> dict | None:
 
 
 def _as_judged(found: dict | None) -> dict | None:
-    return {key: found[key] for key in ("drop_pp", "se_pp", "ci95", "cosine")} if found else None
+    wanted = ("drop_pp", "se_pp", "ci95", "cosine", "perplexity_ratio")
+    return {key: found[key] for key in wanted if key in found} if found else None

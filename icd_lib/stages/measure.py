@@ -92,6 +92,8 @@ def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
     dense = context.dense_result("test")
     other = context.other_domain(models)
     found = {"dense": {"quality_pct": dense.quality_pct, "per_task_pct": dense.per_task_pct, "n_items": dense.n_items}}
+    if hasattr(dense, "perplexity"):
+        found["dense"]["perplexity"] = dense.perplexity
     for arm, model in models.items():
         if arm == "dense":
             continue

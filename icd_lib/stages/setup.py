@@ -32,6 +32,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         context.fit_suite()
         dense = context.dense_result("validation")
         report["dense_validation"] = {"quality_pct": dense.quality_pct, "per_task_pct": dense.per_task_pct}
+        report["dense_validation"]["n_items"] = dense.n_items
     run.write_json("setup/setup.json", report)
     return report
 
