@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 DOWNDATES = 64
+CUT = 8
 
 
 @dataclass
@@ -121,18 +122,26 @@ def eliminate(gram: torch.Tensor, weights: torch.Tensor, group: int, removals: i
 
     gram: (n+1, n+1) damped; weights: (out, n+1); the bias column is never removed. Ties fall to the lower index.
     """
-    if group == 1:
-        return _eliminate_columns(gram, weights, removals)
-    inverse = torch.linalg.inv(gram)
-    weights = weights.clone()
-    groups = (len(gram) - 1) // group
-    dead = torch.zeros(groups, dtype=torch.bool)
+    return (
+        _eliminate_columns(gram, weights, removals) if group == 1 else _eliminate_groups(gram, weights, group, removals)
+    )
+
+
+def _eliminate_groups(gram: torch.Tensor, weights: torch.Tensor, group: int, removals: int) -> Elimination:
+    """`eliminate` for groups of columns; what was removed is cut out of the matrices every `CUT` removals."""
+    inverse, weights = torch.linalg.inv(gram), weights.clone()
+    left = torch.arange((len(gram) - 1) // group)
+    dead = torch.zeros(len(left), dtype=torch.bool)
     result = Elimination([], [0.0])
-    for _ in range(removals):
-        chosen, cost = _remove_group(inverse, weights, group, groups, dead)
+    while len(result.order) < removals:
+        chosen, cost = _remove_group(inverse, weights, group, len(left), dead)
         dead[chosen] = True
-        result.order.append(chosen)
+        result.order.append(int(left[chosen]))
         result.loss.append(result.loss[-1] + max(cost, 0.0))
+        if int(dead.sum()) == CUT:
+            columns = torch.cat([(~dead).repeat_interleave(group), torch.ones(1, dtype=torch.bool)]).nonzero()[:, 0]
+            inverse, weights = inverse[columns][:, columns], weights[:, columns]
+            left, dead = left[~dead], dead[~dead]
     return result
 
 
@@ -181,7 +190,9 @@ def _remove_group(inverse, weights, group, groups, dead) -> tuple[int, float]:
     tiles = inverse[:columns, :columns].reshape(groups, group, groups, group)
     blocks = tiles[torch.arange(groups), :, torch.arange(groups), :]
     grouped = weights[:, :columns].reshape(-1, groups, group).permute(1, 2, 0)
-    costs = (grouped * torch.linalg.solve(blocks, grouped)).sum((1, 2)).masked_fill_(dead, torch.inf)
+    shared = grouped @ grouped.transpose(1, 2)
+    solved = torch.cholesky_solve(shared, torch.linalg.cholesky(blocks))
+    costs = solved.diagonal(dim1=1, dim2=2).sum(1).masked_fill_(dead, torch.inf)
     chosen = int(costs.argmin())
     span = slice(chosen * group, (chosen + 1) * group)
     rows = inverse[span].clone()
