@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from icd_lib.kernels import cpu_conv, cpu_scan
+from icd_lib.kernels.cpu_pool import ITEM
 
 _SINGLE_THREAD = 1 << 17  # state updates (some 50 µs) below which waking other threads costs more than it saves
 
@@ -22,7 +23,7 @@ def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, ret
 
 
 def scan_step(state, u, delta, A, B, C, D, z, delta_bias, delta_softplus):
-    """One token: `state` (B, D, N), contiguous, is advanced in place. u, delta, z (B, D); B, C (B, N); returns (B, D)."""
+    """One token of u, delta, z (B, D) and B, C (B, N); `state` (B, D, N), contiguous, is advanced in place. (B, D)."""
     kind = state.dtype
     out = torch.empty(u.shape, dtype=kind)
     u, delta, B, C, z = (None if x is None else x.to(kind)[..., None] for x in (u, delta, B, C, z))
@@ -63,9 +64,9 @@ class _Call:
     module = None
 
     def __init__(self, kind: torch.dtype):
-        self.kind, self.kept = kind, []
+        self.kind, self.kept, self.updates = kind, [], 0
         self.values = [0] * self.module.ARGUMENTS
-        self.values[self.module.ITEM] = 8 if kind == torch.float64 else 4
+        self.values[ITEM] = 8 if kind == torch.float64 else 4
 
     def address(self, **tensors) -> None:
         """Contiguous tensors in the kernel's dtype."""
@@ -91,6 +92,9 @@ class _Call:
                 place = getattr(self.module, name)
                 self.values[place : place + 3] = tensor.data_ptr(), tensor.stride(0), tensor.stride(1)
 
+    def run(self, kernel) -> None:
+        kernel(np.array(self.values, dtype=np.int64), 1 if self.updates < _SINGLE_THREAD else torch.get_num_threads())
+
 
 class _ScanCall(_Call):
     module = cpu_scan
@@ -102,13 +106,10 @@ class _ScanCall(_Call):
         self.block = cpu_scan.block_width(states)
         self.blocks, self.updates = -(-width // self.block), sequences * width * length * states
         self.tasks = sequences * self.blocks
-        head = [0, self.tasks, self.values[cpu_scan.ITEM], length, width, states, self.block, int(delta_softplus)]
+        head = [0, self.tasks, self.values[ITEM], length, width, states, self.block, int(delta_softplus)]
         self.values[: len(head)] = head
         self.columns(U=u, DELTA=delta, Z=z, B=B, C=C)
         self.address(A=A, SKIP=D, BIAS=delta_bias)
-
-    def run(self, kernel) -> None:
-        kernel(np.array(self.values, dtype=np.int64), 1 if self.updates < _SINGLE_THREAD else torch.get_num_threads())
 
 
 class _ConvCall(_Call):
@@ -118,13 +119,10 @@ class _ConvCall(_Call):
         super().__init__(_kind(x))
         sequences, width, length = x.shape
         self.tasks, self.updates = sequences * -(-width // cpu_conv.BLOCK), sequences * width * length
-        head = [0, self.tasks, self.values[cpu_conv.ITEM], length, width, weight.shape[1], int(activation == "silu")]
+        head = [0, self.tasks, self.values[ITEM], length, width, weight.shape[1], int(activation == "silu")]
         self.values[: len(head)] = head
         self.columns(X=x)
         self.address(WEIGHT=weight, BIAS=bias, BEFORE=before)
-
-    def run(self, kernel) -> None:
-        kernel(np.array(self.values, dtype=np.int64), 1 if self.updates < _SINGLE_THREAD else torch.get_num_threads())
 
 
 def _forward(u, delta, A, B, C, D, z, delta_bias, initial_state, delta_softplus, keep: bool = False):

@@ -4,13 +4,13 @@ A task is one block of channels of one sequence; channels are the SIMD lanes and
 """
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
-from icd_lib.kernels.cpu_math import FAST, claim, sigmoid, strip
-from icd_lib.kernels.cpu_pool import TASKS, Kernel
+from icd_lib.kernels.cpu_math import FAST, sigmoid, strip
+from icd_lib.kernels.cpu_pool import ITEM, drain, make_kernels
 
 # Argument vector as in cpu_scan: (address, batch stride, token stride), or an address alone where contiguous.
-ITEM, LENGTH, WIDTH, TAPS, SILU = range(2, 7)
+LENGTH, WIDTH, TAPS, SILU = range(3, 7)
 X, OUT, GRAD_OUT, GRAD_X = range(7, 19, 3)
 WEIGHT, BIAS, BEFORE, GRAD_WEIGHT, GRAD_BIAS = range(19, 24)  # (D, K), (D,), (B, D, K), (B, D, K), (B, D)
 ARGUMENTS = 24
@@ -142,37 +142,17 @@ def _step_task(a, task, like):
         out[j] = total[j] * sigmoid(total[j]) if a[SILU] else total[j]
 
 
-def _forward(pointer):
-    a = carray(pointer, ARGUMENTS)
-    task = claim(pointer)
-    while task < a[TASKS]:
-        if a[ITEM] == 4:
-            _forward_task(a, task, np.float32(0))
-        else:
-            _forward_task(a, task, np.float64(0))
-        task = claim(pointer)
+def _entries(zero, stamp: int) -> tuple:
+    def forward(pointer):
+        drain(pointer, ARGUMENTS, _forward_task, zero, stamp)
+
+    def backward(pointer):
+        drain(pointer, ARGUMENTS, _backward_task, zero, stamp)
+
+    def step(pointer):
+        drain(pointer, ARGUMENTS, _step_task, zero, stamp)
+
+    return forward, backward, step
 
 
-def _backward(pointer):
-    a = carray(pointer, ARGUMENTS)
-    task = claim(pointer)
-    while task < a[TASKS]:
-        if a[ITEM] == 4:
-            _backward_task(a, task, np.float32(0))
-        else:
-            _backward_task(a, task, np.float64(0))
-        task = claim(pointer)
-
-
-def _step(pointer):
-    a = carray(pointer, ARGUMENTS)
-    task = claim(pointer)
-    while task < a[TASKS]:
-        if a[ITEM] == 4:
-            _step_task(a, task, np.float32(0))
-        else:
-            _step_task(a, task, np.float64(0))
-        task = claim(pointer)
-
-
-forward, backward, step = Kernel(_forward), Kernel(_backward), Kernel(_step)
+forward, backward, step = make_kernels(_entries)

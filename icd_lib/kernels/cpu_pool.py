@@ -5,11 +5,12 @@ and kernels started on numba's threads would share their cores with that (docs/M
 plain C functions, handed to the OpenMP runtime that torch is linked with. Where torch has none, they run on Python
 threads, which the call does not hold back (ctypes releases the interpreter lock).
 
-A kernel is cut into numbered tasks by the shape of its work alone and every thread takes the next number, so neither the
-number of threads nor their timing can change a result.
+A kernel is cut into numbered tasks by the shape of its work alone and every thread takes the next number, so neither
+the number of threads nor their timing can change a result.
 """
 
 import ctypes
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -17,25 +18,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numba import cfunc, types
+from numba import carray, cfunc, njit, types
 
-NEXT, TASKS = 0, 1  # the first two entries of every argument vector: numbers taken so far, number of tasks
+from icd_lib.kernels.cpu_math import FAST, claim
+
+# The first entries of every argument vector: task numbers taken so far, tasks, bytes of an element (4 or 8).
+NEXT, TASKS, ITEM = range(3)
 _SIGNATURE = types.void(types.CPointer(types.int64))
 
 
 class Kernel:
-    """A C function `void f(int64 *arguments)`, compiled on first use (and kept by numba's cache beside the sources)."""
+    """C functions `void f(int64 *arguments)` for float32 and float64, each compiled on first use and kept on disk."""
 
-    def __init__(self, function: Callable):
-        self.function = function
-
-    @property
-    def pointer(self) -> ctypes.c_void_p:
-        return _compile(self.function)[1]
+    def __init__(self, single: Callable, double: Callable):
+        self.functions = {4: single, 8: double}
 
     def __call__(self, arguments: np.ndarray, threads: int) -> None:
         """Run all tasks of the int64 vector `arguments` (laid out as the kernel says) on up to `threads` threads."""
-        call, pointer = _compile(self.function)
+        call, pointer = _compile(self.functions[int(arguments[ITEM])])
         data = ctypes.c_void_p(arguments.ctypes.data)
         threads = min(threads, int(arguments[TASKS]))
         if threads <= 1:
@@ -47,6 +47,32 @@ class Kernel:
             call(data)
             for helper in helpers:
                 helper.result()
+
+
+@njit(**FAST)
+def drain(pointer, count, task, zero, stamp):
+    """Do tasks until none is left: task(arguments, number, zero of the elements' type). `stamp` is not used."""
+    arguments = carray(pointer, count)
+    number = claim(pointer)
+    while number < arguments[TASKS]:
+        task(arguments, number, zero)
+        number = claim(pointer)
+
+
+def make_kernels(define: Callable) -> list[Kernel]:
+    """Kernels of the functions that `define(zero, stamp)` returns; zero is of the elements' type."""
+    single, double = (define(zero, _source_stamp()) for zero in (np.float32(0), np.float64(0)))
+    return [Kernel(*pair) for pair in zip(single, double, strict=True)]
+
+
+def _source_stamp() -> int:
+    """Changes when the modules below the kernels do; a kernel that captures it is compiled again then.
+
+    numba's cache looks at captured values and at the file of the kernel itself, not at the functions that it calls.
+    """
+    folder = Path(__file__).parent
+    digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in ("cpu_math.py", "cpu_pool.py")))
+    return int.from_bytes(digest.digest()[:7], "big")
 
 
 @cache

@@ -1,7 +1,7 @@
 """The selective scan on CPUs: forward, backward and single step, compiled, vectorised over channels.
 
-A task is one block of channels of one sequence. Its states h (N, block) stay in the first-level cache while it walks the
-tokens; channels are the SIMD lanes. Tensors are read where they lie, as (B, L, D) with the channels next to each other.
+A task is one block of channels of one sequence. Its states h (N, block) stay in the first-level cache while it walks
+the tokens; channels are the SIMD lanes. Tensors are read where they lie, as (B, L, D), channels next to each other.
 
     d = softplus(delta + bias)       h ← exp(d A) h + d u B_t       y = Σ_n C_t h + D u       out = y silu(z)
 
@@ -12,20 +12,29 @@ chunk again from them and walks the chunk in reverse. g is the gradient of the l
 import math
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
-from icd_lib.kernels.cpu_math import FAST, SUMS, claim, exp2, sigmoid, softplus, strip
-from icd_lib.kernels.cpu_pool import TASKS, Kernel
+from icd_lib.kernels.cpu_math import FAST, SUMS, exp2, sigmoid, softplus, strip
+from icd_lib.kernels.cpu_pool import ITEM, drain, make_kernels
 
-# Argument vector (int64). A tensor is (address, batch stride, token stride) in elements, or an address alone where it is
-# contiguous; address 0: not given.
-ITEM, LENGTH, WIDTH, STATES, BLOCK, SOFTPLUS = range(2, 8)
+# Argument vector (int64). A tensor is (address, batch stride, token stride) in elements, or an address alone where it
+# is contiguous; address 0: not given.
+LENGTH, WIDTH, STATES, BLOCK, SOFTPLUS = range(3, 8)
 U, DELTA, Z, OUT, B, C, GRAD_OUT, GRAD_U, GRAD_DELTA, GRAD_Z = range(8, 38, 3)
 A, SKIP, BIAS, FIRST, LAST, SAVED, GRAD_A, GRAD_SKIP, GRAD_BIAS, GRAD_FIRST, GRAD_LAST, GRAD_B, GRAD_C = range(38, 51)
 ARGUMENTS = 51
 CHUNK = 32  # tokens between kept states
 LANES = 16  # blocks are padded to whole vectors of this many channels
 _LOG2E = 1 / math.log(2)
+
+
+def block_width(states: int) -> int:
+    """Channels of a task: whole vectors, and states that fit the first-level cache.
+
+    >>> block_width(16), block_width(128), block_width(1000)
+    (64, 16, 16)
+    """
+    return max(LANES, min(64, 2048 // states // LANES * LANES))
 
 
 @njit(**FAST)
@@ -169,7 +178,7 @@ def _replay(rates, d, du, b, c, before, decay, after, total):
 
 
 @njit(**SUMS)
-def _retreat(grad_y, a_matrix, d, du, b, c, before, decay, after, g, grad_a, grad_d, grad_du, grad_b, grad_c):
+def _retreat(grad_y, matrix, d, du, b, c, before, decay, after, g, grad_a, grad_d, grad_du, grad_b, grad_c):
     """One token backwards: g ← decay (g + grad_y c), and what it adds to the gradients of A, d, d u, B_t and C_t."""
     for n in range(g.shape[0]):
         b_n, c_n = b[n], c[n]
@@ -182,7 +191,7 @@ def _retreat(grad_y, a_matrix, d, du, b, c, before, decay, after, g, grad_a, gra
             g_j *= decay[n, j]
             g[n, j] = g_j
             g_j *= before[n, j]
-            grad_d[j] += g_j * a_matrix[n, j]
+            grad_d[j] += g_j * matrix[n, j]
             grad_a[n, j] += g_j * d[j]
         grad_b[n], grad_c[n] = sum_b, sum_c
 
@@ -215,108 +224,77 @@ def _token_backward(delta, bias, u, skip, soft, grad_y, d, grad_d, grad_du, grad
 
 
 @njit(**FAST)
+def _replay_chunk(a, task, start, count, like, rates, skip, bias, h, decay, d, du, y):
+    """From h[0], the states before token `start`: states, decays and y of `count` tokens again."""
+    sequence, first, lanes, _ = _place(a, task)
+    states = a[STATES]
+    for i in range(count):
+        t = start + i
+        u, delta = _row(a, U, sequence, t, first, like, lanes), _row(a, DELTA, sequence, t, first, like, lanes)
+        b, c = _row(a, B, sequence, t, 0, like, states), _row(a, C, sequence, t, 0, like, states)
+        _read_token(delta, bias, u, skip, a[SOFTPLUS] != 0, lanes, d[i], du[i], y[i])
+        _replay(rates, d[i], du[i], b, c, h[i], decay[i], h[i + 1], y[i])
+
+
+@njit(**FAST)
+def _retreat_chunk(a, task, start, count, like, matrix, skip, bias, h, decay, d, du, y, g, grad_a, sums):
+    """The `count` tokens from `start` in reverse; writes their gradients and adds to those of A, D and the bias."""
+    sequence, first, lanes, padded = _place(a, task)
+    states, scratch = a[STATES], np.zeros((3, padded), dtype=type(like))
+    grad_y, grad_d, grad_du = scratch[0], scratch[1], scratch[2]
+    for i in range(count - 1, -1, -1):
+        t = start + i
+        u, delta = _row(a, U, sequence, t, first, like, lanes), _row(a, DELTA, sequence, t, first, like, lanes)
+        b, c = _row(a, B, sequence, t, 0, like, states), _row(a, C, sequence, t, 0, like, states)
+        z, grad_z = _row(a, Z, sequence, t, first, like, lanes), _row(a, GRAD_Z, sequence, t, first, like, lanes)
+        grad_out = _row(a, GRAD_OUT, sequence, t, first, like, lanes)
+        _gate_backward(grad_out, y[i], z, a[Z] != 0, grad_y, grad_z)
+        scratch[1:] = 0
+        part = (task * a[LENGTH] + t) * states * a[ITEM]
+        grad_b, grad_c = strip(a[GRAD_B] + part, like, states), strip(a[GRAD_C] + part, like, states)
+        after, before = h[i + 1], h[i]
+        _retreat(grad_y, matrix, d[i], du[i], b, c, before, decay[i], after, g, grad_a, grad_d, grad_du, grad_b, grad_c)
+        grad_u, soft = _row(a, GRAD_U, sequence, t, first, like, lanes), a[SOFTPLUS] != 0
+        grad_delta = _row(a, GRAD_DELTA, sequence, t, first, like, lanes)
+        _token_backward(delta, bias, u, skip, soft, grad_y, d[i], grad_d, grad_du, sums[0], sums[1], grad_u, grad_delta)
+
+
+@njit(**FAST)
 def _backward_task(a, task, like):
     sequence, first, lanes, padded = _place(a, task)
-    kind, states, length, soft, gated = type(like), a[STATES], a[LENGTH], a[SOFTPLUS] != 0, a[Z] != 0
-    chunks, line = (length + CHUNK - 1) // CHUNK, sequence * a[WIDTH] + first
-    a_matrix, g = np.empty((states, padded), dtype=kind), np.empty((states, padded), dtype=kind)
-    _load_states(a, A, first, lanes, states, like, a_matrix)
+    kind, states, length, line = type(like), a[STATES], a[LENGTH], sequence * a[WIDTH] + first
+    chunks = (length + CHUNK - 1) // CHUNK
+    matrix, g = np.empty((states, padded), dtype=kind), np.empty((states, padded), dtype=kind)
+    _load_states(a, A, first, lanes, states, like, matrix)
     _load_states(a, GRAD_LAST, line, lanes, states, like, g)
-    rates, grad_a = a_matrix * kind(_LOG2E), np.zeros((states, padded), dtype=kind)
+    rates, grad_a = matrix * kind(_LOG2E), np.zeros((states, padded), dtype=kind)
     skip, bias = _vector(a, SKIP, first, lanes, padded, like), _vector(a, BIAS, first, lanes, padded, like)
     h, decay = np.empty((CHUNK + 1, states, padded), dtype=kind), np.empty((CHUNK, states, padded), dtype=kind)
-    tokens, lines = np.zeros((3, CHUNK, padded), dtype=kind), np.zeros((5, padded), dtype=kind)
+    tokens, sums = np.zeros((3, CHUNK, padded), dtype=kind), np.zeros((2, padded), dtype=kind)
     d, du, y = tokens[0], tokens[1], tokens[2]
-    grad_y, grad_d, grad_du, grad_skip, grad_bias = lines[0], lines[1], lines[2], lines[3], lines[4]
     for chunk in range(chunks - 1, -1, -1):
         start, count = chunk * CHUNK, min(CHUNK, length - chunk * CHUNK)
-        place = (task * chunks + chunk) * states * a[BLOCK]
-        h[0] = strip(a[SAVED] + place * a[ITEM], like, states * padded).reshape((states, padded))
-        for i in range(count):
-            t = start + i
-            u, delta = _row(a, U, sequence, t, first, like, lanes), _row(a, DELTA, sequence, t, first, like, lanes)
-            b, c = _row(a, B, sequence, t, 0, like, states), _row(a, C, sequence, t, 0, like, states)
-            _read_token(delta, bias, u, skip, soft, lanes, d[i], du[i], y[i])
-            _replay(rates, d[i], du[i], b, c, h[i], decay[i], h[i + 1], y[i])
-        for i in range(count - 1, -1, -1):
-            t = start + i
-            u, delta = _row(a, U, sequence, t, first, like, lanes), _row(a, DELTA, sequence, t, first, like, lanes)
-            b, c = _row(a, B, sequence, t, 0, like, states), _row(a, C, sequence, t, 0, like, states)
-            z, grad_z = _row(a, Z, sequence, t, first, like, lanes), _row(a, GRAD_Z, sequence, t, first, like, lanes)
-            grad_out = _row(a, GRAD_OUT, sequence, t, first, like, lanes)
-            _gate_backward(grad_out, y[i], z, gated, grad_y, grad_z)
-            grad_d[:] = 0
-            grad_du[:] = 0
-            partial = (task * length + t) * states * a[ITEM]
-            grad_b, grad_c = strip(a[GRAD_B] + partial, like, states), strip(a[GRAD_C] + partial, like, states)
-            _retreat(
-                grad_y,
-                a_matrix,
-                d[i],
-                du[i],
-                b,
-                c,
-                h[i],
-                decay[i],
-                h[i + 1],
-                g,
-                grad_a,
-                grad_d,
-                grad_du,
-                grad_b,
-                grad_c,
-            )
-            grad_u = _row(a, GRAD_U, sequence, t, first, like, lanes)
-            grad_delta = _row(a, GRAD_DELTA, sequence, t, first, like, lanes)
-            _token_backward(
-                delta, bias, u, skip, soft, grad_y, d[i], grad_d, grad_du, grad_skip, grad_bias, grad_u, grad_delta
-            )
+        saved = a[SAVED] + (task * chunks + chunk) * states * a[BLOCK] * a[ITEM]
+        h[0] = strip(saved, like, states * padded).reshape((states, padded))
+        _replay_chunk(a, task, start, count, like, rates, skip, bias, h, decay, d, du, y)
+        _retreat_chunk(a, task, start, count, like, matrix, skip, bias, h, decay, d, du, y, g, grad_a, sums)
     _store_states(a, GRAD_A, line, lanes, states, like, grad_a)
     _store_states(a, GRAD_FIRST, line, lanes, states, like, g)
-    strip(a[GRAD_SKIP] + line * a[ITEM], like, lanes)[:] = grad_skip[:lanes]
-    strip(a[GRAD_BIAS] + line * a[ITEM], like, lanes)[:] = grad_bias[:lanes]
+    strip(a[GRAD_SKIP] + line * a[ITEM], like, lanes)[:] = sums[0, :lanes]
+    strip(a[GRAD_BIAS] + line * a[ITEM], like, lanes)[:] = sums[1, :lanes]
 
 
-def _forward(pointer):
-    a = carray(pointer, ARGUMENTS)
-    task = claim(pointer)
-    while task < a[TASKS]:
-        if a[ITEM] == 4:
-            _forward_task(a, task, np.float32(0))
-        else:
-            _forward_task(a, task, np.float64(0))
-        task = claim(pointer)
+def _entries(zero, stamp: int) -> tuple:
+    def forward(pointer):
+        drain(pointer, ARGUMENTS, _forward_task, zero, stamp)
+
+    def step(pointer):
+        drain(pointer, ARGUMENTS, _step_task, zero, stamp)
+
+    def backward(pointer):
+        drain(pointer, ARGUMENTS, _backward_task, zero, stamp)
+
+    return forward, step, backward
 
 
-def _step(pointer):
-    a = carray(pointer, ARGUMENTS)
-    task = claim(pointer)
-    while task < a[TASKS]:
-        if a[ITEM] == 4:
-            _step_task(a, task, np.float32(0))
-        else:
-            _step_task(a, task, np.float64(0))
-        task = claim(pointer)
-
-
-def _backward(pointer):
-    a = carray(pointer, ARGUMENTS)
-    task = claim(pointer)
-    while task < a[TASKS]:
-        if a[ITEM] == 4:
-            _backward_task(a, task, np.float32(0))
-        else:
-            _backward_task(a, task, np.float64(0))
-        task = claim(pointer)
-
-
-forward, step, backward = Kernel(_forward), Kernel(_step), Kernel(_backward)
-
-
-def block_width(states: int) -> int:
-    """Channels of a task: whole vectors, and states that fit the first-level cache.
-
-    >>> block_width(16), block_width(128), block_width(1000)
-    (64, 16, 16)
-    """
-    return max(LANES, min(64, 2048 // states // LANES * LANES))
+forward, step, backward = make_kernels(_entries)

@@ -1,4 +1,4 @@
-"""mamba_ssm's CUDA kernel, where that package is installed (extra `mamba`) and fits this torch; never imported before use."""
+"""mamba_ssm's CUDA kernel, where that package is installed (extra `mamba`) and fits; imported on first use."""
 
 import importlib
 import importlib.util
@@ -8,6 +8,7 @@ import torch
 
 from icd_lib.errors import ResourceError
 
+MOST_STATES = 256  # its kernel takes no more
 _MODULE = "mamba_ssm.ops.selective_scan_interface"
 _INSTALL = "pip install --no-build-isolation mamba-ssm (needs nvcc of torch's CUDA version)"
 
@@ -28,9 +29,9 @@ def load_scan():
     except (ImportError, OSError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResourceError(
-            f"mamba_ssm is installed but cannot be loaded ({reason}): its CUDA extension was built for another CUDA or "
-            f"torch than this one (torch {torch.__version__}, CUDA {built_for}). Remove it (pip uninstall mamba-ssm) or "
-            f"build it again: {_INSTALL}."
+            f"mamba_ssm is installed but cannot be loaded ({reason}): its CUDA extension was built for another CUDA "
+            f"or torch than this one (torch {torch.__version__}, CUDA {built_for}). Remove it (pip uninstall "
+            f"mamba-ssm) or build it again: {_INSTALL}."
         ) from error
 
 

@@ -52,7 +52,7 @@ def selective_scan_ref(
 def causal_conv1d_ref(x, weight, bias=None, activation=None, initial=None):
     """out_t = act(bias + Σ_k weight_k x_{t − K + 1 + k}) for every channel by itself.
 
-    x (B, D, L); weight (D, K); bias (D,); activation None or 'silu'; initial (B, D, K − 1): the inputs before x, else 0.
+    x (B, D, L); weight (D, K); bias (D,); activation None or 'silu'; initial (B, D, K − 1), the inputs before x, or 0.
     """
     before = weight.shape[-1] - 1
     padded = pad(x, (before, 0)) if initial is None else torch.cat([initial.to(x.dtype), x], dim=-1)

@@ -30,9 +30,9 @@ def selective_scan(
     """The recurrence h_t = exp(Δ_t A) h_{t−1} + Δ_t B_t u_t, out_t = (C_t h_t + D u_t) silu(z_t) over L tokens.
 
     u, delta, z (B, D, L); A (D, N); B, C (B, N, L); D, delta_bias (D,); initial_state (B, D, N). Formulas and dtypes:
-    `selective_scan_ref`, with which every backend agrees (docs/MAMBA.md states how closely). Fastest when u, delta and z
-    are views of (B, L, D) tensors. Returns out (B, D, L) in the dtype of u, or (out, h_L) with `return_last_state`; h_L is
-    float32, float64 for float64 inputs.
+    `selective_scan_ref`, with which every backend agrees (docs/MAMBA.md says how closely). Fastest when u, delta and z
+    are views of (B, L, D) tensors. Returns out (B, D, L) in the dtype of u, or (out, h_L) with `return_last_state`;
+    h_L is float32, float64 for float64 inputs.
 
     backend None picks: mamba_ssm's kernel on CUDA where it loads, else our Triton kernel, else our compiled kernel on
     CPUs. The CPU kernel and mamba_ssm are differentiable; with Triton, tensors that need gradients take the reference.
@@ -75,7 +75,7 @@ def causal_conv1d(x, weight, bias=None, activation=None, initial=None):
 
 
 def causal_conv1d_step(recent, x, weight, bias=None, activation=None):
-    """One token of `causal_conv1d`: shifts `recent` (B, D, K), the last K inputs, in place; x, out (B, D). No gradients."""
+    """One token of `causal_conv1d`, x (B, D): shifts `recent` (B, D, K), the last K inputs, in place. No gradients."""
     if recent.device.type == "cpu" and recent.is_contiguous() and recent.dtype in (torch.float32, torch.float64):
         from icd_lib.kernels import cpu
 
@@ -127,9 +127,10 @@ def _pick(tensors, initial_state) -> str:
         return "reference"
     if device == "cpu":
         return "cpu"
-    package = _usable_package()
-    if package and initial_state is None:
-        return "mamba_ssm"
+    u, A = tensors[0], tensors[2]
+    if u.dtype != torch.float64 and A.shape[1] <= cuda_package.MOST_STATES and initial_state is None:
+        if _usable_package():
+            return "mamba_ssm"
     wants_grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (*tensors, initial_state))
     return "triton" if _has_triton() and not wants_grad else "reference"
 

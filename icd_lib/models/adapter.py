@@ -121,11 +121,12 @@ def find_adapter(model: nn.Module) -> Adapter:
     """The adapter of the model's family, or `ConfigError`."""
     from icd_lib.models.bert import BertAdapter
     from icd_lib.models.mamba import MambaAdapter
+    from icd_lib.models.mamba2 import Mamba2Adapter
 
-    for adapter in (BertAdapter, MambaAdapter):
+    for adapter in (BertAdapter, MambaAdapter, Mamba2Adapter):
         if adapter.accepts(model):
             return adapter(model)
     raise ConfigError(
         f"no adapter knows the architecture {type(model).__name__}; supported: the BERT family "
-        "(an encoder with attention.self.query/key/value, intermediate and output) and Mamba (transformers.MambaModel)"
+        "(an encoder with attention.self.query/key/value, intermediate and output) and Mamba, Mamba-2"
     )

@@ -16,8 +16,6 @@ from icd_lib.kernels.mixer import conv_output, rates, scan_output, select, use_f
 from icd_lib.kernels.scan import selective_scan
 from icd_lib.models.adapter import Adapter, Block, Reader, Terms
 
-RESIDUAL_FIXED = "RMSNorm averages over the whole residual stream, so removing entries changes the function"
-
 
 def find_backbone(model: nn.Module, mixer: type = MambaMixer) -> tuple[str, nn.Module] | None:
     """Dotted prefix ('' or 'backbone.') and module that holds `embeddings`, `layers` with such mixers, and `norm_f`."""
@@ -62,28 +60,31 @@ def _check_ids_hook(backbone: nn.Module, args: tuple, kwargs: dict) -> None:
 class MambaAdapter(Adapter):
     """Axes of design section 5 for Mamba, found from the module structure."""
 
+    mixer: type = MambaMixer
+
     def __init__(self, model: nn.Module):
         super().__init__(model)
-        found = find_backbone(model)
+        found = find_backbone(model, self.mixer)
         if found is None:
             raise ConfigError(
-                f"{type(model).__name__} is no Mamba-1 model: layers with a transformers MambaMixer (x_proj, dt_proj, "
-                "A_log of shape (inner, N)) were expected; for Mamba-2 use icd_lib.models.mamba2.Mamba2Adapter"
+                f"{type(model).__name__} has no layers with a {self.mixer.__name__}; find_adapter chooses the adapter "
+                "that fits (MambaAdapter reads Mamba-1, Mamba2Adapter Mamba-2)"
             )
         self.prefix, self.backbone = found
         self.layers = self.backbone.layers
 
-    @staticmethod
-    def accepts(model: nn.Module) -> bool:
-        return find_backbone(model) is not None
+    @classmethod
+    def accepts(cls, model: nn.Module) -> bool:
+        return find_backbone(model, cls.mixer) is not None
 
     def axes(self) -> list[Axis]:
         found = []
         for index, layer in enumerate(self.layers):
-            path = f"{self.prefix}layers.{index}.mixer"
-            found += [_inner(index, path, layer.mixer), _state(index, path, layer.mixer)]
-            found.append(_dt_rank(index, path, layer.mixer))
-        return [*found, self._residual(), vocabulary(self.model, self.prefix, self.backbone)]
+            found += self._layer_axes(index, f"{self.prefix}layers.{index}.mixer", layer.mixer)
+        return [*found, self._residual(), self._vocab()]
+
+    def _layer_axes(self, index: int, path: str, mixer: nn.Module) -> list[Axis]:
+        return [_inner(index, path, mixer), _state(index, path, mixer), _dt_rank(index, path, mixer)]
 
     def embed(self, inputs: dict) -> tuple[torch.Tensor, object]:
         if inputs["input_ids"].device.type == "cpu":
@@ -138,44 +139,36 @@ class MambaAdapter(Adapter):
         for index, layer in enumerate(self.layers):
             path = f"{self.prefix}layers.{index}"
             slots += [Slot(f"{path}.norm.weight", 0), Slot(f"{path}.mixer.in_proj.weight", 1)]
-            slots += _rows(f"{path}.mixer.out_proj", layer.mixer.out_proj)
-        return residual_axis(self.model, self.prefix, self.backbone, slots)
+            slots += linear_rows(f"{path}.mixer.out_proj", layer.mixer.out_proj)
+        slots += [Slot("lm_head.weight", 1)] if self._has_own_head() else []
+        outputs = () if self.prefix else (("last_hidden_state", -1),)
+        size = self.backbone.embeddings.embedding_dim
+        reason = "RMSNorm averages over the whole residual stream, so removing entries changes the function"
+        return Axis("residual", "residual", size, tuple(slots), output_dims=outputs, fixed_because=reason)
+
+    def _vocab(self) -> Axis:
+        slots, maps = [Slot(f"{self.prefix}embeddings.weight", 0)], [f"{self.prefix}embeddings"]
+        if getattr(self.model, "lm_head", None) is not None:
+            slots += [Slot("lm_head.weight", 0)] if self._has_own_head() else []
+            maps.append("lm_head")
+        size = self.backbone.embeddings.num_embeddings
+        reason = "every token id must keep a row"
+        return Axis("vocab", "vocab", size, tuple(slots), token_maps=tuple(maps), fixed_because=reason)
+
+    def _has_own_head(self) -> bool:
+        head = getattr(self.model, "lm_head", None)
+        return head is not None and head.weight is not self.backbone.embeddings.weight
 
 
-def residual_axis(model: nn.Module, prefix: str, backbone: nn.Module, slots: list[Slot]) -> Axis:
-    """The residual stream: `slots` and, where it is not tied to the embeddings, the head."""
-    if _own_head(model, backbone):
-        slots = [*slots, Slot("lm_head.weight", 1)]
-    outputs = () if prefix else (("last_hidden_state", -1),)
-    size = backbone.embeddings.embedding_dim
-    return Axis("residual", "residual", size, tuple(slots), output_dims=outputs, fixed_because=RESIDUAL_FIXED)
-
-
-def vocabulary(model: nn.Module, prefix: str, backbone: nn.Module) -> Axis:
-    """Rows of the embedding and of the head; callers keep their token ids."""
-    slots, maps = [Slot(f"{prefix}embeddings.weight", 0)], [f"{prefix}embeddings"]
-    if getattr(model, "lm_head", None) is not None:
-        slots += [Slot("lm_head.weight", 0)] if _own_head(model, backbone) else []
-        maps.append("lm_head")
-    size = backbone.embeddings.num_embeddings
-    reason = "every token id must keep a row"
-    return Axis("vocab", "vocab", size, tuple(slots), token_maps=tuple(maps), fixed_because=reason)
-
-
-def _own_head(model: nn.Module, backbone: nn.Module) -> bool:
-    head = getattr(model, "lm_head", None)
-    return head is not None and head.weight is not backbone.embeddings.weight
-
-
-def _rows(path: str, linear: nn.Linear, **slot) -> list[Slot]:
-    """Rows of a Linear, and its bias if it has one."""
-    return [Slot(f"{path}.{name}", 0, **slot) for name in ("weight", "bias") if getattr(linear, name) is not None]
+def linear_rows(path: str, module: nn.Module, **slot) -> list[Slot]:
+    """Rows of a Linear (channels of a depthwise Conv1d) and of its bias if it has one."""
+    return [Slot(f"{path}.{name}", 0, **slot) for name in ("weight", "bias") if getattr(module, name) is not None]
 
 
 def _inner(index: int, path: str, mixer: nn.Module) -> Axis:
-    slots = _rows(f"{path}.in_proj", mixer.in_proj, copies=2)  # x rows, then z rows
-    slots += _rows(f"{path}.conv1d", mixer.conv1d)
-    slots += [Slot(f"{path}.x_proj.weight", 1), *_rows(f"{path}.dt_proj", mixer.dt_proj)]
+    slots = linear_rows(f"{path}.in_proj", mixer.in_proj, copies=2)  # x rows, then z rows
+    slots += linear_rows(f"{path}.conv1d", mixer.conv1d)
+    slots += [Slot(f"{path}.x_proj.weight", 1), *linear_rows(f"{path}.dt_proj", mixer.dt_proj)]
     slots += [Slot(f"{path}.A_log", 0), Slot(f"{path}.D", 0), Slot(f"{path}.out_proj.weight", 1)]
     numbers = [Attribute(f"{path}.conv1d", name) for name in ("groups", "in_channels", "out_channels")]
     numbers.append(Attribute(path, "intermediate_size"))
