@@ -223,7 +223,12 @@ def test_a_damaged_gzip_raises_our_error_or_reads(tmp_path_factory, noise):
 
 def test_the_compiled_reader_really_reads_the_common_shape():
     """Else every line would go the slow way and nobody would notice."""
-    for line, kind in ((GOOD, 0), ('{"ids":[0,1],"bytes":1536.5,"t":12}', 0), ("1,2,0.125", 1)):
+    for line, kind in (
+        (GOOD, 0),
+        ('{"op":"ffn.0","ids":[],"layer": 3,"bytes":8}', 0),
+        ('{"ids":[0,1],"bytes":1536.5,"t":12}', 0),
+        ("1,2,0.125", 1),
+    ):
         text = np.frombuffer((line + "\n").encode(), np.uint8)
         ids, offsets, nbytes = np.empty(len(text), np.int32), np.zeros(2, np.int64), np.zeros(1)
         assert trace_kernels.read_lines(text, 0, kind, 10, ids, offsets, nbytes, 0)[1] == 1

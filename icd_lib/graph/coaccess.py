@@ -21,11 +21,11 @@ class CoaccessStream:
 
     Exact for events of at most `max_event_ids` distinct ids. A larger one would have quadratically many pairs: of
     those a deterministic random sample is counted, fewer than max_event_ids for each id, reweighted so that every pair
-    keeps its expected weight; `sampled_events` counts such events. Exact, too, while at most `max_edges` edges are met (by
-    default the larger of 10 million and 4 times those that `nnz_cap` keeps; 27 to 54 bytes each): beyond it the lighter
-    half is dropped, as in lossy counting (Manku and Motwani 2002). Then no edge's weight is too low by more than
-    `undercount_bytes`, and `pruned_bytes` is the sum of what was dropped. How the stream is cut into chunks does not
-    change the result.
+    keeps its expected weight; `sampled_events` counts such events. Exact, too, while at most `max_edges` edges are met
+    (by default the larger of 10 million and 4 times those that `nnz_cap` keeps; 27 to 54 bytes each): beyond it the
+    lighter half is dropped, as in lossy counting (Manku and Motwani 2002). Then no edge's weight is too low by more
+    than `undercount_bytes`, and `pruned_bytes` is the sum of what was dropped. How the stream is cut into chunks does
+    not change the result.
     """
 
     def __init__(

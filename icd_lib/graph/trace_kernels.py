@@ -5,6 +5,7 @@ from numba import njit
 
 NEWLINE, SPACE, TAB, RETURN, QUOTE, COMMA, COLON = 10, 32, 9, 13, 34, 44, 58
 OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT, ZERO, NINE, DOT = 91, 93, 123, 125, 48, 57, 46
+BACKSLASH, TILDE = 92, 126
 KEY_T, KEY_IDS, KEY_BYTES = 1, 2, 4
 EVENTS, TRIPLES = 0, 1
 # Decimals of at most 15 digits and powers of ten up to 22 are exact in float64, so one division rounds correctly
@@ -77,8 +78,19 @@ def skip_number(text, at):
 
 
 @njit(cache=True)
+def skip_string(text, at):
+    """Position after a string of printable ASCII without escapes, or `at`."""
+    if text[at] != QUOTE:
+        return at
+    end = at + 1
+    while SPACE <= text[end] <= TILDE and text[end] != QUOTE and text[end] != BACKSLASH:
+        end += 1
+    return end + 1 if text[end] == QUOTE else at
+
+
+@njit(cache=True)
 def read_key(text, at):
-    """(which key, position after its closing quote) of "t", "ids" or "bytes", or (0, at)."""
+    """(which key, position after its closing quote): "t", "ids", "bytes", or 0 for another; position `at` if none."""
     if text[at] != QUOTE:
         return 0, at
     if text[at + 1] == 116 and text[at + 2] == QUOTE:
@@ -94,7 +106,7 @@ def read_key(text, at):
         and text[at + 6] == QUOTE
     ):
         return KEY_BYTES, at + 7
-    return 0, at
+    return 0, skip_string(text, at)
 
 
 @njit(cache=True)
@@ -127,9 +139,12 @@ def read_event(text, at, limit, ids, count):
     if text[at] != OPEN_OBJECT:
         return -1, nbytes, at
     while True:
-        key, at = read_key(text, skip_blanks(text, at + 1))
+        start = skip_blanks(text, at + 1)
+        key, at = read_key(text, start)
+        if at == start or seen & key:
+            return -1, nbytes, at
         at = skip_blanks(text, at)
-        if key == 0 or seen & key or text[at] != COLON:
+        if text[at] != COLON:
             return -1, nbytes, at
         seen |= key
         at = skip_blanks(text, at + 1)
@@ -143,6 +158,8 @@ def read_event(text, at, limit, ids, count):
                 return -1, nbytes, at
         else:
             after = skip_number(text, at)
+            if after == at and key == 0:
+                after = skip_string(text, at)
             if after == at:
                 return -1, nbytes, at
             at = after
