@@ -21,10 +21,8 @@ class KeepDouble(TorchFunctionMode):
         if func is torch.Tensor.float and args[0].dtype == torch.float64:
             return args[0]
         if func is torch.Tensor.to and args[0].dtype == torch.float64:
-            args = tuple(value for value in args if not _is_floating(value))
-            kwargs = {name: value for name, value in kwargs.items() if not _is_floating(value)}
-            if len(args) == 1 and not kwargs:
-                return args[0]
+            args = tuple(torch.float64 if _is_floating(value) else value for value in args)
+            kwargs = {name: torch.float64 if _is_floating(value) else value for name, value in kwargs.items()}
         return func(*args, **kwargs)
 
 

@@ -4,6 +4,8 @@ As with the token maps (axes/vocab.py) a module changes its class, to a subclass
 deepcopy, pickle, save_pretrained and isinstance work as before.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from torch.nn.functional import linear
@@ -45,7 +47,7 @@ class FastMambaMixer(MambaMixer):
 def conv_output(mixer: MambaMixer, hidden_states, attention_mask=None) -> torch.Tensor:
     """What x_proj reads, shape (B, L, inner), from the mixer's input (B, L, D)."""
     x, _ = _project(mixer, hidden_states, attention_mask)
-    return _convolve(mixer, x, None, None)
+    return _mask(_convolve(mixer, x, None, None), attention_mask)
 
 
 def scan_output(mixer: MambaMixer, hidden_states, cache_params=None, attention_mask=None) -> torch.Tensor:
@@ -57,8 +59,8 @@ def scan_output(mixer: MambaMixer, hidden_states, cache_params=None, attention_m
         recent = cache_params.get_conv_state(mixer.layer_idx)
         if state is not None and x.shape[1] == 1 and not x.requires_grad:
             if not cache_params.is_recording_past(mixer.layer_idx):
-                return _step(mixer, x[:, 0], gate[:, 0], recent, state).unsqueeze(1)
-    x = _convolve(mixer, x, recent, cache_params)
+                return _step(mixer, x[:, 0], gate[:, 0], recent, state, attention_mask).unsqueeze(1)
+    x = _mask(_convolve(mixer, x, recent, cache_params), attention_mask)
     x, delta, B, C, gate = (tensor.transpose(1, 2) for tensor in (x, *select(mixer, x), gate))
     bias = mixer.dt_proj.bias
     scanned, last = selective_scan(
@@ -67,6 +69,17 @@ def scan_output(mixer: MambaMixer, hidden_states, cache_params=None, attention_m
     if cache_params is not None:
         cache_params.update_recurrent_state(last, mixer.layer_idx)
     return scanned.transpose(1, 2)
+
+
+def state_outputs(mixer: MambaMixer, hidden_states, attention_mask=None) -> Iterator[torch.Tensor]:
+    """What each state dimension n adds to out_proj's input, C_n h_n silu(z), shape (B, L, inner), in turn."""
+    x, gate = _project(mixer, hidden_states, attention_mask)
+    x = _mask(_convolve(mixer, x, None, None), attention_mask)
+    x, delta, B, C, gate = (tensor.transpose(1, 2) for tensor in (x, *select(mixer, x), gate))
+    A, bias = rates(mixer), mixer.dt_proj.bias
+    for n in range(A.shape[1]):
+        one = slice(n, n + 1)
+        yield selective_scan(x, delta, A[:, one], B[:, one], C[:, one], None, gate, bias, True).transpose(1, 2)
 
 
 def select(mixer: MambaMixer, x) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -82,19 +95,24 @@ def rates(mixer: MambaMixer) -> torch.Tensor:
 
 
 def _project(mixer: MambaMixer, hidden_states, attention_mask) -> tuple[torch.Tensor, ...]:
-    """x and z (B, L, inner) of in_proj; padded tokens come in as zeros, as in the stock mixer."""
+    """x and z (B, L, inner) of in_proj."""
     if hidden_states.shape[1] == 0:
         raise ConfigError("the prompt is empty; a Mamba model takes at least one token (its BOS token, say)")
-    if attention_mask is not None:
-        hidden_states = (hidden_states * attention_mask[:, :, None]).to(hidden_states.dtype)
-    return mixer.in_proj(hidden_states).chunk(2, dim=-1)
+    return mixer.in_proj(_mask(hidden_states, attention_mask)).chunk(2, dim=-1)
 
 
-def _step(mixer: MambaMixer, x, gate, recent, state) -> torch.Tensor:
+def _mask(tensor, attention_mask) -> torch.Tensor:
+    """Padded tokens of (B, L, …) as zeros, before in_proj and after the convolution as in the stock mixer."""
+    if attention_mask is None:
+        return tensor
+    return (tensor * attention_mask[:, -tensor.shape[1] :, None]).to(tensor.dtype)
+
+
+def _step(mixer: MambaMixer, x, gate, recent, state, attention_mask) -> torch.Tensor:
     """One token, (B, inner) → (B, inner); advances the states of the convolution and of the scan in place."""
     fused = _fused_activation(mixer)
     x = causal_conv1d_step(recent, x, mixer.conv1d.weight[:, 0], mixer.conv1d.bias, fused)
-    x = x if fused else mixer.act(x)
+    x = _mask((x if fused else mixer.act(x)).unsqueeze(1), attention_mask).squeeze(1)
     delta, B, C = select(mixer, x)
     return selective_scan_step(state, x, delta, rates(mixer), B, C, mixer.D, gate, mixer.dt_proj.bias, True)
 

@@ -38,7 +38,8 @@ def selective_scan(
     CPUs. The CPU kernel and mamba_ssm are differentiable; with Triton, tensors that need gradients take the reference.
     Raises `ConfigError` for shapes that do not fit, `ResourceError` for a named backend that is not there.
     """
-    check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    if not _is_tracing():
+        check_scan(u, delta, A, B, C, D, z, delta_bias, initial_state)
     tensors = (u, delta, A, B, C, D, z, delta_bias)
     name = backend or _pick(tensors, initial_state)
     return _implementation(name)(*tensors, delta_softplus, initial_state, return_last_state)

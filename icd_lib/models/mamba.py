@@ -12,8 +12,7 @@ from transformers.models.mamba.modeling_mamba import MambaMixer
 
 from icd_lib.axes.axis import Attribute, Axis, Slot
 from icd_lib.errors import ConfigError
-from icd_lib.kernels.mixer import conv_output, rates, scan_output, select, use_fast_scan
-from icd_lib.kernels.scan import selective_scan
+from icd_lib.kernels.mixer import conv_output, scan_output, state_outputs, use_fast_scan
 from icd_lib.models.adapter import Adapter, Block, Reader, Terms
 
 
@@ -124,15 +123,7 @@ class MambaAdapter(Adapter):
         n, so least squares over these terms is the compensation for removing some of them.
         """
         layer = self.layers[index]
-        normed, mixer = _normed(layer, hidden), layer.mixer
-        x = conv_output(mixer, normed, context)
-        masked = normed if context is None else (normed * context[:, :, None]).to(normed.dtype)
-        gate = mixer.in_proj(masked).chunk(2, dim=-1)[1]
-        x, delta, B, C, gate = (tensor.transpose(1, 2) for tensor in (x, *select(mixer, x), gate))
-        A, bias = rates(mixer), mixer.dt_proj.bias
-        for n in range(A.shape[1]):
-            one = slice(n, n + 1)
-            yield selective_scan(x, delta, A[:, one], B[:, one], C[:, one], None, gate, bias, True).transpose(1, 2)
+        yield from state_outputs(layer.mixer, _normed(layer, hidden), context)
 
     def _residual(self) -> Axis:
         slots = [Slot(f"{self.prefix}embeddings.weight", 1), Slot(f"{self.prefix}norm_f.weight", 0)]
