@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from scipy.optimize import nnls
@@ -33,7 +33,11 @@ KIND = "calibration"
 
 @dataclass(frozen=True)
 class Pilot:
-    """One layout: its name, its cost, and per target what was measured (None: not measured)."""
+    """One layout: its name, its cost, per target what was measured (None: not measured), and the raw latencies.
+
+    The latency among the targets is the lower quartile of the samples: other processes can only add to a sample, and
+    a machine that is busy during half of them still gives the same figure.
+    """
 
     name: str
     C: float
@@ -41,6 +45,7 @@ class Pilot:
     R_align: float
     R_stab: float
     targets: dict[str, float | None]
+    samples_ms: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,12 @@ class Calibration:
 
     @classmethod
     def load(cls, key: dict) -> "Calibration | None":
-        """The calibration kept under exactly this key, or None."""
+        """The calibration kept under exactly this key, or None; one that cannot be read counts as none."""
         entry = read_kept(KIND, key)
-        return None if entry is None else cls.from_json(entry)
+        try:
+            return None if entry is None else cls.from_json(entry)
+        except ArtifactError:
+            return None
 
 
 def calibrate(
@@ -131,8 +139,8 @@ def calibrate(
     first = next(iter(tried.values()))
     reports = [evaluate_cost(graph, pi, cost, first) for pi in tried.values()]
     observed = [
-        Pilot(name, report.C, report.Q, report.R_align, report.R_stab, targets)
-        for name, report, targets in zip(tried, reports, measured, strict=True)
+        Pilot(name, report.C, report.Q, report.R_align, report.R_stab, targets, samples)
+        for name, report, (targets, samples) in zip(tried, reports, measured, strict=True)
     ]
     return fit_weights(observed, cost)
 
@@ -236,21 +244,21 @@ def _ridge(terms: np.ndarray, change: np.ndarray, prior: np.ndarray, penalty: fl
     return slopes, float(level - middle @ slopes)
 
 
-def _check_measured(measured, names: list[str]) -> list[dict[str, float | None]]:
-    """Per layout the median latency, the hits and the energy; `MeasureError` names the first layout that is wrong."""
+def _check_measured(measured, names: list[str]) -> list[tuple[dict[str, float | None], list[float]]]:
+    """Per layout its targets and its samples; `MeasureError` names the first layout that is wrong."""
     if len(measured) != len(names):
         raise MeasureError(f"measure was given {len(names)} layouts and returned {len(measured)} results")
     return [_check_one(result, name) for result, name in zip(measured, names, strict=True)]
 
 
-def _check_one(result: dict, name: str) -> dict[str, float | None]:
+def _check_one(result: dict, name: str) -> tuple[dict[str, float | None], list[float]]:
     samples = np.asarray(result.get("latency_ms", ()), dtype=np.float64)
     if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all() or (samples <= 0).any():
         raise MeasureError(f"pilot {name!r}: latency_ms is a list of positive samples in ms, got {samples.tolist()}")
-    targets = {"latency_ms": float(np.median(samples))}
+    targets = {"latency_ms": float(np.percentile(samples, 25))}
     for target in list(TARGETS)[1:]:
         value = result.get(target)
         if value is not None and not math.isfinite(value):
             raise MeasureError(f"pilot {name!r}: {target} is a finite number or None, got {value!r}")
         targets[target] = None if value is None else float(value)
-    return targets
+    return targets, samples.tolist()

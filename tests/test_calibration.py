@@ -107,6 +107,19 @@ def test_pilots_carry_their_costs():
     assert found.changes("C")[0] == 0
 
 
+def test_a_machine_busy_half_of_the_time_gives_the_same_fit():
+    def disturbed(layouts):
+        rng, results = np.random.default_rng(1), by_law(1.0, 0.1, 0.5)(layouts)
+        for result in results:
+            clean, delay = np.array(result["latency_ms"] * 8), 2 * rng.random(40)
+            result["latency_ms"] = (clean * (1 + delay * (rng.random(40) < 0.5))).tolist()
+        return results
+
+    quiet, busy = calibrated(by_law(1.0, 0.1, 0.5)), calibrated(disturbed)
+    assert busy.weights == quiet.weights
+    assert max(busy.pilots[0].samples_ms) > 1.5 * busy.pilots[0].targets["latency_ms"]  # what was measured is kept
+
+
 def test_the_ridge_reaches_from_the_data_to_the_prior():
     rng = np.random.default_rng(0)
     terms, prior = rng.standard_normal((30, 3)), np.array([1.0, 0.2, 0.5])
@@ -135,6 +148,8 @@ def test_it_is_kept_per_key(tmp_path, monkeypatch):
     assert Calibration.load(key) == found
     assert Calibration.load(calibration_key(W, COST, repeats=6)) is None
     assert Calibration.load(calibration_key(2 * W, COST, repeats=5)) is None
+    machine.keep("calibration", key, {"pilots": [], "written by": "an older version"})
+    assert Calibration.load(key) is None
     machine.kept_file("calibration", key).write_text("{")
     assert Calibration.load(key) is None
 
