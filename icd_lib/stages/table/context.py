@@ -129,10 +129,8 @@ class TableContext:
         weights = {key: getattr(found.weights, key) for key in ("alpha", "beta", "mu")}
         return dataclasses.replace(self.given_cost, **weights)
 
-    def solver_settings(self, size: int) -> SolverSettings:
-        """The solver for `size` of the rows: as many blocks as they fill pages."""
-        blocks = max(1, round(self.cost.k * size / self.size))
-        cost = dataclasses.replace(self.cost, k=blocks, h=max(1, self.cost.h * size // self.size))
+    def solver_settings(self, cost: CostConfig) -> SolverSettings:
+        """The scenario's solver with this cost."""
         solver = self.get("solver")
         keys = ("method", "time_budget_s", "refine_steps")
         return SolverSettings(cost, seed=self.get("seed"), **{key: solver[key] for key in keys})

@@ -13,9 +13,10 @@ from icd_lib.layouts import SolverSettings, pack_alive, perm_record, solve_layou
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.statistics import paired_ratio
-from icd_lib.solver.cost import CostReport, evaluate_cost
+from icd_lib.solver.cost import CostReport
 from icd_lib.stages.table.arms import Arm
 from icd_lib.stages.table.context import AXIS, SAME_WORK, TableContext
+from icd_lib.stages.table.frame import shrunk_cost, table_cost
 from icd_lib.stages.table.graph import save_graph
 
 TRIAL_ROUNDS = 15  # interleaved rounds in which a new layout is tried before it is accepted
@@ -73,7 +74,7 @@ def first_layout(context: TableContext, mode: str) -> tuple[np.ndarray, dict]:
     if given is not None:
         context.progress("π₀ is reused (solver.reuse_perm)")
         return given, {}
-    first, stats = solve_patiently(context.graph, context.solver_settings(context.size))
+    first, stats = solve_patiently(context.graph, context.solver_settings(context.cost))
     context.progress(f"π₀ solved in {stats['elapsed_s']:.1f} s by {stats['winner']}")
     return first, {AXIS: stats}
 
@@ -96,7 +97,7 @@ def relayout(context: TableContext, masked: sp.csr_array, now: np.ndarray, numbe
     rank = np.empty(context.size, dtype=np.int64)
     rank[living] = np.arange(len(living))
     start = rank[now[context.alive[now]]]
-    settings = context.solver_settings(len(living))
+    settings = context.solver_settings(shrunk_cost(context.cost, len(living), context.size))
     settings = dataclasses.replace(settings, seed=settings.seed + number)
     solved, stats = solve_patiently(masked[living][:, living], settings, start, start)
     return np.concatenate([living[solved], now[~context.alive[now]]]), stats
@@ -104,9 +105,9 @@ def relayout(context: TableContext, masked: sp.csr_array, now: np.ndarray, numbe
 
 def judge(context: TableContext, masked, first, now, candidate, number: int) -> dict:
     """One attempt: J and C on W′ against the present layout, a trial of both on the clock, and what speaks against."""
-    cost = context.cost
-    before, after = (evaluate_cost(masked, pi, cost, first) for pi in (now, candidate))
-    trial = try_out(context, now, candidate)
+    arms = [Arm.of(pi, context.alive, context.tile) for pi in (now, candidate)]
+    before, after = (table_cost(masked, arm, context.cost, first) for arm in arms)
+    trial = try_out(context, *arms)
     reasons = objections(before, after, trial, context.get("codesign.epsilon_j"))
     return {
         "what": f"round {number}: solve W′ of the living rows, remove the dead ones",
@@ -132,12 +133,9 @@ def objections(before: CostReport, after: CostReport, trial: dict, epsilon_j: fl
     return reasons
 
 
-def try_out(context: TableContext, now: np.ndarray, candidate: np.ndarray) -> dict:
-    """Latency of the candidate relative to the present layout on the seen events, interleaved; a figure."""
-    arms = {
-        name: Arm.of(pi, context.alive, context.tile).runner(context, context.seen)
-        for name, pi in (("now", now), ("candidate", candidate))
-    }
+def try_out(context: TableContext, now: Arm, candidate: Arm) -> dict:
+    """Latency of the candidate relative to the present table on the seen events, interleaved; a figure."""
+    arms = {"now": now.runner(context, context.seen), "candidate": candidate.runner(context, context.seen)}
     seed = context.get("seed")
     samples = measure_interleaved(arms, repeats=TRIAL_ROUNDS, warmup=3, seed=seed)
     resamples = context.get("measure.bootstrap")
@@ -175,8 +173,8 @@ def write_solution(context: TableContext, mode: str, masked: sp.csr_array, solut
     run.write_json(f"{mode}/transform_meta.json", {"axes": {AXIS: living}, "delta_layout": True})
     arm = Arm.of(after, context.alive, context.tile)
     pair = {
-        "before": vars(evaluate_cost(masked, before, context.cost, before)),
-        "after": vars(evaluate_cost(masked, after, context.cost, before)),
+        "before": vars(table_cost(masked, Arm.of(before, context.alive, context.tile), context.cost, before)),
+        "after": vars(table_cost(masked, arm, context.cost, before)),
     }
     kept = any(entry["accepted"] for entry in solution.attempts)
     report = {

@@ -114,7 +114,7 @@ def determinism(context: TableContext) -> dict:
     if not stats:
         return {"reason": "the permutation was given (solver.reuse_perm), not solved"}
     again, _ = context.build_graph(context.seen)
-    settings = context.solver_settings(context.size)
+    settings = context.solver_settings(context.cost)
     pi, _ = solve_patiently(again, settings)
     same_w = is_same_graph(again, context.graph)
     same_pi = hash_permutation(pi) == hash_permutation(load_layout(run, mode, "perm_before"))
