@@ -78,3 +78,26 @@ def test_no_gates_claim_nothing():
 def test_an_unknown_metric_is_refused_with_the_nearest_name():
     with pytest.raises(ConfigError, match="latency_rel"):
         judge({"latency_re": -0.1}, GOOD)
+
+
+COST = {"delta_c_rel": -0.1, "delta_q": 0.0}
+
+
+def computed(value):
+    return figure(value, "1", "modelled", n=1, method="computed")
+
+
+def test_the_cost_is_computed_and_judged_on_its_value():
+    assert judge(COST, {"delta_c_rel": computed(-0.1), "delta_q": computed(0.0)})["status"] == "pass"
+    worse = judge(COST, {"delta_c_rel": computed(-0.0999), "delta_q": computed(-1e-6)})
+    assert worse["checks"] == {"delta_c_rel": "fail", "delta_q": "fail"}
+    assert worse["reasons"]["delta_c_rel"].startswith("value -0.0999")
+    missing = judge(COST, {"delta_c_rel": not_measured("fraction", "no iterative arm")})
+    assert missing["checks"] == {"delta_c_rel": "not_measured", "delta_q": "not_measured"}
+
+
+def test_a_threshold_of_null_leaves_its_check_out():
+    verdict = judge(STRICT | {"l2_pp": None}, {key: item for key, item in GOOD.items() if key != "l2_pp"})
+    assert verdict["status"] == "pass" and "l2_pp" not in verdict["checks"]
+    with pytest.raises(ConfigError, match="l2_pp"):
+        judge({"l2_p": None}, GOOD)

@@ -185,3 +185,28 @@ def test_unknown_scenarios_are_refused(name, says):
 def test_get_names_the_nearest_key():
     with pytest.raises(ConfigError, match="measure.repeats"):
         load_scenario("bert").get("measure.repeat")
+
+
+def test_a_relative_path_counts_from_the_folder_of_the_file_or_from_where_the_command_was_given(tmp_path, monkeypatch):
+    folder = tmp_path / "scenarios"
+    folder.mkdir()
+    path = write(folder, "workload: {kind: trace}\ngraph: {trace: mine.jsonl}")
+    assert load_scenario(path).get("graph.trace") == str(folder / "mine.jsonl")
+    monkeypatch.chdir(tmp_path)
+    given = load_scenario(path, ["graph.trace=other.jsonl", "seed=3"])
+    assert given.get("graph.trace") == str(tmp_path / "other.jsonl")
+    # A notebook reads the scenario again, from the project's root: it must be the same one.
+    monkeypatch.chdir(folder)
+    assert load_scenario(path, given.overrides).sha256 == given.sha256
+    assert given.overrides[1] == "seed=3"
+    assert load_scenario("trace").get("graph.trace") is None
+
+
+@pytest.mark.parametrize("name", ["mock", "trace"])
+def test_table_scenarios_are_listed_and_quick_is_smaller(name):
+    assert list_scenarios()[name]
+    assert load_scenario(name).get("workload.kind") == name
+    quick = load_scenario(name, quick=True)
+    assert quick.get("calibration.pilots") < load_scenario(name).get("calibration.pilots")
+    assert quick.get("gates.smoke") == load_scenario(name).get("gates.smoke")
+    assert quick.get("gates.smoke.delta_q") == 0.0 and quick.get("gates.smoke.l2_pp") is None
