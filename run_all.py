@@ -26,7 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done, 1 gate not met, 2 configuration, 3 resource, 4 measurement, 5 solver, "
         "6 transform or axis, 7 files, 9 internal error, 130 interrupted.",
     )
-    parser.add_argument("--scenario", default="bert", metavar="NAME|PATH", help="scenario or YAML file (default: bert)")
+    parser.add_argument("--scenario", metavar="NAME|PATH", help="scenario or YAML file (default: bert)")
+    parser.add_argument("--from-lock", metavar="FILE", help="the exact configuration of a run's config.lock.json")
     parser.add_argument("--mode", default="both", choices=["linear", "iterative", "both"], help="default: both")
     parser.add_argument("--override", action="append", default=[], metavar="KEY.PATH=VALUE", help="repeatable")
     parser.add_argument("--out", default="outputs", metavar="DIR", help="where runs are kept (default: outputs)")
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None, notebooks: Path | None = None) -> int:
             for name, description in list_scenarios().items():
                 print(f"{name:<12} {description}")
             return EXIT_OK
-        scenario = load_scenario(args.scenario, _overrides(args), quick=args.quick, seed=args.seed)
+        scenario = load_scenario(_source(args), _overrides(args), quick=args.quick, seed=args.seed)
         return _dry_run(args, scenario, notebooks) if args.dry_run else _run(args, scenario, notebooks)
     except IcdError as error:
         print(error, file=sys.stderr)
@@ -68,6 +69,16 @@ def main(argv: list[str] | None = None, notebooks: Path | None = None) -> int:
 
 def _interrupt(*_):
     raise KeyboardInterrupt
+
+
+def _source(args: argparse.Namespace) -> str:
+    if args.from_lock is None:
+        return args.scenario or "bert"
+    if args.scenario is not None:
+        raise ConfigError("--from-lock names the whole configuration; leave out --scenario")
+    if not args.from_lock.endswith(".json"):
+        raise ConfigError(f"--from-lock takes the config.lock.json of a run, got {args.from_lock}")
+    return args.from_lock
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:

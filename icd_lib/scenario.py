@@ -89,8 +89,13 @@ def load_scenario(
 ) -> Scenario:
     """Read, override, validate and hash a scenario; every mistake is a `ConfigError` that names the key and the cure.
 
-    `name_or_path` is a name in `parameters/` or a YAML file; `overrides` are strings `"a.b=value"`, value in YAML.
+    `name_or_path` is a name in `parameters/`, a YAML file, or a run's `config.lock.json`, which no option may change;
+    `overrides` are strings `"a.b=value"`, value in YAML.
     """
+    if str(name_or_path).endswith(".json"):
+        from icd_lib.lock import load_lock  # it builds on this module
+
+        return load_lock(name_or_path, _as_strings(overrides), quick=quick, seed=seed)
     path = _find(name_or_path)
     given = _parse(path)
     overlay = given.pop("quick", None)
@@ -99,22 +104,29 @@ def load_scenario(
     given.setdefault("scenario", path.stem)
     given = check_config(given, partial=True)
     if quick:
-        given = _merge(given, overlay)
+        given = merge(given, overlay)
     given = _absolute_paths(given, path.parent)
-    overrides = [_absolute_override(override) for override in _as_strings(overrides)]
+    overrides = [absolute_override(override) for override in _as_strings(overrides)]
     for override in overrides:
-        given = _merge(given, parse_override(override))
+        given = merge(given, parse_override(override))
     if seed is not None:
         given["seed"] = seed
     config = check_config(given)
-    if not _NAME.fullmatch(config["scenario"]):
-        raise ConfigError(
-            f"scenario is also a folder name: it takes letters, digits, '_', '-' and '.'; got {config['scenario']!r}"
-        )
+    check_name(config["scenario"])
     config["quick"] = bool(quick)
-    canonical = json.dumps(config, sort_keys=True, allow_nan=False)
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    digest = config_digest(config)
     return Scenario(config["scenario"], config, digest, str(name_or_path), bool(quick), tuple(overrides), seed)
+
+
+def config_digest(config: Mapping) -> str:
+    """sha256 of a configuration: `Scenario.sha256`, and what its lock states."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def check_name(name: str) -> None:
+    """Raise `ConfigError` unless a scenario's name can be a folder's."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"scenario is also a folder name: it takes letters, digits, '_', '-' and '.'; got {name!r}")
 
 
 # A quick run keeps the name, and so the folder, of its scenario.
@@ -157,7 +169,7 @@ def _absolute_paths(given: Mapping, folder: Path, schema: Mapping = SCHEMA) -> d
     return found
 
 
-def _absolute_override(override: str) -> str:
+def absolute_override(override: str) -> str:
     """The override with its path, if it sets one, counted from the working directory."""
     nested = parse_override(override)
     if (absolute := _absolute_paths(nested, Path.cwd())) == nested:
@@ -222,10 +234,10 @@ def _yaml(text: str, what: str):
         raise ConfigError(f"{what}: {error.args[0]}") from error
 
 
-def _merge(base: Mapping, top: Mapping) -> dict:
+def merge(base: Mapping, top: Mapping) -> dict:
     """`base` with `top` laid over it; neither is changed."""
     merged = dict(base)
     for key, value in top.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
