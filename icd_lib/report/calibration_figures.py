@@ -111,7 +111,9 @@ def pilot_table(results: Results) -> Table | Missing:
         for pilot in results.calibration["pilots"]
     ]
     columns = ["layout", *TERMS, *(f"{words} ({KINDS[target]})" for target, (words, *_) in TARGETS.items())]
-    return Table("Pilot layouts", columns, rows, "the whole table, seen events, all pilots interleaved; lower quartiles")
+    return Table(
+        "Pilot layouts", columns, rows, "the whole table, seen events, all pilots interleaved; lower quartiles"
+    )
 
 
 def _target(targets: dict, name: str) -> str:

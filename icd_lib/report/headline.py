@@ -2,7 +2,7 @@
 
 from icd_lib.report import calibration_figures
 from icd_lib.report.results import Results
-from icd_lib.report.words import interval_text, value_text
+from icd_lib.report.words import interval_text, number, value_text
 
 _GATE_WORDS = {
     "pass": "met: every check passed",
@@ -93,8 +93,8 @@ def _table_lines(results: Results) -> list[str]:
     ]
     cost = verdict["cost"]
     if "reason" not in cost:
-        change = f"C changes by {value_text(cost['delta_c_rel'], 'fraction')} and Q by {cost['delta_q']:+.3f}"
-        lines.insert(1, f"On the accesses that survive, {change} by re-permuting (computed).".replace("-", "−"))
+        change = f"C by {value_text(cost['delta_c_rel'], 'fraction')} and Q by {number(cost['delta_q'], True)}"
+        lines.insert(1, f"On the accesses that survive, re-permuting changes {change} (computed).")
     lines.append("Every arm with the same living rows has the same checksum; quality is unchanged by construction.")
     if results.calibration:
         lines.append(calibration_figures.verdict(results))

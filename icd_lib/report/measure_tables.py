@@ -162,6 +162,8 @@ def gates(results: Results) -> Table | Missing:
 
 
 def _threshold(limit: float, unit: str) -> str:
+    if limit == 0:
+        return f"0 {'%' if unit == 'fraction' else unit.removeprefix('1')}".strip()
     shown = f"{100 * limit:+g} %" if unit == "fraction" else f"{limit:+g} {unit.removeprefix('1')}".strip()
     return shown.replace("-", "−")
 

@@ -64,7 +64,7 @@ def figure_text(item: dict | None) -> str:
     extras = [f"95 % CI {extent}"] if extent else []
     if item.get("se_pp") is not None:
         extras.append(f"SE {number(item['se_pp'], decimals=3)} pp")
-    extras.append(item["kind"] + (f", n = {item['n']:,}" if item.get("n") else ""))
+    extras.append(_kind(item))
     return f"{value_text(item['value'], item['unit'])} ({'; '.join(extras)})"
 
 
@@ -79,10 +79,15 @@ def figure_html(item: dict | None) -> str:
         notes.append(f"[{interval_text(item)}]")
     if item.get("se_pp") is not None:
         notes.append(f"SE {number(item['se_pp'], decimals=3)} pp")
-    notes.append(item["kind"] + (f", n = {item['n']:,}" if item.get("n") else ""))
+    notes.append(_kind(item))
     title = f' title="{escape(item["method"])}"' if item.get("method") else ""
     shown = escape(value_text(item["value"], item["unit"]))
     return f"<span{title}>{shown}</span><small>{'<br>'.join(map(escape, notes))}</small>"
+
+
+def _kind(item: dict) -> str:
+    kind = "counted" if item.get("method") == "counted" else item["kind"]
+    return kind + (f", n = {item['n']:,}" if item.get("n") else "")
 
 
 def bytes_text(count: int) -> str:

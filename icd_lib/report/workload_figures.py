@@ -1,7 +1,5 @@
 """Drawings of a run on a table of rows: its rounds, what is left of the table, where reads are served, what gained."""
 
-import numpy as np
-
 from icd_lib.report.picture import COLOURS, FULL, Picture, canvas, error_bar, finish
 from icd_lib.report.results import Results
 from icd_lib.report.table import DoesNotApply, Missing
@@ -117,7 +115,7 @@ def cache_hits(results: Results) -> Picture | Missing:
         drawing,
         "cache_hits",
         f"Where reads are served, simulated: {', '.join(told)}.",
-        "Where the reads of each arm are served (simulated caches of this machine)",
+        "Where the reads of each arm are served, from empty caches (simulated); memory is the first touch of a line",
         results,
     )
 
@@ -138,8 +136,3 @@ def attribution(results: Results) -> Picture | Missing:
     axes.set_xlabel("latency against dense, % (95 % CI), chained reads of unseen events")
     told = ", ".join(f"{step['step']} {100 * step['latency_rel']['value']:+.1f} %" for step in steps)
     return finish(drawing, "attribution", f"Latency after each step: {told}.", "What the gain is made of", results)
-
-
-def degree_of(graph, perm: np.ndarray) -> np.ndarray:
-    """Bytes touched together per row, in the order `perm`."""
-    return np.asarray(graph.sum(axis=1)).ravel()[perm]

@@ -186,8 +186,8 @@ def caches(results: Results) -> Table | Missing:
     names = [key.removesuffix("_hit_pct").replace("l", "L", 1) for key in levels]
     columns = ["arm", "table", "cache lines an event touches", *(f"served by {name} or nearer" for name in names)]
     note = (
-        "unseen events; sizes and lines are counted, hits are simulated (set-associative LRU, warm, no prefetcher), "
-        "energy is modelled from them; peak memory is not_measured"
+        "unseen events; sizes and lines are counted, hits are simulated (set-associative LRU from empty caches, no "
+        "prefetcher), energy is modelled from them; peak memory is not_measured"
     )
     return Table("Sizes, caches and energy", [*columns, "energy"], rows, note)
 

@@ -24,4 +24,4 @@ def cost_figures(cost: dict) -> dict:
     """ΔC and ΔQ as figures that a gate takes."""
     if "reason" in cost:
         return {metric: not_measured(unit, cost["reason"]) for metric, unit in UNITS.items()}
-    return {metric: figure(cost[metric], unit, "modelled", n=1, method=METHOD) for metric, unit in UNITS.items()}
+    return {metric: figure(cost[metric], unit, "modelled", method=METHOD) for metric, unit in UNITS.items()}
