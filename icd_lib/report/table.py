@@ -13,6 +13,7 @@ STYLE = """
 .icd th,.icd td{text-align:left!important;vertical-align:top!important;padding:.35em .8em .35em 0;
  border-bottom:1px solid #8885;white-space:normal!important}
 .icd th{font-weight:600}
+.icd pre{font-family:ui-monospace,Menlo,Consolas,monospace;white-space:pre-wrap}
 .icd small{display:block;opacity:.8;font-size:.85em}
 .icd .pass,.icd .fail,.icd .none,.icd .not_measured,.icd .partial{font-weight:600;white-space:nowrap}
 .icd .pass{color:#00664b}.icd .fail{color:#b3400a}.icd .none,.icd .not_measured,.icd .partial{color:#6b5b00}
