@@ -28,10 +28,14 @@ parallel passages in other words (Kings and Chronicles, the gospels) are. Model 
 ## Training
 
 {steps:,} steps of {batch} × {length} tokens ({seen_tokens:,} tokens, {epochs:.1f} passes); AdamW, betas {betas}, weight
-decay {weight_decay:g} on matrices; learning rate {learning_rate:g} with a warm-up of {warmup} steps and a cosine down
-to {final_rate:.0%} of it; dropout {dropout:g} of embeddings and of what out_proj reads; gradients clipped at {clip:g};
-float32; seed {seed}. {minutes:.1f} minutes on {threads} threads ({processor}; torch {torch}, transformers
-{transformers}).
+decay {weight_decay:g} on matrices; learning rate {learning_rate:g} with a warm-up of {warmup} steps, a cosine over
+{horizon:,} steps that is left at step {decay_from:,}, and a straight line from there to {final_rate:.0%} of the peak;
+dropout {dropout:g} of embeddings and of what out_proj reads; gradients clipped at {clip:g}; float32; seed {seed}.
+{minutes:.1f} minutes of wall time on {threads} threads of a machine that did other work too ({processor};
+torch {torch}, transformers {transformers}).
+
+The schedule was shortened from {horizon:,} steps while it ran, when the machine's time ran out: the model is trained
+briefly and would gain from more. Learning rate and dropout were chosen on validation text, in three shorter runs.
 
 To train it again: `python scripts/train_mamba.py`. On one machine, with one number of threads, the same seed gives the
 same loss curve.

@@ -51,10 +51,12 @@ class Recipe:
     state_size: int = 16
     length: int = 256  # tokens per block
     batch: int = 8  # blocks per step
-    steps: int = 3600
+    steps: int = 1800
     learning_rate: float = 4e-3
-    final_rate: float = 0.02  # of the peak, at the end of the cosine
     warmup: int = 200
+    horizon: int = 3600  # steps of the cosine that the rate follows after the warm-up,
+    decay_from: int = 1400  # until here; then straight down
+    final_rate: float = 0.02  # to this share of the peak
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
@@ -135,12 +137,13 @@ def install_dropout(model: nn.Module, rate: float) -> None:
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then a cosine to `final_rate` of the peak."""
+    """Warm-up, a cosine over `horizon` steps until `decay_from`, then straight down to `final_rate` of the peak."""
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    done = (min(step, recipe.decay_from) - recipe.warmup) / (recipe.horizon - recipe.warmup)
+    left = min(1.0, (recipe.steps - step) / (recipe.steps - recipe.decay_from))
     low = recipe.final_rate
-    return recipe.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    return recipe.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)) * left)
 
 
 def batch_at(stream: np.ndarray, step: int, recipe: Recipe) -> torch.Tensor:
@@ -324,9 +327,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("build/mamba-verse"), help="where unfinished training lies")
     parser.add_argument("--slice-minutes", type=float, default=math.inf, help="stop after so many minutes")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
     options = parser.parse_args(arguments)
-    recipe = Recipe(seed=options.seed, steps=options.steps)
+    recipe = Recipe(seed=options.seed)
     data = load_language_data()
     tokenizer = train_tokenizer(data.texts("train"), recipe.vocab_size)
     model, log = train(recipe, data, tokenizer, options.work, seconds=60 * options.slice_minutes)

@@ -41,6 +41,8 @@ TINY = Recipe(
     batch=4,
     steps=12,
     warmup=3,
+    horizon=24,
+    decay_from=8,
     threads=1,
     log_every=4,
     judge_every=6,
@@ -103,6 +105,9 @@ def test_the_learning_rate_warms_up_and_comes_down():
     assert rates[2] == TINY.learning_rate and rates[0] == pytest.approx(TINY.learning_rate / 3)
     assert rates[-1] == pytest.approx(TINY.final_rate * TINY.learning_rate)
     assert all(a > b for a, b in zip(rates[3:], rates[4:], strict=False))
+    assert np.allclose(np.diff(rates[TINY.decay_from :], n=2), 0), "straight at the end"
+    longer = dataclasses.replace(TINY, steps=24, decay_from=23)
+    assert [learning_rate(step, longer) for step in range(9)] == rates[:9], "the cosine does not know when it is left"
 
 
 def test_only_matrices_decay():
@@ -155,7 +160,7 @@ def test_slices_give_the_same_weights_and_curve_as_one_go(data, tokenizer, tmp_p
 
 
 def test_what_is_written_loads_and_the_card_says_what_was_measured(data, tokenizer, tmp_path):
-    recipe = dataclasses.replace(TINY, steps=6)
+    recipe = dataclasses.replace(TINY, steps=6, decay_from=4)
     model, log = train(recipe, data, tokenizer, tmp_path / "work", report=quiet)
     folder = tmp_path / "model"
     (folder / "old").mkdir(parents=True)
