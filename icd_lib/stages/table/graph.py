@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.calibration import Calibration, calibrate, calibration_key
-from icd_lib.errors import AxisError
+from icd_lib.errors import AxisError, ConfigError
 from icd_lib.progress import follow
 from icd_lib.stages.table.context import AXIS, TableContext
 from icd_lib.version import VERSION
@@ -47,6 +47,11 @@ def certify_axis(context: TableContext) -> dict:
 def write_graph(context: TableContext) -> dict:
     """Save W of the seen events with its structure figures and what it leaves out."""
     graph, counted = context.build_graph(context.seen)
+    if not graph.nnz:
+        raise ConfigError(
+            "no two rows are touched together in the seen events, so no order is better than another; where events are "
+            "single accesses, let several in a row count as one with graph.window=8"
+        )
     save_graph(context.run, "graph", graph)
     context.graph = graph
     degree = np.asarray(graph.sum(axis=1)).ravel()
