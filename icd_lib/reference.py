@@ -1,52 +1,75 @@
 """Copy a run to where it is kept for others: scrubbed, without its large files, its manifest true to the copy."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
-from icd_lib.artifacts import LOCK, atomic_write, sha256_file, to_json, write_error
+from icd_lib.artifacts import LOCK, atomic_write, to_json, write_error
 from icd_lib.errors import ArtifactError
 from icd_lib.manifest import list_files
-from icd_lib.scrub import scrub_strings, scrub_text
+from icd_lib.scrub_files import scrub_file
 
-_JSON = (".json", ".ipynb")
-_TEXT = (".html", ".csv", ".txt", ".md", ".log", ".svg")
-# Made again from the same configuration, and hashed in the manifest: weights, access graphs, tokenizers.
-_LEFT_OUT = (".safetensors", ".onnx", ".bin", ".xml", ".npz", "/tokenizer.json", "/vocab.txt")
+# Weights, access graphs, tokenizers, recorded text and a profiler's own files: large, not ours to pass on, or binary.
+# They are made again from the same configuration, and the manifest's hashes say which they were.
+_ASSETS = (".safetensors", ".onnx", ".bin", ".xml", ".npz", ".npy", ".pt", ".gguf", ".gz", ".ncu-rep", ".nsys-rep")
+_ASSETS += ("/tokenizer.json", "/tokenizer.model", "/vocab.txt", "/vocab.json", "/merges.txt")
+
+
+def is_asset(rel: str) -> bool:
+    """Whether a file of a run is kept by its hash only.
+
+    >>> is_asset("linear/model/model.safetensors"), is_asset("linear/metrics.json")
+    (True, False)
+    """
+    return rel.endswith(_ASSETS)
+
+
+def clean_run(folder: Path) -> dict[str, bytes]:
+    """Relative path → scrubbed bytes of a run's files, assets left out, the manifest's hashes those of these bytes.
+
+    Raises `ArtifactError` if there is no run, a file is a link, or a file cannot be cleaned.
+    """
+    if not (folder / LOCK).is_file():
+        raise ArtifactError(f"{folder} holds no run (no {LOCK}); make one with run_all.py first")
+    links = sorted(path for path in folder.rglob("*") if path.is_symlink())
+    if links:
+        raise ArtifactError(f"{links[0]} is a link; a copy of a run takes files only")
+    names = [rel for rel in [*list_files(folder), "manifest.json", "run.log"] if (folder / rel).is_file()]
+    cleaned = {rel: scrub_file(rel, _read(folder / rel)) for rel in names if not is_asset(rel)}
+    if "manifest.json" in cleaned:
+        manifest = json.loads(cleaned["manifest.json"])
+        listed = manifest.get("files") if isinstance(manifest, dict) else None
+        if not isinstance(listed, dict):
+            raise ArtifactError(f"{folder / 'manifest.json'} lists no files; make the run again with --force")
+        changed = {rel: hashlib.sha256(data).hexdigest() for rel, data in cleaned.items() if rel in listed}
+        if not changed.items() <= listed.items():
+            cleaned["manifest.json"] = to_json(manifest | {"files": listed | changed}).encode()
+    return cleaned
 
 
 def save_reference(folder: Path | str, destination: Path | str) -> list[str]:
     """Replace `destination` by a scrubbed copy of the run in `folder`; returns the relative paths copied.
 
-    Weights, graphs and tokenizers stay behind: the manifest's hashes say which they were. Raises
-    `ArtifactError` if there is no run.
+    Weights, graphs and tokenizers stay behind: the manifest's hashes say which they were. Raises `ArtifactError` if
+    there is no run or a file cannot be cleaned; then an earlier copy stays as it is.
     """
     folder, destination = Path(folder), Path(destination)
-    if not (folder / LOCK).is_file():
-        raise ArtifactError(f"{folder} holds no run (no {LOCK}); make one with run_all.py first")
+    cleaned = clean_run(folder)
     if destination.exists() and not (destination / LOCK).is_file():
         raise ArtifactError(f"{destination} exists and is no run; remove it or choose another place")
-    shutil.rmtree(destination, ignore_errors=True)
-    names = [rel for rel in [*list_files(folder), "manifest.json", "run.log"] if (folder / rel).is_file()]
-    copied = [rel for rel in names if not rel.endswith(_LEFT_OUT)]
-    for rel in copied:
-        _copy(folder / rel, destination / rel)
-    if "manifest.json" in copied:
-        manifest = json.loads((destination / "manifest.json").read_text(encoding="utf-8"))
-        manifest["files"] |= {rel: sha256_file(destination / rel) for rel in copied if rel in manifest["files"]}
-        atomic_write(destination / "manifest.json", to_json(manifest))
-    return copied
+    try:
+        if destination.exists():
+            shutil.rmtree(destination)
+    except OSError as error:
+        raise write_error(destination, error) from error
+    for rel, data in cleaned.items():
+        atomic_write(destination / rel, data)
+    return list(cleaned)
 
 
-def _copy(source: Path, target: Path) -> None:
-    if source.suffix in _JSON:
-        value = json.loads(source.read_text(encoding="utf-8"))
-        atomic_write(target, json.dumps(scrub_strings(value), indent=1, ensure_ascii=False) + "\n")
-    elif source.suffix in _TEXT:
-        atomic_write(target, scrub_text(source.read_text(encoding="utf-8")))
-    else:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-        except OSError as error:
-            raise write_error(target, error) from error
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror}") from error

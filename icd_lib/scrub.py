@@ -14,17 +14,18 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from icd_lib.scrub_rules import RULES, Rule, is_secret, short_path
+from icd_lib.scrub_rules import PLACEHOLDERS, RULES, Rule, is_secret, short_path
 from icd_lib.scrub_rules import SECRET_KEY as _SECRET_KEY
 
 _SYSTEM = {"bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "sys", "usr", "var"}
 _COMMON_HOSTS = {"localhost", "localdomain", "host", "linux", "runner", "computer", "python", "model", "bert"}
 _COMMON_USERS = {"root", "user", "admin", "runner", "ubuntu", "jovyan", "test", "model", "data", "outputs"}
 _EMBEDDED = re.compile(r"(data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+)")
-_NAMES = ("<project>", "<data>", "<hub cache>", "<python>", "<home>", "<tmp>", "<path>", "<host>")
-PLACEHOLDER = re.compile(r"<(project|data|hub cache|python|home|tmp|path|host|user|email|ip|mac|token|id)>")
+_NAMES = tuple(f"<{name}>" for name in PLACEHOLDERS)
+PLACEHOLDER = re.compile(rf"<({'|'.join(PLACEHOLDERS)})>")
 # In a page a placeholder would be an element; two are names of real ones, so only where a path goes on.
 _IN_PAGE = re.compile(r"<(project|hub cache|python|home|tmp|host|user|email|ip|mac|token|id|(?:path|data)(?=>/))>")
+_SHOWN = re.compile(rf"&lt;({'|'.join(PLACEHOLDERS)})&gt;")
 _KEY = re.compile(_SECRET_KEY, re.IGNORECASE)
 # A path may follow a terminal colour code, whose last character is a letter, but not what was replaced before.
 _START = r"((?:\x1b\[[0-9;]*m)|(?<![\w.-]){})".format("".join(f"(?<!{name})" for name in _NAMES))
@@ -47,16 +48,26 @@ def scrub_text(text: str) -> str:
 
 def scrub_html(text: str) -> str:
     """`scrub_text` for a page: the placeholders stay visible."""
-    return _IN_PAGE.sub(r"&lt;\1&gt;", scrub_text(text))
+    return _IN_PAGE.sub(r"&lt;\1&gt;", scrub_text(plain_placeholders(text)))
 
 
-def find_leaks(text: str) -> list[tuple[str, int]]:
-    """What `scrub_text` would replace: (what it is, position) of each."""
+def plain_placeholders(text: str) -> str:
+    """`text` of a page with its placeholders as they are in plain text.
+
+    >>> plain_placeholders("&lt;home&gt;/x &lt;b&gt;")
+    '<home>/x &lt;b&gt;'
+    """
+    return _SHOWN.sub(r"<\1>", text)
+
+
+def find_leaks(text: str, rules: tuple[Rule, ...] | None = None) -> list[tuple[str, int]]:
+    """What `scrub_text` would replace: (what it is, position) of each; `rules` other than this machine's on wish."""
     found, at = [], 0
+    rules = _all_rules() if rules is None else rules
     for i, part in enumerate(_EMBEDDED.split(text)):
         if not i % 2:
             lowered = part.lower()
-            for rule in _all_rules():
+            for rule in rules:
                 if not rule.hints or any(hint in lowered for hint in rule.hints):
                     found += [(rule.what, at + match.start()) for match in rule.leaks(part)]
         at += len(part)
@@ -97,12 +108,17 @@ def _scrub_item(key: str, item):
     if isinstance(item, str) and _KEY.fullmatch(key) and is_secret(key, item):
         return "<token>"
     if key == "packages" and isinstance(item, dict):
-        return {scrub_text(name): _scrub_version(version) for name, version in item.items()}
+        return {scrub_text(name): v if is_version(v) else scrub_strings(v) for name, v in item.items()}
     return scrub_strings(item)
 
 
-def _scrub_version(version):
-    return version if isinstance(version, str) and re.fullmatch(r"\d[\w.+!]*", version) else scrub_strings(version)
+def is_version(value) -> bool:
+    """Whether `value` is a package's version, of whose parts there can be four.
+
+    >>> is_version("9.10.2.21"), is_version("jane@example.org")
+    (True, False)
+    """
+    return isinstance(value, str) and bool(re.fullmatch(r"\d[\w.+!]*", value))
 
 
 def _environment() -> tuple[str, tuple[str, ...]]:

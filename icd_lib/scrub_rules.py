@@ -14,6 +14,24 @@ TOPS = (
     "lustre|media|mnt|net|nfs|nvme|opt|p|private|project|projects|proj|raid|repo|repos|scratch|share|shared|srv|ssd|"
     "storage|tmp|u|users|vol|volume|Volumes|work|workdir|workspace|workspaces"
 )
+PLACEHOLDERS = (
+    "project",
+    "data",
+    "hub cache",
+    "python",
+    "home",
+    "tmp",
+    "path",
+    "host",
+    "user",
+    "email",
+    "ip",
+    "mac",
+    "token",
+    "id",
+)
+# What follows a placeholder is no new path.
+_NEW = "(?=/)" + "".join(f"(?<!<{name}>)" for name in PLACEHOLDERS)
 _SEGMENT = r"[\w.+@~=,%-]+"
 _NOBODY = {"none", "null", "true", "false", "undefined", "default", "unknown", "str", "string", "bytes", "int", "bool"}
 _NOBODY |= {"optional", "required", "object", "any", "text", "self", "name", "user", "host", "localhost", "value"}
@@ -207,12 +225,17 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "secret option",
-        rf"(?P<before>--(?P<key>{SECRET_KEY})\s+)(?P<value>[^\s\"'<>-][^\s\"'<>]+)",
+        rf"(?P<before>(?<![\w-])--(?=[\w-]{{2,60}}\s)(?P<key>{SECRET_KEY})\s+)(?P<value>[^\s\"'<>-][^\s\"'<>]+)",
         _assigned,
         "--",
         flags=re.IGNORECASE,
     ),
-    _rule("netrc password", r"(?P<before>\blogin\s+)\S+(\s+password\s+)\S+", r"\g<before><user>\2<token>", "password"),
+    _rule(
+        "netrc password",
+        r"(?P<before>\blogin\s+)[^\s<]\S*(\s+password\s+)[^\s<]\S*",
+        r"\g<before><user>\2<token>",
+        "password",
+    ),
     _rule(
         "e-mail address",
         rf"(?<![\w.%+-])[A-Za-z0-9_][\w.%+-]{{0,63}}?{_AT}[A-Za-z0-9](?:[A-Za-z0-9-]{{0,62}}{_DOT}){{1,6}}[A-Za-z]{{2,24}}(?![\w@-]|\.\w)",
@@ -232,10 +255,12 @@ RULES: tuple[Rule, ...] = (
         "<home>",
         ":",
     ),
-    _rule("home folder", r"(?<![\w.>-])(?:/(?:mnt|cygdrive))?/[a-z]/Users/[^\\/:*?\"'<>|\s]+", "<home>", "/Users/"),
+    _rule(
+        "home folder", _NEW + r"(?<![\w.-])(?:/(?:mnt|cygdrive))?/[a-z]/Users/[^\\/:*?\"'<>|\s]+", "<home>", "/Users/"
+    ),
     _rule(
         "path",
-        r"(?<![\w.])(?:[A-Z]:\\{1,4}|[a-z]:\\{1,4}(?=[^\\\s\"'<>]+\\))(?:[^\\/:*?\"'<>|\r\n\s]+\\{1,4})*(?P<last>[^\\/:*?\"'<>|\r\n\s]+)",
+        r"(?<![\w.])(?:[A-Z]:(?!\\[nrt](?![\w.]))\\{1,4}|[a-z]:\\{1,4}(?=[^\\\s\"'<>]+\\))(?:[^\\/:*?\"'<>|\r\n\s]+\\{1,4})*(?P<last>[^\\/:*?\"'<>|\r\n\s]+)",
         r"<path>/\g<last>",
         ":\\",
     ),
@@ -254,7 +279,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "home folder",
-        r"(?<![\w.>-])/(?:home|Users)/[\w.-]+(?: [A-Z][\w.-]*){1,3}(?=/)",
+        _NEW + r"(?<![\w.-])/(?:home|Users)/[\w.-]+(?: [A-Z][\w.-]*){1,3}(?=/)",
         "<home>",
         "/home/",
         "/Users/",
@@ -262,7 +287,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "home folder",
-        r"(?<![\w.>/-])/(?:(?:var|usr|export|data|mnt|u\d?)/)?(?:home\d*|nethome|homes|Users)/[\w.-]+(?![\w-])",
+        _NEW + r"(?<![\w./-])/(?:(?:var|usr|export|data|mnt|u\d?)/)?(?:home\d*|nethome|homes|Users)/[\w.-]+(?![\w-])",
         "<home>",
         "home",
         "/Users/",
@@ -278,12 +303,14 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "temporary folder",
-        r"(?<![\w.>-])(?:/private)?/var/folders/\w+/\w+(?:/[A-Z])?|(?<![\w.>-])/run/(?:user|media)/[\w.-]+",
+        _NEW + r"(?<![\w.-])(?:/private)?/var/folders/\w+/\w+(?:/[A-Z])?|(?<![\w.-])/run/(?:user|media)/[\w.-]+",
         "<tmp>",
         "/var/folders",
         "/run/",
     ),
-    _rule("path", rf"(?<![\w.<>/-])/(?:{TOPS})\d*(?P<inner>(?:/{_SEGMENT})*)/(?P<last>{_SEGMENT})", short_path, "/"),
+    _rule(
+        "path", _NEW + rf"(?<![\w.</-])/(?:{TOPS})\d*(?P<inner>(?:/{_SEGMENT})*)/(?P<last>{_SEGMENT})", short_path, "/"
+    ),
     _rule("hardware address", r"(?<![\w:-])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![\w:-])", "<mac>", ":"),
     _rule("hardware address", r"(?<![\w-])(?:[0-9A-Fa-f]{2}-){5}[0-9A-Fa-f]{2}(?![\w-])", "<mac>", "-"),
     _rule(

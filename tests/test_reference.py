@@ -10,13 +10,18 @@ from icd_lib.manifest import write_manifest
 from icd_lib.reference import save_reference
 from icd_lib.scenario import project_root
 
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010800000000 3a7e9b55"
+    "0000000a49444154789c63680000008200812ed46bb50000000049454e44ae426082"
+)
+
 
 def test_the_copy_is_scrubbed_complete_but_for_weights_and_its_manifest_is_true(tmp_path):
     run = open_run("bert", out=tmp_path)
     run.write_json("setup/setup.json", {"path": f"{project_root()}/x"})
     run.path("index.html").write_text(f"<p>{project_root()}/x</p>")
     run.path("linear", "W.ffn.npz").write_bytes(b"graph")
-    run.path("figures", "w.png").write_bytes(b"\x00\xff")
+    run.path("figures", "w.png").write_bytes(PNG)
     run.path("linear", "model", "model.safetensors").write_bytes(b"weights")
     run.path("old").write_text("")
     write_manifest(run)
@@ -25,7 +30,7 @@ def test_the_copy_is_scrubbed_complete_but_for_weights_and_its_manifest_is_true(
     copied = save_reference(run.dir, kept)
     assert not {"linear/model/model.safetensors", "linear/W.ffn.npz"} & set(copied)
     assert {"run.log", "index.html", "figures/w.png"} <= set(copied)
-    assert (kept / "figures" / "w.png").read_bytes() == b"\x00\xff"
+    assert (kept / "figures" / "w.png").read_bytes() == PNG
     assert "linear/W.ffn.npz" in json.loads((kept / "manifest.json").read_text())["files"]
     assert not any(str(project_root()).encode() in p.read_bytes() for p in kept.rglob("*") if p.is_file())
     files = json.loads((kept / "manifest.json").read_text())["files"]
