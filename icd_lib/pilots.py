@@ -6,7 +6,7 @@ import numpy as np
 
 from icd_lib.axes.permutation import check_permutation, invert_permutation
 from icd_lib.errors import ConfigError, ResourceError, SolverNotConverged
-from icd_lib.solver.cost import CostConfig
+from icd_lib.solver.cost import CostConfig, block_of_position
 from icd_lib.solver.portfolio import fit_permutation
 
 LEAST_PILOTS = 8
@@ -109,24 +109,22 @@ def _solved(W, cost: CostConfig, seed: int, say: Callable[[str], None]) -> dict[
 def _mixtures(pilots: dict, cost: CostConfig, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """`count` mixtures of the search with disorder, the kinds in turn, each at evenly spaced shares."""
     search, other, D = pilots["search"], pilots["random 1"], len(pilots["search"])
-    block = -(-D // int(cost.k))
+    g, k, v = int(cost.g), int(cost.k), int(cost.v)
 
     def within(share: float) -> np.ndarray:
-        parts = np.split(search, range(block, D, block))
-        return np.concatenate([shuffle_share(part, share, 1, rng) for part in parts])
+        blocks = np.split(search, np.flatnonzero(np.diff(block_of_position(D, k))) + 1)
+        return np.concatenate([shuffle_share(block, share, 1, rng) for block in blocks])
 
     def dealt(share: float) -> np.ndarray:
         cut = int(share * D)
-        return np.concatenate([deal(search[:cut], int(cost.v)), search[cut:]])
+        return np.concatenate([deal(search[:cut], v), search[cut:]])
 
-    kinds = {
-        "elements": lambda share: shuffle_share(search, share, 1, rng),
-        "tiles": lambda share: shuffle_share(search, share, int(cost.g), rng),
-        "within": within,
-        "rolled": lambda share: np.roll(search, int(share * block)),
-        "dealt": dealt,
-        "blend": lambda share: blend(search, other, share),
-    }
+    # A kind that would be another one or the search itself, with tiles, blocks or lanes of one, is left out.
+    kinds = {"elements": lambda share: shuffle_share(search, share, 1, rng)}
+    kinds |= {"tiles": lambda share: shuffle_share(search, share, g, rng)} if g > 1 else {}
+    kinds |= {"within": within, "rolled": lambda share: np.roll(search, int(share * D / k))} if k > 1 else {}
+    kinds |= {"dealt": dealt} if v > 1 else {}
+    kinds |= {"blend": lambda share: blend(search, other, share)}
     mixtures = {}
     for number, (kind, mix) in enumerate(kinds.items()):
         of_kind = len(range(number, count, len(kinds)))

@@ -52,6 +52,13 @@ def test_each_mixture_moves_its_own_term(pilots):
     assert len(mixed) >= 3 and mixed == sorted(mixed)
 
 
+def test_no_pilot_repeats_another_where_tiles_blocks_or_lanes_are_of_one():
+    for single in ({"v": 1}, {"k": 1}, {"g": 1}, {"g": 1, "k": 1, "v": 1}):
+        cost = CostConfig(**{"g": 4, "k": 4, "v": 8, "h": D} | single)
+        pilots = pilot_layouts(W, cost, 16, 0, {"search": PLANTED})
+        assert len({pi.tobytes() for pi in pilots.values()}) == len(pilots) == 16
+
+
 def test_shuffled_tiles_keep_their_members():
     mixed = shuffle_share(PLANTED, 0.9, 4, np.random.default_rng(0))
     before, after = ({frozenset(tile) for tile in pi.reshape(-1, 4).tolist()} for pi in (PLANTED, mixed))
