@@ -8,11 +8,13 @@ import pytest
 import scipy.sparse as sp
 from table_factory import open_small, run_stages
 
+from icd_lib.artifacts import open_run
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.errors import ArtifactError, AxisError, ConfigError, MeasureError, ResourceError
 from icd_lib.graph.events import Events
 from icd_lib.layouts import perm_record
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
+from icd_lib.stages import report
 from icd_lib.stages.table import measure, validate
 from icd_lib.stages.table.arms import Arm, compared_arms, control_arms, load_layout
 from icd_lib.stages.table.context import TableContext, reused_layout
@@ -199,12 +201,31 @@ def test_determinism_notices_another_graph(run, verdict):
     assert validate.determinism(context)["w_hash_equal"] is False
 
 
-def test_only_one_mode_is_enough_for_a_verdict(tmp_path):
+def test_one_mode_alone_gets_its_pages_at_every_point_and_a_verdict(tmp_path):
     alone = open_small(tmp_path, "calibration.pilots=0")
-    verdict = run_stages(alone, "setup", "graph", "solve[linear]", "measure", "validate")
+    run_stages(alone, "setup")
+    report.write_index(alone)
+    run_stages(alone, "graph", "solve[linear]")
+    report.write_index(alone)
+    assert "This run has not been judged yet" in (alone.dir / "index.html").read_text()
+    verdict = run_stages(alone, "measure", "validate")
     assert verdict["vs_dense"]["latency_rel"]["kind"] == "not_measured"
     assert verdict["smoke"]["status"] == "partial" and verdict["calibration"] is None
     assert "packed" in alone.read_json("measure/measure.json")["sizes"]
+    first, second, *_ = report.run_stage(alone, lambda line: None)["headline"]
+    assert first.startswith("No result for iterative") and "the untouched table" in second
+    assert "calibration.pilots: 0" in (alone.dir / "report.html").read_text()
+
+
+def test_a_stream_without_pairs_is_refused_with_the_cure(tmp_path):
+    path = tmp_path / "single.jsonl"
+    path.write_text("".join(json.dumps({"ids": [i % 50], "bytes": 8}) + "\n" for i in range(200)))
+    settings = [f"graph.trace={path}", "calibration.pilots=0"]
+    with pytest.raises(ConfigError, match="graph.window=8"):
+        run_stages(open_run("trace", settings, out=tmp_path / "out"), "setup", "graph")
+    windowed = open_run("trace", [*settings, "graph.window=3"], out=tmp_path / "out")
+    run_stages(windowed, "setup", "graph")
+    assert windowed.read_json("graph/w.meta.json")["rows"]["nnz"] > 0
 
 
 def test_the_calibrated_weights_are_used_only_when_the_fit_is_good_and_wanted(run):
