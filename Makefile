@@ -3,6 +3,8 @@ SCENARIO ?= bert
 ARGS     ?=
 EXTRAS   ?= dev,runtimes
 MODELS   ?=
+RUNS     ?=
+PACKAGE  ?= artifacts/icd_artifacts.zip
 
 VENV   := .venv
 PY     := $(VENV)/bin/python
@@ -11,7 +13,7 @@ comma  := ,
 STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format fetch_models reference gpu-check venv clean distclean
+.PHONY: help run test test-all lint format fetch_models reference pack gpu-check venv clean distclean
 
 help:  ## list the targets
 	@grep -E '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,6 +51,10 @@ fetch_models: $(STAMP)  ## fill the model cache: MODELS="org/name …" adds to t
 reference: $(STAMP)  ## keep outputs/$(SCENARIO) as outputs/reference/$(SCENARIO), scrubbed and without weights
 	@$(PY) -c 'import sys; from icd_lib.reference import save_reference; \
 	  print(len(save_reference(*sys.argv[1:])), "files in", sys.argv[2])' outputs/$(SCENARIO) outputs/reference/$(SCENARIO)
+
+pack: $(STAMP)  ## scrub and pack all runs (or RUNS="outputs/bert …") into PACKAGE, and verify it
+	@$(PY) -m icd_lib.packaging --to $(PACKAGE) $(RUNS)
+	@$(PY) -m icd_lib.verify $(PACKAGE)
 
 gpu-check: $(STAMP)  ## run the tests that need a CUDA device
 	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then device=yes; else device=no; fi; \
