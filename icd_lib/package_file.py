@@ -6,6 +6,7 @@ Nothing is written to disk and nothing in it is executed.
 import hashlib
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from icd_lib.errors import ArtifactError
@@ -50,7 +51,11 @@ class PackageFile:
             raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise ArtifactError(f"{path} is no zip file, or it is damaged ({error})") from error
-        self.names = self._check_members()
+        try:
+            self.names = self._check_members()
+        except ArtifactError:
+            self.zip.close()
+            raise
 
     def __enter__(self) -> "PackageFile":
         return self
@@ -80,7 +85,7 @@ class PackageFile:
             return self.zip.read(name)
         except KeyError as error:
             raise ArtifactError(f"{self.path.name} has no {name}") from error
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
             raise ArtifactError(f"{self.path.name}: {name} is damaged ({error})") from error
 
     def read_json(self, name: str):
