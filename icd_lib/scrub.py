@@ -11,7 +11,7 @@ import re
 import socket
 import sys
 import tempfile
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from icd_lib.scrub_rules import PLACEHOLDERS, RULES, Rule, is_secret, short_path
@@ -37,13 +37,22 @@ def scrub_text(text: str) -> str:
     >>> scrub_text("mail jane.doe@example.org, HF_TOKEN=hf_abcdefghijklmnopqrstuvwx")
     'mail <email>, HF_TOKEN=<token>'
     """
+    return _scrub_short(text, *_environment()) if len(text) <= 64 else _scrub(text, _all_rules())
+
+
+def _scrub(text: str, rules: tuple[Rule, ...]) -> str:
     parts = _EMBEDDED.split(text)
     for i in range(0, len(parts), 2):
         lowered = parts[i].lower()
-        for rule in _all_rules():
+        for rule in rules:
             if not rule.hints or any(hint in lowered for hint in rule.hints):
                 parts[i] = rule.sub(parts[i])
     return "".join(parts)
+
+
+@lru_cache(8192)  # the keys of JSON files come again and again
+def _scrub_short(text: str, cwd: str, environment: tuple[str, ...]) -> str:
+    return _scrub(text, _rules(cwd, environment))
 
 
 def scrub_html(text: str) -> str:

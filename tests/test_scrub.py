@@ -11,7 +11,7 @@ from icd_lib.scrub import find_leaks, scrub_html, scrub_strings, scrub_text
 
 
 @pytest.mark.parametrize(("text", "gone"), LEAKS, ids=range(len(LEAKS)))
-@pytest.mark.parametrize("around", ["{}", "x = {} y", '"{}"', "({})", "<p>{}</p>", "a,{},b", "line\n{}\nline"])
+@pytest.mark.parametrize("around", ["{}", '"{}"', "<p>{}</p>", "line\n({}),\nline"])
 def test_a_planted_leak_is_found_and_gone(text, gone, around):
     text = around.format(text)
     assert gone in text and find_leaks(text)

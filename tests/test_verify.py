@@ -302,7 +302,7 @@ def places(value, at=()):
         yield from places(item, (*at, key))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_no_value_anywhere_makes_it_crash(files, tmp_path_factory, data):
     names = sorted(name for name in files if name.endswith(".json") and "manifest" not in name)
@@ -317,7 +317,7 @@ def test_no_value_anywhere_makes_it_crash(files, tmp_path_factory, data):
     assert checks and all(isinstance(check.note, str) for check in checks)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_no_damage_to_the_container_makes_it_crash(package, tmp_path_factory, data):
     raw = bytearray(package.read_bytes())
