@@ -172,7 +172,11 @@ SCHEMA: dict = {
     },
     "transform": {
         "axes": Field(
-            list, list(KINDS), "kinds of axes that are pruned, where the model has them", item=choice(None, list(KINDS), ""), length=(1, None)
+            list,
+            list(KINDS),
+            "kinds of axes that are pruned, where the model has them",
+            item=choice(None, list(KINDS), ""),
+            length=(1, None),
         ),
         "head_dim": count(None, "shrink Q/K and V/O inside every head to this many dimensions", low=1, nullable=True),
         "tile": count(16, "widths are kept to multiples of this many neurons", low=1),

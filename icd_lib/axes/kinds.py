@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """`words`: its elements, for people; `tiled`: kept in whole hardware tiles (else every element is a tile by itself).
+    """`words`: its elements, for people; `tiled`: kept in whole hardware tiles (else each element is its own tile).
 
     `probe_keep`: share that is kept when the sensitivity of one block is probed.
     """
