@@ -166,7 +166,7 @@ SCHEMA: dict = {
         "lam": number(3.0, "distance in tiles up to which cost grows with slope 1", 0),
         "tau": number(0.25, "slope of the cost beyond lam", 0, 1),
         "gamma": number(1.2, "resolution of the modularity", above=0),
-        "k": count(4, "contiguous blocks of the modularity", low=1),
+        "k": count(4, "contiguous blocks of the modularity; 0 takes the 4 KB pages of a table of rows"),
         "v": count(16, "vector width that R_align aligns to", low=1),
         "h": count(0, "distance in elements beyond which R_stab counts a move; 0 is half the axis"),
     },

@@ -7,7 +7,6 @@ SMALL = [
     "workload.rows=2048",
     "workload.burst=100",
     "workload.events=4000",
-    "cost.k=8",
     "solver.refine_steps=20",
     "calibration.pilots=8",
     "calibration.repeats=3",

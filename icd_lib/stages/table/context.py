@@ -24,6 +24,7 @@ from icd_lib.transforms.rows import prune_rows
 from icd_lib.workload import TableWorkload
 
 AXIS = "rows"
+PAGE_BYTES = 4096
 SAME_WORK = "unchanged by construction: every arm reads the same living rows, and the checksums are equal"
 QUICK = "quick run: same stages and schema, fewer samples; figures are rough"
 
@@ -116,9 +117,10 @@ class TableContext:
 
     @property
     def given_cost(self) -> CostConfig:
-        """Geometry and weights as the scenario gives them."""
+        """Geometry and weights as the scenario gives them; a block is a page where it asks for k = 0."""
         given = self.get("cost")
-        return CostConfig(**given | {"h": given["h"] or self.size // 2})
+        pages = max(1, self.size * self.get("workload.row_bytes") // PAGE_BYTES)
+        return CostConfig(**given | {"k": given["k"] or pages, "h": given["h"] or max(1, self.size // 2)})
 
     @property
     def cost(self) -> CostConfig:
