@@ -1,5 +1,8 @@
 """fit_permutation: optimal where the optimum is known, never worse than what it was given, deterministic."""
 
+import os
+import subprocess
+import sys
 from itertools import permutations
 
 import numpy as np
@@ -7,8 +10,20 @@ import pytest
 import scipy.sparse as sp
 from solver_instances import ODD_GRAPHS, planted_blocks, random_graph
 
-from icd_lib.errors import AxisError, ConfigError, SolverNotConverged
-from icd_lib.solver import ORDERINGS, CostConfig, evaluate_cost, fit_permutation
+from icd_lib.errors import AxisError, ConfigError, SolverNotConverged, SolverTimeout
+from icd_lib.graph import check_w
+from icd_lib.graph.mock import band_graph, planted_graph
+from icd_lib.solver import (
+    ORDERINGS,
+    CostConfig,
+    clock,
+    evaluate_cost,
+    fit_or_stop,
+    fit_permutation,
+    portfolio,
+    search,
+    windows,
+)
 from icd_lib.solver.cost import score_positions
 
 
@@ -66,6 +81,7 @@ def test_without_edges_the_given_layout_is_kept(kind):
     pi, stats = fit_permutation(ODD_GRAPHS[kind], initial=given)
     np.testing.assert_array_equal(pi, given)
     assert stats["winner"] == "initial" and not stats["improved"] and stats["iterations"] == 0
+    assert not stats["timed_out"]
 
 
 def test_an_optimal_start_is_returned_unchanged():
@@ -82,6 +98,101 @@ def test_a_spent_budget_returns_the_initial_layout():
     pi, stats = fit_permutation(W, time_budget_s=0, initial=given)
     np.testing.assert_array_equal(pi, given)
     assert stats["timed_out"] and not stats["improved"] and stats["after"] == stats["before"]
+
+
+class Ticks:
+    """A clock whose every reading is one second later."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        self.now += 1.0
+        return self.now
+
+
+def test_a_budget_that_runs_out_on_the_way_keeps_the_best_so_far(monkeypatch):
+    W = check_w(planted_graph(400, degree=16, seed=4)[0])
+    whole, full = fit_permutation(W, seed=2)
+    ticks = Ticks()
+    monkeypatch.setattr(clock, "time", ticks)
+    monkeypatch.setattr(portfolio, "time", ticks)
+    reached = []
+    for budget in (0, 16, 19, 25, 100_000):
+        pi, stats = fit_permutation(W, seed=2, time_budget_s=budget)
+        assert stats["after"]["J"] == evaluate_cost(W, pi).J <= stats["before"]["J"]
+        assert stats["improved"] == (stats["after"]["J"] < stats["before"]["J"])
+        reached.append((stats["timed_out"], stats["improved"], stats["after"]["J"]))
+    assert [timed_out for timed_out, _, _ in reached] == [True] * 4 + [False]
+    assert not reached[0][1] and reached[1][1], "an early cut still keeps a start"
+    assert all(later[2] <= earlier[2] for earlier, later in zip(reached, reached[1:], strict=False))
+    assert reached[-1][2] == full["after"]["J"]
+
+
+def test_nothing_found_in_time_is_tried_once_more_and_then_an_error(monkeypatch):
+    W, calls = planted_blocks(96, 24)[0], []
+    real = portfolio.fit_permutation
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(portfolio, "fit_permutation", counted)
+    with pytest.raises(SolverTimeout, match=r"ffn\.0 \(96 elements\).*raise solver.time_budget_s") as caught:
+        fit_or_stop(W, "ffn.0", time_budget_s=0)
+    assert len(calls) == 2 and caught.value.exit_code == 5
+    pi, stats = fit_or_stop(W, refine_steps=20)
+    assert stats["improved"] and len(calls) == 3
+
+
+def test_the_curve_falls_and_ends_at_the_answer():
+    _, stats = fit_permutation(planted_graph(300, degree=16)[0], refine_steps=100, guard_c=False)
+    seconds, J = zip(*stats["curve"], strict=True)
+    assert list(seconds) == sorted(seconds) and list(J) == sorted(J, reverse=True)
+    assert J[-1] == stats["after"]["J"]
+
+
+def test_refinement_does_not_buy_J_with_distance():
+    cost = CostConfig(mu=2.0)  # a Q worth more than C tempts the search to tear communities apart
+    W = check_w(planted_graph(512, sizes="heavy", degree=24, noise=0.3, seed=5)[0])
+    _, stats = fit_permutation(W, cost, refine_steps=300)
+    best = min((s for s in stats["starts"]), key=stats["starts"].get)
+    start = evaluate_cost(W, ORDERINGS[best](W, cost, 0), cost)
+    assert stats["after"]["J"] <= start.J and stats["after"]["C"] <= start.C + 1e-12
+
+
+@pytest.mark.parametrize(("kind", "most_pct"), [("blocks", 0.0), ("bands", 1.0)])
+def test_gap_to_the_planted_order(kind, most_pct):
+    W, planted = planted_graph(1024, seed=6) if kind == "blocks" else band_graph(1024, noise=0.1, seed=6)
+    W, cost = check_w(W), CostConfig()
+    _, stats = fit_permutation(W, cost, refine_steps=400)
+    aim = evaluate_cost(W, planted, cost).J
+    assert 100 * (stats["after"]["J"] - aim) / (stats["before"]["J"] - aim) <= most_pct
+
+
+def test_large_graphs_are_searched_in_windows(monkeypatch):
+    W = check_w(planted_graph(1024, degree=16, noise=0.3, seed=7)[0])
+    monkeypatch.setattr(windows, "MOST_POSITIONS", 256)
+    monkeypatch.setattr(search, "MOST_POSITIONS", 256)
+    monkeypatch.setattr(search, "WORTH_SHARE", 0.0)
+    pi, stats = fit_permutation(W, refine_steps=100)
+    np.testing.assert_array_equal(pi, fit_permutation(W, refine_steps=100)[0])
+    assert sorted(pi) == list(range(1024)) and stats["after"]["J"] < min(stats["starts"].values())
+
+
+def test_threads_do_not_change_the_layout():
+    code = (
+        "from icd_lib.graph.mock import planted_graph; from icd_lib.solver import fit_permutation; "
+        "from icd_lib.axes.permutation import hash_permutation as h; "
+        "print(h(fit_permutation(planted_graph(700, degree=24, noise=0.3)[0], refine_steps=100)[0]))"
+    )
+    hashes = set()
+    for threads in ("1", "2"):
+        many = {name: threads for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+        done = subprocess.run([sys.executable, "-c", code], env=os.environ | many, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        hashes.add(done.stdout.strip())
+    assert len(hashes) == 1
 
 
 @pytest.mark.parametrize("method", ORDERINGS)

@@ -91,23 +91,21 @@ def evaluate_cost(W, pi, cost: CostConfig = CostConfig(), pi_prev=None) -> CostR
 
 def score_positions(graph, pos: np.ndarray, cost: CostConfig, pos_prev: np.ndarray | None = None) -> CostReport:
     """As `evaluate_cost`, for a graph that `check_w` returned and pos[old_index] = new_position, both unchecked."""
+    from icd_lib.solver import kernels  # numba loads slowly, and only graphs that are scored need it
+
     D = graph.shape[0]
     r_stab = 0.0 if pos_prev is None else float(np.mean(np.abs(pos - pos_prev) > cost.h))
     c = q = r_align = 0.0
-    two_m = float(graph.data.sum())
+    degree = kernels.sum_rows(graph.indptr, graph.data)
+    two_m = float(degree.sum())
     if two_m > 0:
-        degree = np.asarray(graph.sum(axis=1)).ravel()
-        rows = np.repeat(np.arange(D), np.diff(graph.indptr))
-        here, there = pos[rows], pos[graph.indices]
-        apart = np.abs(here - there)
-        longest = float(distance_penalty((D - 1) // cost.g, cost))
-        if longest > 0:
-            # Sums, not BLAS dot products, whose last bit depends on the number of threads.
-            c = float((graph.data * distance_penalty(apart // cost.g, cost)).sum()) / (longest * two_m)
-        r_align = float(graph.data[apart % cost.v != 0].sum() / two_m)
-        block = block_of_position(D, cost.k)
-        within = float(graph.data[block[here] == block[there]].sum())
+        penalty = distance_penalty(np.arange(D) // cost.g, cost)
+        block, askew = block_of_position(D, cost.k), np.arange(D) % cost.v != 0
+        parts = (graph.indptr, graph.indices, graph.data)
+        far, apart, inside = kernels.sum_edges(*parts, np.asarray(pos, np.int32), block, penalty, askew)
+        c = 2 * far / (penalty[-1] * two_m) if penalty[-1] > 0 else 0.0
+        r_align = 2 * apart / two_m
         block_degree = np.bincount(block[pos], weights=degree, minlength=int(cost.k))
-        q = within / two_m - float(cost.gamma) * float(((block_degree / two_m) ** 2).sum())
+        q = 2 * inside / two_m - float(cost.gamma) * float(((block_degree / two_m) ** 2).sum())
     j = cost.alpha * c + cost.beta * r_align + cost.gamma_s * r_stab - cost.mu * q
-    return CostReport(C=c, Q=q, R_align=r_align, R_stab=r_stab, J=float(j))
+    return CostReport(C=float(c), Q=float(q), R_align=float(r_align), R_stab=r_stab, J=float(j))

@@ -1,11 +1,10 @@
-"""Compiled moves on the exact objective J: single thread, no reassociation, so the same bits on every run.
+"""Compiled passes over the exact objective J: single thread, no reassociation, so the same bits on every run.
 
 Up to a constant J = sum_{i<j} w_ij P(pos_i, pos_j) + spread sum_b K_b^2 + stab #{i: |pos_i - prev_i| > h}, where w is W
 scaled to sum_{i<j} w_ij = 1, P(p, q) = table[|p - q|] - mu [block p = block q] is what an edge of weight 1 costs,
 K_b is the summed degree of block b, spread = mu gamma / 4 and stab = gamma_s / D (0 without a previous layout).
 
-problem = (indptr, indices, data: CSR of w; degree (D,); block (D,) of a position; table (D,); prev (D,) positions;
-           scalars (4,) = mu, spread, stab, h);  layout = (pos (D,), perm (D,) its inverse, block_degree (k,)).
+`problem` is a `Problem` and `layout` a `Layout` of `icd_lib.solver.problem`.
 """
 
 import numpy as np
@@ -24,28 +23,65 @@ def next_uniform(state):
 
 
 @njit(cache=True)
+def sum_rows(indptr, data):
+    """Summed weight of every row, float64 (D,)."""
+    total = np.zeros(len(indptr) - 1)
+    for i in range(len(total)):
+        summed = 0.0
+        for e in range(indptr[i], indptr[i + 1]):
+            summed += data[e]
+        total[i] = summed
+    return total
+
+
+@njit(cache=True)
+def sum_edges(indptr, indices, data, pos, block, penalty, askew):
+    """(sum of w penalty[distance], of w where askew[distance], of w inside a block) over pairs i < j.
+
+    Sums row by row and then over the rows: a fixed order, and rounding that grows with D and not with the edges.
+    """
+    far, off, inside = 0.0, 0.0, 0.0
+    for i in range(len(indptr) - 1):
+        p = pos[i]
+        row_far, row_askew, row_inside = 0.0, 0.0, 0.0
+        for e in range(indptr[i], indptr[i + 1]):
+            if indices[e] <= i:
+                continue
+            q = pos[indices[e]]
+            apart = abs(p - q)
+            row_far += data[e] * penalty[apart]
+            if askew[apart]:
+                row_askew += data[e]
+            if block[p] == block[q]:
+                row_inside += data[e]
+        far += row_far
+        off += row_askew
+        inside += row_inside
+    return far, off, inside
+
+
+@njit(cache=True)
 def swap_extra(problem, layout, a, b):
     """The part of a swap's change of J that is not about edges: block degrees and stability. O(1)."""
-    _, _, _, degree, block, _, prev, scalars = problem
-    pos, _, block_degree = layout
-    p, q = pos[a], pos[b]
+    block, prev, h = problem.block, problem.prev, problem.h
+    p, q = layout.pos[a], layout.pos[b]
     extra = 0.0
     if block[p] != block[q]:
-        shift = degree[b] - degree[a]
-        extra = 2 * scalars[1] * shift * (block_degree[block[p]] - block_degree[block[q]] + shift)
-    if scalars[2] > 0:
-        h = scalars[3]
+        shift = problem.degree[b] - problem.degree[a]
+        held = layout.block_degree
+        extra = 2 * problem.spread * shift * (held[block[p]] - held[block[q]] + shift)
+    if problem.stab > 0:
         moved = int(abs(q - prev[a]) > h) - int(abs(p - prev[a]) > h)
         moved += int(abs(p - prev[b]) > h) - int(abs(q - prev[b]) > h)
-        extra += scalars[2] * moved
+        extra += problem.stab * moved
     return extra
 
 
 @njit(cache=True)
 def move_edges(problem, pos, a, p, q):
     """Change of the edge cost of element a if it alone moved from position p to q. O(deg a)."""
-    indptr, indices, data, _, block, table, _, scalars = problem
-    first, last = indptr[a], indptr[a + 1]
+    indices, data, block, table = problem.indices, problem.data, problem.block, problem.table
+    first, last = problem.indptr[a], problem.indptr[a + 1]
     # Two sums hide the latency of the additions and, unlike fast-math, fix their order on every processor.
     change, other = 0.0, 0.0
     for e in range(first, last - 1, 2):
@@ -58,17 +94,16 @@ def move_edges(problem, pos, a, p, q):
     change += other
     if block[p] != block[q]:
         together = 0.0
-        for e in range(indptr[a], indptr[a + 1]):
+        for e in range(first, last):
             beside = block[pos[indices[e]]]
             together += data[e] * (int(beside == block[q]) - int(beside == block[p]))
-        change -= scalars[0] * together
+        change -= problem.mu * together
     return change
 
 
 @njit(cache=True)
-def find_edge(problem, a, b):
+def find_edge(indptr, indices, data, a, b):
     """Weight of the edge a-b, 0 if there is none: binary search in the sorted row of a."""
-    indptr, indices, data = problem[0], problem[1], problem[2]
     low, high = indptr[a], indptr[a + 1]
     while low < high:
         middle = (low + high) // 2
@@ -77,113 +112,105 @@ def find_edge(problem, a, b):
         else:
             high = middle
     if low < indptr[a + 1] and indices[low] == b:
-        return data[low]
+        return np.float64(data[low])
     return 0.0
 
 
 @njit(cache=True)
 def swap_delta(problem, layout, a, b):
     """Change of J when elements a != b trade places. O(deg a + deg b)."""
-    block, table, mu = problem[4], problem[5], problem[7][0]
-    pos = layout[0]
+    block = problem.block
+    pos = layout.pos
     p, q = pos[a], pos[b]
     delta = move_edges(problem, pos, a, p, q) + move_edges(problem, pos, b, q, p)
     # Both sums let the other element stand still; the edge between the two is as long after the trade as before.
-    edge = find_edge(problem, a, b)
+    edge = find_edge(problem.indptr, problem.indices, problem.data, a, b)
     if edge > 0:
-        delta += 2 * edge * (table[abs(p - q)] + mu * int(block[p] != block[q]))
+        delta += 2 * edge * (problem.table[abs(p - q)] + problem.mu * int(block[p] != block[q]))
     return delta + swap_extra(problem, layout, a, b)
 
 
 @njit(cache=True)
 def apply_swap(problem, layout, a, b):
     """Let elements a and b trade places in the layout."""
-    degree, block = problem[3], problem[4]
-    pos, perm, block_degree = layout
+    block, pos = problem.block, layout.pos
     p, q = pos[a], pos[b]
-    shift = degree[b] - degree[a]
-    block_degree[block[p]] += shift
-    block_degree[block[q]] -= shift
+    shift = problem.degree[b] - problem.degree[a]
+    layout.block_degree[block[p]] += shift
+    layout.block_degree[block[q]] -= shift
     pos[a], pos[b] = q, p
-    perm[p], perm[q] = b, a
+    layout.perm[p], layout.perm[q] = b, a
 
 
 @njit(cache=True)
-def swap_tiles(problem, layout, g, s, t):
-    """Let the elements of whole tiles s and t trade places, in order; returns nothing, undone by the same call."""
-    perm = layout[1]
-    for offset in range(g):
-        apply_swap(problem, layout, perm[s * g + offset], perm[t * g + offset])
+def descend_swaps(problem, layout, state, near, first, last, tries, margin):
+    """For elements first..last-1: trade with one of `tries` partners each time J falls by more than margin.
+
+    A partner lies, four times of five, within `near` positions of one of the element's neighbours, else anywhere.
+    Returns the trades made.
+    """
+    indptr, indices = problem.indptr, problem.indices
+    pos, perm = layout.pos, layout.perm
+    size = len(pos)
+    trades = 0
+    for a in range(first, last):
+        degree = indptr[a + 1] - indptr[a]
+        if degree == 0:
+            continue
+        for _ in range(tries):
+            draw = next_uniform(state)
+            if draw < 0.8:
+                q = (
+                    pos[indices[indptr[a] + int(draw / 0.8 * degree)]]
+                    + int(next_uniform(state) * (2 * near + 1))
+                    - near
+                )
+                q = min(max(q, 0), size - 1)
+            else:
+                q = int(next_uniform(state) * size)
+            b = perm[q]
+            if a != b and swap_delta(problem, layout, a, b) < -margin:
+                apply_swap(problem, layout, a, b)
+                trades += 1
+    return trades
 
 
 @njit(cache=True)
-def tiles_cost(problem, layout, g, s, t):
-    """Every part of J that a trade of tiles s and t can change."""
-    indptr, indices, data, _, block, table, prev, scalars = problem
-    pos, perm, block_degree = layout
+def pair_cost(weights, problem, perm):
+    """J up to its constant of the layout perm, from dense weights (D, D). O(D^2), for small D."""
+    D = len(perm)
     cost = 0.0
-    for tile in (s, t):
-        for p in range(tile * g, tile * g + g):
-            a = perm[p]
-            for e in range(indptr[a], indptr[a + 1]):
-                r = pos[indices[e]]
-                edge = data[e] * (table[abs(p - r)] - scalars[0] * int(block[p] == block[r]))
-                # An edge between two moving elements is met from both of its ends.
-                cost += 0.5 * edge if (r // g == s or r // g == t) else edge
-            if scalars[2] > 0:
-                cost += scalars[2] * int(abs(p - prev[a]) > scalars[3])
-    for b in range(len(block_degree)):
-        cost += scalars[1] * block_degree[b] ** 2
+    held = np.zeros(problem.block[-1] + 1)
+    for p in range(D):
+        held[problem.block[p]] += problem.degree[perm[p]]
+        if problem.stab > 0:
+            cost += problem.stab * int(abs(p - problem.prev[perm[p]]) > problem.h)
+        for q in range(p + 1, D):
+            together = problem.mu * int(problem.block[p] == problem.block[q])
+            cost += weights[perm[p], perm[q]] * (problem.table[q - p] - together)
+    for b in range(len(held)):
+        cost += problem.spread * held[b] ** 2
     return cost
 
 
 @njit(cache=True)
-def descend_tiles(problem, layout, g, first, last, margin):
-    """For tiles first..last-1: trade with every later tile where J falls by more than margin. Returns trades made."""
-    tiles = len(layout[0]) // g
-    trades = 0
-    for s in range(first, min(last, tiles)):
-        for t in range(s + 1, tiles):
-            before = tiles_cost(problem, layout, g, s, t)
-            swap_tiles(problem, layout, g, s, t)
-            if tiles_cost(problem, layout, g, s, t) < before - margin:
-                trades += 1
-            else:
-                swap_tiles(problem, layout, g, s, t)
-    return trades
-
-
-@njit(cache=True)
-def propose_partner(problem, layout, state, near, a):
-    """A partner for element a: half of the time anybody, else who lies within `near` of one of a's neighbours."""
-    indptr, indices = problem[0], problem[1]
-    pos, perm, _ = layout
-    size = len(pos)
-    degree = indptr[a + 1] - indptr[a]
-    draw = next_uniform(state)
-    if degree == 0 or draw < 0.5:
-        return perm[int(next_uniform(state) * size)]
-    neighbour = indices[indptr[a] + int((2 * draw - 1) * degree)]
-    q = pos[neighbour] + int(next_uniform(state) * (2 * near + 1)) - near
-    return perm[min(max(q, 0), size - 1)]
-
-
-@njit(cache=True)
-def search_swaps(problem, layout, state, near, first, last, total, hot, cold, margin):
-    """Simulated annealing of proposals first..last-1 out of total; T falls geometrically from hot to cold.
-
-    A trade is made when its change of J < -T log(u), u uniform in (0, 1) (Metropolis et al. 1953); with hot = 0
-    only when J falls by more than margin. Returns trades made.
-    """
-    size = len(layout[0])
-    trades = 0
-    for proposal in range(first, last):
-        a = int(next_uniform(state) * size)
-        b = propose_partner(problem, layout, state, near, a)
-        bound = -margin
-        if hot > 0:
-            bound -= hot * (cold / hot) ** (proposal / total) * np.log(next_uniform(state))
-        if a != b and swap_delta(problem, layout, a, b) < bound:
-            apply_swap(problem, layout, a, b)
-            trades += 1
-    return trades
+def best_of_all(weights, problem, perm):
+    """The best of all D! layouts, int64 (D,), from dense weights (D, D); Heap's algorithm (1963), starting at perm."""
+    perm = perm.copy()
+    best, least = perm.copy(), pair_cost(weights, problem, perm)
+    counter = np.zeros(len(perm), np.int64)
+    i = 1
+    while i < len(perm):
+        if counter[i] < i:
+            j = 0 if i % 2 == 0 else counter[i]
+            perm[i], perm[j] = perm[j], perm[i]
+            cost = pair_cost(weights, problem, perm)
+            if cost < least:
+                least = cost
+                best[:] = perm
+            counter[i] += 1
+            i = 1
+        else:
+            counter[i] = 0
+            i += 1
+    return best

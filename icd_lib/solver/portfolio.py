@@ -1,33 +1,19 @@
 """The solver: several starting layouts, local search from the best, never a layout worse than the given one."""
 
 import difflib
-import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 
-from icd_lib.axes.permutation import check_permutation, invert_permutation
-from icd_lib.errors import ConfigError, ResourceError, SolverNotConverged
+from icd_lib.axes.permutation import check_permutation
+from icd_lib.errors import ConfigError, SolverTimeout
 from icd_lib.graph.contract import check_w
-from icd_lib.solver.cost import CostConfig, CostReport, score_positions
+from icd_lib.solver.clock import Clock
+from icd_lib.solver.cost import CostConfig
 from icd_lib.solver.orderings import ORDERINGS
-from icd_lib.solver.refine import PROPOSALS_PER_STEP, refine_layout, warm_up
-
-# A layout is better when J falls by more than the rounding of J.
-LEAST_GAIN = 1e-12
-# One annealing cycle proposes each pair of elements this often before another cycle is worth more than a longer one.
-PROPOSALS_PER_PAIR = 200
-MOST_CYCLES = 16
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A layout the portfolio may return: where it came from, pi int64 (D,), and its cost."""
-
-    name: str
-    pi: np.ndarray
-    report: CostReport
+from icd_lib.solver.refine import warm_up
+from icd_lib.solver.search import LEAST_GAIN, Search, choose
 
 
 def fit_permutation(
@@ -39,113 +25,69 @@ def fit_permutation(
     method: str = "auto",
     initial=None,
     pi_prev=None,
+    guard_c: bool = True,
 ) -> tuple[np.ndarray, dict]:
     """Find a layout of W (csr (D, D)) with low J: returns pi int64 (D,), pi[new_position] = old_index, and stats.
 
-    method: "auto" tries every ordering in `ORDERINGS`, else one of them by name; the best start (on small graphs:
-    several) is refined by `refine_steps` steps of local search. initial (default: identity) is the layout to beat;
-    pi_prev the one R_stab compares with. The result depends on the arguments alone, unless the budget runs out: then
-    it is `initial`.
+    method: "auto" lets the orderings of `ORDERINGS` compete, else one of them by name; the best are refined with up to
+    `refine_steps` steps of local search (a step proposes one trade per element; the search ends early where a trial
+    shows that there is little to gain). initial (default: identity) is the layout to beat; pi_prev the one R_stab
+    compares with. guard_c: a layout whose C exceeds that of the best start is only returned where no other improves J
+    (graphs of more than 256 elements). The result depends on the arguments alone, unless the budget runs out: then it
+    is the best layout so far.
 
     stats: before, after (C, Q, R_align, R_stab, J), winner, starts (J by name), skipped (reason by name), iterations
-    (steps done), trades, elapsed_s, compile_s (not in the budget), improved, timed_out, flagged (J fell while C rose).
+    (steps done), trades, elapsed_s, compile_s (not in the budget), improved, timed_out (the budget cut it short),
+    flagged (J fell while C rose), curve (seconds and J whenever the best J fell).
     Raises `SolverNotConverged` on a bad W, `AxisError` on a bad initial or pi_prev, `ConfigError` on bad settings.
     """
-    graph = check_w(W)
+    entered = time.perf_counter()
     _check_settings(time_budget_s, refine_steps, seed, method)
+    compile_s = warm_up()
+    clock = Clock(time_budget_s, entered + compile_s)
+    graph = check_w(W)
     D = graph.shape[0]
     given = np.arange(D, dtype=np.int64) if initial is None else check_permutation(initial, D, "initial")
     previous = None if pi_prev is None else check_permutation(pi_prev, D, "pi_prev")
-    compile_s = warm_up()
-    started = time.perf_counter()
-    deadline = started + time_budget_s
-
-    search = _Search(graph, cost, previous, seed, deadline)
-    before = search.score("initial", given)
+    search = Search(graph, cost, previous, seed, clock, refine_steps, guard_c)
+    before = search.add("initial", given)
     if D > 1 and graph.nnz:
-        search.try_orderings(method, before)
-        search.refine_best(refine_steps)
-    best = before if search.timed_out else _choose(before, search.candidates)
+        search.run(method)
+    best = choose(before, search.candidates, search.most_c)
     stats = {
         "before": asdict(before.report),
         "after": asdict(best.report),
         "winner": best.name,
-        "starts": {c.name: c.report.J for c in search.candidates if "+" not in c.name},
+        "starts": {c.name: c.J for c in search.starts},
         "skipped": search.skipped,
-        "iterations": search.steps,
+        "iterations": round(search.done * refine_steps),
         "trades": search.trades,
-        "elapsed_s": time.perf_counter() - started,
+        "elapsed_s": clock.elapsed_s,
         "compile_s": compile_s,
         "improved": best is not before,
-        "timed_out": search.timed_out,
-        "flagged": best.report.J < before.report.J and best.report.C > before.report.C + LEAST_GAIN,
+        "timed_out": clock.cut,
+        "flagged": best.J < before.J and best.C > before.C + LEAST_GAIN,
         "method": method,
         "seed": seed,
+        "curve": search.curve,
     }
     return best.pi, stats
 
 
-class _Search:
-    """One run of the portfolio: the problem, the clock, and the candidates so far."""
+def fit_or_stop(W, name: str = "the graph", **settings) -> tuple[np.ndarray, dict]:
+    """`fit_permutation`, tried once more when the budget ran out before anything better than the initial layout.
 
-    def __init__(self, graph, cost, pi_prev, seed, deadline):
-        self.graph, self.cost, self.pi_prev, self.seed, self.deadline = graph, cost, pi_prev, seed, deadline
-        self.pos_prev = None if pi_prev is None else invert_permutation(pi_prev)
-        self.candidates: list[Candidate] = []
-        self.skipped: dict[str, str] = {}
-        self.steps = self.trades = 0
-        self.timed_out = False
-
-    def score(self, name: str, pi: np.ndarray) -> Candidate:
-        report = score_positions(self.graph, invert_permutation(pi), self.cost, self.pos_prev)
-        if not math.isfinite(report.J):
-            raise SolverNotConverged(f"J of layout {name!r} is {report.J}; rescale W, its weights overflow float64")
-        return Candidate(name, pi, report)
-
-    def try_orderings(self, method: str, before: Candidate) -> None:
-        self.candidates = [before]
-        for name in ORDERINGS if method == "auto" else [method]:
-            if time.perf_counter() > self.deadline:
-                self.timed_out = True
-                return
-            try:
-                self.candidates.append(self.score(name, ORDERINGS[name](self.graph, self.cost, self.seed)))
-            except (SolverNotConverged, ResourceError) as error:
-                if method != "auto":
-                    raise
-                self.skipped[name] = str(error)
-
-    def refine_best(self, steps: int) -> None:
-        """Refine the best start; a small graph shares the steps among several starts, each annealed afresh."""
-        if self.timed_out or steps == 0:
-            return
-        starts = sorted(self.candidates, key=lambda c: c.report.J)
-        D = self.graph.shape[0]
-        cycles = min(max(steps * PROPOSALS_PER_STEP // (PROPOSALS_PER_PAIR * D * D), 1), MOST_CYCLES, steps)
-        for cycle in range(cycles):
-            start = starts[cycle % len(starts)]
-            refined = refine_layout(
-                self.graph,
-                start.pi,
-                self.cost,
-                steps=steps // cycles + int(cycle < steps % cycles),
-                seed=self.seed + cycle,
-                pi_prev=self.pi_prev,
-                deadline=self.deadline,
+    Raises `SolverTimeout` when the second try fails likewise. `settings` go to `fit_permutation`.
+    """
+    pi, stats = fit_permutation(W, **settings)
+    if stats["timed_out"] and not stats["improved"]:
+        pi, stats = fit_permutation(W, **settings)
+        if stats["timed_out"] and not stats["improved"]:
+            raise SolverTimeout(
+                f"twice no layout of {name} ({len(pi)} elements) better than the initial one was found within "
+                f"{settings.get('time_budget_s', 300)} s; raise solver.time_budget_s"
             )
-            self.steps += refined.steps
-            self.trades += refined.trades
-            if refined.timed_out:
-                self.timed_out = True
-                return
-            self.candidates.append(self.score(f"{start.name}+refine", refined.pi))
-
-
-def _choose(before: Candidate, candidates: list[Candidate]) -> Candidate:
-    """Lowest J among the layouts that do not raise C, else lowest J; the given layout unless J falls."""
-    better = [c for c in candidates if c.report.J < before.report.J - LEAST_GAIN]
-    calm = [c for c in better if c.report.C <= before.report.C + LEAST_GAIN]
-    return min(calm or better or [before], key=lambda c: c.report.J)
+    return pi, stats
 
 
 def _check_settings(time_budget_s, refine_steps, seed, method) -> None:
