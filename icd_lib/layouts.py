@@ -17,7 +17,7 @@ from icd_lib.axes.permutation import check_permutation, hash_permutation
 from icd_lib.errors import ArtifactError, AxisError
 from icd_lib.graph.mask import mask_graph
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
-from icd_lib.solver.portfolio import fit_permutation
+from icd_lib.solver.portfolio import fit_or_stop
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,8 +42,8 @@ class SolverSettings:
 
 
 def solve_layout(graph, settings: SolverSettings, initial=None, previous=None) -> tuple[np.ndarray, dict]:
-    """`fit_permutation` with the project's settings: (perm, stats)."""
-    return fit_permutation(
+    """`fit_or_stop` with the project's settings: (perm, stats)."""
+    return fit_or_stop(
         graph,
         cost=settings.cost_of(graph.shape[0]),
         time_budget_s=settings.time_budget_s,

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
-from icd_lib.errors import AxisError, SolverTimeout
+from icd_lib.errors import AxisError
 from icd_lib.layouts import SolverSettings, pack_alive, perm_record, solve_layout
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.latency import measure_interleaved
@@ -74,21 +74,9 @@ def first_layout(context: TableContext, mode: str) -> tuple[np.ndarray, dict]:
     if given is not None:
         context.progress("π₀ is reused (solver.reuse_perm)")
         return given, {}
-    first, stats = solve_patiently(context.graph, context.solver_settings(context.cost))
+    first, stats = solve_layout(context.graph, context.solver_settings(context.cost))
     context.progress(f"π₀ solved in {stats['elapsed_s']:.1f} s by {stats['winner']}")
     return first, {AXIS: stats}
-
-
-def solve_patiently(graph, settings: SolverSettings, initial=None, previous=None) -> tuple[np.ndarray, dict]:
-    """Solve; when time ran out before anything was found, once more with twice the time, then `SolverTimeout`."""
-    for budget in (settings.time_budget_s, 2 * settings.time_budget_s):
-        solved, stats = solve_layout(graph, dataclasses.replace(settings, time_budget_s=budget), initial, previous)
-        if stats["improved"] or not stats["timed_out"]:
-            return solved, stats
-    raise SolverTimeout(
-        f"no layout of {graph.shape[0]:,} rows was found within {settings.time_budget_s:g} s, nor within twice that; "
-        "raise solver.time_budget_s or lower graph.nnz_cap"
-    )
 
 
 def relayout(context: TableContext, masked: sp.csr_array, now: np.ndarray, number: int) -> tuple[np.ndarray, dict]:
@@ -99,7 +87,7 @@ def relayout(context: TableContext, masked: sp.csr_array, now: np.ndarray, numbe
     start = rank[now[context.alive[now]]]
     settings = context.solver_settings(shrunk_cost(context.cost, len(living), context.size))
     settings = dataclasses.replace(settings, seed=settings.seed + number)
-    solved, stats = solve_patiently(masked[living][:, living], settings, start, start)
+    solved, stats = solve_layout(masked[living][:, living], settings, start, start)
     return np.concatenate([living[solved], now[~context.alive[now]]]), stats
 
 

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.gates import judge
+from icd_lib.layouts import solve_layout
 from icd_lib.measure.comparison import compare_arms
 from icd_lib.metric import figure, not_measured
 from icd_lib.solver.cost import evaluate_cost
@@ -15,7 +16,6 @@ from icd_lib.stages.cost import cost_change, cost_figures
 from icd_lib.stages.table.arms import load_layout
 from icd_lib.stages.table.context import AXIS, SAME_WORK, TableContext
 from icd_lib.stages.table.measure import hit_change
-from icd_lib.stages.table.solve import solve_patiently
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
@@ -115,7 +115,7 @@ def determinism(context: TableContext) -> dict:
         return {"reason": "the permutation was given (solver.reuse_perm), not solved"}
     again, _ = context.build_graph(context.seen)
     settings = context.solver_settings(context.cost)
-    pi, _ = solve_patiently(again, settings)
+    pi, _ = solve_layout(again, settings)
     same_w = is_same_graph(again, context.graph)
     same_pi = hash_permutation(pi) == hash_permutation(load_layout(run, mode, "perm_before"))
     before = stats[AXIS]["after"]["J"]
