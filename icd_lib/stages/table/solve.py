@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.errors import AxisError
-from icd_lib.layouts import SolverSettings, pack_alive, perm_record, solve_layout
+from icd_lib.layouts import pack_alive, perm_record, solve_layout
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.statistics import paired_ratio
