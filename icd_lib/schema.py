@@ -149,6 +149,7 @@ SCHEMA: dict = {
         "nnz_cap": count(200_000, "heaviest edges kept per access graph", low=1),
         "remeasure": flag(False, "measure again what costs how much, even if this machine's figures are known"),
         "trace": text(None, "file of access events; null takes the shipped trace", nullable=True, is_path=True),
+        "normalize": choice("none", ["none", "row", "sym"], "weaken edges of rows that are touched with everything"),
         "window": count(1, "consecutive events whose rows count as touched together", low=1, high=1000),
     },
     "solver": {

@@ -76,7 +76,11 @@ def access_graph(results: Results, axis: str | None = None, mode: str | None = "
     images = [binned(graph, perm) for _, graph, perm in layouts]
     positive = np.concatenate([image[image > 0] for image in images])
     limits = {"vmin": np.log10(np.percentile(positive, 5)), "vmax": np.log10(positive.max())}
-    unit, scale = ("kB", 1e3) if results.is_table else ("MB", 1e6)
+    in_bytes = results.graphs[axis].get("unit", "bytes") == "bytes"
+    unit, scale = (", kB", 1e3) if results.is_table else (", MB", 1e6)
+    what = "bytes" if in_bytes else "weight"
+    if not in_bytes:
+        unit, scale = "", 1.0
     for column, ((title, graph, perm), image) in enumerate(zip(layouts, images, strict=True)):
         size = graph.shape[0]
         with np.errstate(divide="ignore"):
@@ -95,8 +99,8 @@ def access_graph(results: Results, axis: str | None = None, mode: str | None = "
         axes[1, column].set_xlim(0, size)
         axes[1, column].set_xlabel(f"position in {axis}", fontsize=9)
     axes[0, 0].set_ylabel("position")
-    axes[1, 0].set_ylabel(f"degree, {unit}")
-    drawing.colorbar(shown, ax=axes[0, :].tolist(), label="log₁₀ bytes per cell", pad=0.01)
+    axes[1, 0].set_ylabel(f"degree{unit}")
+    drawing.colorbar(shown, ax=axes[0, :].tolist(), label=f"log₁₀ {what} per cell", pad=0.01)
     name = f"access_graph_{mode or 'dense'}_{axis.replace('.', '_')}"
     alt = (
         f"Heat maps of the access graph of {axis}: " + "; ".join(title for title, *_ in layouts) + ". "

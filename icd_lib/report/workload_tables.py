@@ -88,7 +88,7 @@ def access_graphs(results: Results) -> Table | Missing:
             f"{g['nnz']:,}",
             f"{g['events']:,}",
             f"{g['accesses']:,}",
-            f"{number(g['degree_mean'])} B",
+            f"{number(g['degree_mean'])} {'B' if g['unit'] == 'bytes' else ''}".strip(),
             number(g["degree_cv"]),
             _left_out(g),
         ]
@@ -96,6 +96,9 @@ def access_graphs(results: Results) -> Table | Missing:
     ]
     columns = ["axis", "elements D", "non-zeros", "events", "accesses", "mean degree", "spread (CV)", "left out"]
     note = "counted: bytes that two rows are touched together within one event (graph.window: within several)"
+    how = {g["normalize"] for g in results.graphs.values()} - {"none"}
+    if how:
+        note += f", normalized ({', '.join(how)}: rows that are touched with everything weigh less)"
     return Table("Access graph", columns, rows, note)
 
 

@@ -14,6 +14,7 @@ from icd_lib.calibration import Calibration
 from icd_lib.errors import AxisError, ResourceError
 from icd_lib.graph.contract import check_w
 from icd_lib.graph.events import Events
+from icd_lib.graph.normalize import normalize_graph
 from icd_lib.graph.trace import build_trace
 from icd_lib.layouts import SolverSettings, read_perm_record
 from icd_lib.measure.cache_sim import TYPICAL_CACHES, CacheLevel, machine_caches
@@ -90,7 +91,8 @@ class TableContext:
     def build_graph(self, events: Events) -> tuple[sp.csr_array, dict]:
         """W of some events and what was counted and dropped on the way."""
         limits = {"window": self.get("graph.window"), "nnz_cap": self.get("graph.nnz_cap")}
-        return build_trace(events, size=self.size, **limits)
+        graph, counted = build_trace(events, size=self.size, **limits)
+        return check_w(normalize_graph(graph, self.get("graph.normalize"))), counted
 
     @cached_property
     def graph(self) -> sp.csr_array:
