@@ -24,6 +24,7 @@ from icd_lib.pilots import pilot_layouts
 from icd_lib.solver.cost import CostConfig, evaluate_cost
 
 LEAST_R2 = 0.6
+LATENCY_PERCENTILE = 10
 TARGETS = {"latency_ms": "relative", "l1_hit_pct": "pp", "l2_hit_pct": "pp", "energy_j": "relative"}
 # What weighs on each term of J: C and R_align count as they are, Q with a minus.
 TERMS = (("C", "alpha", 1), ("R_align", "beta", 1), ("Q", "mu", -1))
@@ -35,8 +36,8 @@ KIND = "calibration"
 class Pilot:
     """One layout: its name, its cost, per target what was measured (None: not measured), and the raw latencies.
 
-    The latency among the targets is the lower quartile of the samples: other processes can only add to a sample, and
-    a machine that is busy during half of them still gives the same figure.
+    The latency among the targets is the 10th percentile of the samples: other processes can only add to a sample, so
+    that a machine which is busy during most of them still gives the same figure.
     """
 
     name: str
@@ -255,7 +256,7 @@ def _check_one(result: dict, name: str) -> tuple[dict[str, float | None], list[f
     samples = np.asarray(result.get("latency_ms", ()), dtype=np.float64)
     if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all() or (samples <= 0).any():
         raise MeasureError(f"pilot {name!r}: latency_ms is a list of positive samples in ms, got {samples.tolist()}")
-    targets = {"latency_ms": float(np.percentile(samples, 25))}
+    targets = {"latency_ms": float(np.percentile(samples, LATENCY_PERCENTILE))}
     for target in list(TARGETS)[1:]:
         value = result.get(target)
         if value is not None and not math.isfinite(value):

@@ -112,7 +112,7 @@ def pilot_table(results: Results) -> Table | Missing:
     ]
     columns = ["layout", *TERMS, *(f"{words} ({KINDS[target]})" for target, (words, *_) in TARGETS.items())]
     return Table(
-        "Pilot layouts", columns, rows, "the whole table, seen events, all pilots interleaved; lower quartiles"
+        "Pilot layouts", columns, rows, "the whole table, seen events, all pilots interleaved; 10th percentiles"
     )
 
 
