@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from icd_lib.kernels import cpu_conv, cpu_scan
-from icd_lib.kernels.cpu_pool import ITEM
+from icd_lib.kernels.cpu_pool import ITEM, block_width
 
 _SINGLE_THREAD = 1 << 17  # state updates (some 50 µs) below which waking other threads costs more than it saves
 
@@ -103,7 +103,7 @@ class _ScanCall(_Call):
         super().__init__(kind)
         sequences, width, length = u.shape
         states = A.shape[1]
-        self.block = cpu_scan.block_width(states)
+        self.block = block_width(sequences, width, cpu_scan.FIRST_LEVEL // states)
         self.blocks, self.updates = -(-width // self.block), sequences * width * length * states
         self.tasks = sequences * self.blocks
         head = [0, self.tasks, self.values[ITEM], length, width, states, self.block, int(delta_softplus)]
@@ -118,8 +118,10 @@ class _ConvCall(_Call):
     def __init__(self, x, weight, bias, activation, before):
         super().__init__(_kind(x))
         sequences, width, length = x.shape
-        self.tasks, self.updates = sequences * -(-width // cpu_conv.BLOCK), sequences * width * length
-        head = [0, self.tasks, self.values[ITEM], length, width, weight.shape[1], int(activation == "silu")]
+        block = block_width(sequences, width)
+        self.updates = sequences * width * length
+        head = [0, sequences * -(-width // block), self.values[ITEM], length, width, weight.shape[1], block]
+        head.append(int(activation == "silu"))
         self.values[: len(head)] = head
         self.columns(X=x)
         self.address(WEIGHT=weight, BIAS=bias, BEFORE=before)

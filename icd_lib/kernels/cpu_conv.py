@@ -10,11 +10,10 @@ from icd_lib.kernels.cpu_math import FAST, sigmoid, strip
 from icd_lib.kernels.cpu_pool import ITEM, drain, make_kernels
 
 # Argument vector as in cpu_scan: (address, batch stride, token stride), or an address alone where contiguous.
-LENGTH, WIDTH, TAPS, SILU = range(3, 7)
-X, OUT, GRAD_OUT, GRAD_X = range(7, 19, 3)
-WEIGHT, BIAS, BEFORE, GRAD_WEIGHT, GRAD_BIAS = range(19, 24)  # (D, K), (D,), (B, D, K), (B, D, K), (B, D)
-ARGUMENTS = 24
-BLOCK = 64  # channels of a task
+LENGTH, WIDTH, TAPS, BLOCK, SILU = range(3, 8)
+X, OUT, GRAD_OUT, GRAD_X = range(8, 20, 3)
+WEIGHT, BIAS, BEFORE, GRAD_WEIGHT, GRAD_BIAS = range(20, 25)  # (D, K), (D,), (B, D, K), (B, D, K), (B, D)
+ARGUMENTS = 25
 
 
 @njit(**FAST)
@@ -26,9 +25,9 @@ def _row(a, name, sequence, token, first, like, count):
 @njit(**FAST)
 def _place(a, task):
     """(sequence, first channel, channels) of a task."""
-    blocks = (a[WIDTH] + BLOCK - 1) // BLOCK
-    first = (task % blocks) * BLOCK
-    return task // blocks, first, min(BLOCK, a[WIDTH] - first)
+    blocks = (a[WIDTH] + a[BLOCK] - 1) // a[BLOCK]
+    first = (task % blocks) * a[BLOCK]
+    return task // blocks, first, min(a[BLOCK], a[WIDTH] - first)
 
 
 @njit(**FAST)

@@ -27,6 +27,23 @@ NEXT, TASKS, ITEM = range(3)
 _SIGNATURE = types.void(types.CPointer(types.int64))
 
 
+LANES = 16  # a block is whole vectors of this many channels
+_WIDEST = 256  # channels of a block: 1 KiB of every token's row
+_TASKS = 16  # tasks wanted: several for each of a few threads
+
+
+def block_width(sequences: int, width: int, most: int = _WIDEST) -> int:
+    """Channels of a task: as many as `most` and enough tasks allow, since long pieces of a row are read faster.
+
+    It depends on the shape alone, and with it the order of every sum.
+
+    >>> block_width(2, 1536), block_width(1, 1536), block_width(64, 1536), block_width(1, 5), block_width(2, 1536, 30)
+    (192, 96, 256, 16, 16)
+    """
+    vectors = min(-(-sequences * width // _TASKS // LANES), most // LANES, _WIDEST // LANES)
+    return LANES * max(1, vectors)
+
+
 class Kernel:
     """C functions `void f(int64 *arguments)` for float32 and float64, each compiled on first use and kept on disk."""
 

@@ -1,7 +1,8 @@
 """The selective scan on CPUs: forward, backward and single step, compiled, vectorised over channels.
 
 A task is one block of channels of one sequence. Its states h (N, block) stay in the first-level cache while it walks
-the tokens; channels are the SIMD lanes. Tensors are read where they lie, as (B, L, D), channels next to each other.
+the tokens; channels are the SIMD lanes, and blocks are padded to whole vectors. Tensors are read where they lie, as
+(B, L, D) with the channels next to each other.
 
     d = softplus(delta + bias)       h ← exp(d A) h + d u B_t       y = Σ_n C_t h + D u       out = y silu(z)
 
@@ -15,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from icd_lib.kernels.cpu_math import FAST, SUMS, exp2, sigmoid, softplus, strip
-from icd_lib.kernels.cpu_pool import ITEM, drain, make_kernels
+from icd_lib.kernels.cpu_pool import ITEM, LANES, drain, make_kernels
 
 # Argument vector (int64). A tensor is (address, batch stride, token stride) in elements, or an address alone where it
 # is contiguous; address 0: not given.
@@ -24,17 +25,8 @@ U, DELTA, Z, OUT, B, C, GRAD_OUT, GRAD_U, GRAD_DELTA, GRAD_Z = range(8, 38, 3)
 A, SKIP, BIAS, FIRST, LAST, SAVED, GRAD_A, GRAD_SKIP, GRAD_BIAS, GRAD_FIRST, GRAD_LAST, GRAD_B, GRAD_C = range(38, 51)
 ARGUMENTS = 51
 CHUNK = 32  # tokens between kept states
-LANES = 16  # blocks are padded to whole vectors of this many channels
+FIRST_LEVEL = 4096  # states of a block at most: with the rates 32 KiB of float32
 _LOG2E = 1 / math.log(2)
-
-
-def block_width(states: int) -> int:
-    """Channels of a task: whole vectors, and states that fit the first-level cache.
-
-    >>> block_width(16), block_width(128), block_width(1000)
-    (64, 16, 16)
-    """
-    return max(LANES, min(64, 2048 // states // LANES * LANES))
 
 
 @njit(**FAST)

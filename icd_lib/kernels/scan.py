@@ -1,5 +1,6 @@
 """One function for the selective scan, whatever it runs on: the fastest implementation that is there."""
 
+import importlib.util
 import warnings
 from functools import cache
 
@@ -66,7 +67,7 @@ def causal_conv1d(x, weight, bias=None, activation=None, initial=None):
     """Causal depthwise convolution out_t = act(bias + Σ_k weight_k x_{t − K + 1 + k}) in the dtype of x.
 
     x (B, D, L), best as a view of a (B, L, D) tensor; weight (D, K); bias (D,); activation None or 'silu'; initial
-    (B, D, K − 1): the inputs before x, zeros if None (no gradient flows into it on CPUs).
+    (B, D, K − 1): the inputs before x, zeros if None. Differentiable in all of them.
     """
     if x.device.type == "cpu" and not _is_tracing() and not (initial is not None and initial.requires_grad):
         from icd_lib.kernels import cpu
@@ -150,8 +151,6 @@ def _usable_package() -> bool:
 
 @cache
 def _has_triton() -> bool:
-    import importlib.util
-
     return importlib.util.find_spec("triton") is not None
 
 
