@@ -10,7 +10,8 @@ MOST_LINES = 1536
 # Temperatures in units of the standard deviation of the change that a random trade makes.
 HOT, COLD = 0.3, 0.003
 SAMPLES = 400
-RUN_SHARE = 0.02  # of the proposals move blocks of lines
+RUN_SHARE = 0.02  # of the proposals move blocks of lines; fewer with more than RUNS_PAY lines, as blocks get longer
+RUNS_PAY = 100
 WORK_PER_CHUNK = 20_000_000
 # X and P are rounded to whole numbers: sums of X P then stay below 2^52, where float64 still counts in ones.
 WEIGHT_LEVELS, PRICE_LEVELS = 2.0**31, 2.0**20
@@ -80,12 +81,13 @@ class Lines:
         heat = float(np.std(self.kernels.sample_trades(*scene, SAMPLES))) if self.count > 1 else 0.0
         if not heat > 0:
             return
+        run_share = RUN_SHARE * min(1.0, RUNS_PAY / self.count)
         chunk = max(WORK_PER_CHUNK // self.count, 1)
         for first in range(0, proposals, chunk):
             if clock.is_late():
                 return
             span = (first, min(first + chunk, proposals), proposals)
-            self.kernels.anneal_lines(*scene, *span, HOT * heat, COLD * heat, RUN_SHARE)
+            self.kernels.anneal_lines(*scene, *span, HOT * heat, COLD * heat, run_share)
 
     def layout(self) -> np.ndarray:
         """The layout pi with its lines in their present order."""

@@ -11,7 +11,7 @@ from icd_lib.solver.clock import Clock
 from icd_lib.solver.cost import CostConfig, score_positions
 from icd_lib.solver.lines import Lines, line_length
 from icd_lib.solver.orderings import order_backbone, order_louvain
-from icd_lib.solver.problem import build_layout, build_problem
+from icd_lib.solver.problem import build_layout, build_problem, distance_price
 from icd_lib.solver.windows import Annealer, Spent
 
 # Proposals of whole lines per line, at least and at most in all.
@@ -69,18 +69,21 @@ class Refiner:
         weights[rows, self.problem.indices] = self.problem.data
         return kernels.best_of_all(weights, self.problem, np.arange(D))
 
-    def polish(self, pi: np.ndarray, seed: int, tries: int = TRIES) -> Refined:
-        """Every element tries a few partners, priced exactly; J never rises."""
+    def polish(self, pi: np.ndarray, seed: int, weight_c: float = 1.0) -> Refined:
+        """Every element tries a few partners, priced exactly; with weight_c = 1 J never rises."""
         from icd_lib.solver import kernels
 
         layout, state, D = build_layout(self.problem, pi), _state(seed), len(pi)
+        problem = self.problem
+        if weight_c != 1:
+            problem = problem._replace(table=problem.table + (weight_c - 1) * distance_price(D, self.cost))
         near = max(1, min(2 * int(self.cost.g), D - 1))
         trades = first = 0
         while first < D and not self.clock.is_late():
             last = min(first + ELEMENTS_PER_CHUNK, D)
-            trades += kernels.descend_swaps(self.problem, layout, state, near, first, last, tries, MARGIN)
+            trades += kernels.descend_swaps(problem, layout, state, near, first, last, TRIES, MARGIN)
             first = last
-        return Refined(layout.perm.astype(np.int64), first * tries, trades)
+        return Refined(layout.perm.astype(np.int64), first * TRIES, trades)
 
 
 def _state(seed: int) -> np.ndarray:

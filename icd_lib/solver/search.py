@@ -35,6 +35,8 @@ LINE_RUNS = 2
 # While C is above its bound, C weighs this much more from one annealing to the next; excess counts in a contest.
 C_STEP, MOST_C_WEIGHT, EXCESS_PRICE = 1.2, 4.0, 2.0
 C_ROUNDS = 4
+# With C weighing so much more, a descent from a good start lowers J and C alike.
+DESCENT_C_WEIGHT = 8.0
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,11 @@ class Search:
             self.anneal(start, self.moved_lines(start).pi, 1 / SMALL_ROUNDS, SMALL_HEAT)
 
     def refine_large(self, auto: bool) -> None:
-        """Try the best start; if that paid, let more starts compete and refine the winner to the end."""
-        before, best = self.candidates[0], min(self.starts, key=self.value)
-        top = self.trial(best)
-        if best.J - top.J > WORTH_SHARE * (before.J - top.J):
+        """Descend from the best start and try it; if that paid, let more starts compete and refine the winner."""
+        best = min(self.starts, key=self.value)
+        low = self.descend(best)
+        top = min(low, self.trial(best, line_runs=1), key=self.value)
+        if self.pays(best, top):
             one_window = self.size <= MOST_POSITIONS
             if auto and one_window:
                 affordable = SECONDS_PER_STEP * self.steps * self.size
@@ -152,10 +155,21 @@ class Search:
                 share_now = share / len(SEGMENT_HEATS)
                 refined = self.anneal(top, top.pi, share_now, heat, shift=turn % 2 == 0 and not one_window)
                 top = min(top, refined, key=self.value)
-        if not self.clock.is_late():
-            refined = self.refiner.polish(top.pi, self.draw())
-            self.trades += refined.trades
-            self.add(f"{top.start}+refine", refined.pi)
+            if not self.clock.is_late():
+                self.add(f"{top.start}+refine", self.refiner.polish(top.pi, self.draw()).pi)
+
+    def pays(self, start: Candidate, found: Candidate) -> bool:
+        """Whether refinement gained so much over a start that the start cannot have found the structure."""
+        return start.J - self.value(found) > WORTH_SHARE * (self.candidates[0].J - found.J)
+
+    def descend(self, start: Candidate) -> Candidate:
+        """Descent from a start with C weighing so much that J and C fall together."""
+        if self.clock.is_late():
+            return start
+        usual, self.weight_c = self.weight_c, DESCENT_C_WEIGHT if self.guard_c else 1.0
+        found = self.anneal(start, start.pi, TRIAL_SHARE, 0.0)
+        self.weight_c = usual
+        return found
 
     def contenders(self, tried: Candidate) -> list[Candidate]:
         """The next best starts whose J is not hopeless, without duplicates."""
@@ -167,21 +181,21 @@ class Search:
                 chosen.append(start)
         return chosen[1:CONTENDERS]
 
-    def trial(self, start: Candidate) -> Candidate:
+    def trial(self, start: Candidate, line_runs: int = LINE_RUNS) -> Candidate:
         if self.clock.is_late():
             return start
-        moved = self.moved_lines(start)
+        moved = self.moved_lines(start, line_runs)
         tried = [self.anneal(start, moved.pi, TRIAL_SHARE, TRIAL_HEAT)]
         # Lines that had to be torn out of a better order may lead further, or (bands) destroy it.
         if moved.J > start.J and not self.clock.is_late():
             tried.append(self.anneal(start, start.pi, TRIAL_SHARE, TRIAL_HEAT))
         return min(tried, key=self.value)
 
-    def moved_lines(self, start: Candidate) -> Candidate:
-        """The better of two annealings of whole lines, be it worse than the start."""
+    def moved_lines(self, start: Candidate, runs: int = LINE_RUNS) -> Candidate:
+        """The best of some annealings of whole lines, be it worse than the start."""
         moved = [
             self.add(f"{start.start}+lines", self.refiner.move_lines(start.pi, self.draw(), self.weight_c))
-            for _ in range(LINE_RUNS if self.size <= MOST_POSITIONS else 1)
+            for _ in range(runs if self.size <= MOST_POSITIONS else 1)
         ]
         return min(moved, key=self.value)
 
@@ -200,9 +214,10 @@ class Search:
         return candidate.J + EXCESS_PRICE * max(candidate.C - self.most_c, 0.0) if self.guard_c else candidate.J
 
     def lower_c(self) -> None:
-        """While the best layout by J has too high a C: anneal it again with C weighing more."""
-        top = min(self.candidates, key=self.value)
-        for _ in range(C_ROUNDS):
+        """While the best layout has too high a C, and refinement pays: anneal it again with C weighing more."""
+        start, top = min(self.starts, key=lambda c: c.J), min(self.candidates, key=self.value)
+        self.weight_c = 1.0
+        for _ in range(C_ROUNDS if self.pays(start, top) else 0):
             if top.C <= self.most_c or self.clock.is_late():
                 return
             self.weight_c = max(self.weight_c, C_STEP)

@@ -54,9 +54,11 @@ class Annealer:
 
     def _fluctuation(self) -> float:
         """Mean over the elements of sqrt(sum_j w_ij^2), times the spread of the price over pairs of positions."""
+        from icd_lib.solver import kernels
+
         p = self.problem
         D = len(p.degree)
-        squares = np.add.reduceat(np.append(p.data**2, 0.0), p.indptr[:-1]) * self.live
+        squares = kernels.sum_rows(p.indptr, p.data * p.data)
         times = 2.0 * (D - np.arange(D))
         times[0] = D
         mean = (self.price * times).sum() / D**2
