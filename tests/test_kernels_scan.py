@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,14 @@ def test_several_threads_really_share_the_work(monkeypatch):
     selective_scan(**make_inputs(width=200, states=16, length=70))
     selective_scan(**make_inputs(width=5, states=2, length=1))  # too little work to wake anybody
     assert seen == [4]
+
+
+def test_calls_from_several_threads_at_once_do_not_disturb_each_other():
+    cases = [make_inputs(width=100, states=16, length=100, seed=seed) for seed in range(3)]
+    wanted = [selective_scan(**inputs) for inputs in cases]
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        found = list(pool.map(lambda index: selective_scan(**cases[index % 3]), range(60)))
+    assert all(torch.equal(out, wanted[index % 3]) for index, out in enumerate(found))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch brings GNU's OpenMP on Linux only")
