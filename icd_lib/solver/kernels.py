@@ -214,3 +214,16 @@ def best_of_all(weights, problem, perm):
             counter[i] = 0
             i += 1
     return best
+
+
+@njit(cache=True)
+def sorted_products(indptr, weights, prices):
+    """(D, kinds): sum of products of every row of `weights` with the first entries of every row of prices."""
+    out = np.zeros((len(indptr) - 1, len(prices)))
+    for i in range(len(out)):
+        for kind in range(len(prices)):
+            total = 0.0
+            for e in range(indptr[i], indptr[i + 1]):
+                total += weights[e] * prices[kind, e - indptr[i]]
+            out[i, kind] = total
+    return out
