@@ -51,7 +51,7 @@ class Recipe:
     state_size: int = 16
     length: int = 256  # tokens per block
     batch: int = 8  # blocks per step
-    steps: int = 1800
+    steps: int = 1600
     learning_rate: float = 4e-3
     warmup: int = 200
     horizon: int = 3600  # steps of the cosine that the rate follows after the warm-up,
