@@ -46,8 +46,9 @@ def headline(results: Results) -> list[str]:
     lines += [
         _nothing_accepted(results, mode) for mode in results.solves if not results.solves[mode]["accepted_strength"]
     ]
+    where = "of {} reads" if results.is_table else "at {}"
     lines += [
-        f"The A/A control {f'of {shape} reads' if results.is_table else f'at {shape}'} excludes 0: timing differences of that size mean nothing in this run."
+        f"The A/A control {where.format(shape)} excludes 0: timing differences of that size mean nothing in this run."
         for shape, holds in verdict["aa_control"]["contains_zero"].items()
         if not holds
     ]
