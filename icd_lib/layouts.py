@@ -16,6 +16,7 @@ import numpy as np
 from icd_lib.axes.permutation import check_permutation, hash_permutation
 from icd_lib.errors import ArtifactError, AxisError
 from icd_lib.graph.mask import mask_graph
+from icd_lib.solver.cache import solve_cached
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
 from icd_lib.solver.portfolio import fit_or_stop
 
@@ -41,18 +42,20 @@ class SolverSettings:
         return CostConfig(**fitted)
 
 
-def solve_layout(graph, settings: SolverSettings, initial=None, previous=None) -> tuple[np.ndarray, dict]:
-    """`fit_or_stop` with the project's settings: (perm, stats)."""
-    return fit_or_stop(
-        graph,
-        cost=settings.cost_of(graph.shape[0]),
-        time_budget_s=settings.time_budget_s,
-        refine_steps=settings.refine_steps,
-        seed=settings.seed,
-        method=settings.method,
-        initial=initial,
-        pi_prev=previous,
-    )
+def solve_layout(
+    graph, settings: SolverSettings, initial=None, previous=None, keep: Path | None = None
+) -> tuple[np.ndarray, dict]:
+    """`fit_or_stop` with the project's settings: (perm, stats); from the folder `keep` where it was solved before."""
+    given = {
+        "cost": settings.cost_of(graph.shape[0]),
+        "time_budget_s": settings.time_budget_s,
+        "refine_steps": settings.refine_steps,
+        "seed": settings.seed,
+        "method": settings.method,
+        "initial": initial,
+        "pi_prev": previous,
+    }
+    return fit_or_stop(graph, **given) if keep is None else solve_cached(graph, keep, **given)
 
 
 def solve_layouts(graphs: dict, settings: SolverSettings) -> tuple[dict[str, np.ndarray], dict[str, dict]]:

@@ -74,8 +74,10 @@ def first_layout(context: TableContext, mode: str) -> tuple[np.ndarray, dict]:
     if given is not None:
         context.progress("π₀ is reused (solver.reuse_perm)")
         return given, {}
-    first, stats = solve_layout(context.graph, context.solver_settings(context.cost))
-    context.progress(f"π₀ solved in {stats['elapsed_s']:.1f} s by {stats['winner']}")
+    kept = context.run.dir / "layouts"  # of this run: linear and iterative start from the same π₀
+    first, stats = solve_layout(context.graph, context.solver_settings(context.cost), keep=kept)
+    again = "kept from the other mode, " if stats["cached"] else ""
+    context.progress(f"π₀ {again}solved in {stats['elapsed_s']:.1f} s by {stats['winner']}")
     return first, {AXIS: stats}
 
 
