@@ -1,0 +1,40 @@
+"""The language model's scenario for real, on the trained embedded Mamba: six notebooks in quick mode."""
+
+import json
+
+import pytest
+
+import run_all
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    assert run_all.main(["--scenario", "mamba", "--quick", "--out", str(out)]) == 0
+    return out / "mamba"
+
+
+def read(run_dir, rel):
+    return json.loads((run_dir / rel).read_text())
+
+
+def test_quality_is_that_of_a_language_model(run_dir):
+    quality = read(run_dir, "measure/measure.json")["quality"]
+    assert quality["dense"]["perplexity"] > 1
+    for arm in ("linear", "oneshot", "iterative"):
+        assert 0.9 < quality[arm]["perplexity_ratio"] < 1.5
+        assert quality[arm]["n_items"] >= 10_000
+
+
+def test_the_loop_made_the_model_smaller_and_kept_its_function_between_layouts(run_dir):
+    report = read(run_dir, "measure/measure.json")
+    assert report["sizes"]["iterative"]["parameter_bytes"] < report["sizes"]["dense"]["parameter_bytes"]
+    assert report["equality"]["same_transform"]["float32"] < 1e-5
+    assert report["equality"]["same_transform"]["float64"] < 1e-10
+
+
+def test_layouts_and_graphs_are_the_same_when_solved_again(run_dir):
+    determinism = read(run_dir, "verdict.json")["determinism"]
+    assert determinism["pi_hash_equal"] and determinism["w_hash_equal"]
