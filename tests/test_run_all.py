@@ -147,6 +147,11 @@ def test_full_disk_in_a_notebook_exits_7(tmp_path, capsys):
     assert "disk is full" in capsys.readouterr().err
 
 
+def heed_interrupts():
+    """A test suite started in the background of a shell ignores SIGINT, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("name", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_ends_the_kernel_keeps_whole_files_and_can_be_resumed(tmp_path, name):
     wait = 'print("working", os.getpid(), flush=True)\nthreading.Event().wait(120)'
@@ -154,7 +159,12 @@ def test_an_interrupt_ends_the_kernel_keeps_whole_files_and_can_be_resumed(tmp_p
     notebooks = write_project(tmp_path / "notebooks", build_graph=body)
     args = ["--quick", "--no-measure", "--mode", "linear", "--out", tmp_path / "out"]
     process = subprocess.Popen(
-        command(notebooks, *args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=project_root()
+        command(notebooks, *args),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=project_root(),
+        preexec_fn=heed_interrupts,
     )
     for line in process.stdout:
         if "working" in line:
