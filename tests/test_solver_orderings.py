@@ -69,8 +69,16 @@ def test_large_graphs_get_a_multilevel_fiedler_vector_close_to_the_true_one(monk
     W, planted = planted_graph(600, blocks=2, degree=24, noise=0.1, seed=1)
     W, side = check_w(W), np.argsort(planted) < 300
     monkeypatch.setattr(spectral, "LANCZOS_SIZE", 100)
-    vector = spectral.fiedler_vector(W, 0)
+    vector = spectral._multilevel(W, 0)
     assert max(np.mean((vector > 0) == side), np.mean((vector < 0) == side)) > 0.99
+
+
+def test_a_large_graph_that_lanczos_cannot_finish_is_contracted(monkeypatch):
+    W, planted = path(400)
+    monkeypatch.setattr(spectral, "LANCZOS_SIZE", 100)
+    monkeypatch.setattr(spectral, "RESTARTS", 1)
+    place = np.argsort(np.argsort(spectral.fiedler_vector(W, 0)))
+    assert abs(np.corrcoef(place, np.argsort(planted))[0, 1]) > 0.95
 
 
 def test_louvain_finds_planted_communities_and_never_splits_components():

@@ -84,12 +84,12 @@ def order_leiden(graph, cost: CostConfig, seed: int) -> np.ndarray:
 
 
 def order_bisection(graph, cost: CostConfig, seed: int) -> np.ndarray:
-    """Recursive bisection into tiles by METIS (Karypis & Kumar 1998); raises `ResourceError` without pymetis."""
+    """Recursive bisection into pairs of tiles by METIS (Karypis & Kumar 1998); `ResourceError` without pymetis."""
     try:
         import pymetis
     except ImportError as error:
         raise ResourceError("recursive bisection needs METIS; pip install pymetis") from error
-    parts = min(-(-graph.shape[0] // int(cost.g)), MOST_PARTS)
+    parts = min(-(-graph.shape[0] // (2 * int(cost.g))), MOST_PARTS)
     if parts < 2 or graph.nnz == 0:
         return _isolated_last(graph, np.arange(graph.shape[0]))
     # METIS takes whole weights; 1000 levels keep the order of the edges and cannot overflow its 32-bit sums.

@@ -14,17 +14,25 @@ TOLERANCE = 1e-3
 # Below this a contraction no longer pays (a star hardly shrinks).
 LEAST_SHRINK = 0.9
 SMOOTHINGS = 8
+RESTARTS = 4  # of Lanczos on the whole of a large graph
 
 
 def fiedler_vector(graph, seed: int) -> np.ndarray:
     """Second eigenvector of D^-1/2 W D^-1/2, times D^-1/2, of a connected csr graph with n > 2; its sign is fixed.
 
-    Above `LANCZOS_SIZE` elements: heavy-edge matchings contract the graph (Karypis & Kumar 1998), Lanczos solves the
-    smallest one, and each finer level starts from the coarser one's values, smoothed by lazy random-walk steps.
+    Above `LANCZOS_SIZE` elements, where a few restarts of Lanczos do not converge: heavy-edge matchings contract the
+    graph (Karypis & Kumar 1998), Lanczos solves the smallest one, and each finer level starts from the coarser one's
+    values, smoothed by lazy random-walk steps.
     """
     # One BLAS thread: with more the last bits, and so the order of near ties, would depend on how many there are.
     with threadpool_limits(1, user_api="blas"):
-        vector = _multilevel(graph, seed) if graph.shape[0] > LANCZOS_SIZE else _solve(graph, seed)
+        if graph.shape[0] <= LANCZOS_SIZE:
+            vector = _solve(graph, seed)
+        else:
+            try:
+                vector = _solve(graph, seed, RESTARTS)
+            except SolverNotConverged:  # a long, thin graph, whose eigenvalues crowd
+                vector = _multilevel(graph, seed)
     return vector * np.sign(vector[np.argmax(np.abs(vector))])
 
 
@@ -58,7 +66,7 @@ def _smooth(graph, vector: np.ndarray) -> np.ndarray:
     return vector
 
 
-def _solve(graph, seed: int) -> np.ndarray:
+def _solve(graph, seed: int, restarts: int | None = None) -> np.ndarray:
     degree = np.asarray(graph.sum(axis=1)).ravel()
     root = 1 / np.sqrt(np.where(degree > 0, degree, 1))
     rows = np.repeat(root, np.diff(graph.indptr))
@@ -68,7 +76,7 @@ def _solve(graph, seed: int) -> np.ndarray:
         return np.linalg.eigh(normalised.toarray())[1][:, -2] * root
     start = np.random.default_rng(seed).standard_normal(n)
     try:
-        values, vectors = eigsh(normalised, k=2, which="LA", v0=start, tol=TOLERANCE, maxiter=50 * n)
+        values, vectors = eigsh(normalised, k=2, which="LA", v0=start, tol=TOLERANCE, maxiter=restarts or 50 * n)
     except ArpackError as error:  # includes ArpackNoConvergence
         raise SolverNotConverged(f"the Fiedler vector of {n} elements did not converge: {error}") from error
     return vectors[:, np.argmin(values)] * root
