@@ -25,6 +25,7 @@ from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.sparse.linalg import eigsh
 from threadpoolctl import threadpool_limits
 
+from icd_lib.artifacts import atomic_write
 from icd_lib.graph import check_w, mask_graph
 from icd_lib.graph.mock import band_graph, planted_graph
 from icd_lib.manifest import cpu_model
@@ -367,6 +368,7 @@ def write_document(result: dict, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few small instances, to see that it works")
+    parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     parser.add_argument("--out", type=Path, help="folder of the results (default: docs/figures, and docs/SOLVER.md)")
     parser.add_argument("--graphs", type=Path, default=ROOT / "outputs" / "bert" / "graph", help="a run's graph folder")
     args = parser.parse_args()
@@ -375,14 +377,28 @@ def main() -> None:
     warm_up()
     fit_permutation(planted_graph(300, degree=16)[0], refine_steps=20)
     result = {"machine": cpu_model(), "python": platform.python_version(), "quick": args.quick, "instances": []}
-    result["cold_start"] = measure_cold_start()
-    result["scaling"] = measure_scaling(args.quick)
-    for name, make in planted_instances(args.quick).items():
-        result["instances"].append(measure(name, *make()))
+    partial = folder / "solver.partial.json"
+    if args.resume and partial.is_file():
+        result = json.loads(partial.read_text(encoding="utf-8"))
+    done = {entry["name"] for entry in result["instances"]}
+
+    def keep() -> None:
+        atomic_write(partial, json.dumps(result, indent=1) + "\n")
+
+    if "cold_start" not in result:
+        result["cold_start"] = measure_cold_start()
+        keep()
+    if "scaling" not in result:
+        result["scaling"] = measure_scaling(args.quick)
+        keep()
+    instances = planted_instances(args.quick)
     if not args.quick:
-        for name, W in real_graphs(args.graphs).items():
-            result["instances"].append(measure(name, W))
-    (folder / "solver.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        instances |= {name: lambda W=W: (W,) for name, W in real_graphs(args.graphs).items()}
+    for name, make in instances.items():
+        if name not in done:
+            result["instances"].append(measure(name, *make()))
+            keep()
+    partial.replace(folder / "solver.json")
     draw(result, folder)
     if args.out is None and not args.quick:
         write_document(result, ROOT / "docs" / "SOLVER.md")
