@@ -35,6 +35,7 @@ from icd_lib.solver.refine import warm_up
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ("<!-- table: begin, written by benchmarks/solver.py -->", "<!-- table: end -->")
 FIGURES = ROOT / "docs" / "figures"
+WANTED_GAIN = 0.05  # in J over the best peer, on real graphs
 SLOW_PEERS_NNZ = 20_000_000  # igraph and the Lanczos Fiedler take minutes beyond
 
 
@@ -204,6 +205,18 @@ def measure(name: str, W, planted=None) -> dict:
     return entry
 
 
+def measure_longer(W) -> dict:
+    """The same with ten times the effort and C free: how much is left to gain."""
+    started = time.perf_counter()
+    _, stats = fit_permutation(W, cost=cost_for(W.shape[0]), refine_steps=20_000, guard_c=False)
+    return stats["after"] | {"seconds": time.perf_counter() - started, "refine_steps": 20_000}
+
+
+def gain(entry: dict) -> float:
+    """By how much J is below the best peer's."""
+    return entry["peers"][best_peer(entry)]["J"] - entry["ours"]["J"]
+
+
 def measure_scaling(quick: bool) -> dict:
     """Seconds of the solver and of METIS against non-zeros, planted equal blocks; the fitted exponents."""
     shapes = [(256, 32), (512, 32), (1024, 32)] if quick else [(1280, 125), (2560, 125), (5120, 180), (10_240, 250)]
@@ -277,16 +290,24 @@ def table(result: dict) -> str:
         )
     worse = [e["name"] for e in result["instances"] if e["ours"]["J"] > e["peers"][best_peer(e)]["J"] + 1e-12]
     real = [e for e in result["instances"] if "planted" not in e and e["D"] > 64]
-    gains = [e["peers"][best_peer(e)]["J"] - e["ours"]["J"] for e in real]
+    gains = [gain(e) for e in real]
     higher = [e["name"] for e in real if e["ours"]["C"] > e["peers"][best_peer(e)]["C"]]
     lines += ["", f"- Instances where a peer has a lower J: {', '.join(worse) or 'none'}."]
     if real:
-        below = [f"{e['name']} ({g:.3f})" for e, g in zip(real, gains, strict=True) if g < 0.05]
+        below = [f"{e['name']} ({g:.3f})" for e, g in zip(real, gains, strict=True) if g < WANTED_GAIN]
         lines += [
             f"- Real graphs of 1,536 elements: J lower than the best peer's by {min(gains):.3f} to {max(gains):.3f}; "
             f"less than 0.05 on {', '.join(below) or 'none'}.",
             f"- Real graphs whose C is above the best peer's: {', '.join(higher) or 'none'}.",
         ]
+    for entry in [e for e in real if "longer" in e]:
+        longer = entry["longer"]
+        left = entry["peers"][best_peer(entry)]["J"] - longer["J"]
+        lines.append(
+            f"- {entry['name']} with ten times the steps and C free: J {longer['J']:.4f}, {left:.3f} below the best "
+            "peer, "
+            f"C {longer['C']:.4f}, {longer['seconds']:.1f} s."
+        )
     exponent, cold = result["scaling"]["exponent"], result["cold_start"]
     lines += [
         f"- Time grows like nnz^{exponent['ours']:.2f} (METIS alone: nnz^{exponent['METIS RB']:.2f}).",
@@ -397,6 +418,11 @@ def main() -> None:
     for name, make in instances.items():
         if name not in done:
             result["instances"].append(measure(name, *make()))
+            keep()
+    found = real_graphs(args.graphs) if not args.quick else {}
+    for entry in result["instances"]:
+        if entry["name"] in found and entry["D"] > 64 and "longer" not in entry and gain(entry) < WANTED_GAIN:
+            entry["longer"] = measure_longer(found[entry["name"]])
             keep()
     partial.replace(folder / "solver.json")
     draw(result, folder)

@@ -140,7 +140,8 @@ def anneal_lines(X, P, share, S, order, degree, held, spread, state, first, last
                     gained[b] += share[low + u, b] * (degree[source[u]] - degree[low + u])
                 change += spread * gained[b] * (2 * held[b] + gained[b])
             if is_taken(change, heat, state):
-                held += gained
+                for b in range(k):
+                    held[b] += gained[b]
                 shuffle_span(X, order, degree, low, source[:span])
         else:
             p, q = int(next_uniform(state) * n), int(next_uniform(state) * n)
@@ -173,8 +174,19 @@ def propose_run(state, n, source, still):
 @njit(cache=True)
 def shuffle_span(X, order, degree, first, source):
     """Put the line now at source[u] into slot first + u. O(len(source) n)."""
-    last = first + len(source)
-    order[first:last] = order[source].copy()
-    degree[first:last] = degree[source].copy()
-    X[first:last] = X[source].copy()
-    X[:, first:last] = X[:, source].copy()
+    m, n = len(source), X.shape[0]
+    lines, held = np.empty(m, np.int64), np.empty(m)
+    for u in range(m):
+        lines[u], held[u] = order[source[u]], degree[source[u]]
+    for u in range(m):
+        order[first + u], degree[first + u] = lines[u], held[u]
+    for c in range(n):
+        for u in range(m):
+            held[u] = X[source[u], c]
+        for u in range(m):
+            X[first + u, c] = held[u]
+    for c in range(n):
+        for u in range(m):
+            held[u] = X[c, source[u]]
+        for u in range(m):
+            X[c, first + u] = held[u]
