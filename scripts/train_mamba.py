@@ -3,8 +3,8 @@
     python scripts/train_mamba.py                       # trains, judges, writes the checkpoint and its card
     python scripts/train_mamba.py --slice-minutes 9     # stops after nine minutes; run it again to go on
 
-Text, tokenizer, order of the blocks and weights are functions of the seed: on one machine and with one number of
-threads the same seed gives the same loss curve, in one go or in slices.
+Text, tokenizer, order of the blocks and weights are functions of the seed: on one machine, with one number of threads
+and one version of the kernels, the same seed gives the same loss curve, in one go or in slices.
 """
 
 import argparse
