@@ -90,7 +90,7 @@ def start_model(problem: Problem) -> nn.Module:
 def first_layouts(problem: Problem) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
     """π₀ of every axis: those the problem was given, or solved from the co-activation graphs."""
     if problem.known_perms is None:
-        return solve_layouts(problem.graphs, problem.solver)
+        return solve_layouts(problem.graphs, problem.solver, problem.keep_layouts)
     return check_layouts(problem.known_perms, problem.graphs), {}
 
 
@@ -218,6 +218,7 @@ def judged(problem: Problem, candidate: Candidate) -> Candidate:
             steps=settings.distill_steps,
             learning_rate=settings.distill_lr,
             seed=settings.seed,
+            states=problem.teacher_states,
             progress=problem.progress,
         )
     candidate.judgement = problem.judge(candidate.model)

@@ -16,6 +16,7 @@ import numpy as np
 from icd_lib.axes.permutation import check_permutation, hash_permutation
 from icd_lib.errors import ArtifactError, AxisError
 from icd_lib.graph.mask import mask_graph
+from icd_lib.machine import cache_folder
 from icd_lib.solver.cache import solve_cached
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
 from icd_lib.solver.portfolio import fit_or_stop
@@ -58,9 +59,16 @@ def solve_layout(
     return fit_or_stop(graph, **given) if keep is None else solve_cached(graph, keep, **given)
 
 
-def solve_layouts(graphs: dict, settings: SolverSettings) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
-    """π₀ of every axis with a graph, and the solver's statistics."""
-    solved = {axis: solve_layout(graph, settings) for axis, graph in graphs.items()}
+def layouts_folder(run_dir: Path, shared: bool) -> Path:
+    """Where solved layouts are kept: in the run, for its other modes, or `shared` by all runs on this machine."""
+    return (cache_folder() if shared else run_dir) / "layouts"
+
+
+def solve_layouts(
+    graphs: dict, settings: SolverSettings, keep: Path | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
+    """π₀ of every axis with a graph, and the solver's statistics; from the folder `keep` what was solved before."""
+    solved = {axis: solve_layout(graph, settings, keep=keep) for axis, graph in graphs.items()}
     return {axis: perm for axis, (perm, _) in solved.items()}, {axis: stats for axis, (_, stats) in solved.items()}
 
 

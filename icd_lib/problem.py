@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from torch import nn
@@ -13,12 +14,13 @@ from icd_lib.graph.moments import correlation_graph
 from icd_lib.layouts import SolverSettings
 from icd_lib.models.adapter import Adapter, find_adapter
 from icd_lib.transforms.allocate import LatencyTable, LossCurve, allocate, describe
+from icd_lib.transforms.distill import TeacherStates
 from icd_lib.transforms.meta import PrunePlan
 from icd_lib.transforms.obs import Elimination, Moments
 from icd_lib.transforms.sensitivity import eliminations, loss_curves
 from icd_lib.transforms.sparsity import consumer_moments
 
-STRENGTHS = tuple(-step / 20 for step in range(2, 15))  # -10 % to -70 % latency
+STRENGTHS = (-0.1, -0.25, -0.35, -0.4, -0.45, -0.5, -0.55, -0.6, -0.65, -0.7, -0.75)  # latency; finer where it matters
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Problem:
     known_curves: list[LossCurve] | None = None
     known_perms: dict[str, np.ndarray] | None = None
     known_graphs: dict | None = None
+    keep_layouts: Path | None = None
 
     @cached_property
     def adapter(self) -> Adapter:
@@ -92,6 +95,11 @@ class Problem:
     def moments(self) -> dict[str, Moments]:
         """Second moments of every block of the dense model on the calibration batches."""
         return consumer_moments(self.adapter, self.batches)
+
+    @cached_property
+    def teacher_states(self) -> TeacherStates:
+        """The dense model's hidden states on the distillation batches, the same for every attempt."""
+        return TeacherStates(self.adapter, self.distill_batches)
 
     @cached_property
     def graphs(self) -> dict:

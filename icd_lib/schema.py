@@ -157,6 +157,7 @@ SCHEMA: dict = {
         "time_budget_s": number(120.0, "seconds per permutation", above=0),
         "refine_steps": count(2000, "steps of local search"),
         "reuse_perm": text(None, "file or run folder whose permutations are the starting point", nullable=True),
+        "cache": flag(False, "take layouts that earlier runs solved for exactly the same graph and settings"),
     },
     "cost": {
         "alpha": number(1.0, "weight of C, the distance cost", 0),
@@ -208,7 +209,7 @@ SCHEMA: dict = {
         "epsilon_j": number(1e-3, "least fall of J that is worth a re-permutation", 0),
         "strengths": Field(
             list,
-            [-step / 20 for step in range(2, 15)],
+            [-0.1, -0.25, -0.35, -0.4, -0.45, -0.5, -0.55, -0.6, -0.65, -0.7, -0.75],
             "latencies relative to dense among which every mode looks for its strongest, from the middle one on",
             item=number(None, "", -0.95, 0),
             length=(1, None),
@@ -223,9 +224,14 @@ SCHEMA: dict = {
             length=(1, None),
         ),
         "repeats": count(40, "interleaved rounds", low=3),
+        "max_repeats": count(120, "rounds that may be taken where the noise asks for more", low=3),
+        "detect_rel": number(0.02, "change of latency that the rounds have to be able to detect", above=0, high=1),
         "warmup": count(8, "rounds that are thrown away first"),
         "bootstrap": count(2000, "bootstrap resamples", low=100),
         "ladder": flag(True, "measure the other runtimes too"),
+        "ncu": flag(True, "ask for L2 counters (NVIDIA Nsight Compute); false leaves L2 not measured"),
+        "energy": flag(True, "ask for energy counters (RAPL, NVML); false leaves energy not measured"),
+        "clocks": choice("auto", ["auto", "unlocked"], "whether clocks count as fixed: as found, or not at all"),
         "runtimes": Field(list, list(RUNTIMES), "runtimes of the ladder", item=choice(None, RUNTIMES, "")),
     },
     "gates": {

@@ -40,19 +40,19 @@ def verify(path) -> Iterator[Check]:
         return
     with package:
         yield Check("container", True, f"{len(package.names)} files, no link, no path that leaves its folder")
-        contents = _run("contents", check_contents, package)
+        contents = run_check("contents", check_contents, package)
         yield contents
         if not contents.ok:
             return
         for name, check in (("assets", check_assets), ("json", check_json), ("scrubbed", check_scrubbed)):
-            yield _run(name, check, package)
+            yield run_check(name, check, package)
         for prefix in sorted(package.read_json(CONTENTS)["runs"]):
             view = RunView(package, prefix)
             for name, check in CHECKS.items():
-                yield _run(f"{prefix} {name}", check, view)
+                yield run_check(f"{prefix} {name}", check, view)
 
 
-def _run(name: str, check: Callable, given) -> Check:
+def run_check(name: str, check: Callable, given) -> Check:
     """A check's answer; a file that is not of the shape it should be is a failure of the check, not of this program."""
     try:
         return Check(name, True, check(given))

@@ -184,6 +184,7 @@ def check_comparisons(run: RunView) -> str:
         _same_keys(stated, again, f"verdict.json: {key}")
         for label, found in again.items():
             _same_figure(stated[label], found, f"verdict.json: {key} {label}")
+            _same_test(stated[label], found, f"verdict.json: {key} {label}")
             count += 1
         if "latency_rel" in verdict[key]:
             _same_figure(verdict[key]["latency_rel"], next(iter(again.values())), f"verdict.json: {key} latency_rel")
@@ -274,6 +275,13 @@ def _same_figure(given: dict, expected: dict, where: str) -> None:
     same = given["kind"] == expected["kind"] and given["n"] == expected["n"]
     if not same or not _close(given["value"], expected["value"]) or not _close(given.get("ci95"), expected.get("ci95")):
         raise ArtifactError(f"{where} is {_brief(given)}, the samples say {_brief(expected)}")
+
+
+def _same_test(given: dict, expected: dict, where: str) -> None:
+    """Raise `ArtifactError` unless p and effect are those of the samples."""
+    for key, value in expected.get("test", {}).items():
+        if not _close(given.get("test", {}).get(key), value):
+            raise ArtifactError(f"{where}: {key} of the test is not what the samples say ({value})")
 
 
 def _brief(item: dict) -> str:

@@ -12,6 +12,7 @@ SMALL = [
     "calibration.repeats=3",
     "codesign.max_rounds=1",
     "measure.repeats=6",
+    "measure.max_repeats=6",
     "measure.warmup=1",
     "measure.bootstrap=200",
 ]

@@ -14,6 +14,7 @@ from icd_lib.layouts import (
     check_layouts,
     compare_layouts,
     drop_dead_tiles,
+    layouts_folder,
     pack_alive,
     perm_record,
     read_perm_record,
@@ -155,6 +156,28 @@ def test_solving_is_deterministic_and_not_worse_than_the_identity():
     for axis, perm in perms.items():
         assert np.array_equal(perm, again[axis])
         assert stats[axis]["after"]["J"] < stats[axis]["before"]["J"]
+
+
+def test_a_layout_solved_before_is_taken_and_a_changed_one_refused(tmp_path):
+    graphs = {"ffn.0": planted_blocks(48, 8)[0]}
+    settings = SolverSettings(CostConfig(g=4), refine_steps=50)
+    first, told = solve_layouts(graphs, settings, tmp_path)
+    again, said = solve_layouts(graphs, settings, tmp_path)
+    fresh, _ = solve_layouts(graphs, settings)
+    assert not told["ffn.0"]["cached"] and said["ffn.0"]["cached"]
+    assert (first["ffn.0"] == again["ffn.0"]).all() and (first["ffn.0"] == fresh["ffn.0"]).all()
+    _, other = solve_layouts(graphs, SolverSettings(CostConfig(g=4), refine_steps=50, seed=1), tmp_path)
+    assert not other["ffn.0"]["cached"]
+    for file in tmp_path.iterdir():
+        file.write_text(file.read_text().replace('"winner"', '"Winner"'))
+    with pytest.raises(ArtifactError, match="does not match its hash"):
+        solve_layouts(graphs, settings, tmp_path)
+
+
+def test_shared_layouts_lie_with_what_is_kept_per_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICD_CACHE_DIR", str(tmp_path / "cache"))
+    assert layouts_folder(tmp_path / "run", shared=False) == tmp_path / "run" / "layouts"
+    assert layouts_folder(tmp_path / "run", shared=True) == tmp_path / "cache" / "layouts"
 
 
 def test_small_axes_are_their_own_tiles():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from icd_lib.errors import MeasureError
-from icd_lib.measure.statistics import bootstrap_ci, paired_difference, paired_ratio, summarise
+from icd_lib.measure.statistics import bootstrap_ci, paired_difference, paired_ratio, paired_test, summarise
 
 
 def test_summary_of_a_known_sample():
@@ -104,3 +104,23 @@ def test_equal_answers_drop_nothing():
 def test_unusable_samples_are_refused(call, says):
     with pytest.raises(MeasureError, match=says):
         call()
+
+
+def test_the_signed_rank_test_is_that_of_all_sign_flips():
+    """Exact by enumeration: the share of the 2^n sign patterns at least as far from the middle."""
+    rng = np.random.default_rng(3)
+    a, b = rng.lognormal(0.3, 0.4, 9), rng.lognormal(0, 0.4, 9)
+    change = np.log(a / b)
+    ranks = np.argsort(np.argsort(np.abs(change))) + 1
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 9)).reshape(9, -1)
+    observed = abs((ranks * np.sign(change)).sum())
+    share = (np.abs(ranks @ signs) >= observed).mean()
+    found = paired_test(a, b)
+    assert found["p"] == pytest.approx(share)
+    assert found["effect"] == pytest.approx((ranks * np.sign(change)).sum() / 45)
+
+
+def test_equal_samples_do_not_differ():
+    assert paired_test([1.0, 2.0], [1.0, 2.0])["p"] == 1.0
+    with pytest.raises(MeasureError):
+        paired_test([1.0], [1.0, 2.0])

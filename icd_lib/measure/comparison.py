@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from icd_lib.measure.statistics import bootstrap_ci, paired_ratio, summarise
+from icd_lib.measure.statistics import bootstrap_ci, paired_ratio, paired_test, summarise
 from icd_lib.metric import figure, not_measured
 
 
@@ -33,12 +33,13 @@ def latency_entry(ms, dense_ms, items: int, seed: int, resamples: int, *, item: 
 
 
 def compare_arms(samples: dict, arm: str, other: str, *, seed: int, resamples: int) -> dict:
-    """Latency of `arm` relative to `other` for every shape in `samples`, from the rounds they shared."""
+    """Latency of `arm` relative to `other` for every shape in `samples`, from the rounds they shared, and its test."""
     found = {}
     for label, arms in samples.items():
         if arm not in arms or other not in arms:
             found[label] = not_measured("fraction", f"the run has no arm {arm if arm not in arms else other!r}")
         else:
             pair = np.array(arms[arm]), np.array(arms[other])
-            found[label] = relative(paired_ratio(*pair, seed=seed, resamples=resamples))
+            ratio = paired_ratio(*pair, seed=seed, resamples=resamples)
+            found[label] = relative(ratio) | {"test": paired_test(*pair)}
     return found

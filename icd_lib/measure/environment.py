@@ -38,7 +38,7 @@ def fingerprint(*, model: bool = True) -> dict:
             "usable_cores": _usable_cores(),
             "caches": _caches(),
             "simd": [flag for flag in SIMD_FLAGS if flag in flags],
-            "virtualised": "hypervisor" in flags if flags else None,
+            "virtualised": is_virtualised(),
             "mhz": round(frequency.current) if frequency else None,
             "governor": _read(_CPU0 / "cpufreq/scaling_governor"),
             "clocksource": _read(Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")),
@@ -77,6 +77,13 @@ def _torch_facts() -> dict:
         },
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
     }
+
+
+def is_virtualised() -> bool | None:
+    """Whether this is a virtual machine; None where the system does not say."""
+    cpuinfo = _cpuinfo()
+    flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
+    return "hypervisor" in flags if flags else None
 
 
 def _cpuinfo() -> dict[str, str]:

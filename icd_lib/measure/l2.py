@@ -31,8 +31,10 @@ def ncu_reason(params: Path = _DRIVER_PARAMS) -> str | None:
     return None
 
 
-def l2_hit_pct() -> dict:
+def l2_hit_pct(asked: bool = True) -> dict:
     """The L2 hit rate where no report was taken: a not_measured figure that says what is missing."""
+    if not asked:
+        return not_measured("%", "ncu is switched off in this scenario (measure.ncu)", method="ncu")
     reason = ncu_reason() or "no ncu report was taken in this run; profile with the command of ncu_command"
     return not_measured("%", reason, method="ncu")
 

@@ -2,6 +2,7 @@
 
 from icd_lib.axes.kinds import KINDS
 from icd_lib.report import workload_tables
+from icd_lib.report.evidence import NOTE, comparison_rows, stability_rows
 from icd_lib.report.kinds import for_tables, models_only
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict
@@ -131,9 +132,9 @@ def comparisons(results: Results) -> Table | Missing:
         "dense vs dense (A/A control)": verdict["aa_control"]["shapes"],
     }
     shapes = list(verdict["vs_dense"]["shapes"])
-    rows = [[name, *(found.get(shape) for shape in shapes)] for name, found in groups.items()]
-    note = "change of latency, negative = faster; the A/A interval must contain 0 for the others to be believed"
-    return Table("Comparisons of latency", ["comparison", *shapes], rows, note)
+    return Table(
+        "Comparisons of latency", *comparison_rows(groups, shapes), f"change of latency, negative = faster; {NOTE}"
+    )
 
 
 def gates(results: Results) -> Table | Missing:
@@ -202,6 +203,7 @@ def controls(results: Results) -> Table | Missing:
         for key, name in (("pi_hash_equal", "π solved again"), ("w_hash_equal", "W built again")):
             rows.append([name, Verdict("pass" if found[key] else "fail"), "equal" if found[key] else "DIFFERS"])
         rows.append(["drift of J between the two solves", "", f"{found['max_metric_drift_rel']:.1e} relative"])
+    rows += stability_rows(results)
     cost = verdict["cost"]
     if "reason" not in cost:
         change = (

@@ -63,7 +63,19 @@ class Results:
         found = list((self.setup or {}).get("badges", []))
         if self.lock and self.lock.get("quick") and not any(text.startswith("quick run") for text in found):
             found.append("quick run: figures are rough")
-        return found
+        late = [mode for mode, solve in self.solves.items() if any(s["timed_out"] for s in solve["solver"].values())]
+        if late:
+            found.append(f"solver time-out: the best layout found so far was taken ({', '.join(late)})")
+        return found + self.timing_badges
+
+    @property
+    def timing_badges(self) -> list[str]:
+        """What has to be known of the circumstances of the timing."""
+        latency = (self.measure or {}).get("latency", {})
+        found = [warning for taken in latency.get("taken", {}).values() for warning in taken["warnings"]]
+        if not latency.get("clocks", {"locked": True})["locked"]:
+            found.append(f"unlocked: {latency['clocks']['reason']}")
+        return list(dict.fromkeys(found))
 
     @property
     def config(self) -> dict:

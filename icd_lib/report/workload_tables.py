@@ -1,5 +1,6 @@
 """Tables of a run on a table of rows: its accesses, its arms, what their caches would do, and what was judged."""
 
+from icd_lib.report.evidence import NOTE, comparison_rows, stability_rows
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Note, Table, Verdict
 from icd_lib.report.words import number, value_text
@@ -221,12 +222,11 @@ def comparisons(results: Results) -> Table | Missing:
         "dense vs dense (A/A control)": verdict["aa_control"]["shapes"],
     }
     shapes = list(verdict["vs_dense"]["shapes"])
-    rows = [[name, *(found.get(shape) for shape in shapes)] for name, found in groups.items()]
     note = (
-        "change of latency on unseen events, negative = faster; the A/A interval must contain 0. One transform for all "
-        "arms: the same transform and the same quality are one comparison here. Dense also reads the rows that died"
+        "change of latency on unseen events, negative = faster. One transform for all arms: the same transform and the "
+        f"same quality are one comparison here. Dense also reads the rows that died; {NOTE}"
     )
-    return Table("Comparisons of latency", ["comparison", *(f"{shape} reads" for shape in shapes)], rows, note)
+    return Table("Comparisons of latency", *comparison_rows(groups, shapes, " reads"), note)
 
 
 def controls(results: Results) -> Table | Missing:
@@ -248,6 +248,7 @@ def controls(results: Results) -> Table | Missing:
         for key, name in (("pi_hash_equal", "π solved again"), ("w_hash_equal", "W counted again")):
             rows.append([name, Verdict("pass" if found[key] else "fail"), "equal" if found[key] else "DIFFERS"])
         rows.append(["drift of J between the two solves", "", f"{found['max_metric_drift_rel']:.1e} relative"])
+    rows += stability_rows(results)
     cost = verdict["cost"]
     if "reason" not in cost:
         change = (

@@ -15,7 +15,6 @@ from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.measure.comparison import latency_entry
 from icd_lib.measure.energy import energy_j_per_token
 from icd_lib.measure.l2 import l2_hit_pct
-from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
 from icd_lib.measure.peak import peak_of_folder
 from icd_lib.measure.runtimes import measure_ladder
@@ -26,6 +25,7 @@ from icd_lib.progress import follow
 from icd_lib.stages.arms import CONTROLS, controls, load_saved, solved_modes
 from icd_lib.stages.attribution import attribute_gain
 from icd_lib.stages.context import RANDOM_WEIGHTS, Context, make_context
+from icd_lib.stages.timing import clock_state, time_arms
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
@@ -42,7 +42,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "equality": {},
         "sizes": {arm: measure_sizes(context, model) for arm, model in models.items()},
         "energy": {arm: measure_energy(context, model) for arm, model in models.items()},
-        "l2_hit_pct": l2_hit_pct(),
+        "l2_hit_pct": l2_hit_pct(context.get("measure.ncu")),
         "attribution": None,
         "controls": CONTROLS,
     }
@@ -59,20 +59,19 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
 
 def measure_latency(context: Context, models: dict[str, nn.Module]) -> dict:
     """Raw samples to measure/samples.json; per shape and arm the distribution and the paired change against dense."""
-    shapes, raw = {}, {}
-    timing = {"repeats": context.get("measure.repeats"), "warmup": context.get("measure.warmup")}
+    shapes, raw, taken = {}, {}, {}
     seed, resamples = context.get("seed"), context.get("measure.bootstrap")
     for batch, length in context.get("measure.shapes"):
         inputs = context.fixed(batch, length)
         arms = {arm: runner(model, inputs) for arm, model in models.items()}
         label = f"{batch}x{length}"
-        samples = measure_interleaved(arms, **timing, seed=seed, progress=follow(context.progress, f"latency {label}"))
+        samples, taken[label] = time_arms(context, arms, f"latency {label}")
         raw[label] = {arm: ms.tolist() for arm, ms in samples.items()}
         shapes[label] = {
             arm: latency_entry(ms, samples["dense"], batch * length, seed, resamples) for arm, ms in samples.items()
         }
     context.run.write_json("measure/samples.json", {"unit": "ms", "order": "one per round", "shapes": raw})
-    return {"threads": torch.get_num_threads(), "shapes": shapes}
+    return {"threads": torch.get_num_threads(), "shapes": shapes, "taken": taken, "clocks": clock_state(context)}
 
 
 def runner(model: nn.Module, inputs: dict) -> Callable[[], object]:
@@ -147,6 +146,8 @@ def alive_per_kind(model: nn.Module, granule: dict[str, int]) -> dict[str, int]:
 
 def measure_energy(context: Context, model: nn.Module) -> dict:
     """J per token where this machine has a counter, else not_measured with the reason."""
+    if not context.get("measure.energy"):
+        return not_measured("J/token", "energy counters are switched off in this scenario (measure.energy)")
     batch, length = context.get("measure.shapes")[0]
     try:
         return energy_j_per_token(runner(model, context.fixed(batch, length)), batch * length)

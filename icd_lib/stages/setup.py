@@ -42,6 +42,8 @@ def badges(context: Context) -> list[str]:
     found = []
     if not context.is_trained:
         found.append(RANDOM_WEIGHTS)
+    if context.get("model.checkpoint") and context.checkpoint.source == "embedded":
+        found.append("hub offline: the embedded copy of the checkpoint was taken")
     if context.run.scenario.quick:
         found.append("quick run: same stages and schema, fewer samples; figures are rough")
     return found

@@ -9,7 +9,7 @@ from icd_lib.artifacts import Run
 from icd_lib.codesign import Solution, solve
 from icd_lib.graph.contract import check_w
 from icd_lib.graph.mask import mask_graph
-from icd_lib.layouts import SolverSettings, perm_record, read_perm_record
+from icd_lib.layouts import SolverSettings, layouts_folder, perm_record, read_perm_record
 from icd_lib.models.optimized import save_optimized
 from icd_lib.problem import Judgement, Problem, Settings
 from icd_lib.solver.cost import CostConfig, evaluate_cost
@@ -27,6 +27,7 @@ def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> d
     problem.known_graphs = {axis: read_graph(run, axis) for axis in run.read_json("graph/w.meta.json")}
     if context.get("solver.reuse_perm") and mode != "oneshot":  # oneshot has no layout
         problem.known_perms = read_perm_record(context.get("solver.reuse_perm"), mode)
+    problem.keep_layouts = layouts_folder(run.dir, context.get("solver.cache"))
     problem.log = lambda event, **meta: run.log(f"02_solve[{mode}]", event=event, **meta)
     solution = solve(problem, mode)
     return write_solution(context, problem, solution)

@@ -16,6 +16,7 @@ from icd_lib.stages.context import Context, make_context
 from icd_lib.stages.cost import cost_change, cost_figures
 from icd_lib.stages.measure import drop_figure
 from icd_lib.stages.solve import make_problem
+from icd_lib.stages.timing import stability
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
@@ -32,6 +33,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "aa_control": aa_control(context, samples),
         "cost": cost_change(run),
         "determinism": determinism(context, progress),
+        "stability": stability(samples, report["latency"]["clocks"]),
         "prediction": predicted_beside_measured(run, report),
         "badges": run.read_json("setup/setup.json")["badges"],
     }

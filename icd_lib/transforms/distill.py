@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable
 
 import numpy as np
+import psutil
 import torch
 from torch import nn
 
@@ -16,6 +17,28 @@ from icd_lib.models.adapter import Adapter, find_adapter
 POOLED_WEIGHT = 20.0  # the mean over tokens is what most heads read; weighted so that both terms start alike
 TOKEN_WEIGHT = 1.0
 WARMUP_STEPS = 20
+KEPT_SHARE = 0.25  # of the free memory, for the teacher's states
+
+
+class TeacherStates:
+    """The teacher's hidden states on every batch, (B, L, D) after each layer; computed once while memory allows."""
+
+    def __init__(self, teacher: Adapter, batches: list[dict]):
+        self.teacher, self.batches = teacher, batches
+        self._kept: dict[int, list[torch.Tensor]] = {}
+        self._room = KEPT_SHARE * psutil.virtual_memory().available
+
+    def __call__(self, index: int) -> list[torch.Tensor]:
+        """States on batch `index`."""
+        if index in self._kept:
+            return self._kept[index]
+        with torch.no_grad():
+            states = _layer_states(self.teacher, self.batches[index])
+        size = sum(state.numel() * state.element_size() for state in states)
+        if size <= self._room:
+            self._room -= size
+            self._kept[index] = states
+        return states
 
 
 def distill(
@@ -26,21 +49,24 @@ def distill(
     steps: int,
     learning_rate: float,
     seed: int,
+    states: TeacherStates | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> nn.Module:
     """Copy of `student` after `steps` Adam steps on the blocks' weights; embeddings and heads stay as they are.
 
-    Deterministic for a seed: steps are counted, not seconds. The rate warms up, then falls linearly to zero.
+    Deterministic for a seed: steps are counted, not seconds. The rate warms up, then falls linearly to zero. `states`
+    of this teacher on these batches can be handed from one call to the next.
     """
     learner = copy.deepcopy(student)
-    followed, follower = find_adapter(teacher), find_adapter(learner)
+    follower = find_adapter(learner)
+    states = states or TeacherStates(find_adapter(teacher), batches)
     trained = _trainable(learner, follower)
     optimizer = torch.optim.Adam(trained, lr=learning_rate, betas=(0.9, 0.98))
     order = _order(len(batches), steps, seed)
     for step, index in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
-        loss, distance = _loss(followed, follower, batches[index])
+        loss, distance = _loss(states.teacher, follower, states(index), batches[index])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
@@ -64,10 +90,8 @@ def _order(batches: int, steps: int, seed: int) -> list[int]:
     return np.concatenate([generator.permutation(batches) for _ in range(epochs)])[:steps].tolist()
 
 
-def _loss(teacher: Adapter, student: Adapter, inputs: dict) -> tuple[torch.Tensor, float]:
+def _loss(teacher: Adapter, student: Adapter, goals: list[torch.Tensor], inputs: dict) -> tuple[torch.Tensor, float]:
     mask = inputs.get("attention_mask")
-    with torch.no_grad():
-        goals = _layer_states(teacher, inputs)
     states = _layer_states(student, inputs)
     valid = torch.ones(goals[0].shape[:2], dtype=torch.bool) if mask is None else mask.bool()
     error = sum(((s - g)[valid]).square().mean() / g[valid].var() for s, g in zip(states, goals, strict=True))

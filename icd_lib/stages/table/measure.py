@@ -7,11 +7,10 @@ import numpy as np
 from icd_lib.artifacts import Run
 from icd_lib.errors import MeasureError
 from icd_lib.measure.comparison import latency_entry
-from icd_lib.measure.latency import measure_interleaved
 from icd_lib.metric import figure, not_measured
-from icd_lib.progress import follow
 from icd_lib.stages.table.arms import CONTROLS, Arm, compared_arms, control_arms
 from icd_lib.stages.table.context import SAME_WORK, TableContext
+from icd_lib.stages.timing import clock_state, time_arms
 from icd_lib.workload import address_stream, simulate_table
 
 # What is timed, always on the unseen events; the first is the one that is judged.
@@ -57,11 +56,10 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
 def measure_latency(context: TableContext, arms: dict[str, Arm]) -> tuple[dict, dict]:
     """Raw samples to measure/samples.json; per shape and arm the figures, and every arm's checksum."""
     unseen, seed = context.streams["unseen"], context.get("seed")
-    timing = {"repeats": context.get("measure.repeats"), "warmup": context.get("measure.warmup")}
-    shapes, raw, checksums = {}, {}, {}
+    shapes, raw, checksums, taken = {}, {}, {}, {}
     for label in SHAPES:
         runners = {name: arm.runner(context, unseen, chained=label == "chained") for name, arm in arms.items()}
-        samples = measure_interleaved(runners, **timing, seed=seed, progress=follow(context.progress, f"{label} reads"))
+        samples, taken[label] = time_arms(context, runners, f"{label} reads")
         raw[label] = {name: ms.tolist() for name, ms in samples.items()}
         shapes[label] = {
             name: latency_entry(
@@ -71,7 +69,7 @@ def measure_latency(context: TableContext, arms: dict[str, Arm]) -> tuple[dict, 
         }
         checksums[label] = {name: f"{runner():.0f}" for name, runner in runners.items()}
     context.run.write_json("measure/samples.json", {"unit": "ms", "order": "one per round", "shapes": raw})
-    return {"threads": 1, "shapes": shapes}, checksums
+    return {"threads": 1, "shapes": shapes, "taken": taken, "clocks": clock_state(context)}, checksums
 
 
 def equality(checksums: dict) -> dict:

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.errors import AxisError
-from icd_lib.layouts import pack_alive, perm_record, solve_layout
+from icd_lib.layouts import layouts_folder, pack_alive, perm_record, solve_layout
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.statistics import paired_ratio
@@ -74,9 +74,9 @@ def first_layout(context: TableContext, mode: str) -> tuple[np.ndarray, dict]:
     if given is not None:
         context.progress("π₀ is reused (solver.reuse_perm)")
         return given, {}
-    kept = context.run.dir / "layouts"  # of this run: linear and iterative start from the same π₀
+    kept = layouts_folder(context.run.dir, context.get("solver.cache"))
     first, stats = solve_layout(context.graph, context.solver_settings(context.cost), keep=kept)
-    again = "kept from the other mode, " if stats["cached"] else ""
+    again = "kept from before, " if stats["cached"] else ""
     context.progress(f"π₀ {again}solved in {stats['elapsed_s']:.1f} s by {stats['winner']}")
     return first, {AXIS: stats}
 

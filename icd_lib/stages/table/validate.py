@@ -16,6 +16,7 @@ from icd_lib.stages.cost import cost_change, cost_figures
 from icd_lib.stages.table.arms import load_layout
 from icd_lib.stages.table.context import AXIS, SAME_WORK, TableContext
 from icd_lib.stages.table.measure import hit_change
+from icd_lib.stages.timing import stability
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
@@ -40,6 +41,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "aa_control": aa_control(context, samples),
         "cost": cost,
         "determinism": determinism(context),
+        "stability": stability(samples, report["latency"]["clocks"]),
         "prediction": predicted_beside_measured(context, report),
         "calibration": calibration_words(context),
         "badges": run.read_json("setup/setup.json")["badges"],

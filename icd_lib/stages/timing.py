@@ -1,0 +1,64 @@
+"""How the measuring stages take their time: enough rounds for the noise, and a record of what else the machine did."""
+
+from collections.abc import Callable
+
+from icd_lib.measure.conditions import clocks_locked, warnings_of, watched
+from icd_lib.measure.environment import is_virtualised
+from icd_lib.measure.power import measure_until_clear
+from icd_lib.progress import follow
+
+DRIFT_LOCKED, DRIFT_UNLOCKED = 0.01, 0.05  # of the dense arm's median between the halves of the rounds
+
+
+def time_arms(context, arms: dict[str, Callable[[], object]], label: str) -> tuple[dict, dict]:
+    """Samples of every arm (ms), and {"power", "conditions", "warnings"} of taking them; `context` has the scenario."""
+    get = context.get
+    with watched() as conditions:
+        samples, power = measure_until_clear(
+            arms,
+            repeats=get("measure.repeats"),
+            max_repeats=get("measure.max_repeats"),
+            effect=get("measure.detect_rel"),
+            warmup=get("measure.warmup"),
+            seed=get("seed"),
+            resamples=get("measure.bootstrap"),
+            progress=follow(context.progress, label),
+            say=context.progress,
+        )
+    warnings = warnings_of(conditions, power["rounds"])
+    for warning in warnings:
+        context.progress(f"{label}: {warning}")
+    return samples, {"power": power, "conditions": conditions, "warnings": warnings}
+
+
+def clock_state(context) -> dict:
+    """{"locked", "reason"} of the processor's clock; the scenario may say that it is not to be relied on."""
+    if context.get("measure.clocks") == "unlocked":
+        return {"locked": False, "reason": "the scenario says so (measure.clocks)"}
+    return clocks_locked(virtualised=is_virtualised())
+
+
+def stability(samples: dict, clocks: dict) -> dict:
+    """Drift of the dense arm within the run: {"latency_drift_rel", "tolerance_rel", "within", "clocks"}.
+
+    The tolerance is 1 % where clocks are fixed, 5 % where they are not.
+    """
+    drift = max((half_drift(arms["dense"]) for arms in samples.values()), key=abs)
+    tolerance = DRIFT_LOCKED if clocks["locked"] else DRIFT_UNLOCKED
+    return {
+        "latency_drift_rel": drift,
+        "tolerance_rel": tolerance,
+        "within": abs(drift) <= tolerance,
+        "clocks": clocks,
+    }
+
+
+def half_drift(ms: list[float]) -> float:
+    """Median of the second half of the rounds relative to that of the first.
+
+    >>> half_drift([2.0, 2.0, 3.0, 3.0])
+    0.5
+    """
+    half = len(ms) // 2
+    first, second = (sorted(part)[len(part) // 2] for part in (ms[:half], ms[half:]))
+    return second / first - 1
