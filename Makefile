@@ -4,6 +4,7 @@ ARGS     ?=
 EXTRAS   ?= dev,runtimes
 MODELS   ?=
 RUNS     ?=
+MINUTES  ?= 25
 PACKAGE  ?= artifacts/icd_artifacts.zip
 
 VENV   := .venv
@@ -13,10 +14,11 @@ comma  := ,
 STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)-$(subst $(comma),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format fetch_models reference pack gpu-check venv clean distclean
+.PHONY: help run test test-all lint format fetch_models train_mamba reference validate claims pack sbom \
+  repro_smoke repro_bert repro_mamba repro_codesign repro_full repro_ae gpu-check env venv clean distclean
 
 help:  ## list the targets
-	@grep -E '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -E '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
 	@echo
 	@echo '  make run SCENARIO=bert ARGS="--quick --out /tmp/icd"   ARGS go to run_all.py (or to pytest)'
 	@echo '  PYTHON=/path/to/python3.12 chooses the interpreter; EXTRAS=dev,runtimes,hub,gpu the optional packages'
@@ -52,6 +54,45 @@ reference: $(STAMP)  ## keep outputs/$(SCENARIO) as outputs/reference/$(SCENARIO
 	@$(PY) -c 'import sys; from icd_lib.reference import save_reference; \
 	  print(len(save_reference(*sys.argv[1:])), "files in", sys.argv[2])' outputs/$(SCENARIO) outputs/reference/$(SCENARIO)
 
+train_mamba: $(STAMP)  ## train the embedded Mamba again (about an hour on two cores): ARGS="--out DIR"
+	@$(PY) scripts/train_mamba.py $(ARGS)
+
+validate: $(STAMP)  ## judge finished runs again from their samples: RUNS="outputs/bert outputs/reference/bert"
+	@$(PY) -m icd_lib.validate $(or $(RUNS),outputs/$(SCENARIO))
+
+claims: $(STAMP)  ## make again the stated numbers that take no longer than MINUTES each, and say what no longer holds
+	@$(PY) -m icd_lib.claims --check
+	@$(PY) -m icd_lib.claims --rerun $(MINUTES)
+
+repro_smoke: $(STAMP)  ## about 5 minutes: the whole path on a table, and the BERT path with few samples
+	@$(PY) run_all.py --scenario mock
+	@$(PY) run_all.py --scenario bert --quick --out outputs/quick
+
+repro_bert: $(STAMP)  ## about 20 minutes: the BERT scenario, judged beside the committed run
+	@$(PY) run_all.py --scenario bert || [ $$? -eq 1 ]
+	@$(PY) -m icd_lib.validate outputs/bert outputs/reference/bert
+
+repro_mamba: $(STAMP)  ## about 20 minutes: the Mamba scenario
+	@$(PY) run_all.py --scenario mamba || [ $$? -eq 1 ]
+	@$(PY) -m icd_lib.validate outputs/mamba
+
+repro_codesign: $(STAMP)  ## about 20 minutes: cost against time and cache hits (mock, trace), and the solver's benchmark
+	@$(PY) run_all.py --scenario mock || [ $$? -eq 1 ]
+	@$(PY) run_all.py --scenario trace || [ $$? -eq 1 ]
+	@$(PY) benchmarks/solver.py --out artifacts/solver
+
+repro_full: $(STAMP)  ## about 90 minutes: every step of the evaluator's list, again
+	@$(PY) -m icd_lib.evaluate --force
+
+repro_ae: $(STAMP)  ## the evaluator's list, which ticks itself; finished steps are not run again (ARGS="--list" shows it)
+	@$(PY) -m icd_lib.evaluate $(ARGS)
+
+sbom:  ## CycloneDX bill of materials of the environment, to artifacts/sbom.cdx.json
+	@$(MAKE) --no-print-directory venv EXTRAS=$(EXTRAS),sbom
+	@mkdir -p artifacts
+	@$(PY) -m cyclonedx_py environment --output-reproducible --output-format JSON --output-file artifacts/sbom.cdx.json \
+	  --pyproject pyproject.toml $(VENV)
+
 pack: $(STAMP)  ## scrub and pack all runs (or RUNS="outputs/bert …") into PACKAGE, and verify it
 	@$(PY) -m icd_lib.packaging --to $(PACKAGE) $(RUNS)
 	@$(PY) -m icd_lib.verify $(PACKAGE)
@@ -67,6 +108,10 @@ gpu-check: $(STAMP)  ## run the tests that need a CUDA device
 	else \
 	  echo "gpu-check: no CUDA device on this machine; nothing was checked"; \
 	fi
+
+env: $(STAMP)  ## create the environment and show what is in it
+	@$(PY) -V
+	@$(PY) -m pip list --disable-pip-version-check
 
 venv: $(STAMP)  ## only create the environment
 

@@ -1,12 +1,13 @@
-"""manifest.json: everything needed to say which code, packages, machine, model and data made a run's files."""
+"""manifest.json and manifest.txt: which code, packages, machine, model and data made a run's files."""
 
+import json
 import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from icd_lib.artifacts import Run, sha256_file
+from icd_lib.artifacts import Run, atomic_write, sha256_file
 from icd_lib.scenario import project_root
 from icd_lib.scrub import scrub_strings
 from icd_lib.version import VERSION
@@ -31,11 +32,12 @@ VARIABLES = (
     "ONEDNN_MAX_CPU_ISA",
     "ATEN_CPU_CAPABILITY",
 )
-_UNLISTED = {"manifest.json", "run.log"}  # still written to after the manifest
+MACHINE = ("cpu", "memory_gb", "gpu", "gpu_driver", "load_average", "threads", "torch_backend", "counters")
+UNLISTED = ("manifest.json", "manifest.txt", "run.log")  # written to after the manifest
 
 
 def write_manifest(run: Run) -> Path:
-    """Write `manifest.json` for what the run directory holds now."""
+    """Write `manifest.json`, and the same for people as `manifest.txt`, for what the run directory holds now."""
     setup = run.read_json("setup/setup.json") if (run.dir / "setup" / "setup.json").is_file() else {}
     manifest = {
         "scenario": run.scenario.name,
@@ -48,19 +50,32 @@ def write_manifest(run: Run) -> Path:
         "python": platform.python_version(),
         "os": platform.platform(),
         "cpu": {"model": cpu_model(), "logical_cores": os.cpu_count()},
+        "machine": {key: setup.get("environment", {}).get(key) for key in MACHINE},
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "packages": installed_packages(),
         "provenance": {key: setup[key] for key in ("model", "checkpoint", "data") if key in setup},
         "files": {rel: sha256_file(run.dir / rel) for rel in list_files(run.dir)},
     }
-    return run.write_json("manifest.json", scrub_strings(manifest))
+    manifest = scrub_strings(manifest)
+    atomic_write(run.path("manifest.txt"), as_text(manifest))
+    return run.write_json("manifest.json", manifest)
+
+
+def as_text(manifest: dict) -> str:
+    """The manifest for people; its packages can be given to pip, its last part to sha256sum."""
+    listed = ("packages", "files")
+    lines = ["# ICD run manifest"]
+    lines += [f"# {key}: {json.dumps(manifest[key], ensure_ascii=False)}" for key in manifest if key not in listed]
+    lines += ["", "# packages", *(f"{name}=={version}" for name, version in manifest["packages"].items())]
+    lines += ["", "# files", *(f"{sha}  {rel}" for rel, sha in manifest["files"].items())]
+    return "\n".join(lines) + "\n"
 
 
 def list_files(folder: Path) -> list[str]:
     """Relative paths of a run's files, sorted; hidden (temporary) ones and those still being written left out."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     shown = (path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
-    return sorted(rel for rel in shown if rel not in _UNLISTED)
+    return sorted(rel for rel in shown if rel not in UNLISTED)
 
 
 def git_state(root: Path) -> dict:

@@ -11,7 +11,7 @@ from icd_lib.errors import ArtifactError
 from icd_lib.version import VERSION
 
 FILE = "stages.json"
-_NOT_OUTPUTS = {FILE, "run.log", "manifest.json", "config.lock.json"}
+_NOT_OUTPUTS = {FILE, "run.log", "manifest.json", "manifest.txt", "config.lock.json"}
 _NOT_INPUTS = (".ipynb", ".html", ".png")  # for people; a later stage does not read them
 
 

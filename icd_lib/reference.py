@@ -7,7 +7,7 @@ from pathlib import Path
 
 from icd_lib.artifacts import LOCK, atomic_write, to_json, write_error
 from icd_lib.errors import ArtifactError
-from icd_lib.manifest import list_files
+from icd_lib.manifest import UNLISTED, as_text, list_files
 from icd_lib.scrub_files import scrub_file
 
 # Weights, access graphs, tokenizers, recorded text and a profiler's own files: large, not ours to pass on, or binary.
@@ -35,7 +35,7 @@ def clean_run(folder: Path) -> dict[str, bytes]:
     links = sorted(path for path in folder.rglob("*") if path.is_symlink())
     if links:
         raise ArtifactError(f"{links[0]} is a link; a copy of a run takes files only")
-    names = [rel for rel in [*list_files(folder), "manifest.json", "run.log"] if (folder / rel).is_file()]
+    names = [rel for rel in [*list_files(folder), *UNLISTED] if (folder / rel).is_file()]
     cleaned = {rel: scrub_file(rel, _read(folder / rel)) for rel in names if not is_asset(rel)}
     if "manifest.json" in cleaned:
         manifest = json.loads(cleaned["manifest.json"])
@@ -44,7 +44,9 @@ def clean_run(folder: Path) -> dict[str, bytes]:
             raise ArtifactError(f"{folder / 'manifest.json'} lists no files; make the run again with --force")
         changed = {rel: hashlib.sha256(data).hexdigest() for rel, data in cleaned.items() if rel in listed}
         if not changed.items() <= listed.items():
-            cleaned["manifest.json"] = to_json(manifest | {"files": listed | changed}).encode()
+            manifest |= {"files": listed | changed}
+            cleaned["manifest.json"] = to_json(manifest).encode()
+            cleaned["manifest.txt"] = as_text(manifest).encode()
     return cleaned
 
 

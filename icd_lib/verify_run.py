@@ -9,6 +9,7 @@ from icd_lib.axes.permutation import check_permutation, hash_permutation
 from icd_lib.errors import ArtifactError
 from icd_lib.gates import judge
 from icd_lib.lock import check_lock
+from icd_lib.manifest import UNLISTED
 from icd_lib.measure.comparison import compare_arms, latency_entry
 from icd_lib.metric import figure
 from icd_lib.package_file import ASSETS, PackageFile
@@ -92,7 +93,7 @@ def check_manifest(run: RunView) -> str:
             raise ArtifactError(f"{rel} is in the manifest but neither packed nor among the assets")
         if sha != (assets[path] if path in assets else run.package.sha256(path)):
             raise ArtifactError(f"{rel} has another hash than the manifest says")
-    extra = set(run.files()) - listed.keys() - {"manifest.json", "run.log"}
+    extra = set(run.files()) - listed.keys() - set(UNLISTED)
     if extra:
         raise ArtifactError(f"{min(extra)} is packed but not in the manifest")
     return f"{len(listed)} hashes equal"

@@ -35,6 +35,8 @@ def test_the_copy_is_scrubbed_complete_but_for_weights_and_its_manifest_is_true(
     assert not any(str(project_root()).encode() in p.read_bytes() for p in kept.rglob("*") if p.is_file())
     files = json.loads((kept / "manifest.json").read_text())["files"]
     assert files["index.html"] == sha256_file(kept / "index.html") != sha256_file(run.dir / "index.html")
+    told = (kept / "manifest.txt").read_text().partition("# files\n")[2].splitlines()
+    assert told == [f"{sha}  {rel}" for rel, sha in files.items()]
     assert files["linear/model/model.safetensors"] == sha256_file(run.dir / "linear/model/model.safetensors")
     run.path("old").unlink()
     save_reference(run.dir, kept)

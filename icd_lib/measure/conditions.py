@@ -36,6 +36,12 @@ def watched() -> Iterator[dict]:
 
 def warnings_of(conditions: dict, rounds: int) -> list[str]:
     """What a reader of the figures has to know; nothing on a quiet machine with enough rounds."""
+    few = [f"few samples: {rounds} rounds, fewer than {FEWEST_ROUNDS}"] if rounds < FEWEST_ROUNDS else []
+    return disturbances(conditions) + few
+
+
+def disturbances(conditions: dict) -> list[str]:
+    """What else the machine did that may have changed the figures; nothing where it was quiet."""
     found = []
     if conditions["others_pct"] > OTHERS_PCT:
         found.append(f"load: other programs took {conditions['others_pct']:.0f} % of the processors while timing")
@@ -45,8 +51,6 @@ def warnings_of(conditions: dict, rounds: int) -> list[str]:
         found.append(f"swap: {conditions['swapped_mb']:.0f} MB were swapped while timing")
     if conditions["throttled"]:
         found.append(f"throttling: cores were slowed down for heat {conditions['throttled']} times while timing")
-    if rounds < FEWEST_ROUNDS:
-        found.append(f"few samples: {rounds} rounds, fewer than {FEWEST_ROUNDS}")
     return found
 
 

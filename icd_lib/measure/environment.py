@@ -19,6 +19,7 @@ SIMD_FLAGS = (
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "onnxruntime", "openvino", "nncf")
 COMPILED_PACKAGES = ("numpy", "scipy", "numba", "igraph", "pymetis")  # of a workload without a model
 _CPUINFO, _CPU0 = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu/cpu0")
+_NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 def fingerprint(*, model: bool = True) -> dict:
@@ -51,6 +52,7 @@ def fingerprint(*, model: bool = True) -> dict:
         "packages": {name: _version(name) for name in (PACKAGES if model else COMPILED_PACKAGES)},
         "torch_backend": None,
         "gpu": None,
+        "gpu_driver": (_read(_NVIDIA) or "").partition("\n")[0] or None,
         "cxx_compiler": shutil.which(os.environ.get("CXX", "g++")) is not None,
         "counters": {
             "rapl": _counter_state(RaplCounter),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import isotonic_regression
 from torch import nn
 
 from icd_lib.axes.compact import compact
@@ -20,7 +21,7 @@ from icd_lib.models.adapter import Adapter, find_adapter
 class WidthCurve:
     """Milliseconds of the model when every layer keeps `kept[i]` elements of the axes of `kind` (last = all).
 
-    `saved_ms[i]`: median paired saving per layer against the dense model, made monotone (narrower never saves less).
+    `saved_ms[i]`: median paired saving per layer against the dense model, made monotone by isotonic regression.
     """
 
     kind: str
@@ -73,7 +74,8 @@ def measure_width_curves(
     curves = {}
     for kind, kept in widths.items():
         saved = [float(np.median(dense - samples[kind, width])) / layers for width in kept[:-1]] + [0.0]
-        monotone = np.maximum.accumulate(np.array(saved)[::-1])[::-1]
+        monotone = isotonic_regression(saved, increasing=False).x
+        monotone = np.maximum(monotone - monotone[-1], 0.0)  # nothing removed saves nothing
         model_ms = [float(np.median(samples[kind, width])) for width in kept[:-1]] + [float(np.median(dense))]
         curves[kind] = WidthCurve(kind, list(kept), model_ms, monotone.tolist())
     return float(np.median(dense)), curves

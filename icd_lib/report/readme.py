@@ -27,10 +27,10 @@ def numbers_table() -> str:
     lines = [
         "| latency, relative change (95 % interval) | " + " | ".join(shapes) + " |",
         "|---" * (len(shapes) + 1) + "|",
-        *(f"| {name} | " + " | ".join(_change(found[shape]) for shape in shapes) + " |" for name, found in rows),
+        *(f"| {name} | " + " | ".join(as_change(found[shape]) for shape in shapes) + " |" for name, found in rows),
     ]
     drops = verdict["same_quality"]["quality_drop_pp"] | {"oneshot": verdict["vs_oneshot"].get("other_quality_drop_pp")}
-    kept = [f"{arm} {_drop(item)}" for arm, item in drops.items() if item]
+    kept = [f"{arm} {as_drop(item)}" for arm, item in drops.items() if item]
     lines += [
         "",
         f"Quality lost against dense on test data: {'; '.join(kept)}.",
@@ -50,14 +50,16 @@ def _cosines(folder) -> str:
     )
 
 
-def _change(item: dict) -> str:
+def as_change(item: dict) -> str:
+    """A relative change in percent with its interval."""
     if item["kind"] == "not_measured":
         return f"not measured ({item['reason']})"
     low, high = item["ci95"]
     return f"{100 * item['value']:+.1f} % ({100 * low:+.1f} … {100 * high:+.1f})"
 
 
-def _drop(item: dict) -> str:
+def as_drop(item: dict) -> str:
+    """A loss in percentage points with its interval."""
     if item["kind"] == "not_measured":
         return f"not measured ({item['reason']})"
     low, high = item["ci95"]

@@ -13,6 +13,7 @@ from icd_lib.axes.verify import verify_axes
 from icd_lib.errors import TransformError
 from icd_lib.machine import keep_tables, read_tables
 from icd_lib.manifest import cpu_model
+from icd_lib.measure.conditions import disturbances, watched
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
 from icd_lib.problem import Problem, build_graphs
 from icd_lib.progress import follow
@@ -90,14 +91,15 @@ def measure_tables(context: Context, problem: Problem, progress: Callable[[str],
     if known is not None:
         progress(f"width curves of this machine, measured {known['measured_at']} (graph.remeasure=true measures again)")
         return known
-    dense_ms, curves = measure_width_curves(
-        problem.adapter,
-        context.fixed(batch, length),
-        widths,
-        repeats=repeats,
-        seed=context.get("seed"),
-        progress=follow(progress, "width curves"),
-    )
+    with watched() as conditions:
+        dense_ms, curves = measure_width_curves(
+            problem.adapter,
+            context.fixed(batch, length),
+            widths,
+            repeats=repeats,
+            seed=context.get("seed"),
+            progress=follow(progress, "width curves"),
+        )
     tables = {
         "shape": [batch, length],
         "dense_ms": dense_ms,
@@ -106,8 +108,11 @@ def measure_tables(context: Context, problem: Problem, progress: Callable[[str],
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "curves": {kind: curve.to_json() for kind, curve in curves.items()},
     }
-    keep_tables(key, tables)
-    return tables
+    if disturbed := disturbances(conditions):
+        progress(f"{'; '.join(disturbed)}: these curves are used now, and measured again by the next run")
+    else:
+        keep_tables(key, tables)
+    return tables | {"conditions": conditions}
 
 
 def sensitivity_map(problem: Problem) -> list[dict]:

@@ -10,6 +10,7 @@ from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.calibration import Calibration, calibrate, calibration_key
 from icd_lib.errors import AxisError, ConfigError
+from icd_lib.measure.conditions import disturbances, watched
 from icd_lib.progress import follow
 from icd_lib.stages.table.context import AXIS, TableContext
 from icd_lib.version import VERSION
@@ -95,8 +96,12 @@ def weigh_cost(context: TableContext) -> dict | None:
     )
     found = None if context.get("graph.remeasure") else Calibration.load(key)
     if found is None:
-        found = measure_pilots(context, pilots)
-        found.save(key)
+        with watched() as conditions:
+            found = measure_pilots(context, pilots)
+        if disturbed := disturbances(conditions):
+            context.progress(f"{'; '.join(disturbed)}: these pilots are used now, and measured again by the next run")
+        else:
+            found.save(key)
     else:
         context.progress("pilot layouts of this machine, measured earlier (graph.remeasure=true measures again)")
     context.progress(found.reason)
