@@ -15,7 +15,7 @@ from icd_lib.graph.events import Events
 from icd_lib.layouts import perm_record
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
 from icd_lib.stages import report
-from icd_lib.stages.table import measure, validate
+from icd_lib.stages.table import graph, measure, validate
 from icd_lib.stages.table.arms import Arm, compared_arms, control_arms, load_layout
 from icd_lib.stages.table.context import TableContext, reused_layout
 from icd_lib.stages.table.frame import shrunk_cost, table_cost
@@ -28,8 +28,10 @@ SOLVED = ("setup", "graph", "solve[linear]", "solve[oneshot]", "solve[iterative]
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory):
+    """Kept figures of these tests only; whatever else runs beside them, the machine counts as quiet."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ICD_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(graph, "disturbances", lambda conditions: [])
         yield
 
 
@@ -245,14 +247,19 @@ def test_the_calibrated_weights_are_used_only_when_the_fit_is_good_and_wanted(ru
 
 
 def test_pilots_are_kept_per_machine(run, tmp_path, monkeypatch):
-    from icd_lib.stages.table import graph
-
     again = open_small(tmp_path)
     monkeypatch.setattr(graph, "measure_pilots", lambda *_: pytest.fail("measured again"))
     run_stages(again, "setup", "graph")
     assert again.read_json("graph/calibration.json") == run.read_json("graph/calibration.json")
     with pytest.raises(pytest.fail.Exception):
         run_stages(open_small(tmp_path / "new", "graph.remeasure=true"), "setup", "graph")
+
+
+def test_pilots_of_a_busy_machine_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICD_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(graph, "disturbances", lambda conditions: ["load: other programs took 60 %"])
+    run_stages(open_small(tmp_path), "setup", "graph")
+    assert not list(tmp_path.glob("cache/calibration-*"))
 
 
 def test_the_cost_of_a_table_that_lost_nothing_is_the_plain_cost(run):
