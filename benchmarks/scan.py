@@ -8,7 +8,6 @@ Ratios are stock / fast with a 95 % interval; "fast again" is the same model onc
 
 import argparse
 import copy
-import json
 import os
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ import torch
 import transformers
 from torch import nn
 
+from icd_lib.artifacts import atomic_write, to_json
 from icd_lib.kernels import use_fast_scan
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.latency import measure_interleaved
@@ -43,8 +43,7 @@ def main() -> None:
     }
     show(result)
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+        atomic_write(options.json, to_json(result))
 
 
 def parse_options() -> argparse.Namespace:

@@ -21,7 +21,8 @@ from icd_lib.report.readme import as_change, as_drop
 from icd_lib.scenario import project_root
 
 FILE = "claims.yaml"
-REFERENCE = "outputs/reference/"  # of a committed run; a new one of the same scenario lies in outputs/
+# Where a claim's command writes what is committed there.
+FRESH = {"outputs/reference/": "outputs/", "docs/figures/": "artifacts/claims/"}
 FORMATS: dict[str, Callable] = {
     "change": as_change,
     "drop": as_drop,
@@ -59,7 +60,9 @@ class Claim:
     def value(self, root: Path, fresh: bool = False):
         """The number (or figure, or word) in the source, or in what a rerun has written."""
         file, _, path = self.source.partition(" : ")
-        node = _read(root / (file.replace(REFERENCE, "outputs/", 1) if fresh else file))
+        for kept, made in FRESH.items() if fresh else ():
+            file = made + file.removeprefix(kept) if file.startswith(kept) else file
+        node = _read(root / file)
         for key in path.split(" / "):
             try:
                 node = node[int(key) if isinstance(node, list) else key]
