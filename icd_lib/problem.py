@@ -20,7 +20,7 @@ from icd_lib.transforms.obs import Elimination, Moments
 from icd_lib.transforms.sensitivity import eliminations, loss_curves
 from icd_lib.transforms.sparsity import consumer_moments
 
-STRENGTHS = (-0.1, -0.25, -0.35, -0.4, -0.45, -0.5, -0.55, -0.6, -0.65, -0.7, -0.75)  # latency; finer where it matters
+STRENGTHS = (-0.1, -0.25, -0.35, -0.4, -0.45, -0.5, -0.55, -0.6, -0.65, -0.7)  # latency; finer where it matters
 
 
 @dataclass(frozen=True)

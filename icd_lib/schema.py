@@ -209,7 +209,7 @@ SCHEMA: dict = {
         "epsilon_j": number(1e-3, "least fall of J that is worth a re-permutation", 0),
         "strengths": Field(
             list,
-            [-0.1, -0.25, -0.35, -0.4, -0.45, -0.5, -0.55, -0.6, -0.65, -0.7, -0.75],
+            [-0.1, -0.25, -0.35, -0.4, -0.45, -0.5, -0.55, -0.6, -0.65, -0.7],
             "latencies relative to dense among which every mode looks for its strongest, from the middle one on",
             item=number(None, "", -0.95, 0),
             length=(1, None),
