@@ -149,7 +149,7 @@ def rounds(problem: Problem, attempts: list[dict]) -> Iterator[float]:
 
 
 def advance(strengths: tuple[float, ...], attempts: list[dict]) -> Iterator[float]:
-    """Weaker rungs until one of `attempts` is accepted, then stronger ones from what was accepted, until one is refused.
+    """Weaker rungs until one of `attempts` is accepted, then stronger ones from there, until one is refused.
 
     A rung that was refused from the dense model is tried again from the accepted, already distilled one: pruning in
     small steps with recovery between them loses less than one large step (Zhu & Gupta 2017, section 3).
