@@ -47,7 +47,10 @@ def test_rounds_climb_the_ladder_from_its_middle_while_accepted():
 
 def test_rounds_go_down_until_one_is_accepted():
     assert tried(small_problem(), [False] * 9) == [-0.2, -0.1]
-    assert tried(small_problem(strengths=LADDER, max_rounds=9), [False, False, True, False]) == [*LADDER[4:1:-1], LADDER[3]]
+    assert tried(small_problem(strengths=LADDER, max_rounds=9), [False, False, True, False]) == [
+        *LADDER[4:1:-1],
+        LADDER[3],
+    ]
 
 
 def test_rounds_try_a_refused_strength_again_from_what_was_accepted():
