@@ -16,7 +16,7 @@ from icd_lib.errors import (
     IcdError,
     InternalError,
 )
-from icd_lib.scenario import Scenario, list_scenarios, load_scenario
+from icd_lib.scenario import Scenario, list_scenarios, load_scenario, user_path
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,7 +84,7 @@ def _source(args: argparse.Namespace) -> str:
 def _overrides(args: argparse.Namespace) -> list[str]:
     if args.reuse_perm is None:
         return args.override
-    path = Path(args.reuse_perm).expanduser().resolve()
+    path = user_path(args.reuse_perm).resolve()
     if not path.exists():
         raise ConfigError(f"--reuse-perm takes an existing file or run folder; there is no {args.reuse_perm}")
     return [*args.override, f"solver.reuse_perm={json.dumps(str(path), ensure_ascii=False)}"]

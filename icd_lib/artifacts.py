@@ -5,19 +5,26 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shlex
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError, ConfigError
-from icd_lib.scenario import Scenario, load_scenario, project_root
+from icd_lib.json_text import read_text
+from icd_lib.run_files import check_shape
+from icd_lib.scenario import Scenario, load_scenario, project_root, user_path
 from icd_lib.scrub import scrub_strings
 from icd_lib.version import VERSION
 
 MODES = ("linear", "oneshot", "iterative")
 LOCK = "config.lock.json"
+_SEPARATORS = re.compile("[\x85\u2028\u2029]")  # JSON allows them in a text, but many readers end a line there
+# What a run that was killed leaves beside its files: half-written ones, and notebooks that were being executed.
+_LEFTOVER = re.compile(r"\..+\.(?:\d+\.tmp|running\.ipynb|[0-9a-f]{8}\.(?:partial|old))|.+\.safetensors\.partial")
 
 _CURES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder with --out",
@@ -46,7 +53,7 @@ def atomic_write(path: Path | str, data: bytes | str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+                file.write(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -56,6 +63,35 @@ def atomic_write(path: Path | str, data: bytes | str) -> Path:
     except OSError as error:
         raise write_error(path, error) from error
     return path
+
+
+def sweep_leftovers(folder: Path) -> int:
+    """Remove what a killed run left half-written in a run folder; returns how many. Only while its lock is held."""
+    found = [path for path in folder.rglob("*") if _LEFTOVER.fullmatch(path.name)]
+    for path in found:
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise write_error(path, error) from error
+    return len(found)
+
+
+def mend_log(path: Path) -> int:
+    """Cut off a log's last line if it was not written to its end; returns the bytes removed."""
+    try:
+        with open(path, "rb+") as file:
+            text = file.read()
+            end = text.rfind(b"\n") + 1
+            if end < len(text):
+                file.truncate(end)
+            return len(text) - end
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def sha256_file(path: Path | str) -> str:
@@ -116,10 +152,10 @@ class Run:
         """Read a JSON file of this run; `ArtifactError` with the cure if it is missing, truncated or not JSON."""
         path = self.dir / rel
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return check_shape(read_text(path), rel, str(path))
         except FileNotFoundError as error:
             raise ArtifactError(f"{path} is missing; make it with: {self.command()} --resume") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ArtifactError(
                 f"{path} is truncated or not JSON ({error}); make it again with: {self.command()} --force"
             ) from error
@@ -131,26 +167,32 @@ class Run:
         entry = {"ts": datetime.now(UTC).isoformat(timespec="milliseconds"), "stage": stage, "ok": bool(ok)}
         entry["meta"] = scrub_strings(meta)
         line = json.dumps(entry, ensure_ascii=False, default=_plain) + "\n"
+        line = _SEPARATORS.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
         path = self.path("run.log")
         try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(line)
+            with open(path, "ab") as file:  # one write at the end: what two processes log is never mixed in a line
+                file.write(line.encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise write_error(path, error) from error
 
     def command(self) -> str:
         """The command line that makes this run again."""
-        words = ["python run_all.py --scenario", shlex.quote(self.scenario.source)]
-        words += [f"--override {shlex.quote(override)}" for override in self.scenario.overrides]
+        words = ["python run_all.py", _option("--scenario", self.scenario.source)]
+        words += [_option("--override", override) for override in self.scenario.overrides]
         words += ["--quick"] if self.scenario.quick else []
         words += [f"--seed {self.scenario.seed}"] if self.scenario.seed is not None else []
-        words += [f"--out {shlex.quote(self.out)}"] if self.out != "outputs" else []
+        words += [_option("--out", self.out)] if self.out != "outputs" else []
         return " ".join(words)
+
+
+def _option(name: str, value: str) -> str:
+    """An option for a shell; a value that looks like an option itself is tied to its name."""
+    return shlex.quote(f"{name}={value}") if value.startswith("-") else f"{name} {shlex.quote(value)}"
 
 
 def run_folder(scenario: Scenario, out: str | Path = "outputs") -> Path:
     """Folder of a run, not created: `<out>/<scenario>`, a relative `out` counted from the project root."""
-    return project_root() / Path(out).expanduser() / scenario.name
+    return project_root() / user_path(out) / scenario.name
 
 
 def open_run(
@@ -167,6 +209,13 @@ def open_run(
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario, overrides, quick=quick, seed=seed)
     run = Run(scenario, run_folder(scenario, out), mode, str(out))
+    write_lock(run)
+    return run
+
+
+def write_lock(run: Run) -> None:
+    """Write the run's `config.lock.json` unless it is there already."""
+    scenario = run.scenario
     lock = scrub_strings(
         {
             "scenario": scenario.name,
@@ -179,13 +228,12 @@ def open_run(
     )
     if locked_config(run.dir) != lock:
         run.write_json(LOCK, lock)
-    return run
 
 
 def locked_config(folder: Path) -> dict | None:
     """What `config.lock.json` in a run folder says, None where there is none or it is unreadable."""
     try:
-        lock = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+        lock = read_text(folder / LOCK)
     except (OSError, ValueError):
         return None
     return lock if isinstance(lock, dict) else None

@@ -6,7 +6,6 @@ Torch is imported only by what touches a model, so that scenarios without one st
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,9 @@ import numpy as np
 from icd_lib.axes.permutation import check_permutation, hash_permutation
 from icd_lib.errors import ArtifactError, AxisError
 from icd_lib.graph.mask import mask_graph
+from icd_lib.json_text import read_text
 from icd_lib.machine import cache_folder
+from icd_lib.run_files import check_shape
 from icd_lib.solver.cache import solve_cached
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
 from icd_lib.solver.portfolio import fit_or_stop
@@ -173,13 +174,22 @@ def read_perm_record(path, mode: str) -> dict[str, np.ndarray]:
     file = Path(path)
     file = file / mode / "perm_before.json" if file.is_dir() else file
     try:
-        axes = json.loads(file.read_text(encoding="utf-8"))["axes"]
-        perms = {axis: np.array(entry["pi"], dtype=np.int64) for axis, entry in axes.items()}
-        wrong = [axis for axis, perm in perms.items() if hash_permutation(perm) != axes[axis]["hash"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        record = read_text(file)
+    except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{file} holds no permutations ({error}); give a perm_before.json or a run folder"
         ) from error
-    if wrong:
-        raise ArtifactError(f"the permutation of axis {wrong[0]!r} in {file} does not match its hash; it was changed")
+    return perms_of(check_shape(record, f"{mode}/perm_before.json", f"{file} (a perm_before.json?)"), str(file))
+
+
+def perms_of(record: dict, where: str) -> dict[str, np.ndarray]:
+    """The permutations of a `perm_record` read back; `ArtifactError` unless every one matches its hash and its D."""
+    perms = {}
+    for axis, entry in record["axes"].items():
+        try:
+            perms[axis] = np.array(entry["pi"], dtype=np.int64)
+        except OverflowError as error:
+            raise ArtifactError(f"{where} holds no permutation of axis {axis!r} ({error}); make it again") from error
+        if hash_permutation(perms[axis]) != entry["hash"] or len(perms[axis]) != entry["D"]:
+            raise ArtifactError(f"the permutation of axis {axis!r} in {where} does not match its hash; it was changed")
     return perms

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError, ConfigError
-from icd_lib.scenario import Scenario, absolute_override, check_name, config_digest, merge, parse_override
+from icd_lib.scenario import Scenario, absolute_override, check_name, config_digest, merge, parse_override, user_path
 from icd_lib.schema import SCHEMA, check_config, unknown_key
 from icd_lib.scrub import PLACEHOLDER, restore_paths
 from icd_lib.version import VERSION
@@ -64,7 +64,7 @@ def load_lock(
     Options may be repeated but not change it (`ConfigError`). Also `ConfigError`: a key that this ICD does not know or
     one that the lock does not give. `ArtifactError`: unreadable, or its hash is not that of its configuration.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     lock = check_lock(parse_json(_read(path), path.name), path.name)
     made_with = f"{path.name} was made with ICD {lock['icd_version']}, this is {VERSION}"
     config = {key: value for key, value in lock["config"].items() if key != "quick"}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from icd_lib.artifacts import atomic_write, to_json
 from icd_lib.errors import ArtifactError
+from icd_lib.json_text import read_text
 
 
 def cache_folder() -> Path:
@@ -27,7 +28,7 @@ def kept_file(kind: str, key: dict) -> Path:
 def read_kept(kind: str, key: dict) -> dict | None:
     """What was kept of `kind` under exactly this key, or None; a damaged file counts as none: measure anew."""
     try:
-        entry = json.loads(kept_file(kind, key).read_text(encoding="utf-8"))
+        entry = read_text(kept_file(kind, key))
     except (OSError, ValueError):
         return None
     return entry.get(kind) if isinstance(entry, dict) and entry.get("key") == key else None

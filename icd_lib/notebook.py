@@ -21,6 +21,8 @@ from icd_lib.errors import ArtifactError, ConfigError, IcdError, InternalError, 
 from icd_lib.scrub import scrub_strings
 
 _DISK_FULL = re.compile(r"\[Errno (28|122)\]|No space left on device", re.IGNORECASE)
+# nbformat's NotJSONError is a ValueError; the others come from JSON that is not of a notebook's shape.
+_NO_NOTEBOOK = (ValueError, LookupError, TypeError, AttributeError, RecursionError, nbformat.ValidationError)
 _OUT_OF_MEMORY = {"MemoryError", "_ArrayMemoryError", "OutOfMemoryError"}
 
 
@@ -50,12 +52,16 @@ class CellFailure:
 def check_parameters(path: Path, given: dict) -> None:
     """Raise `ConfigError` unless the notebook has one `parameters` cell that assigns every name in `given`."""
     notebook = read_notebook(path)
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        raise ArtifactError(f"{path} is not a notebook ({error.message}); restore it from the repository") from error
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise ConfigError(f"{path.name} needs exactly one cell tagged 'parameters', it has {len(cells)}")
     try:
         body = ast.parse(cells[0].source).body
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"the parameters cell of {path.name} is not Python: {error}") from error
     targets = [t for node in body if isinstance(node, ast.Assign) for t in node.targets]
     targets += [node.target for node in body if isinstance(node, ast.AnnAssign)]
@@ -65,6 +71,15 @@ def check_parameters(path: Path, given: dict) -> None:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"{path.name} has no parameter {name!r}{hint} It has: {', '.join(sorted(names))}")
+        if not _is_text(given[name]):
+            raise ConfigError(f"{name} is {given[name]!r}, which has characters that are no text; rename it")
+
+
+def _is_text(value) -> bool:
+    """Whether a notebook, which is UTF-8, can hold a parameter: a file's name need not be text."""
+    if isinstance(value, list):
+        return all(map(_is_text, value))
+    return not isinstance(value, str) or value.isascii() or value == value.encode("utf-8", "replace").decode()
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
@@ -73,7 +88,7 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
         return nbformat.read(path, as_version=4)
     except OSError as error:
         raise ArtifactError(f"cannot read the notebook {path}: {error.strerror}") from error
-    except (ValueError, nbformat.ValidationError) as error:  # nbformat's NotJSONError is a ValueError
+    except _NO_NOTEBOOK as error:
         raise ArtifactError(f"{path} is truncated or not a notebook; restore it from the repository") from error
 
 
@@ -162,7 +177,9 @@ def _own_kernel(scratch: str) -> type:
             # PYTHONWARNINGS: tqdm asks for a widget that a page cannot show.
             quiet = "ignore:IProgress not found"
             variables = {"IPYTHONDIR": scratch, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": quiet}
-            return KernelSpec(**get_kernel_dict(), env=variables)
+            given = get_kernel_dict()
+            argv = ["icd_lib.kernel" if word == "ipykernel_launcher" else word for word in given["argv"]]
+            return KernelSpec(**given | {"argv": argv}, env=variables)
 
     class OwnKernelManager(AsyncKernelManager):
         def _kernel_spec_manager_default(self) -> KernelSpecManager:

@@ -5,6 +5,7 @@ Nothing is written to disk and nothing in it is executed.
 
 import hashlib
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -31,9 +32,11 @@ def unsafe_name(name: str) -> str | None:
         return "empty or too long"
     if any(ord(char) < 32 or ord(char) == 127 for char in name) or "\\" in name or ":" in name:
         return "has a control character, a backslash or a colon"
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        return "has characters that are no text"
     if name.startswith("/") or ".." in name.split("/"):
         return "leaves its folder"
-    if PurePosixPath(name).as_posix() != name or name.startswith("./"):
+    if PurePosixPath(name).as_posix() != name or name.startswith("./") or name == ".":
         return "is not in its shortest form"
     return None
 
@@ -49,7 +52,7 @@ class PackageFile:
             raise ArtifactError(f"there is no file {path}; make one with: make pack") from error
         except OSError as error:
             raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
-        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
             raise ArtifactError(f"{path} is no zip file, or it is damaged ({error})") from error
         try:
             self.names = self._check_members()
@@ -85,7 +88,7 @@ class PackageFile:
             return self.zip.read(name)
         except KeyError as error:
             raise ArtifactError(f"{self.path.name} has no {name}") from error
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, struct.error) as error:
             raise ArtifactError(f"{self.path.name}: {name} is damaged ({error})") from error
 
     def read_json(self, name: str):

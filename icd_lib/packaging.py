@@ -16,6 +16,7 @@ from pathlib import Path
 
 from icd_lib.artifacts import LOCK, atomic_write, sha256_file, to_json
 from icd_lib.errors import EXIT_OK, ArtifactError, IcdError, ResourceError
+from icd_lib.json_text import read_text
 from icd_lib.manifest import list_files
 from icd_lib.package_file import ASSETS, CONTENTS, FORMAT, unsafe_name
 from icd_lib.reference import clean_run, is_asset
@@ -84,7 +85,7 @@ def why_unfit(folder: Path) -> str | None:
     if not (folder / LOCK).is_file() or missing:
         return f"it is not finished (no {missing[0] if missing else LOCK}); finish it with run_all.py --resume"
     try:
-        listed = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+        listed = read_text(folder / "manifest.json")["files"]
         pairs = list(listed.items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return f"manifest.json is damaged ({type(error).__name__}); make the run again with --force"

@@ -9,12 +9,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from icd_lib.artifacts import MODES, Run, locked_config, open_run, run_folder, write_error
+from icd_lib.artifacts import (
+    MODES,
+    Run,
+    locked_config,
+    mend_log,
+    run_folder,
+    sweep_leftovers,
+    write_error,
+    write_lock,
+)
 from icd_lib.errors import ConfigError, IcdError, ResourceError
 from icd_lib.manifest import write_manifest
 from icd_lib.notebook import check_parameters, execute
 from icd_lib.records import Records, snapshot
-from icd_lib.scenario import Scenario, project_root
+from icd_lib.scenario import Scenario, project_root, user_path
 from icd_lib.stages import TABLE_KINDS
 
 # Seconds of the bert scenario on two CPU cores, for the first estimate only; later ones come from earlier runs.
@@ -74,9 +83,9 @@ def notebooks_folder() -> Path:
 def start_run(
     scenario: Scenario, out: str | Path = "outputs", *, mode: str = "both", resume: bool = False
 ) -> tuple[Run, bool]:
-    """Open the run and say whether its folder held a run already.
+    """The run, and whether its folder held one already; nothing is written before `run_pipeline` holds the lock.
 
-    With `resume`, a folder of another configuration is a `ConfigError` and stays as it is.
+    With `resume`, a folder of another configuration is a `ConfigError`.
     """
     folder = run_folder(scenario, out)
     locked = locked_config(folder)
@@ -86,7 +95,7 @@ def start_run(
             f"--resume: {folder} holds a run of another configuration ({changed}); "
             "give the same options as that run, another --out, or leave out --resume to replace it"
         )
-    return open_run(scenario, out=out, mode=mode), locked is not None
+    return Run(scenario, folder, mode, str(out)), locked is not None
 
 
 def _differences(old, new, where: str = "") -> str:
@@ -120,7 +129,9 @@ def run_pipeline(
     echo = echo or functools.partial(print, flush=True)
     for stage in stages:
         check_parameters(notebooks / f"{stage.notebook}.ipynb", _parameters(run, stage))
-    with _only_one(run.dir):
+    with _only_one(run):
+        write_lock(run)
+        _clean_up(run)
         records = Records.load(run, ignore_broken=force)
         _drop_other_configurations(records, echo)
         clock = Clock(stages, records, run.scenario.quick)
@@ -145,7 +156,7 @@ def run_pipeline(
 def _parameters(run: Run, stage: Stage) -> dict:
     source = run.scenario.source
     if source.endswith((".yaml", ".yml")):  # notebooks run in the project root, wherever the command was given
-        source = str(Path(source).expanduser().resolve())
+        source = str(user_path(source).resolve())
     given = {
         "scenario": source,
         "overrides": list(run.scenario.overrides),
@@ -199,6 +210,14 @@ def _index_what_is_there(run: Run) -> None:
         run.log("index", ok=False, message=done.stderr.strip().rpartition("\n")[2])
 
 
+def _clean_up(run: Run) -> None:
+    """Remove what a run that was killed in this folder left half-written, and say so in the log."""
+    cut = mend_log(run.dir / "run.log")
+    removed = sweep_leftovers(run.dir)
+    if cut or removed:
+        run.log("run", event="cleaned up after a run that was killed", files=removed, log_bytes=cut)
+
+
 def _drop_other_configurations(records: Records, echo: Callable[[str], None]) -> None:
     """Files of an earlier configuration must not be mistaken for this one's."""
     old = [name for name, r in records.stages.items() if r.get("config_sha256") != records.run.scenario.sha256]
@@ -209,19 +228,20 @@ def _drop_other_configurations(records: Records, echo: Callable[[str], None]) ->
 
 
 @contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: two runs writing into one folder would mix their files."""
+def _only_one(run: Run) -> Iterator[None]:
+    """Hold the folder's lock: two runs writing into one folder would mix their files. It ends with its owner."""
     import fcntl
 
+    path = run.path(".lock")
     try:
-        file = open(folder / ".lock", "w")
+        file = open(path, "w")
     except OSError as error:
-        raise write_error(folder / ".lock", error) from error
+        raise write_error(path, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ResourceError(f"another run is writing to {folder}; wait for it or give another --out") from error
+            raise ResourceError(f"another run is writing to {run.dir}; wait for it or give another --out") from error
         yield
 
 
@@ -237,7 +257,7 @@ class Clock:
         self.known = {
             name: record["elapsed_s"]
             for name, record in records.stages.items()
-            if record.get("status") == "done" and record.get("quick") == quick and "elapsed_s" in record
+            if record.get("status") == "done" and record.get("quick") == quick and _is_duration(record.get("elapsed_s"))
         }
         self.to_go = [stage.name for stage in stages]
         self.spent: dict[str, float] = {}
@@ -264,6 +284,10 @@ class Clock:
     def elapsed(self) -> str:
         """Time since the start, for people."""
         return as_time(time.monotonic() - self.began)
+
+
+def _is_duration(seconds) -> bool:
+    return seconds is not None and 0 <= seconds < 1e8  # three years
 
 
 def as_time(seconds: float) -> str:

@@ -1,17 +1,23 @@
 """stages.json: what each stage of a run read and wrote, so that a finished stage is not run again for nothing."""
 
-import contextlib
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from icd_lib.artifacts import Run, atomic_write, sha256_file, to_json
+from icd_lib.artifacts import Run, atomic_write, sha256_file, to_json, write_error
 from icd_lib.errors import ArtifactError
+from icd_lib.package_file import unsafe_name
 from icd_lib.version import VERSION
 
 FILE = "stages.json"
 _NOT_OUTPUTS = {FILE, "run.log", "manifest.json", "manifest.txt", "config.lock.json"}
+# Where stages write: a person's own file elsewhere in the folder is nobody's to remove. Kept layouts lie under the hash
+# of what they were solved from and can stay.
+_WRITTEN_BY_STAGES = re.compile(
+    r"(?:setup|graph|dense|linear|oneshot|iterative|measure|figures)/.+|(?:index|report)\.\w+|verdict\.json|0\d_\w+\.\w+"
+)
 _NOT_INPUTS = (".ipynb", ".html", ".png")  # for people; a later stage does not read them
 
 
@@ -28,13 +34,13 @@ class Records:
         if not (run.dir / FILE).exists():
             return cls(run)
         try:
-            stages = run.read_json(FILE).get("stages")
-        except (ArtifactError, AttributeError) as error:
+            stages = run.read_json(FILE)["stages"]
+            for record in stages.values():
+                _check_names(record, run.dir / FILE)
+        except ArtifactError:
             if ignore_broken:
                 return cls(run)
-            raise ArtifactError(f"{run.dir / FILE} is damaged; run everything again with --force") from error
-        if not isinstance(stages, dict) or not all(isinstance(record, dict) for record in stages.values()):
-            raise ArtifactError(f"{run.dir / FILE} is damaged; run everything again with --force")
+            raise
         return cls(run, stages)
 
     def save(self) -> None:
@@ -53,7 +59,7 @@ class Records:
 
     def outputs(self, name: str) -> dict[str, str]:
         """Relative path → sha256 of what a stage wrote."""
-        return self.stages.get(name, {}).get("outputs", {})
+        return self.stages.get(name, {}).get("outputs") or {}
 
     def is_done(self, name: str) -> bool:
         """Whether the stage finished, under this configuration."""
@@ -79,19 +85,37 @@ class Records:
         return None
 
     def forget(self, name: str) -> int:
-        """Delete the files that a stage recorded as its own, and its record; returns how many there were."""
+        """Delete the files that a stage recorded as its own, and its record; returns how many there were.
+
+        Of a stage that was killed these are the files that have changed since it began and are no other stage's.
+        """
         removed = 0
-        for rel in self.outputs(name):
-            if (self.run.dir / rel).is_relative_to(self.run.dir) and ".." not in Path(rel).parts:
-                with contextlib.suppress(FileNotFoundError):
-                    (self.run.dir / rel).unlink()
+        for rel in [*self.outputs(name), *self._unrecorded(name)]:
+            path = self.run.dir / rel
+            if path.parent.resolve().is_relative_to(self.run.dir.resolve()) and ".." not in Path(rel).parts:
+                try:
+                    path.unlink()
                     removed += 1
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    raise write_error(path, error) from error
         self.stages.pop(name, None)
         return removed
 
+    def _unrecorded(self, name: str) -> list[str]:
+        """What a stage that was killed before it could record its files has written."""
+        before = self.stages.get(name, {}).get("before")
+        if before is None:
+            return []
+        others = {rel for other in self.stages for rel in self.outputs(other)}
+        changed = [rel for rel, state in snapshot(self.run.dir).items() if before.get(rel) != list(state)]
+        return [rel for rel in changed if rel not in others and _WRITTEN_BY_STAGES.fullmatch(rel)]
+
     def start(self, name: str) -> None:
-        """Note that a stage runs now: should the machine go down, it is not taken for finished."""
-        self.stages[name] = {"status": "running", "config_sha256": self.run.scenario.sha256}
+        """Note that a stage runs now, and what was there before: should it be killed, it is not taken for finished."""
+        before = {rel: list(state) for rel, state in snapshot(self.run.dir).items()}
+        self.stages[name] = {"status": "running", "config_sha256": self.run.scenario.sha256, "before": before}
         self.save()
 
     def finish(self, name: str, status: str, elapsed_s: float, before: dict, needs: tuple[str, ...], notebook: Path):
@@ -102,7 +126,7 @@ class Records:
         changed = [rel for rel, state in snapshot(self.run.dir).items() if before.get(rel) != state]
         outputs = {rel: sha256_file(self.run.dir / rel) for rel in sorted(changed)}
         for other in self.stages.values():
-            for rel in other.get("outputs", {}).keys() & outputs.keys():
+            for rel in (other.get("outputs") or {}).keys() & outputs.keys():
                 other["outputs"][rel] = outputs.pop(rel)
         self.stages[name] = {
             "status": status,
@@ -113,6 +137,13 @@ class Records:
             "outputs": outputs,
         }
         self.save()
+
+
+def _check_names(record: dict, where: Path) -> None:
+    """Raise `ArtifactError` unless every output has a name that a file in the run's folder can have."""
+    for rel in record.get("outputs") or {}:
+        if (why := unsafe_name(rel)) or max(len(part.encode()) for part in rel.split("/")) > 255:
+            raise ArtifactError(f"{where} names the output {rel[:80]!r}, which {why or 'is too long'}; use --force")
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:

@@ -6,6 +6,7 @@ Precedence, lowest first: defaults of the schema, the YAML, its `quick` block (w
 import difflib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -68,6 +69,18 @@ def project_root() -> Path:
     """Folder that holds pyproject.toml above `icd_lib`, else the working directory."""
     root = Path(__file__).resolve().parent.parent
     return root if (root / "pyproject.toml").is_file() else Path.cwd()
+
+
+def user_path(given: str | Path) -> Path:
+    """A path that a person gave, with `~` spelled out; `ConfigError` unless a file can have this name."""
+    try:
+        path = Path(given).expanduser()
+        parts = os.fsencode(path).split(b"/")
+    except (RuntimeError, ValueError) as error:  # nobody's home, or characters that no file name has
+        raise ConfigError(f"{str(given)[:80]!r} is no path: {error}") from error
+    if any(b"\0" in part or len(part) > 255 for part in parts) or sum(map(len, parts)) > 4000:
+        raise ConfigError(f"{str(given)[:80]!r} is no path: it is too long or holds a null character")
+    return path
 
 
 def parameters_dir() -> Path:
@@ -143,16 +156,17 @@ def parse_override(override: str) -> dict:
     path = path.strip()
     if not equals or not path:
         raise ConfigError(f"an override takes the form key.path=value, got {override!r}; write e.g. seed=1")
-    nested = _yaml(value, f"override {override!r}")
+    shown = repr(override if len(override) <= 200 else f"{override[:200]}…")
+    nested = _yaml(value, f"override {shown}")
     entry = SCHEMA
     for i, key in enumerate(keys := path.split(".")):
         if not isinstance(entry, Mapping):
-            raise ConfigError(f"override {override!r}: {'.'.join(keys[:i])!r} is a value and has no keys of its own")
+            raise ConfigError(f"override {shown}: {'.'.join(keys[:i])!r} is a value and has no keys of its own")
         if key not in entry:
             raise ConfigError(unknown_key(path, key, entry))
         entry = entry[key]
     if isinstance(entry, Mapping):
-        raise ConfigError(f"override {override!r}: {path!r} is a group; set one of its keys: {', '.join(entry)}")
+        raise ConfigError(f"override {shown}: {path!r} is a group; set one of its keys: {', '.join(entry)}")
     for key in reversed(keys):
         nested = {key: nested}
     return check_config(nested, partial=True)
@@ -165,7 +179,7 @@ def _absolute_paths(given: Mapping, folder: Path, schema: Mapping = SCHEMA) -> d
         if isinstance(value, Mapping):
             found[key] = _absolute_paths(value, folder, schema[key])
         elif schema[key].is_path and value is not None:
-            found[key] = str((folder / Path(value).expanduser()).resolve())
+            found[key] = str((folder / user_path(value)).resolve())
     return found
 
 
@@ -191,11 +205,11 @@ def _as_strings(overrides) -> list[str]:
 def _find(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text:
-        path = Path(text).expanduser()
+        path = user_path(text)
         if path.is_file():
             return path
         raise ConfigError(f"there is no scenario file {text!r}; give an existing .yaml file or a name: {_names()}")
-    path = parameters_dir() / f"{text}.yaml"
+    path = parameters_dir() / user_path(f"{text}.yaml")
     if path.is_file():
         return path
     near = difflib.get_close_matches(text, list_scenarios(), n=1)
@@ -220,6 +234,10 @@ def _parse(path: Path) -> dict:
     return given
 
 
+# ValueError: an impossible date such as 2024-13-01. The others: a tag such as !!bool on a text that is none.
+_NO_YAML = (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, OverflowError)
+
+
 def _yaml(text: str, what: str):
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader: it constructs plain values only
@@ -228,8 +246,8 @@ def _yaml(text: str, what: str):
         raise ConfigError(
             f"{what}, line {line}: only plain values are allowed; {error.problem or 'unsupported tag'}"
         ) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date such as 2024-13-01
-        raise ConfigError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from error
+    except _NO_YAML as error:
+        raise ConfigError(f"{what} is not valid YAML: {' '.join(str(error).split())[:500]}") from error
     except ConfigError as error:
         raise ConfigError(f"{what}: {error.args[0]}") from error
 

@@ -11,8 +11,8 @@ OPEN = (
     'print("opened", run.scenario.sha256[:8], flush=True)'
 )
 BODIES = {
-    "00_setup_check": 'run.write_json("setup/setup.json", {"checkpoint": {"name": "tiny"}})',
-    "01_build_graph": 'run.write_json("graph/w.meta.json", {"seed": run.scenario.get("seed")})',
+    "00_setup_check": 'run.write_json("setup/setup.json", {"model": {}, "badges": [], "environment": {}})',
+    "01_build_graph": 'run.write_json("graph/w.meta.json", {"rows": {"seed": run.scenario.get("seed")}})',
     "02_solve": 'run.write_json(f"{mode}/solve.json", {"mode": mode, **run.read_json("graph/w.meta.json")})',
     "03_measure": 'run.write_json("measure/samples.json", [p.parent.name for p in run.dir.glob("*/solve.json")])',
     "04_validate": 'run.write_json("verdict.json", {"smoke": {"status": "partial"}, "strict": {"status": "fail"}})',

@@ -26,11 +26,13 @@ def write_finished_run(out: Path, name: str = "bert") -> Run:
     labels = [f"{batch}x{length}" for batch, length in run.scenario.get("measure.shapes")]
     samples = {x: {arm: (ms * rng.lognormal(0, 0.01, 12)).tolist() for arm, ms in ARMS.items()} for x in labels}
     run.write_json("measure/samples.json", {"unit": "ms", "order": "one per round", "shapes": samples})
-    run.write_json("setup/setup.json", {"model": made_up.setup(False)["model"] | {"name": "a/b"}, "badges": []})
+    run.write_json(
+        "setup/setup.json", {"model": made_up.setup(False)["model"] | {"name": "a/b"}, "badges": [], "environment": {}}
+    )
     for mode in ("linear", "oneshot", "iterative"):
-        run.write_json(f"{mode}/solve.json", {"mode": mode, "objective": made_up.solve(mode, True)["objective"]})
+        run.write_json(f"{mode}/solve.json", made_up.solve(mode, True))
         run.write_json(f"{mode}/perm_after.json", perm_record({"ffn.0": rng.permutation(32)}, 0))
-    report = made_up.measure(True) | {"equality": {}}
+    report = made_up.measure(True)
     report["latency"]["shapes"] = {
         x: {arm: latency_entry(ms, arms["dense"], 1024, **settings) for arm, ms in arms.items()}
         for x, arms in samples.items()

@@ -157,6 +157,7 @@ def measure(trained):
     return {
         "latency": {"threads": 2, "shapes": {"8x128": {name: arm(ms) for name, ms in ARMS.items()}}},
         "quality": quality,
+        "equality": {},
         "sizes": {mode: size | {"peak_memory_mb": memory} for mode in modes},
         "energy": {mode: not_measured("J/token", "no counter") for mode in modes},
         "l2_hit_pct": not_measured("%", "no GPU"),

@@ -189,13 +189,14 @@ def test_scrub_twice_is_scrub_once_and_images_are_kept(monkeypatch):
 
 def test_manifest_lists_every_file_with_its_hash(run, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(project_root() / "cache"))
-    run.write_json("setup/setup.json", {"checkpoint": {"name": "m", "sha256": "0"}, "data": {"name": "d"}, "other": 1})
+    setup = {"model": {"name": "m", "sha256": "0"}, "data": {"name": "d"}, "badges": [], "environment": {}}
+    run.write_json("setup/setup.json", setup)
     run.path("linear", "W.ffn.npz").write_bytes(b"123")
     run.path("linear", ".W.tmp").write_bytes(b"1")
     written = json.loads(manifest.write_manifest(run).read_text())
     assert set(written["files"]) == {"config.lock.json", "setup/setup.json", "linear/W.ffn.npz"}
     assert written["files"]["linear/W.ffn.npz"] == sha256_file(run.dir / "linear" / "W.ffn.npz")
-    assert written["provenance"] == {"checkpoint": {"name": "m", "sha256": "0"}, "data": {"name": "d"}}
+    assert written["provenance"] == {"model": {"name": "m", "sha256": "0"}, "data": {"name": "d"}}
     assert written["config_sha256"] == run.scenario.sha256 and written["packages"]["numpy"] == np.__version__
     assert str(project_root()) not in json.dumps(written) and written["environment"]["HF_HOME"]
 

@@ -18,7 +18,7 @@ PNG = bytes.fromhex(
 
 def test_the_copy_is_scrubbed_complete_but_for_weights_and_its_manifest_is_true(tmp_path):
     run = open_run("bert", out=tmp_path)
-    run.write_json("setup/setup.json", {"path": f"{project_root()}/x"})
+    run.write_json("setup/setup.json", {"model": {}, "badges": [], "environment": {"path": f"{project_root()}/x"}})
     run.path("index.html").write_text(f"<p>{project_root()}/x</p>")
     run.path("linear", "W.ffn.npz").write_bytes(b"graph")
     run.path("figures", "w.png").write_bytes(PNG)

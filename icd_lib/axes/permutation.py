@@ -16,7 +16,10 @@ def check_permutation(perm, size: int, name: str = "axis") -> np.ndarray:
     >>> check_permutation([2, 0, 1], 3)
     array([2, 0, 1])
     """
-    array = np.asarray(perm)
+    try:
+        array = np.asarray(perm)
+    except ValueError as error:  # a list of lists of several lengths
+        raise AxisError(f"{name}: a permutation is a 1-D integer array ({error})") from error
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise AxisError(f"{name}: a permutation is a 1-D integer array, got {array.dtype} of shape {array.shape}")
     if len(array) != size:

@@ -1,13 +1,13 @@
 """The files of a checkpoint: safetensors only, checked for damage, architecture and non-finite weights, and hashed."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
+from icd_lib.json_text import read_text
 from icd_lib.models.mamba_original import is_original, stock_config
 
 MODEL_TYPES = {"bert": ("bert",), "mamba": ("mamba",)}  # family -> `model_type` of config.json that its adapter knows
@@ -21,13 +21,16 @@ def check_config(folder: Path, family: str) -> dict:
         raise ConfigError(f"model.family '{family}' is unknown; it takes one of {sorted(MODEL_TYPES)}")
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_text(path)
     except FileNotFoundError as error:
         raise ResourceError(f"{folder} is no checkpoint: no config.json; write it with save_pretrained") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); fetch the checkpoint again") from error
     if family == "mamba" and isinstance(config, dict) and is_original(config):
-        stock_config(config)
+        try:
+            stock_config(config)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise ArtifactError(f"{path} is no config of a Mamba ({error!r}); fetch the checkpoint again") from error
         return config
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type not in MODEL_TYPES[family]:
@@ -45,10 +48,10 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
+            names = sorted(set(read_text(index)["weight_map"].values()))
+            missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise ArtifactError(f"{index} cannot be read ({error!r}); fetch the checkpoint again") from error
-        missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
         if missing or not names:
             raise ArtifactError(f"{folder} lacks the weight files {missing or 'its index should name'}; fetch it again")
         return [folder / name for name in names]

@@ -13,17 +13,24 @@ from pathlib import Path
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from icd_lib.axes.vocab import install_token_map
 from icd_lib.errors import ArtifactError, InternalError, TransformError
+from icd_lib.json_text import read_text
 from icd_lib.models.files import hash_files
 from icd_lib.models.prepare import prepare
 from icd_lib.models.uniform import to_uniform
 
 FORMAT = "icd/v1"
+MAX_SIZE, MAX_LABELS = 2**31, 2**20  # of any dimension; of classes, for each of which a name is made
+MAX_BUFFER = 2**24  # elements of a buffer that is computed and not stored; position ids of any model fit
+# What reading a config or building a model raises when the files say something that is no model.
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, ImportError, OSError)
+_MALFORMED += (SafetensorError, StrictDataclassError)
 RECORD, WEIGHTS, CONFIG = "icd.json", "model.safetensors", "config.json"
 _TOKEN_MAP = ".id_map"
 _SHAPE_ATTRIBUTES = {"training", "in_features", "out_features", "num_embeddings", "embedding_dim"}
@@ -51,9 +58,7 @@ def save_optimized(model: nn.Module, tokenizer, folder, meta: dict | None = None
     try:
         partial.mkdir(parents=True)
         _write(model, tokenizer, partial, meta or {}, uniform)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        _replace_folder(folder, partial)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"cannot write {folder} ({error}); check the free space and the rights") from error
     finally:
@@ -68,8 +73,19 @@ def load_optimized(folder) -> nn.Module:
     """
     folder = Path(folder)
     record = _read_record(folder)
-    model = _stock_model(folder, record["architecture"], record["options"])
+    try:
+        return _build(folder, record)
+    except _MALFORMED as error:
+        raise ArtifactError(
+            f"{folder} does not hold a model that can be built ({type(error).__name__}: {_first_line(error)}); "
+            "write it again with save_optimized"
+        ) from error
+
+
+def _build(folder: Path, record: dict) -> nn.Module:
     shapes = _read_shapes(folder / WEIGHTS)
+    _check_sizes(read_text(folder / CONFIG), len(shapes))
+    model = _stock_model(folder, record["architecture"], record["options"])
     for key in shapes:
         if key.endswith(_TOKEN_MAP):
             install_token_map(_module(model, key.removesuffix(_TOKEN_MAP)))
@@ -79,6 +95,32 @@ def load_optimized(folder) -> nn.Module:
     _restore_buffers(model)
     _assign(model, load_file(folder / WEIGHTS))
     return prepare(model.eval())
+
+
+def _replace_folder(folder: Path, partial: Path) -> None:
+    """Put `partial` in the place of `folder`; at no moment is the earlier one half removed, and it stays on failure."""
+    old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_sizes(config: dict, tensors: int) -> None:
+    """Raise `ArtifactError` for sizes that no model has: to build it could take all memory, even without weights."""
+    for key, value in config.items():
+        most = {"layers": tensors, "labels": MAX_LABELS}.get(key.rpartition("_")[2], MAX_SIZE)
+        if isinstance(value, int) and value > most:
+            raise ArtifactError(f"{CONFIG} has {key} = {value}, at most {most} fits these weights; copy it again")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")[:200]
 
 
 def _write(model: nn.Module, tokenizer, folder: Path, meta: dict, uniform: bool) -> None:
@@ -134,8 +176,8 @@ def _changed_attributes(model: nn.Module, stock: nn.Module) -> list[list]:
 def _read_record(folder: Path) -> dict:
     path = folder / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        record = read_text(path)
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} is missing or damaged ({error}); write it with save_optimized") from error
     missing = [key for key in _REQUIRED if not isinstance(record, dict) or key not in record]
     if missing or record["format"] != FORMAT:
@@ -218,6 +260,8 @@ def _restore_buffers(model: nn.Module) -> None:
         lost = [key for key in module._non_persistent_buffers_set if module._buffers[key] is not None]
         for key in lost:
             buffer = module._buffers[key]
+            if buffer.numel() > MAX_BUFFER:
+                raise ArtifactError(f"{CONFIG} asks for {buffer.numel()} elements of '{name}.{key}'; copy it again")
             sentinel = math.nan if buffer.is_floating_point() else -1
             module._buffers[key] = torch.full(buffer.shape, sentinel, dtype=buffer.dtype, device="cpu")
         if lost:

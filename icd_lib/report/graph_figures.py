@@ -28,9 +28,9 @@ def binned(graph, perm: np.ndarray, bins: int = BINS) -> np.ndarray:
 
 def read_graph(results: Results, rel: str):
     """A stored W as CSR."""
-    import scipy.sparse as sp
+    from icd_lib.npz import load_graph
 
-    return sp.csr_array(sp.load_npz(results.dir / rel))
+    return load_graph(results.dir / rel)
 
 
 def layouts_of(results: Results, mode: str | None, axis: str) -> list[tuple[str, object, np.ndarray]]:

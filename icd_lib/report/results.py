@@ -1,11 +1,12 @@
 """Everything a run directory holds so far; what is not there (yet) is None or empty."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from icd_lib.artifacts import LOCK, MODES
 from icd_lib.errors import ArtifactError
+from icd_lib.json_text import read_text
+from icd_lib.run_files import check_shape
 
 ARMS = ("dense", *MODES)
 
@@ -138,7 +139,7 @@ def _read(folder: Path, rel: str):
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return check_shape(read_text(path), rel, str(path))
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{path} is truncated or not JSON ({error}); make it again with run_all.py --force"

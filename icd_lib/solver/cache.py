@@ -10,6 +10,7 @@ from icd_lib.artifacts import atomic_write, to_json
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.errors import ArtifactError
 from icd_lib.graph.contract import check_w
+from icd_lib.json_text import read_text
 from icd_lib.solver.portfolio import fit_or_stop
 from icd_lib.version import VERSION
 
@@ -61,11 +62,11 @@ def keep_layout(file: Path, key: str, pi: np.ndarray, stats: dict) -> bool:
 def read_layout(file: Path, key: str, D: int) -> tuple[np.ndarray, dict]:
     """(pi, stats) of a kept layout; `ArtifactError` unless it is whole, belongs to `key` and matches its hash."""
     try:
-        entry = json.loads(file.read_text(encoding="utf-8"))
+        entry = read_text(file)
         pi, stats = np.array(entry["pi"], dtype=np.int64), entry["stats"]
         fits = entry["tag"] == TAG and entry["key"] == key and entry["hash"] == _seal(key, pi, stats)
         whole = fits and np.array_equal(np.sort(pi), np.arange(D))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ArtifactError(f"{file} is truncated or not a layout ({error}); delete it to solve again") from error
     if not whole:
         raise ArtifactError(f"the layout in {file} does not match its hash; it was changed, delete it to solve again")

@@ -10,7 +10,7 @@ from icd_lib.artifacts import Run
 from icd_lib.axes.compact import compact
 from icd_lib.axes.kinds import KINDS, granules
 from icd_lib.codesign import at_dense_shape
-from icd_lib.layouts import drop_dead_tiles
+from icd_lib.layouts import drop_dead_tiles, perms_of
 from icd_lib.models.adapter import find_adapter
 from icd_lib.models.optimized import load_optimized
 from icd_lib.stages.context import Context
@@ -49,7 +49,7 @@ def solved_modes(run: Run) -> list[str]:
 def load_saved(run: Run, mode: str) -> Saved:
     """Read a mode's result back from disk; hashes are checked by the loader."""
     perms = {
-        name: {axis: np.array(entry["pi"]) for axis, entry in run.read_json(f"{mode}/{name}.json")["axes"].items()}
+        name: perms_of(run.read_json(f"{mode}/{name}.json"), f"{mode}/{name}.json")
         for name in ("perm_before", "perm_after")
     }
     widths = run.read_json(f"{mode}/solve.json")["widths"]

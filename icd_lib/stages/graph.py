@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from icd_lib.artifacts import Run
@@ -15,6 +14,7 @@ from icd_lib.machine import keep_tables, read_tables
 from icd_lib.manifest import cpu_model
 from icd_lib.measure.conditions import disturbances, watched
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
+from icd_lib.npz import save_graph
 from icd_lib.problem import Problem, build_graphs
 from icd_lib.progress import follow
 from icd_lib.stages.context import Context, make_context
@@ -54,7 +54,7 @@ def write_graphs(run: Run, problem: Problem) -> dict:
     """Save W of every prunable axis with its structure figures."""
     meta = {}
     for axis, graph in build_graphs(problem.adapter, problem.moments, problem.settings.nnz_cap).items():
-        sp.save_npz(run.path("graph", f"W.{axis}.npz"), sp.csr_matrix(graph))
+        save_graph(run.path("graph", f"W.{axis}.npz"), graph)
         degree = np.asarray(graph.sum(axis=1)).ravel()
         meta[axis] = {
             "D": graph.shape[0],

@@ -11,6 +11,7 @@ from icd_lib.graph.contract import check_w
 from icd_lib.graph.mask import mask_graph
 from icd_lib.layouts import SolverSettings, layouts_folder, perm_record, read_perm_record
 from icd_lib.models.optimized import save_optimized
+from icd_lib.npz import load_graph, save_graph
 from icd_lib.problem import Judgement, Problem, Settings
 from icd_lib.solver.cost import CostConfig, evaluate_cost
 from icd_lib.stages.context import Context, make_context
@@ -35,7 +36,7 @@ def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> d
 
 def read_graph(run: Run, axis: str) -> sp.csr_array:
     """W of an axis as the graph stage wrote it."""
-    return check_w(sp.csr_array(sp.load_npz(run.dir / "graph" / f"W.{axis}.npz")))
+    return check_w(load_graph(run.dir / "graph" / f"W.{axis}.npz"))
 
 
 def latency_tables(tables: dict) -> dict[str, LatencyTable]:
@@ -126,7 +127,7 @@ def write_solution(context: Context, problem: Problem, solution: Solution) -> di
     objective = {}
     for axis in before:
         graph = mask_graph(alive[axis], base=problem.graphs[axis])
-        sp.save_npz(run.path(mode, f"W.{axis}.npz"), sp.csr_matrix(graph))
+        save_graph(run.path(mode, f"W.{axis}.npz"), graph)
         objective[axis] = objective_of(graph, before[axis], after[axis], problem.solver)
     best = solution.best
     run.write_json(

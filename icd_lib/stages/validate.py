@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-import scipy.sparse as sp
 
 from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
@@ -11,6 +10,7 @@ from icd_lib.gates import judge
 from icd_lib.layouts import solve_layouts
 from icd_lib.measure import comparison
 from icd_lib.metric import figure, not_measured
+from icd_lib.npz import load_graph
 from icd_lib.solver.cost import evaluate_cost
 from icd_lib.stages.context import Context, make_context
 from icd_lib.stages.cost import cost_change, cost_figures
@@ -136,7 +136,7 @@ def determinism(context: Context, progress: Callable[[str], None]) -> dict:
 
 def is_same_graph(run: Run, axis: str, graph) -> bool:
     """Whether W is, byte for byte, the one the graph stage wrote."""
-    stored = sp.load_npz(run.dir / "graph" / f"W.{axis}.npz")
+    stored = load_graph(run.dir / "graph" / f"W.{axis}.npz")
     return (
         np.array_equal(stored.data, graph.data)
         and np.array_equal(stored.indices, graph.indices)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from icd_lib.artifacts import Run
-from icd_lib.axes.permutation import hash_permutation
 from icd_lib.errors import ArtifactError
-from icd_lib.layouts import pack_alive
+from icd_lib.layouts import pack_alive, perms_of
 from icd_lib.stages.table.context import AXIS, TableContext
 from icd_lib.workload import TableRunner, place_rows
 
@@ -57,13 +56,10 @@ def solved_modes(run: Run) -> list[str]:
 
 def load_layout(run: Run, mode: str, name: str = "perm_after") -> np.ndarray:
     """A layout as 02_solve wrote it; `ArtifactError` when it does not match its hash."""
-    entry = run.read_json(f"{mode}/{name}.json")["axes"][AXIS]
-    pi = np.array(entry["pi"], dtype=np.int64)
-    if hash_permutation(pi) != entry["hash"]:
-        raise ArtifactError(
-            f"{run.dir / mode / name}.json does not match its hash; make it again with: {run.command()} --force"
-        )
-    return pi
+    perms = perms_of(run.read_json(f"{mode}/{name}.json"), f"{run.dir / mode / name}.json")
+    if set(perms) != {AXIS}:
+        raise ArtifactError(f"{run.dir / mode / name}.json is of no table; make it again with: {run.command()} --force")
+    return perms[AXIS]
 
 
 def compared_arms(context: TableContext) -> dict[str, Arm]:

@@ -18,6 +18,7 @@ from icd_lib.graph.normalize import normalize_graph
 from icd_lib.graph.trace import build_trace
 from icd_lib.layouts import SolverSettings, read_perm_record
 from icd_lib.measure.cache_sim import TYPICAL_CACHES, CacheLevel, machine_caches
+from icd_lib.npz import load_graph
 from icd_lib.solver.cost import CostConfig
 from icd_lib.stages.table.workload import read_events, split_events
 from icd_lib.transforms.meta import AxisState
@@ -97,7 +98,7 @@ class TableContext:
     @cached_property
     def graph(self) -> sp.csr_array:
         """W of the seen events, as the graph stage wrote it."""
-        return check_w(sp.csr_array(sp.load_npz(self.run.dir / "graph" / f"W.{AXIS}.npz")))
+        return check_w(load_graph(self.run.dir / "graph" / f"W.{AXIS}.npz"))
 
     @cached_property
     def pruned(self) -> AxisState:

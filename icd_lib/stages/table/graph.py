@@ -6,6 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import scipy.sparse as sp
 
+from icd_lib import npz
 from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.calibration import Calibration, calibrate, calibration_key
@@ -73,7 +74,7 @@ def write_graph(context: TableContext) -> dict:
 
 def save_graph(run: Run, folder: str, graph: sp.csr_array) -> None:
     """W as scipy's npz, the same bytes for the same graph."""
-    sp.save_npz(run.path(folder, f"W.{AXIS}.npz"), sp.csr_matrix(graph), compressed=False)
+    npz.save_graph(run.path(folder, f"W.{AXIS}.npz"), graph, compressed=False)
 
 
 def weigh_cost(context: TableContext) -> dict | None:

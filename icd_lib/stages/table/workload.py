@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from icd_lib.artifacts import Run, atomic_write, sha256_file
 from icd_lib.data.traces import shipped_trace
 from icd_lib.errors import ArtifactError, ConfigError
 from icd_lib.graph.events import Events
+from icd_lib.npz import load_arrays
 
 FILE = "setup/events.npz"
 
@@ -108,10 +108,8 @@ def save_events(run: Run, events: Events) -> None:
 def read_events(run: Run) -> Events:
     """The events as the setup stage kept them; `ArtifactError` when the file is missing or damaged."""
     path = run.dir / FILE
+    kept = load_arrays(path, {"ids": 1, "offsets": 1, "nbytes": 1, "size": 0})
     try:
-        with np.load(path) as kept:
-            return Events(kept["ids"], kept["offsets"], kept["nbytes"], int(kept["size"]))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing; make it with: {run.command()} --resume") from error
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        return Events(kept["ids"], kept["offsets"], kept["nbytes"], int(kept["size"]))
+    except (ValueError, TypeError, OverflowError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); make it again with: {run.command()} --force") from error
