@@ -269,9 +269,11 @@ def check_value(value, field: Field, path: str):
     if value is None and field.nullable:
         return None
     if field.kind is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
     if type(value) is not field.kind:
         raise ConfigError(f"{path} takes {field.takes()}; got {_show(value)}")
+    if field.kind is str and any("\ud800" <= char <= "\udfff" for char in value):
+        raise ConfigError(f"{path} takes {field.takes()}; {_show(value)} has characters that are no text")
     if field.kind is float and not math.isfinite(value):
         raise ConfigError(f"{path} takes a finite number; got {value}")
     if field.choices and value not in field.choices:
@@ -280,7 +282,7 @@ def check_value(value, field: Field, path: str):
         raise ConfigError(f"{path} takes {field.takes()}; got {_show(value)}{hint}")
     too_low = (field.low is not None and value < field.low) or (field.above is not None and value <= field.above)
     if too_low or (field.high is not None and value > field.high):
-        raise ConfigError(f"{path} is out of range: it takes {field.takes()}; got {value}")
+        raise ConfigError(f"{path} is out of range: it takes {field.takes()}; got {_digits(value)}")
     if field.kind is list:
         least, most = field.length
         if len(value) < least or (most is not None and len(value) > most):
@@ -315,4 +317,10 @@ def key_paths(schema: Mapping = SCHEMA, where: str = "") -> list[str]:
 def _show(value) -> str:
     brief = reprlib.Repr()
     brief.maxlevel = 2  # a few lines of YAML aliases can stand for billions of items
+    brief.repr_int = lambda value, level: _digits(value)
     return f"{brief.repr(value)} ({type(value).__name__})"
+
+
+def _digits(value) -> str:
+    """A number in digits, unless it has more than Python would write (YAML's octal numbers have no limit)."""
+    return f"{value}" if type(value) is not int or value.bit_length() < 1000 else f"{value.bit_length()} bits"
