@@ -24,8 +24,9 @@ _EMBEDDED = re.compile(r"(data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+)")
 _NAMES = tuple(f"<{name}>" for name in PLACEHOLDERS)
 PLACEHOLDER = re.compile(rf"<({'|'.join(PLACEHOLDERS)})>")
 # In a page a placeholder would be an element; two are names of real ones, so only where a path goes on.
-_IN_PAGE = re.compile(r"<(project|hub cache|python|home|tmp|host|user|email|ip|mac|token|id|(?:path|data)(?=>/))>")
-_SHOWN = re.compile(rf"&lt;({'|'.join(PLACEHOLDERS)})&gt;")
+_PLAIN = "project|hub cache|python|home|tmp|host|user|email|ip|mac|token|id"
+_IN_PAGE = re.compile(rf"<({_PLAIN}|(?:path|data)(?=>/))>")
+_SHOWN = re.compile(rf"&lt;({_PLAIN}|(?:path|data)(?=&gt;/))&gt;")
 _KEY = re.compile(_SECRET_KEY, re.IGNORECASE)
 # A path may follow a terminal colour code, whose last character is a letter, but not what was replaced before.
 _START = r"((?:\x1b\[[0-9;]*m)|(?<![\w.-]){})".format("".join(f"(?<!{name})" for name in _NAMES))

@@ -185,7 +185,8 @@ def _scrub_json(text: str, clean: Callable, name: str) -> tuple[str, str]:
 
 def _log_parts(text: str) -> list[str]:
     """A log in parts: each JSON object's line, and the runs of other lines between them."""
-    groups = itertools.groupby(text.splitlines(keepends=True), lambda line: line.lstrip().startswith("{"))
+    lines = re.findall(r"[^\n]*\n|[^\n]+", text)  # a text in JSON may hold other line separators
+    groups = itertools.groupby(lines, lambda line: line.lstrip().startswith("{"))
     return [part for is_json, lines in groups for part in (lines if is_json else ("".join(lines),))]
 
 

@@ -114,7 +114,7 @@ def check_json(package: PackageFile) -> str:
 
 def check_log(package: PackageFile, name: str) -> None:
     """Raise `ArtifactError` unless every line is {"ts", "stage", "ok", "meta"}."""
-    for i, line in enumerate(package.read(name).decode().splitlines(), 1):
+    for i, line in enumerate(package.read(name).decode().removesuffix("\n").split("\n"), 1):
         entry = parse_json(line, f"{name}, line {i}")
         kinds = {"ts": str, "stage": str, "ok": bool, "meta": dict}
         if any(type(entry[key]) is not kind for key, kind in kinds.items()):

@@ -60,7 +60,7 @@ def link(rel: str, text: str | None = None) -> str:
     """A relative link; the address and the text are escaped."""
     from urllib.parse import quote
 
-    return f'<a href="{escape(quote(rel))}">{escape(text or rel)}</a>'
+    return f'<a href="{escape(quote(rel, errors="surrogateescape"))}">{escape(text or rel)}</a>'
 
 
 def links(entries: list[tuple[str, str]]) -> str:

@@ -14,7 +14,7 @@ from icd_lib.report.index import REPORT_FILES, index_page
 from icd_lib.report.picture import Picture
 from icd_lib.report.results import Results
 from icd_lib.report.rows import report_csv
-from icd_lib.scrub import scrub_text
+from icd_lib.scrub import scrub_html, scrub_text
 
 OWN_NOTEBOOK = ("05_report.html", "05_report.ipynb")
 
@@ -25,11 +25,11 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     drawn = draw_all(results)
     pictures = save_pictures(run, drawn)
     progress(f"{len(pictures)} figures drawn")
-    atomic_write(run.path("report.html"), scrub_text(report_page(results, drawn)))
+    atomic_write(run.path("report.html"), scrub_html(report_page(results, drawn)))
     atomic_write(run.path("report.csv"), scrub_text(report_csv(results)))
     # Under papermill this stage's own notebook appears only after it has ended: link it already now.
     running = results.stages.get("05_report", {}).get("status") == "running"
-    atomic_write(run.path("index.html"), scrub_text(index_page(results, drawn, OWN_NOTEBOOK if running else ())))
+    atomic_write(run.path("index.html"), scrub_html(index_page(results, drawn, OWN_NOTEBOOK if running else ())))
     progress("report and index written")
     return {"headline": headline(results), "files": [*pictures, *REPORT_FILES, "index.html"]}
 
@@ -47,7 +47,7 @@ def write_index(run: Run) -> None:
     results = Results.load(run.dir)
     drawn = draw_all(results)
     save_pictures(run, drawn)
-    atomic_write(run.path("index.html"), scrub_text(index_page(results, drawn)))
+    atomic_write(run.path("index.html"), scrub_html(index_page(results, drawn)))
 
 
 if __name__ == "__main__":
