@@ -107,16 +107,18 @@ def test_the_cost_passes_its_gate_and_the_second_solve_agrees(run_dir):
     assert all(found["equal"] for found in verdict["same_transform"]["equality"].values())
 
 
-def test_two_runs_with_one_seed_have_the_same_layouts_and_graphs_and_another_seed_others(run_dir, tmp_path):
+def test_the_lock_alone_gives_the_same_layouts_graphs_and_costs_and_another_seed_others(run_dir, tmp_path):
     perms = [f"{mode}/{name}.json" for mode in ("linear", "iterative") for name in ("perm_before", "perm_after")]
 
     def prints(folder):
         hashes = [read(folder, rel)["axes"]["rows"]["hash"] for rel in perms]
-        return hashes, [hashlib.sha256((folder / rel).read_bytes()).hexdigest() for rel in HASHED]
+        costs = [read(folder, f"{mode}/solve.json")["objective"] for mode in ("linear", "oneshot", "iterative")]
+        return hashes, costs, [hashlib.sha256((folder / rel).read_bytes()).hexdigest() for rel in HASHED]
 
     solved = ("setup", "graph", "solve[linear]", "solve[oneshot]", "solve[iterative]")
-    again = open_run("mock", SMALLER, out=tmp_path / "again", quick=True)
+    again = open_run(str(run_dir / "config.lock.json"), out=tmp_path / "again")
     run_stages(again, *solved)
+    assert again.scenario.sha256 == read(run_dir, "config.lock.json")["sha256"]
     assert prints(again.dir) == prints(run_dir)
     other = open_run("mock", [*SMALLER, "calibration.pilots=0"], out=tmp_path / "other", quick=True, seed=5)
     run_stages(other, *solved[:3])
