@@ -22,7 +22,8 @@ from icd_lib.scrub import scrub_strings
 
 _DISK_FULL = re.compile(r"\[Errno (28|122)\]|No space left on device", re.IGNORECASE)
 # nbformat's NotJSONError is a ValueError; the others come from JSON that is not of a notebook's shape.
-_NO_NOTEBOOK = (ValueError, LookupError, TypeError, AttributeError, RecursionError, nbformat.ValidationError)
+_NO_NOTEBOOK = (ValueError, LookupError, TypeError, AttributeError, RecursionError, AssertionError)
+_NO_NOTEBOOK += (nbformat.ValidationError,)
 _OUT_OF_MEMORY = {"MemoryError", "_ArrayMemoryError", "OutOfMemoryError"}
 
 
@@ -55,7 +56,9 @@ def check_parameters(path: Path, given: dict) -> None:
     try:
         nbformat.validate(notebook)
     except nbformat.ValidationError as error:
-        raise ArtifactError(f"{path} is not a notebook ({error.message}); restore it from the repository") from error
+        raise ArtifactError(
+            f"{path} is not a notebook ({error.message[:300]}); restore it from the repository"
+        ) from error
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise ConfigError(f"{path.name} needs exactly one cell tagged 'parameters', it has {len(cells)}")

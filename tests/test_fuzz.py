@@ -633,6 +633,7 @@ def test_a_file_is_cleaned_or_refused(folder, suffix, data):
     60,
     600,
     {"data": deep(100_000).encode()},
+    {"data": as_json(NOTEBOOK | {"nbformat_minor": "x"})},
     data=damaged(NOTEBOOK).map(as_json) | damaged_bytes(as_json(NOTEBOOK)),
 )
 def test_a_notebook_takes_parameters_or_is_refused(folder, data):
