@@ -56,9 +56,8 @@ def check_parameters(path: Path, given: dict) -> None:
     try:
         nbformat.validate(notebook)
     except nbformat.ValidationError as error:
-        raise ArtifactError(
-            f"{path} is not a notebook ({error.message[:300]}); restore it from the repository"
-        ) from error
+        why = error.message[:300]
+        raise ArtifactError(f"{path} is not a notebook ({why}); restore it from the repository") from error
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise ConfigError(f"{path.name} needs exactly one cell tagged 'parameters', it has {len(cells)}")
