@@ -5,7 +5,6 @@ into claims.yaml, `--rerun MINUTES` makes them again where this machine can and 
 """
 
 import argparse
-import json
 import shlex
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import yaml
 
 from icd_lib.artifacts import atomic_write
 from icd_lib.errors import EXIT_GATE_NOT_MET, EXIT_OK, ArtifactError, IcdError
+from icd_lib.json_text import read_text
 from icd_lib.report.readme import as_change, as_drop
 from icd_lib.scenario import project_root
 
@@ -171,7 +171,7 @@ def rerun(claims: list[Claim], root: Path, minutes: float) -> int:
 
 def _read(path: Path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_text(path)
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); make it with the claim's command") from error
 

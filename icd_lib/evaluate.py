@@ -5,7 +5,6 @@ artifacts/checklist.md and .json after every step, and a finished step is not ru
 """
 
 import argparse
-import json
 import shlex
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from icd_lib.artifacts import atomic_write, to_json
 from icd_lib.errors import EXIT_GATE_NOT_MET, EXIT_OK, ConfigError, IcdError
+from icd_lib.json_text import read_text
 from icd_lib.manifest import git_state
 from icd_lib.scenario import project_root
 
@@ -120,7 +120,7 @@ def evaluate(steps: list[Step], root: Path, force: bool) -> int:
 def _kept(file: Path, head: str | None) -> dict[str, dict]:
     """Results of an earlier call for the same commit; none if there are none or they cannot be read."""
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = read_text(file)
     except (OSError, ValueError):
         return {}
     same = isinstance(kept, dict) and kept.get("head") == head and isinstance(kept.get("steps"), dict)
