@@ -137,14 +137,16 @@ class EncoderSuite:
         for task, probe in self.probes.items():
             tensors |= {f"{task}.weight": probe.weight, f"{task}.bias": probe.bias, f"{task}.classes": probe.classes}
         path = Path(folder) / "probes.safetensors"
-        _save(tensors, path, {"tasks": " ".join(self.probes), "suite": self.sha256, "max_length": str(self.max_length)})
+        save_tensors(
+            tensors, path, {"tasks": " ".join(self.probes), "suite": self.sha256, "max_length": str(self.max_length)}
+        )
         return path
 
     @classmethod
     def load(cls, folder, data: TextData, tokenizer):
         """Read what `save` wrote; `ArtifactError` when it is missing, damaged or of other data."""
         path = Path(folder) / "probes.safetensors"
-        tensors, meta = _load(path)
+        tensors, meta = load_tensors(path)
         probes = {
             task: Probe(tensors[f"{task}.weight"], tensors[f"{task}.bias"], tensors[f"{task}.classes"])
             for task in meta.get("tasks", "").split()
@@ -159,11 +161,11 @@ class EncoderSuite:
         tensors = {"embeddings": result.embeddings}
         if result.head_logits is not None:
             tensors["head_logits"] = result.head_logits
-        _save(tensors, Path(path), {"split": result.split, "suite": self.sha256})
+        save_tensors(tensors, Path(path), {"split": result.split, "suite": self.sha256})
 
     def load_result(self, path) -> QualityResult:
         """Read what `save_result` wrote and score it again; `ArtifactError` when it is of another suite."""
-        tensors, meta = _load(Path(path))
+        tensors, meta = load_tensors(Path(path))
         if meta.get("suite") != self.sha256 or meta.get("split") not in self.data.splits:
             raise ArtifactError(f"{path} was computed with other data or probes; delete it and run the stage again")
         return self.score(tensors["embeddings"], tensors.get("head_logits"), meta["split"])
@@ -315,7 +317,8 @@ def _uses_own_head(model, data: TextData) -> bool:
     return model.config.num_labels == int(labels.max()) + 1
 
 
-def _save(tensors: dict[str, np.ndarray], path: Path, meta: dict[str, str]) -> None:
+def save_tensors(tensors: dict[str, np.ndarray], path: Path, meta: dict[str, str]) -> None:
+    """Write arrays and words as safetensors, wholly or not at all; `ArtifactError` where that fails."""
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -326,7 +329,8 @@ def _save(tensors: dict[str, np.ndarray], path: Path, meta: dict[str, str]) -> N
         raise ArtifactError(f"cannot write {path} ({error}); check the free space and the rights of --out") from error
 
 
-def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def load_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """What `save_tensors` wrote; `ArtifactError` if it is missing or damaged."""
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}

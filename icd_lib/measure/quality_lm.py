@@ -15,7 +15,7 @@ import torch
 
 from icd_lib.data.language import Blocks, LanguageData
 from icd_lib.errors import ArtifactError, MeasureError
-from icd_lib.measure.quality import Progress, _load, _save
+from icd_lib.measure.quality import Progress, load_tensors, save_tensors
 from icd_lib.measure.statistics import Z95, paired_difference
 
 NEXT_TOKEN = "next_token"
@@ -118,14 +118,14 @@ class LanguageSuite:
         """Write the suite's identity to `folder`/language.safetensors."""
         path = Path(folder) / SUITE_FILE
         limits = {f"max_blocks.{split}": str(count) for split, count in self.max_blocks.items()}
-        _save({}, path, {"suite": self.sha256, "length": str(self.length), **limits})
+        save_tensors({}, path, {"suite": self.sha256, "length": str(self.length), **limits})
         return path
 
     @classmethod
     def load(cls, folder, data: LanguageData, tokenizer, dense=None):
         """Read what `save` wrote; `ArtifactError` when it is missing, damaged, of other data or another tokenizer."""
         path = Path(folder) / SUITE_FILE
-        _, meta = _load(path)
+        _, meta = load_tensors(path)
         limits = {k.removeprefix("max_blocks."): int(v) for k, v in meta.items() if k.startswith("max_blocks.")}
         suite = cls(data, tokenizer, dense, length=int(meta.get("length", 256)), max_blocks=limits)
         if suite.sha256 != meta.get("suite"):
@@ -137,11 +137,11 @@ class LanguageSuite:
         tensors = {"log_probs": result.log_probs, "correct": result.correct.astype(np.uint8)}
         if result.kl is not None:
             tensors["kl"] = result.kl
-        _save(tensors, Path(path), {"split": result.split, "suite": self.sha256})
+        save_tensors(tensors, Path(path), {"split": result.split, "suite": self.sha256})
 
     def load_result(self, path) -> LanguageResult:
         """Read what `save_result` wrote; `ArtifactError` when it is damaged or of another suite."""
-        tensors, meta = _load(Path(path))
+        tensors, meta = load_tensors(Path(path))
         split = meta.get("split")
         if meta.get("suite") != self.sha256 or split not in self.data.splits:
             raise ArtifactError(f"{path} was computed with other text or tokens; delete it and run the stage again")
