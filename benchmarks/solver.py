@@ -325,6 +325,7 @@ def draw(result: dict, folder: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 150})
     ink, others = "#0b5fa5", "#b5b5b5"
@@ -359,6 +360,7 @@ def draw(result: dict, folder: Path) -> None:
         )
         axis.scatter([metis["seconds"]], [metis["J"]], color="#c2571a", s=24, zorder=3)
         axis.set(title=e["name"], xlabel="seconds", xscale="log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(lw=0.3)
     axes[0][0].set_ylabel("objective J")
     axes[0][0].legend(frameon=False, fontsize=7)

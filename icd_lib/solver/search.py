@@ -27,7 +27,7 @@ SECONDS_PER_STEP = 3e-8  # and element
 # Up to so many starts whose J is within this share of the fall of J are tried, each with this share of the work.
 CONTENDERS, CONTEST_SHARE, TRIAL_SHARE = 5, 0.4, 0.1
 # Where a trial gains less than this share of the fall, the start had found the structure: the search ends there.
-WORTH_SHARE = 0.05
+WORTH_SHARE = 0.03
 # Temperatures, in the annealer's units: of trials and of the segments of the long annealing; of small graphs.
 TRIAL_HEAT, SEGMENT_HEATS, SMALL_HEAT = 0.22, (0.22, 0.16, 0.1), 0.9
 SMALL_ROUNDS = 24
