@@ -170,8 +170,9 @@ class EncoderContext(Context):
         return split_docstrings(self.get("data.other_domain_texts"), self.get("seed"))
 
     def other_domain(self, models: dict[str, nn.Module]) -> dict[str, dict]:
-        """Mean cosine to the dense model's embeddings on docstrings that calibration has not seen."""
-        sequences = encode(self.tokenizer, self.docstrings[1], self.get("data.max_length"))
+        """Mean cosine to the dense model's embeddings on at most test_items docstrings unseen by calibration."""
+        texts = self.docstrings[1][: self.get("data.test_items")]
+        sequences = encode(self.tokenizer, texts, self.get("data.max_length"))
         dense = embed(self.model, sequences)[0]
         return {
             arm: {"other_domain_cosine": mean_cosine(embed(model, sequences)[0], dense)}
