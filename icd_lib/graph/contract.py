@@ -72,3 +72,8 @@ def _refuse_asymmetry(graph: sp.csr_array) -> None:
         return
     i, j = kernels.find_asymmetry(*parts)
     raise SolverNotConverged(f"W[{i}, {j}] = {graph[i, j]} but W[{j}, {i}] = {graph[j, i]}; use (W + W.T) / 2")
+
+
+def is_same_graph(first: sp.csr_array, second: sp.csr_array) -> bool:
+    """Whether two graphs are equal byte for byte: values, columns and row ends."""
+    return all(np.array_equal(getattr(first, part), getattr(second, part)) for part in ("data", "indices", "indptr"))

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
 from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.gates import judge
+from icd_lib.graph.contract import is_same_graph
 from icd_lib.layouts import solve_layouts
 from icd_lib.measure import comparison
 from icd_lib.metric import figure, not_measured
@@ -129,19 +128,11 @@ def determinism(context: Context, progress: Callable[[str], None]) -> dict:
     perms, _ = solve_layouts(problem.graphs, problem.solver)
     stored = run.read_json(f"{modes[0]}/perm_before.json")["axes"]
     same_pi = all(hash_permutation(perm) == stored[axis]["hash"] for axis, perm in perms.items())
-    same_w = all(is_same_graph(run, axis, graph) for axis, graph in problem.graphs.items())
+    same_w = all(
+        is_same_graph(load_graph(run.dir / "graph" / f"W.{axis}.npz"), graph) for axis, graph in problem.graphs.items()
+    )
     progress(f"solved again: π hashes {'equal' if same_pi else 'DIFFER'}, W {'equal' if same_w else 'DIFFERS'}")
     return {"pi_hash_equal": same_pi, "w_hash_equal": same_w, "max_metric_drift_rel": metric_drift(problem, perms, run)}
-
-
-def is_same_graph(run: Run, axis: str, graph) -> bool:
-    """Whether W is, byte for byte, the one the graph stage wrote."""
-    stored = load_graph(run.dir / "graph" / f"W.{axis}.npz")
-    return (
-        np.array_equal(stored.data, graph.data)
-        and np.array_equal(stored.indices, graph.indices)
-        and np.array_equal(stored.indptr, graph.indptr)
-    )
 
 
 def metric_drift(problem, perms: dict, run: Run) -> float:

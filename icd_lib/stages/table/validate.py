@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import numpy as np
-import scipy.sparse as sp
 
 from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.gates import judge
+from icd_lib.graph.contract import is_same_graph
 from icd_lib.layouts import solve_layout
 from icd_lib.measure.comparison import compare_arms
 from icd_lib.metric import figure, not_measured
@@ -125,11 +125,6 @@ def determinism(context: TableContext) -> dict:
     words = f"π hash {'equal' if same_pi else 'DIFFERS'}, W {'equal' if same_w else 'DIFFERS'}"
     context.progress(f"counted and solved again: {words}")
     return {"pi_hash_equal": same_pi, "w_hash_equal": same_w, "max_metric_drift_rel": drift}
-
-
-def is_same_graph(first: sp.csr_array, second: sp.csr_array) -> bool:
-    """Whether two graphs are equal byte for byte."""
-    return all(np.array_equal(getattr(first, part), getattr(second, part)) for part in ("data", "indices", "indptr"))
 
 
 def calibration_words(context: TableContext) -> dict | None:
