@@ -117,7 +117,8 @@ def solve_oneshot(problem: Problem) -> Solution:
         plan = problem.uniform_plan(problem.element_curves, strength)
         return finish(problem, start, identity, plan, SINGLE, strength)
 
-    best, attempts = strongest_within_budget(problem, attempt, Candidate(start, identity))
+    # One rate for every layer reaches its limit earlier than an uneven allocation: look a rung below the others.
+    best, attempts = strongest_within_budget(problem, attempt, Candidate(start, identity), offset=-1)
     return Solution("oneshot", best, identity, {}, [], attempts)
 
 
@@ -166,14 +167,14 @@ def advance(strengths: tuple[float, ...], attempts: list[dict]) -> Iterator[floa
 
 
 def middle(ladder: list[float]) -> int:
-    """Where every mode starts."""
+    """The rung from which the search starts."""
     return (len(ladder) - 1) // 2
 
 
-def climb(strengths: tuple[float, ...], attempts: list[dict]) -> Iterator[float]:
-    """A ladder of strengths from its middle: stronger while `attempts` are accepted, else weaker until one is."""
+def climb(strengths: tuple[float, ...], attempts: list[dict], offset: int = 0) -> Iterator[float]:
+    """A ladder of strengths from `offset` rungs beside its middle: stronger while accepted, else weaker."""
     ladder = sorted(strengths, reverse=True)
-    rung, accepted, refused = middle(ladder), -1, len(ladder)
+    rung, accepted, refused = max(0, middle(ladder) + offset), -1, len(ladder)
     while accepted < rung < refused:
         yield ladder[rung]
         if attempts[-1]["accepted"]:
@@ -273,12 +274,12 @@ def mean_change(layouts: dict[str, Relayout], term: str) -> float:
 
 
 def strongest_within_budget(
-    problem: Problem, attempt: Callable[[float], Candidate], start: Candidate
+    problem: Problem, attempt: Callable[[float], Candidate], start: Candidate, offset: int = 0
 ) -> tuple[Candidate, list[dict]]:
     """Look along the ladder for the strongest that validation data accepts; a latency target is the only attempt."""
     target = problem.settings.latency_target_rel
     best, attempts = start, []
-    for strength in climb(problem.settings.strengths, attempts) if target is None else (target,):
+    for strength in climb(problem.settings.strengths, attempts, offset) if target is None else (target,):
         problem.progress(f"attempt {len(attempts) + 1}: aiming at {strength:+.1%} latency")
         try:
             candidate = attempt(strength)

@@ -18,6 +18,7 @@ import nbformat
 from icd_lib import errors
 from icd_lib.artifacts import atomic_write, write_error
 from icd_lib.errors import ArtifactError, ConfigError, IcdError, InternalError, ResourceError
+from icd_lib.kernel_server import KernelServer
 from icd_lib.scrub import scrub_strings
 
 _DISK_FULL = re.compile(r"\[Errno (28|122)\]|No space left on device", re.IGNORECASE)
@@ -103,19 +104,20 @@ def execute(
     timeout_s: float,
     echo: Callable[[str], None] = print,
     home: str = "index.html",
+    server: KernelServer | None = None,
 ) -> None:
     """Run `source` with `parameters`; write the executed notebook to `target` and its page beside it.
 
-    `echo` gets the notebook's printed lines as they come; `timeout_s` limits the whole notebook. Raises the error
-    that a cell raised, `ResourceError` on a time-out or a dead kernel, and lets KeyboardInterrupt through; in every
-    case the kernel is gone and what was executed is kept.
+    `echo` gets the notebook's printed lines as they come; `timeout_s` limits the whole notebook; the kernel comes from
+    `server` where one is given. Raises the error that a cell raised, `ResourceError` on a time-out or a dead kernel,
+    and lets KeyboardInterrupt through; in every case the kernel is gone and what was executed is kept.
     """
     check_parameters(source, parameters)
     partial = target.with_name(f".{target.stem}.running.ipynb")
     lines = LineWriter(echo)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _execute(source, partial, parameters, cwd, timeout_s, lines)
+        _execute(source, partial, parameters, cwd, timeout_s, lines, server)
     except OSError as error:
         raise write_error(target, error) from error
     finally:
@@ -123,9 +125,21 @@ def execute(
         _publish(partial, target, home)
 
 
-def _execute(source: Path, partial: Path, parameters: dict, cwd: Path, timeout_s: float, lines: "LineWriter") -> None:
+def _execute(
+    source: Path,
+    partial: Path,
+    parameters: dict,
+    cwd: Path,
+    timeout_s: float,
+    lines: "LineWriter",
+    server: KernelServer | None,
+) -> None:
+    if server is not None:
+        server.start()  # it imports while this process does
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    from icd_lib.kernel_manager import own_kernel
 
     logging.getLogger("papermill").addHandler(logging.NullHandler())  # what it would log is in our own messages
     deadline = time.monotonic() + timeout_s
@@ -140,7 +154,7 @@ def _execute(source: Path, partial: Path, parameters: dict, cwd: Path, timeout_s
                 progress_bar=False,
                 stdout_file=lines,
                 cwd=cwd,
-                kernel_manager_class=_own_kernel(scratch),
+                kernel_manager_class=own_kernel(scratch, server),
                 shutdown_kernel="immediate",
                 timeout_func=lambda cell: max(1, round(deadline - time.monotonic())),
             )
@@ -165,32 +179,6 @@ def _execute(source: Path, partial: Path, parameters: dict, cwd: Path, timeout_s
 def _no_fields(path: Path) -> str:
     """papermill formats paths: braces must be doubled to be taken as they are."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _own_kernel(scratch: str) -> type:
-    """A kernel manager class whose `python3` is this interpreter, whatever kernels are installed on the machine."""
-    from ipykernel.kernelspec import get_kernel_dict
-    from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
-
-    class ThisInterpreter(KernelSpecManager):
-        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-            # IPYTHONDIR: a person's start-up files must not reach a run. PYTHONHASHSEED: runs must repeat.
-            # PYTHONWARNINGS: tqdm asks for a widget that a page cannot show.
-            quiet = "ignore:IProgress not found"
-            variables = {"IPYTHONDIR": scratch, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": quiet}
-            given = get_kernel_dict()
-            argv = ["icd_lib.kernel" if word == "ipykernel_launcher" else word for word in given["argv"]]
-            return KernelSpec(**given | {"argv": argv}, env=variables)
-
-    class OwnKernelManager(AsyncKernelManager):
-        def _kernel_spec_manager_default(self) -> KernelSpecManager:
-            return ThisInterpreter(parent=self)
-
-        def _transport_encryption_default(self) -> str:
-            return "auto"  # other people on this machine cannot listen in where pyzmq can encrypt
-
-    return OwnKernelManager
 
 
 def _failure(partial: Path, error) -> CellFailure:

@@ -20,11 +20,12 @@ from icd_lib.artifacts import (
     write_lock,
 )
 from icd_lib.errors import ConfigError, IcdError, ResourceError
+from icd_lib.kernel_server import KernelServer
 from icd_lib.manifest import write_manifest
 from icd_lib.notebook import check_parameters, execute
 from icd_lib.records import Records, snapshot
 from icd_lib.scenario import Scenario, project_root, user_path
-from icd_lib.stages import TABLE_KINDS
+from icd_lib.stages import TABLE_KINDS, stage_modules
 
 # Seconds of the bert scenario on two CPU cores, for the first estimate only; later ones come from earlier runs.
 _TYPICAL_S = {
@@ -129,7 +130,7 @@ def run_pipeline(
     echo = echo or functools.partial(print, flush=True)
     for stage in stages:
         check_parameters(notebooks / f"{stage.notebook}.ipynb", _parameters(run, stage))
-    with _only_one(run):
+    with _only_one(run), _kernels(run) as server:
         write_lock(run)
         _clean_up(run)
         records = Records.load(run, ignore_broken=force)
@@ -146,7 +147,9 @@ def run_pipeline(
             echo(f"{label}  ({stale})  elapsed {clock.elapsed()}, about {clock.remaining()} to go")
             if stage.name == "05_report":
                 write_manifest(run)
-            seconds = _run_stage(run, stage, source, records, lambda line: echo(f"      {clock.elapsed()} | {line}"))
+            seconds = _run_stage(
+                run, stage, source, records, server, lambda line: echo(f"      {clock.elapsed()} | {line}")
+            )
             clock.done(stage.name, seconds)
             echo(f"{label}  done in {as_time(seconds)}")
         write_manifest(run)
@@ -167,7 +170,16 @@ def _parameters(run: Run, stage: Stage) -> dict:
     return {**given, "mode": stage.mode} if stage.mode else given
 
 
-def _run_stage(run: Run, stage: Stage, source: Path, records: Records, echo: Callable[[str], None]) -> float:
+def _kernels(run: Run):
+    """Where the stages' kernels come from: a server on Linux; elsewhere libraries may not survive a fork."""
+    if sys.platform != "linux":
+        return contextlib.nullcontext()
+    return KernelServer(stage_modules(run), project_root())
+
+
+def _run_stage(
+    run: Run, stage: Stage, source: Path, records: Records, server: KernelServer | None, echo: Callable[[str], None]
+) -> float:
     records.forget(stage.name)
     records.start(stage.name)
     before = snapshot(run.dir)
@@ -182,6 +194,7 @@ def _run_stage(run: Run, stage: Stage, source: Path, records: Records, echo: Cal
             timeout_s=run.scenario.get("stage_timeout_s"),
             echo=echo,
             home="../index.html" if stage.mode else "index.html",
+            server=server,
         )
         status, note = "done", {}
     except KeyboardInterrupt:

@@ -6,9 +6,19 @@ TABLE_KINDS = ("mock", "trace")
 
 
 def run_stage(name: str, run, *given) -> dict:
-    """Run the stage `name` ("setup", "graph", "solve", "measure", "validate") of the run's kind of workload.
+    """Run the stage "setup", "graph", "solve", "measure" or "validate" of a model or of a table; `given` goes to it."""
+    return importlib.import_module(f"{_package(run)}.{name}").run_stage(run, *given)
 
-    A model's stages lie in this package, those of a table of rows in `icd_lib.stages.table`; `given` goes to the stage.
-    """
-    package = f"{__name__}.table" if run.scenario.get("workload.kind") in TABLE_KINDS else __name__
-    return importlib.import_module(f"{package}.{name}").run_stage(run, *given)
+
+def stage_modules(run) -> list[str]:
+    """What the stages of the run's kind of workload import, for a process that imports ahead of them."""
+    modules = [f"{_package(run)}.{name}" for name in ("setup", "graph", "solve", "measure", "validate")]
+    family = run.scenario.get("model.family")
+    if family and _package(run) == __name__:
+        modules.append(f"transformers.models.{family}.modeling_{family}")
+    return [*modules, "icd_lib.report", "icd_lib.stages.report"]
+
+
+def _package(run) -> str:
+    """A model's stages lie in this package, those of a table of rows in `icd_lib.stages.table`."""
+    return f"{__name__}.table" if run.scenario.get("workload.kind") in TABLE_KINDS else __name__

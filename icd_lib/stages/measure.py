@@ -16,7 +16,7 @@ from icd_lib.measure.comparison import latency_entry
 from icd_lib.measure.energy import energy_j_per_token
 from icd_lib.measure.l2 import l2_hit_pct
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
-from icd_lib.measure.peak import peak_of_folder
+from icd_lib.measure.peak import peaks_of_folders
 from icd_lib.measure.runtimes import measure_ladder
 from icd_lib.metric import figure, not_measured
 from icd_lib.models.adapter import find_adapter
@@ -40,7 +40,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "latency": latency,
         "quality": quality,
         "equality": {},
-        "sizes": {arm: measure_sizes(context, model) for arm, model in models.items()},
+        "sizes": measure_sizes(context, models),
         "energy": {arm: measure_energy(context, model) for arm, model in models.items()},
         "l2_hit_pct": l2_hit_pct(context.get("measure.ncu")),
         "attribution": None,
@@ -116,22 +116,22 @@ def same_function(context: Context, iterative: nn.Module, extra: dict[str, nn.Mo
     return found
 
 
-def measure_sizes(context: Context, model: nn.Module) -> dict:
-    """Parameter bytes, FLOPs at the first shape, tiles, widths and peak memory in a process of its own."""
+def measure_sizes(context: Context, models: dict[str, nn.Module]) -> dict[str, dict]:
+    """Per arm parameter bytes, FLOPs at the first shape, tiles, widths and peak memory in a process of its own."""
     batch, length = context.get("measure.shapes")[0]
-    widths = {axis.name: axis.size for axis in find_adapter(model).axes() if axis.kind in KINDS}
-    with tempfile.TemporaryDirectory() as folder:
-        where = save_optimized(model, context.tokenizer, Path(folder) / "model")
-        try:
-            peak = peak_of_folder(where, batch, length)
-        except MeasureError as error:
-            peak = not_measured("MB", str(error))
+    tile = granules(context.get("transform.tile"))
+    with tempfile.TemporaryDirectory() as parent:
+        saved = [save_optimized(model, context.tokenizer, Path(parent) / arm) for arm, model in models.items()]
+        peaks = peaks_of_folders(saved, type(context.model).__module__, batch, length)
     return {
-        "parameter_bytes": parameter_bytes(model),
-        "flops": linear_flops(model, batch, length),
-        "widths": widths,
-        "tiles": alive_per_kind(model, granules(context.get("transform.tile"))),
-        "peak_memory_mb": peak,
+        arm: {
+            "parameter_bytes": parameter_bytes(model),
+            "flops": linear_flops(model, batch, length),
+            "widths": {axis.name: axis.size for axis in find_adapter(model).axes() if axis.kind in KINDS},
+            "tiles": alive_per_kind(model, tile),
+            "peak_memory_mb": peak,
+        }
+        for (arm, model), peak in zip(models.items(), peaks, strict=True)
     }
 
 
@@ -213,7 +213,7 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
         chosen,
         [context.fixed(batch, length) for batch, length in context.get("measure.shapes")],
         runtimes=context.get("measure.runtimes"),
-        repeats=8 if quick else 25,
+        repeats=8 if quick else 20,
         seed=context.get("seed"),
         resamples=context.get("measure.bootstrap"),
         calibration=calibration[:: max(1, len(calibration) // 8)],
