@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 
+import pytest
 from report_factory import HOSTILE, write_run
 
 from icd_lib.report.results import Results
@@ -44,3 +46,17 @@ def test_key_numbers_are_the_verdicts_own(tmp_path):
 
 def test_an_empty_run_has_a_header_only(tmp_path):
     assert report_csv(Results.load(tmp_path)) == ",".join(COLUMNS) + "\n"
+
+
+@pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_no_text_is_a_formula_and_every_row_has_the_badges(tmp_path, start):
+    write_run(tmp_path)
+    path = tmp_path / "measure" / "measure.json"
+    measure = json.loads(path.read_text())
+    measure["l2_hit_pct"]["reason"] = start
+    path.write_text(json.dumps(measure))
+    results = Results.load(tmp_path)
+    rows = list(csv.DictReader(io.StringIO(report_csv(results))))
+    assert "'" + start in [row["reason"] for row in rows]
+    assert {row["badges"] for row in rows} == {"; ".join(results.badges)}
+    assert any(row["value"].startswith("-") for row in rows)  # numbers stay numbers

@@ -5,7 +5,7 @@ import numpy as np
 from icd_lib.report.kinds import tables_only
 from icd_lib.report.picture import COLOURS, FULL, Picture, canvas, finish
 from icd_lib.report.results import Results
-from icd_lib.report.table import Missing, Table
+from icd_lib.report.table import Missing, Table, badged
 from icd_lib.report.words import number
 
 TERMS = ("C", "Q", "R_align")
@@ -70,6 +70,7 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float | None:
     return float(np.corrcoef(x, y)[0, 1])
 
 
+@badged("timing")
 @tables_only("Ridge regression over the pilots", NO_PILOTS)
 def fit(results: Results) -> Table | Missing:
     """R² of each target, its slopes, and the weights that follow or that were kept."""
@@ -97,6 +98,7 @@ def verdict(results: Results) -> str:
     return f"Calibration: {found['reason']}; layouts are solved with these weights."
 
 
+@badged("timing")
 @tables_only("Pilot layouts", NO_PILOTS)
 def pilot_table(results: Results) -> Table | Missing:
     """Every pilot layout with its cost and what was found."""

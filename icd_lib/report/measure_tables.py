@@ -5,7 +5,7 @@ from icd_lib.report import workload_tables
 from icd_lib.report.evidence import NOTE, comparison_rows, stability_rows
 from icd_lib.report.kinds import for_tables, models_only
 from icd_lib.report.results import Results
-from icd_lib.report.table import Missing, Table, Verdict
+from icd_lib.report.table import Missing, Table, Verdict, badged
 from icd_lib.report.words import bytes_text, number, value_text
 
 _UNITS = {"latency_rel": "fraction", "ept_rel": "fraction", "l2_pp": "pp", "quality_drop_pp": "pp"}
@@ -28,6 +28,7 @@ _BOUNDS = {
 NEARNESS = ("perplexity_ratio", "cosine")
 
 
+@badged("timing", "layout")
 @for_tables(workload_tables.latency)
 def latency(results: Results, shape: str | None = None) -> Table | Missing:
     """Latency, percentiles, throughput and change against dense of every arm at one shape."""
@@ -46,6 +47,7 @@ def latency(results: Results, shape: str | None = None) -> Table | Missing:
     return Table(f"Latency at {shape} (batch × tokens), eager fp32", columns, rows, note)
 
 
+@badged("model")
 @for_tables(workload_tables.checksums)
 def quality(results: Results) -> Table | Missing:
     """Test quality of every arm, paired against dense."""
@@ -87,6 +89,7 @@ def _nearness(entry: dict) -> str:
     return f"{entry['cosine']:.4f}, other domain {entry['other_domain_cosine']:.4f}"
 
 
+@badged()
 @for_tables(workload_tables.caches)
 def sizes(results: Results) -> Table | Missing:
     """Parameters, work, tiles and memory of every arm, energy and L2 or why not."""
@@ -117,6 +120,7 @@ def sizes(results: Results) -> Table | Missing:
     return Table("Sizes, memory and energy", columns, rows, "parameters, work and tiles are counted, not timed")
 
 
+@badged("timing", "layout")
 @for_tables(workload_tables.comparisons)
 def comparisons(results: Results) -> Table | Missing:
     """Every comparison of the verdict at every shape."""
@@ -137,6 +141,7 @@ def comparisons(results: Results) -> Table | Missing:
     )
 
 
+@badged("model", "timing", "layout")
 def gates(results: Results) -> Table | Missing:
     """Each gate's checks with threshold, figure, verdict and reason."""
     verdict = results.verdict
@@ -169,6 +174,7 @@ def _threshold(limit: float, unit: str) -> str:
     return shown.replace("-", "−")
 
 
+@badged("timing", "layout")
 @for_tables(workload_tables.controls)
 def controls(results: Results) -> Table | Missing:
     """Equality of functions, determinism and the change of the objective."""
@@ -213,6 +219,7 @@ def controls(results: Results) -> Table | Missing:
     return Table("Controls", ["control", "verdict", "found"], rows)
 
 
+@badged("timing", "layout")
 @for_tables(workload_tables.attribution)
 def attribution(results: Results) -> Table | Missing:
     """Latency and quality after each step from dense to iterative."""
@@ -238,6 +245,7 @@ def attribution(results: Results) -> Table | Missing:
     )
 
 
+@badged("timing")
 @models_only("Runtime ladder", "the pass over the table is one compiled loop")
 def ladder(results: Results) -> Table | Missing:
     """Every runtime: latency, gain over dense in the same runtime, and distance to eager's output."""

@@ -61,13 +61,24 @@ class Results:
     @property
     def badges(self) -> list[str]:
         """Warnings that stand on top of every page; a quick run says so even before its first stage has finished."""
-        found = list((self.setup or {}).get("badges", []))
-        if self.lock and self.lock.get("quick") and not any(text.startswith("quick run") for text in found):
-            found.append("quick run: figures are rough")
+        return [text for texts in self._badges.values() for text in texts]
+
+    def badges_about(self, *subjects: str) -> list[str]:
+        """The first words of the badges on `subjects` ("model", "layout", "timing"), and of those on the whole run."""
+        found = [text for subject in ("run", *subjects) for text in self._badges[subject]]
+        return list(dict.fromkeys(text.partition(":")[0] for text in found))
+
+    @property
+    def _badges(self) -> dict[str, list[str]]:
+        found = {"run": [], "model": [], "layout": [], "timing": self.timing_badges}
+        for text in (self.setup or {}).get("badges", []):
+            found["model" if text.startswith("hub offline") else "run"].append(text)
+        if self.lock and self.lock.get("quick") and not any(text.startswith("quick run") for text in found["run"]):
+            found["run"].append("quick run: figures are rough")
         late = [mode for mode, solve in self.solves.items() if any(s["timed_out"] for s in solve["solver"].values())]
         if late:
-            found.append(f"solver time-out: the best layout found so far was taken ({', '.join(late)})")
-        return found + self.timing_badges
+            found["layout"].append(f"solver time-out: the best layout found so far was taken ({', '.join(late)})")
+        return found
 
     @property
     def timing_badges(self) -> list[str]:

@@ -7,6 +7,8 @@ from icd_lib.report.results import Results
 from icd_lib.report.words import bytes_text
 
 COLUMNS = ["scenario", "arm", "shape", "metric", "value", "unit", "kind", "n", "ci_low", "ci_high", "method", "reason"]
+COLUMNS.append("badges")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a text that begins so
 
 
 def report_csv(results: Results) -> str:
@@ -14,6 +16,7 @@ def report_csv(results: Results) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
+    badges = "; ".join(results.badges)
     for arm, shape, metric, item in figures_of(results):
         low, high = item.get("ci95") or (None, None)
         row = [
@@ -28,8 +31,15 @@ def report_csv(results: Results) -> str:
             low,
             high,
         ]
-        writer.writerow(["" if cell is None else cell for cell in [*row, item.get("method"), item.get("reason")]])
+        writer.writerow([_cell(cell) for cell in [*row, item.get("method"), item.get("reason"), badges]])
     return buffer.getvalue()
+
+
+def _cell(value):
+    """Nothing for None, and a text that no spreadsheet takes for a formula."""
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return "" if value is None else value
 
 
 def figures_of(results: Results) -> list[tuple[str, str, str, dict]]:

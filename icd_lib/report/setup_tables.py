@@ -3,10 +3,11 @@
 from icd_lib.report import workload_tables
 from icd_lib.report.kinds import for_tables, tables_only
 from icd_lib.report.results import Results
-from icd_lib.report.table import Missing, Table, Verdict
+from icd_lib.report.table import Missing, Table, Verdict, badged
 from icd_lib.report.words import bytes_text, number, value_text
 
 
+@badged("timing")
 def machine(results: Results) -> Table | Missing:
     """The machine and the versions that matter."""
     if not results.setup:
@@ -34,6 +35,7 @@ def machine(results: Results) -> Table | Missing:
     return Table("Machine", ["what", "found"], rows)
 
 
+@badged("model")
 @for_tables(workload_tables.provenance)
 def provenance(results: Results) -> Table | Missing:
     """Where model and data come from."""
@@ -72,6 +74,7 @@ recording = tables_only("A trace of your own", "a model's accesses come from its
 )
 
 
+@badged()
 @for_tables(workload_tables.access_graphs)
 def access_graphs(results: Results) -> Table | Missing:
     """Size and structure of W on each axis."""
@@ -124,6 +127,7 @@ def verified_axes(entries: list[dict]) -> Table:
     return Table("Axes verified, each with a random permutation", columns, rows, "measured on this model's outputs")
 
 
+@badged("layout")
 @for_tables(workload_tables.attempts)
 def attempts(results: Results, mode: str) -> Table | Missing:
     """What one mode tried, what became of it, and why."""
@@ -169,6 +173,7 @@ def _drop(judged: dict | None) -> str:
     return ", ".join([drop, *near, f"n = {judged['n_items']:,}"]).replace("-", "−")
 
 
+@badged("layout")
 def objective(results: Results, mode: str) -> Table | Missing:
     """C, Q, R and J of π₀ and π₁ on what the transform left alive, per axis."""
     if mode not in results.solves:
@@ -187,6 +192,7 @@ def objective(results: Results, mode: str) -> Table | Missing:
     )
 
 
+@badged("layout")
 @for_tables(workload_tables.widths)
 def widths(results: Results) -> Table | Missing:
     """Kept elements of each axis per mode."""

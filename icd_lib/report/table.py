@@ -1,6 +1,8 @@
 """A table that shows itself in a notebook and on a page; every cell that comes from data is escaped."""
 
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from html import escape
 
 from icd_lib.report.words import figure_html, figure_text
@@ -17,6 +19,7 @@ STYLE = """
 .icd small{display:block;opacity:.8;font-size:.85em}
 .icd .pass,.icd .fail,.icd .none,.icd .not_measured,.icd .partial{font-weight:600;white-space:nowrap}
 .icd .pass{color:#00664b}.icd .fail{color:#b3400a}.icd .none,.icd .not_measured,.icd .partial{color:#6b5b00}
+.icd caption .badge{font-size:.8em;padding:0 .45em}
 .icd .badge{display:inline-block;border:1px solid #d59f0f;background:#fff4d6;color:#5c4300;border-radius:.4em;
  padding:.15em .6em;margin:.1em .3em .1em 0;font-weight:600}
 @media (prefers-color-scheme:dark){.page.icd .pass{color:#4fd6a8}.page.icd .fail{color:#ff9a66}
@@ -42,6 +45,7 @@ class Table:
     columns: list[str]
     rows: list[list]
     note: str = ""
+    badges: tuple[str, ...] = ()
 
     def to_html(self) -> str:
         """The table as HTML, to stand inside an element of class `icd`."""
@@ -49,7 +53,7 @@ class Table:
         body = "".join(f"<tr>{_row(row)}</tr>" for row in self.rows)
         note = f"<p><small>{escape(self.note)}</small></p>" if self.note else ""
         return (
-            f'<div class="scroll"><table><caption>{escape(self.title)}</caption>'
+            f'<div class="scroll"><table><caption>{escape(self.title)} {Badges(self.badges).to_html()}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
         )
 
@@ -57,7 +61,8 @@ class Table:
         return f'<style>{STYLE}</style><div class="icd">{self.to_html()}</div>'
 
     def __repr__(self) -> str:
-        lines = [self.title, " | ".join(self.columns)]
+        title = f"{self.title} [{'; '.join(self.badges)}]" if self.badges else self.title
+        lines = [title, " | ".join(self.columns)]
         lines += [" | ".join(figure_text(c) if _is_figure(c) else str(c) for c in row) for row in self.rows]
         return "\n".join([*lines, self.note] if self.note else lines)
 
@@ -121,7 +126,7 @@ class Note:
 class Badges:
     """Warnings that belong on top of everything a run shows."""
 
-    texts: list[str] = field(default_factory=list)
+    texts: list[str] | tuple[str, ...] = field(default_factory=list)
 
     def to_html(self) -> str:
         return "".join(f'<span class="badge">{escape(text)}</span>' for text in self.texts)
@@ -136,6 +141,21 @@ class Badges:
 def badges(results) -> Badges:
     """The badges of a run, to show."""
     return Badges(results.badges)
+
+
+def badged(*subjects: str) -> Callable:
+    """For a function of `Results` that makes a table: the run's badges on these subjects stand on it, in short."""
+
+    def wrap(make: Callable) -> Callable:
+        @functools.wraps(make)
+        def made(results, *args, **kwargs):
+            table = make(results, *args, **kwargs)
+            touched = tuple(results.badges_about(*subjects))
+            return replace(table, badges=touched) if isinstance(table, Table) else table
+
+        return made
+
+    return wrap
 
 
 def _is_figure(cell) -> bool:
