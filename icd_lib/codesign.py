@@ -33,6 +33,10 @@ from icd_lib.transforms.head_dim import reduce_head_dim
 from icd_lib.transforms.meta import PrunePlan, TransformMeta
 from icd_lib.transforms.sparsity import prune
 
+# One rate for every layer reaches its limit earlier than an uneven allocation: where oneshot's search starts, as a
+# share of the others' first strength.
+ONESHOT_SHARE = 0.8
+
 
 @dataclass
 class Candidate:
@@ -117,8 +121,7 @@ def solve_oneshot(problem: Problem) -> Solution:
         plan = problem.uniform_plan(problem.element_curves, strength)
         return finish(problem, start, identity, plan, SINGLE, strength)
 
-    # One rate for every layer reaches its limit earlier than an uneven allocation: look a rung below the others.
-    best, attempts = strongest_within_budget(problem, attempt, Candidate(start, identity), offset=-1)
+    best, attempts = strongest_within_budget(problem, attempt, Candidate(start, identity), ONESHOT_SHARE)
     return Solution("oneshot", best, identity, {}, [], attempts)
 
 
@@ -171,10 +174,11 @@ def middle(ladder: list[float]) -> int:
     return (len(ladder) - 1) // 2
 
 
-def climb(strengths: tuple[float, ...], attempts: list[dict], offset: int = 0) -> Iterator[float]:
-    """A ladder of strengths from `offset` rungs beside its middle: stronger while accepted, else weaker."""
+def climb(strengths: tuple[float, ...], attempts: list[dict], share: float = 1.0) -> Iterator[float]:
+    """A ladder of strengths from about `share` of its middle one: stronger while accepted, else weaker until one is."""
     ladder = sorted(strengths, reverse=True)
-    rung, accepted, refused = max(0, middle(ladder) + offset), -1, len(ladder)
+    first = share * ladder[middle(ladder)]
+    rung, accepted, refused = min(range(len(ladder)), key=lambda i: abs(ladder[i] - first)), -1, len(ladder)
     while accepted < rung < refused:
         yield ladder[rung]
         if attempts[-1]["accepted"]:
@@ -274,12 +278,12 @@ def mean_change(layouts: dict[str, Relayout], term: str) -> float:
 
 
 def strongest_within_budget(
-    problem: Problem, attempt: Callable[[float], Candidate], start: Candidate, offset: int = 0
+    problem: Problem, attempt: Callable[[float], Candidate], start: Candidate, share: float = 1.0
 ) -> tuple[Candidate, list[dict]]:
     """Look along the ladder for the strongest that validation data accepts; a latency target is the only attempt."""
     target = problem.settings.latency_target_rel
     best, attempts = start, []
-    for strength in climb(problem.settings.strengths, attempts, offset) if target is None else (target,):
+    for strength in climb(problem.settings.strengths, attempts, share) if target is None else (target,):
         problem.progress(f"attempt {len(attempts) + 1}: aiming at {strength:+.1%} latency")
         try:
             candidate = attempt(strength)

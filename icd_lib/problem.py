@@ -20,7 +20,8 @@ from icd_lib.transforms.obs import Elimination, Moments
 from icd_lib.transforms.sensitivity import eliminations, loss_curves
 from icd_lib.transforms.sparsity import consumer_moments
 
-STRENGTHS = (-0.1, -0.25, -0.35, -0.4, -0.45, -0.5, -0.55, -0.6, -0.65, -0.7)  # latency; finer where it matters
+# Latency against dense; fine where budgets bind.
+STRENGTHS = (-0.1, -0.2, -0.3, -0.35, -0.375, -0.4, -0.425, -0.45, -0.475, -0.5, -0.525, -0.55, -0.575, -0.6, -0.7)
 
 
 @dataclass(frozen=True)

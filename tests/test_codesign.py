@@ -83,17 +83,18 @@ class FakeSearch:
         return Candidate(None, {"ffn.0": np.arange(3)}, strength, PrunePlan({}, strength, 0.1), judgement=judgement)
 
 
-@pytest.mark.parametrize("offset", [0, -1, -9])
+@pytest.mark.parametrize("share", [1.0, 0.75, 0.0])
 @pytest.mark.parametrize("budget", [0.0, 0.12, 0.33, 0.57, 0.9, 1.2])
-def test_the_search_finds_the_strongest_that_holds(budget, offset):
+def test_the_search_finds_the_strongest_that_holds(budget, share):
     problem = small_problem(strengths=LADDER, quality_budget_pp=budget, selection_z=1.0)
     fake, start = FakeSearch(problem), Candidate(None, {})
-    best, attempts = strongest_within_budget(problem, fake, start, offset)
+    best, attempts = strongest_within_budget(problem, fake, start, share)
     holding = [s for s in LADDER if -2 * s + 0.01 <= budget]
     assert best.strength == (min(holding) if holding else 0.0)
     assert (best is start) == (not holding)
     assert len(attempts) == len(fake.asked) <= len(LADDER)
-    assert fake.asked[0] == sorted(LADDER, reverse=True)[max(0, (len(LADDER) - 1) // 2 + offset)]
+    first = share * sorted(LADDER, reverse=True)[(len(LADDER) - 1) // 2]
+    assert abs(fake.asked[0] - first) == min(abs(s - first) for s in LADDER)
     assert [a["accepted"] for a in attempts] == [s in holding for s in fake.asked]
     assert all(bool(a["reasons"]) != a["accepted"] for a in attempts)
 

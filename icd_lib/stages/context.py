@@ -22,6 +22,7 @@ from icd_lib.progress import follow
 
 CERTIFICATE_SHAPE = (2, 24)  # enough tokens for an equality check, few enough for float64 to be instant
 CAUSAL = ("mamba",)  # families that are judged as language models
+OTHER_DOMAIN_TEXTS = 1000  # a mean cosine needs no more
 RANDOM_WEIGHTS = "random weights: a latency-only run, quality is not measured"
 
 
@@ -170,8 +171,8 @@ class EncoderContext(Context):
         return split_docstrings(self.get("data.other_domain_texts"), self.get("seed"))
 
     def other_domain(self, models: dict[str, nn.Module]) -> dict[str, dict]:
-        """Mean cosine to the dense model's embeddings on at most test_items docstrings unseen by calibration."""
-        texts = self.docstrings[1][: self.get("data.test_items")]
+        """Mean cosine to the dense model's embeddings on docstrings unseen by calibration."""
+        texts = self.docstrings[1][: min(self.get("data.test_items"), OTHER_DOMAIN_TEXTS)]
         sequences = encode(self.tokenizer, texts, self.get("data.max_length"))
         dense = embed(self.model, sequences)[0]
         return {
