@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = ("<!-- table: begin, written by benchmarks/solver.py -->", "<!-- table: end -->")
 FIGURES = ROOT / "docs" / "figures"
 WANTED_GAIN = 0.05  # in J over the best peer, on real graphs
+LONGER_STEPS, LONGER_SEEDS = 20_000, 3  # where it is less: ten times the usual effort
 SLOW_PEERS_NNZ = 20_000_000  # igraph and the Lanczos Fiedler take minutes beyond
 
 
@@ -206,10 +207,14 @@ def measure(name: str, W, planted=None) -> dict:
 
 
 def measure_longer(W) -> dict:
-    """The same with ten times the effort and C free: how much is left to gain."""
+    """The best of a few seeds with ten times the effort: how much is left to gain."""
     started = time.perf_counter()
-    _, stats = fit_permutation(W, cost=cost_for(W.shape[0]), refine_steps=20_000, guard_c=False)
-    return stats["after"] | {"seconds": time.perf_counter() - started, "refine_steps": 20_000}
+    runs = [
+        fit_permutation(W, cost=cost_for(W.shape[0]), refine_steps=LONGER_STEPS, seed=seed)[1]["after"]
+        for seed in range(LONGER_SEEDS)
+    ]
+    best, worst = (choose(runs, key=lambda run: run["J"]) for choose in (min, max))
+    return best | {"worst_J": worst["J"], "seconds": time.perf_counter() - started, "refine_steps": LONGER_STEPS}
 
 
 def gain(entry: dict) -> float:
@@ -304,9 +309,9 @@ def table(result: dict) -> str:
         longer = entry["longer"]
         left = entry["peers"][best_peer(entry)]["J"] - longer["J"]
         lines.append(
-            f"- {entry['name']} with ten times the steps and C free: J {longer['J']:.4f}, {left:.3f} below the best "
-            "peer, "
-            f"C {longer['C']:.4f}, {longer['seconds']:.1f} s."
+            f"- {entry['name']} with ten times the steps, {LONGER_SEEDS} seeds: J {longer['J']:.4f} to "
+            f"{longer['worst_J']:.4f}, the best {left:.3f} below the best peer, C {longer['C']:.4f}, "
+            f"{longer['seconds'] / LONGER_SEEDS:.1f} s each."
         )
     exponent, cold = result["scaling"]["exponent"], result["cold_start"]
     lines += [

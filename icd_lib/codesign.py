@@ -197,6 +197,7 @@ def transform_and_relayout(problem: Problem, state: Candidate, first: dict, stre
         problem.batches,
         tile=SINGLE,
         ridge=problem.settings.ridge,
+        goals=problem.goals,
         progress=problem.progress,
     )
     perms, layouts = {}, {}
@@ -226,6 +227,7 @@ def finish(
         problem.batches,
         tile=tile,
         ridge=problem.settings.ridge,
+        goals=problem.goals,
         progress=problem.progress,
     )
     smaller, present = drop_dead_tiles(masked, {axis: state.alive for axis, state in meta.axes.items()}, tile)

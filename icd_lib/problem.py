@@ -19,6 +19,7 @@ from icd_lib.transforms.meta import PrunePlan
 from icd_lib.transforms.obs import Elimination, Moments
 from icd_lib.transforms.sensitivity import eliminations, loss_curves
 from icd_lib.transforms.sparsity import consumer_moments
+from icd_lib.transforms.streams import Goals
 
 # Latency against dense; fine where budgets bind.
 STRENGTHS = (-0.1, -0.2, -0.3, -0.35, -0.375, -0.4, -0.425, -0.45, -0.475, -0.5, -0.525, -0.55, -0.575, -0.6, -0.7)
@@ -96,6 +97,11 @@ class Problem:
     def moments(self) -> dict[str, Moments]:
         """Second moments of every block of the dense model on the calibration batches."""
         return consumer_moments(self.adapter, self.batches)
+
+    @cached_property
+    def goals(self) -> Goals:
+        """The dense model's residual sums on the calibration batches, the same for every attempt."""
+        return Goals(self.adapter, self.batches)
 
     @cached_property
     def teacher_states(self) -> TeacherStates:

@@ -8,6 +8,7 @@ from icd_lib.axes.compact import compact
 from icd_lib.axes.permute import permute
 from icd_lib.errors import TransformError
 from icd_lib.models.adapter import find_adapter
+from icd_lib.transforms import streams
 from icd_lib.transforms.meta import PrunePlan
 from icd_lib.transforms.sparsity import prune
 from tests.tiny_problems import assert_same_state, encode, small_batches, small_model, state_of
@@ -68,6 +69,16 @@ def test_pruning_is_deterministic(dense):
     (first, meta), (second, again) = pruned_model(dense), pruned_model(dense)
     assert_same_state(first, state_of(second))
     assert meta.to_json() == again.to_json()
+
+
+def test_goals_can_be_used_again_and_give_the_same(dense, monkeypatch):
+    alone, _ = pruned_model(dense)
+    for share in (streams.KEPT_SHARE, 0.0):  # kept, and computed again
+        monkeypatch.setattr(streams, "KEPT_SHARE", share)
+        goals = streams.Goals(find_adapter(dense), small_batches())
+        for _ in range(2):
+            assert_same_state(pruned_model(dense, goals=goals)[0], state_of(alone))
+        assert len(goals._kept) == (len(list(find_adapter(dense).blocks())) if share else 0)
 
 
 @pytest.mark.parametrize("tile", [SINGLE, TILES])

@@ -16,7 +16,7 @@ from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Adapter, Block, Terms, find_adapter
 from icd_lib.transforms.meta import AxisState, PrunePlan, TransformMeta
 from icd_lib.transforms.obs import Moments, affine, eliminate, refit, restrict, term_moments
-from icd_lib.transforms.streams import ResidualStream
+from icd_lib.transforms.streams import Goals, ResidualStream
 
 
 def prune(
@@ -28,22 +28,23 @@ def prune(
     tile: dict[str, int],
     ridge: float = 0.01,
     compensate: bool = True,
+    goals: Goals | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> tuple[nn.Module, TransformMeta]:
     """Masked copy of `model` that follows `target`'s residual stream, and what happened to each axis.
 
     plan.kept: elements to keep per axis; tile: elements removed together, per axis kind (1 = single elements).
-    `compensate=False` keeps the surviving weights as they were (for attribution only).
+    `compensate=False` keeps the surviving weights as they were (for attribution only). `goals` of this target on these
+    batches can be handed from one call to the next.
     Raises `TransformError` (nothing changed) when the plan does not fit the model.
     """
     pruned = copy.deepcopy(model)
     adapter = find_adapter(pruned)
     axes = {axis.name: axis for axis in adapter.axes()}
     check_plan(plan, axes, tile)
-    reference, stream = ResidualStream(find_adapter(target), batches), ResidualStream(adapter, batches)
+    goals, stream = goals or Goals(find_adapter(target), batches), ResidualStream(adapter, batches)
     meta = TransformMeta("sparsity", max(tile.values()), notes={"ridge": ridge, "compensate": compensate})
-    for goal, block in zip(find_adapter(target).blocks(), adapter.blocks(), strict=True):
-        goal_sums = reference.sums(goal, reference.inner(goal))
+    for goal_sums, block in zip(goals, adapter.blocks(), strict=True):
         for terms in block.terms:
             if plan.kept.get(terms.axis, terms.elements) == terms.elements:
                 meta.axes[terms.axis] = AxisState.untouched(terms.axis, terms.kind, terms.elements)
@@ -57,7 +58,6 @@ def prune(
         zero_elements(pruned, axes[block.axis], ~torch.from_numpy(state.alive))
         meta.axes[block.axis] = state
         stream.advance(block, stream.sums(block, inner))
-        reference.advance(goal, goal_sums)
         progress(f"{block.axis}: kept {state.kept} of {len(state.alive)}, relative error {state.loss:.4f}")
     return pruned, meta
 

@@ -4,12 +4,42 @@ Pruning layer by layer needs each block's input as the network before it *now* c
 moving it forward costs one forward pass in total, where re-running the model for every block would cost one each.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+import psutil
 import torch
 
 from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Adapter, Block
+
+KEPT_SHARE = 0.25  # of the free memory, for the goals
+
+
+class Goals:
+    """What a pruned network is to follow: the target's residual sums (B, L, D) of every block on every batch.
+
+    Computed block by block with the first use, and kept for the next where memory allows.
+    """
+
+    def __init__(self, target: Adapter, batches: list[dict]):
+        self.target, self.batches = target, batches
+        self._kept: list[list[torch.Tensor]] = []
+
+    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+        """The sums of one block after the other."""
+        if self._kept:
+            yield from self._kept
+            return
+        stream, blocks, found = ResidualStream(self.target, self.batches), list(self.target.blocks()), []
+        size = len(blocks) * sum(hidden.numel() * hidden.element_size() for hidden in stream.hidden)
+        keep = size <= KEPT_SHARE * psutil.virtual_memory().available
+        for block in blocks:
+            sums = stream.sums(block, stream.inner(block))
+            stream.advance(block, sums)
+            if keep:
+                found.append(sums)
+            yield sums
+        self._kept = found
 
 
 class ResidualStream:
