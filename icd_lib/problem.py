@@ -13,6 +13,7 @@ from icd_lib.errors import TransformError
 from icd_lib.graph.moments import correlation_graph
 from icd_lib.layouts import SolverSettings
 from icd_lib.models.adapter import Adapter, find_adapter
+from icd_lib.schema import STRENGTHS
 from icd_lib.transforms.allocate import LatencyTable, LossCurve, allocate, describe
 from icd_lib.transforms.distill import TeacherStates
 from icd_lib.transforms.meta import PrunePlan
@@ -20,9 +21,6 @@ from icd_lib.transforms.obs import Elimination, Moments
 from icd_lib.transforms.sensitivity import eliminations, loss_curves
 from icd_lib.transforms.sparsity import consumer_moments
 from icd_lib.transforms.streams import Goals
-
-# Latency against dense; fine where budgets bind.
-STRENGTHS = (-0.1, -0.2, -0.3, -0.35, -0.375, -0.4, -0.425, -0.45, -0.475, -0.5, -0.525, -0.55, -0.575, -0.6, -0.7)
 
 
 @dataclass(frozen=True)
