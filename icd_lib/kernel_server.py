@@ -26,6 +26,8 @@ ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore:IProgress not found",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
 }
+# Of the server alone: an import that asks for GPUs must not start CUDA, which does not survive a fork.
+_SERVER_ENVIRONMENT = ENVIRONMENT | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 _MAX_REQUEST = 1 << 20
 _REPLY_S = 120  # the first request waits for the imports
 
@@ -100,7 +102,7 @@ class KernelServer:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __spec__.name, str(theirs.fileno()), *self.modules],
-                env=os.environ | ENVIRONMENT | {"JPY_PARENT_PID": str(os.getpid())},
+                env=os.environ | _SERVER_ENVIRONMENT | {"JPY_PARENT_PID": str(os.getpid())},
                 cwd=self.cwd,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
