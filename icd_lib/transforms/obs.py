@@ -14,7 +14,6 @@ from torch import nn
 
 DOWNDATES = 64
 CUT = 8
-GRAM_WIDTH = 128  # narrower products gain nothing
 
 
 @dataclass
@@ -47,7 +46,7 @@ class Moments:
         """Add a batch: inputs (tokens, columns), targets (tokens, outputs)."""
         inputs, targets = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (inputs, targets))
         columns = inputs.shape[1]
-        _add_gram(self.gram, inputs)
+        self.gram[:columns, :columns] += (inputs.T @ inputs).double()
         self.gram[columns, columns] += len(inputs)
         self.cross[:, :columns] += (targets.T @ inputs).double()
         if self.bias:
@@ -76,17 +75,6 @@ class Moments:
     def damped(self, ridge: float) -> torch.Tensor:
         """G + ridge · mean(diag G) · I."""
         return self.gram + ridge * self.gram.diagonal().mean() * torch.eye(len(self.gram), dtype=self.gram.dtype)
-
-
-def _add_gram(total: torch.Tensor, inputs: torch.Tensor) -> None:
-    """total[:n, :n] += XᵀX of inputs (tokens, n), of which each block above the diagonal is computed once."""
-    columns = inputs.shape[1]
-    width = max(GRAM_WIDTH, -(-columns // 4))
-    for start in range(0, columns, width):
-        stop = min(start + width, columns)
-        product = (inputs[:, start:stop].T @ inputs[:, start:]).double()
-        total[start:stop, start:columns] += product
-        total[stop:columns, start:stop] += product[:, stop - start :].T
 
 
 def affine(linear: nn.Linear) -> torch.Tensor:

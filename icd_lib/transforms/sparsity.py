@@ -6,7 +6,7 @@ elimination at the plan's granularity, then the closed-form optimum on what is l
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -17,8 +17,6 @@ from icd_lib.models.adapter import Adapter, Block, Terms, find_adapter
 from icd_lib.transforms.meta import AxisState, PrunePlan, TransformMeta
 from icd_lib.transforms.obs import Moments, affine, eliminate, refit, restrict, term_moments
 from icd_lib.transforms.streams import Goals, ResidualStream
-
-CHUNK_TOKENS = 4096  # moments of so many tokens are summed in float32 before they are added in float64
 
 
 def prune(
@@ -97,22 +95,9 @@ def _prune_terms(terms: Terms, plan: PrunePlan, ridge: float, compensate: bool, 
 @torch.inference_mode()
 def _moments(stream: ResidualStream, inner: list[torch.Tensor], targets: list[torch.Tensor], bias: bool) -> Moments:
     moments = Moments.empty(inner[0].shape[-1], targets[0].shape[-1], bias)
-    for x, y in _chunks(zip(stream.flat(inner), stream.flat(targets), strict=True)):
+    for x, y in zip(stream.flat(inner), stream.flat(targets), strict=True):
         moments.update(x, y)
     return moments
-
-
-def _chunks(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Neighbouring batches joined to at least `CHUNK_TOKENS` rows."""
-    waiting, rows = [], 0
-    for pair in pairs:
-        waiting.append(pair)
-        rows += len(pair[0])
-        if rows >= CHUNK_TOKENS:
-            yield tuple(map(torch.cat, zip(*waiting, strict=True)))
-            waiting, rows = [], 0
-    if waiting:
-        yield tuple(map(torch.cat, zip(*waiting, strict=True)))
 
 
 def _follow_readers(
