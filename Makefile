@@ -72,7 +72,7 @@ repro_bert: $(STAMP)  ## about 20 minutes: the BERT scenario, judged beside the 
 	@$(PY) run_all.py --scenario bert || [ $$? -eq 1 ]
 	@$(PY) -m icd_lib.validate outputs/bert outputs/reference/bert
 
-repro_mamba: $(STAMP)  ## about 20 minutes: the Mamba scenario
+repro_mamba: $(STAMP)  ## about 40 minutes: the Mamba scenario
 	@$(PY) run_all.py --scenario mamba || [ $$? -eq 1 ]
 	@$(PY) -m icd_lib.validate outputs/mamba
 
