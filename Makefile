@@ -81,7 +81,7 @@ repro_codesign: $(STAMP)  ## about 20 minutes: cost against time and cache hits 
 	@$(PY) run_all.py --scenario trace || [ $$? -eq 1 ]
 	@$(PY) benchmarks/solver.py --out artifacts/solver
 
-repro_full: $(STAMP)  ## about 90 minutes: every step of the evaluator's list, again
+repro_full: $(STAMP)  ## about two hours: every step of the evaluator's list, again
 	@$(PY) -m icd_lib.evaluate --force
 
 repro_ae: $(STAMP)  ## the evaluator's list, which ticks itself; finished steps are not run again (ARGS="--list" shows it)

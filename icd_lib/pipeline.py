@@ -126,11 +126,12 @@ def run_pipeline(
 
     Every stage leaves its executed notebook, page, log line and record, also when it fails or is interrupted.
     """
+    ahead = stage_modules(run) if notebooks is None else []  # what others' notebooks import is not known
     notebooks = notebooks or notebooks_folder()
     echo = echo or functools.partial(print, flush=True)
     for stage in stages:
         check_parameters(notebooks / f"{stage.notebook}.ipynb", _parameters(run, stage))
-    with _only_one(run), _kernels(run) as server:
+    with _only_one(run), _kernels(ahead) as server:
         write_lock(run)
         _clean_up(run)
         records = Records.load(run, ignore_broken=force)
@@ -170,11 +171,11 @@ def _parameters(run: Run, stage: Stage) -> dict:
     return {**given, "mode": stage.mode} if stage.mode else given
 
 
-def _kernels(run: Run):
-    """Where the stages' kernels come from: a server on Linux; elsewhere libraries may not survive a fork."""
+def _kernels(ahead: list[str]):
+    """Where the stages' kernels come from: a server on Linux that imports the modules `ahead` of them."""
     if sys.platform != "linux":
-        return contextlib.nullcontext()
-    return KernelServer(stage_modules(run), project_root())
+        return contextlib.nullcontext()  # libraries may not survive a fork there
+    return KernelServer(ahead, project_root())
 
 
 def _run_stage(
