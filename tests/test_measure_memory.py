@@ -8,6 +8,8 @@ from transformers import BertConfig, BertModel
 
 from icd_lib.errors import MeasureError
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes, peak_memory_mb
+from icd_lib.measure.peak import peaks_of_folders
+from icd_lib.models.optimized import save_optimized
 
 
 def test_parameter_bytes_counts_shared_weights_once_and_follows_the_dtype():
@@ -32,6 +34,18 @@ def test_peak_memory_sees_what_the_call_held():
     grown = peak_memory_mb(lambda: np.ones(40_000_000))["value"]
     assert grown >= 320
     assert peak_memory_mb(lambda: None)["value"] < grown - 200
+
+
+def test_each_model_has_a_peak_of_its_own_and_a_broken_one_spoils_no_other(tmp_path):
+    config = {"vocab_size": 1100, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    sizes = {"small": 64, "large": 400_000}  # 200 MB of weights more
+    for name, width in sizes.items():
+        save_optimized(BertModel(BertConfig(**config, intermediate_size=width)), None, tmp_path / name)
+    folders = [tmp_path / name for name in ("large", "nowhere", "small")]
+    large, broken, small = peaks_of_folders(folders, "transformers.models.bert.modeling_bert", 1, 8)
+    assert broken["kind"] == "not_measured" and "exit code" in broken["reason"]
+    assert large["kind"] == small["kind"] == "measured"
+    assert small["value"] + 200 < large["value"]
 
 
 def test_alive_tiles_of_widths_and_of_a_layout():
