@@ -43,7 +43,10 @@ class ForkedKernel:
 
     def poll(self) -> int | None:
         """None while the kernel runs, else 0: only its own parent learns an exit code."""
-        return None if self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE else 0
+        try:
+            return 0 if self._process.status() == psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return 0
 
     def wait(self) -> int:
         """Return when the kernel is gone."""
