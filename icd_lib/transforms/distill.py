@@ -8,16 +8,15 @@ import copy
 from collections.abc import Callable
 
 import numpy as np
-import psutil
 import torch
 from torch import nn
 
 from icd_lib.models.adapter import Adapter, find_adapter
+from icd_lib.transforms.streams import room
 
 POOLED_WEIGHT = 20.0  # the mean over tokens is what most heads read; weighted so that both terms start alike
 TOKEN_WEIGHT = 1.0
 WARMUP_STEPS = 20
-KEPT_SHARE = 0.25  # of the free memory, for the teacher's states
 
 
 class TeacherStates:
@@ -26,7 +25,7 @@ class TeacherStates:
     def __init__(self, teacher: Adapter, batches: list[dict]):
         self.teacher, self.batches = teacher, batches
         self._kept: dict[int, list[torch.Tensor]] = {}
-        self._room = KEPT_SHARE * psutil.virtual_memory().available
+        self._room = room()
 
     def __call__(self, index: int) -> list[torch.Tensor]:
         """States on batch `index`."""

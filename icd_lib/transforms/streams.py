@@ -12,7 +12,12 @@ import torch
 from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Adapter, Block
 
-KEPT_SHARE = 0.25  # of the free memory, for the goals
+KEPT_SHARE = 0.25  # of the free memory
+
+
+def room() -> float:
+    """Bytes that one thing may take which is kept from attempt to attempt only to save time."""
+    return KEPT_SHARE * psutil.virtual_memory().available
 
 
 class Goals:
@@ -32,7 +37,7 @@ class Goals:
             return
         stream, blocks, found = ResidualStream(self.target, self.batches), list(self.target.blocks()), []
         size = len(blocks) * sum(hidden.numel() * hidden.element_size() for hidden in stream.hidden)
-        keep = size <= KEPT_SHARE * psutil.virtual_memory().available
+        keep = size <= room()
         for block in blocks:
             sums = stream.sums(block, stream.inner(block))
             stream.advance(block, sums)
