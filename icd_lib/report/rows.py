@@ -6,8 +6,7 @@ import io
 from icd_lib.report.results import Results
 from icd_lib.report.words import bytes_text
 
-COLUMNS = ["scenario", "arm", "shape", "metric", "value", "unit", "kind", "n", "ci_low", "ci_high", "method", "reason"]
-COLUMNS.append("badges")
+COLUMNS = "scenario arm shape metric value unit kind n ci_low ci_high method reason badges".split()
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a text that begins so
 
 
