@@ -21,6 +21,8 @@ from icd_lib.errors import EXIT_GATE_NOT_MET, EXIT_OK, ArtifactError, IcdError
 from icd_lib.lock import check_lock, parse_json
 from icd_lib.manifest import list_files
 from icd_lib.measure.comparison import compare_arms
+from icd_lib.report.results import Results
+from icd_lib.report.rows import csv_cell
 from icd_lib.report.words import figure_text
 from icd_lib.verify import run_check
 from icd_lib.verify_run import CHECKS, RunView, compared, raw_samples
@@ -28,6 +30,7 @@ from icd_lib.verify_run import CHECKS, RunView, compared, raw_samples
 # What needs only the run itself; a package's other checks are about what was packed.
 CHOSEN = ("fields", "layouts", "latency", "comparisons", "gates")
 MAX_FILE_BYTES = 2**28
+RUN_COLUMNS = ("scenario", "config", "seed", "machine", "smoke", "strict", "badges")
 POOLED = {"same_quality": "iterative vs linear", "vs_dense": "iterative vs dense", "vs_oneshot": "iterative vs oneshot"}
 
 
@@ -80,6 +83,7 @@ def judge_run(run: FolderView) -> tuple[dict, list]:
         "ept_rel": verdict["same_quality"]["ept_rel"],
         "smoke": verdict["smoke"]["status"],
         "strict": verdict["strict"]["status"],
+        "badges": "; ".join(Results.load(run.dir).badges_about("model", "layout", "timing")),
     }
     return row, checks
 
@@ -102,7 +106,7 @@ def table_of(rows: dict[str, dict]) -> list[dict]:
     """One flat row per run and, for every scenario with several runs, one that pools them."""
     flat = []
     for name, row in rows.items():
-        entry = {"run": name, **{key: row[key] for key in ("scenario", "config", "seed", "machine", "smoke", "strict")}}
+        entry = {"run": name, **{key: row[key] for key in RUN_COLUMNS}}
         for key, words in POOLED.items():
             entry |= _columns(words, row["comparisons"].get(key))
         entry |= _columns("quality lost, pp", row["quality_drop_pp"])
@@ -128,10 +132,8 @@ def lines_of(row: dict) -> list[str]:
     """A run's figures for people."""
     lines = [f"    {words}: {figure_text(row['comparisons'][key])}{_test(row, key)}" for key, words in _named(row)]
     lines += [f"    {words}: {figure_text(row[key])}" for key, words in _OTHERS.items()]
-    return [
-        *lines,
-        f"    gates: smoke {row['smoke']}, strict {row['strict']}" + (" (quick run)" if row["quick"] else ""),
-    ]
+    lines.append(f"    gates: smoke {row['smoke']}, strict {row['strict']}")
+    return [*lines, f"    badges: {row['badges']}"] if row["badges"] else lines
 
 
 _OTHERS = {
@@ -192,7 +194,7 @@ def as_csv(table: list[dict]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in table)
     return out.getvalue()
 
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from packed_run import write_finished_run
 
-from icd_lib.validate import FolderView, judge_run, main, pool, table_of
+from icd_lib.validate import FolderView, as_csv, judge_run, main, pool, table_of
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,18 @@ def test_several_runs_become_one_table(folder, tmp_path, capsys):
     assert [row["run"] for row in rows] == [str(folder), str(other), "all 2 runs"]
     assert float(rows[2]["iterative vs dense"]) == pytest.approx(float(rows[0]["iterative vs dense"]))
     assert "iterative vs dense" in capsys.readouterr().out
+
+
+def test_a_run_s_badges_stand_beside_its_figures(folder, tmp_path, capsys):
+    copy = tmp_path / "bert"
+    shutil.copytree(folder, copy)
+    setup = json.loads((copy / "setup/setup.json").read_text())
+    (copy / "setup/setup.json").write_text(json.dumps(setup | {"badges": ["random weights: nothing was judged"]}))
+    main([str(copy), "--csv", str(tmp_path / "table.csv")])
+    assert "badges: random weights" in capsys.readouterr().out
+    row = next(csv.DictReader((tmp_path / "table.csv").open()))
+    assert "random weights" in row["badges"]
+    assert as_csv([{"run": "=1+1"}]) == "run\n'=1+1\n"
 
 
 def test_pooled_runs_have_an_interval_over_runs():

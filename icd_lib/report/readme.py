@@ -5,6 +5,7 @@ import sys
 
 from icd_lib.artifacts import atomic_write
 from icd_lib.errors import ArtifactError
+from icd_lib.report.results import Results
 from icd_lib.scenario import project_root
 
 START, END = "<!-- numbers: start -->", "<!-- numbers: end -->"
@@ -38,6 +39,9 @@ def numbers_table() -> str:
         f"Gates: smoke {verdict['smoke']['status']}, strict {verdict['strict']['status']}. "
         f"Machine: {model['environment']['cpu']['model']}, {model['environment']['threads']['torch']} threads.",
     ]
+    badges = Results.load(folder).badges_about("model", "layout", "timing")
+    if badges:
+        lines.append(f"Badges: {'; '.join(badges)}.")
     return "\n".join(lines)
 
 

@@ -30,11 +30,11 @@ def report_csv(results: Results) -> str:
             low,
             high,
         ]
-        writer.writerow([_cell(cell) for cell in [*row, item.get("method"), item.get("reason"), badges]])
+        writer.writerow([csv_cell(cell) for cell in [*row, item.get("method"), item.get("reason"), badges]])
     return buffer.getvalue()
 
 
-def _cell(value):
+def csv_cell(value):
     """Nothing for None, and a text that no spreadsheet takes for a formula."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return "'" + value
