@@ -133,6 +133,8 @@ $(STAMP):
 	fi; \
 	echo "installing the pinned packages (once; a few minutes)"; \
 	$(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'; \
+	echo "compiling the solver's kernels (once; some seconds)"; \
+	$(PY) -c 'from icd_lib.solver.refine import warm_up; warm_up()'; \
 	rm -f $(VENV)/.installed-*; \
 	touch $@
 

@@ -52,6 +52,12 @@ STEPS = (
         "python benchmarks/solver.py --out artifacts/solver",
         15,
     ),
+    Step(
+        "frontier",
+        "Reproduced: how far linear and iterative get with less and more distillation",
+        "python benchmarks/frontier.py outputs/bert --out artifacts/frontier",
+        40,
+    ),
     Step("scan", "Reproduced: the selective scan beside the stock one", "python benchmarks/scan.py", 6),
     Step(
         "lock",

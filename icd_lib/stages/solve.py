@@ -21,17 +21,24 @@ from icd_lib.transforms.allocate import LatencyTable, LossCurve
 def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> dict:
     """Solve `mode`, write <mode>/*; returns what <mode>/solve.json holds."""
     context = make_context(run, progress)
+    problem = load_problem(context)
+    if context.get("solver.reuse_perm") and mode != "oneshot":  # oneshot has no layout
+        problem.known_perms = read_perm_record(context.get("solver.reuse_perm"), mode)
+    problem.log = lambda event, **meta: run.log(f"02_solve[{mode}]", event=event, **meta)
+    solution = solve(problem, mode)
+    return write_solution(context, problem, solution)
+
+
+def load_problem(context: Context) -> Problem:
+    """The scenario with the tables, curves and graphs that the graph stage left in the run's folder."""
+    run = context.run
     tables = run.read_json("graph/tables.json")
     rates = {entry["axis"]: entry["rate"] for entry in run.read_json("graph/sensitivity.json")}
     problem = make_problem(context, latency_tables(tables), tables["dense_ms"], rates)
     problem.known_curves = [LossCurve.from_json(entry) for entry in run.read_json("graph/curves.json")]
     problem.known_graphs = {axis: read_graph(run, axis) for axis in run.read_json("graph/w.meta.json")}
-    if context.get("solver.reuse_perm") and mode != "oneshot":  # oneshot has no layout
-        problem.known_perms = read_perm_record(context.get("solver.reuse_perm"), mode)
     problem.keep_layouts = layouts_folder(run.dir, context.get("solver.cache"))
-    problem.log = lambda event, **meta: run.log(f"02_solve[{mode}]", event=event, **meta)
-    solution = solve(problem, mode)
-    return write_solution(context, problem, solution)
+    return problem
 
 
 def read_graph(run: Run, axis: str) -> sp.csr_array:
