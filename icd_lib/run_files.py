@@ -33,7 +33,7 @@ SHAPES = {
     r"\w+/solve\.json": {
         "widths": Each(int),
         "attempts": [dict],
-        "solver": Each(dict),
+        "solver": Each({"timed_out": bool}),
         "objective": {"mean": {"before": _TERMS, "after": _TERMS}, "axes": dict},
         "certificates": [dict],
         "plan?": {"predicted_latency_rel": NUMBER},
@@ -41,7 +41,11 @@ SHAPES = {
     },
     r"measure/samples\.json": {"shapes": Each(Each([NUMBER]))},
     r"measure/measure\.json": {
-        "latency": {"shapes": Each(Each({"latency_ms": dict, "vs_dense": dict}))},
+        "latency": {
+            "shapes": Each(Each({"latency_ms": dict, "vs_dense": dict})),
+            "taken?": Each({"warnings": [str]}),
+            "clocks?": {"locked": bool},
+        },
         "quality": dict,
         "equality": dict,
         "sizes": Each(dict),

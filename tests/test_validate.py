@@ -57,6 +57,24 @@ def test_a_run_s_badges_stand_beside_its_figures(folder, tmp_path, capsys):
     assert as_csv([{"run": "=1+1"}]) == "run\n'=1+1\n"
 
 
+@pytest.mark.parametrize(
+    "rel, change",
+    [
+        ("iterative/solve.json", lambda solve: next(iter(solve["solver"].values())).pop("timed_out")),
+        ("measure/measure.json", lambda measure: measure["latency"].update(taken={"8x128": {}})),
+        ("measure/measure.json", lambda measure: measure["latency"].update(clocks={"reason": "none"})),
+    ],
+)
+def test_a_file_that_badges_cannot_be_read_from_is_named(folder, tmp_path, capsys, rel, change):
+    copy = tmp_path / "bert"
+    shutil.copytree(folder, copy)
+    found = json.loads((copy / rel).read_text())
+    change(found)
+    (copy / rel).write_text(json.dumps(found))
+    assert main([str(copy)]) == 7
+    assert rel in capsys.readouterr().err
+
+
 def test_pooled_runs_have_an_interval_over_runs():
     found = pool([-0.4, -0.5, -0.45])
     assert found["n"] == 3 and found["least"] == -0.5 and found["most"] == -0.4
