@@ -19,7 +19,7 @@ import numpy as np
 
 from icd_lib.artifacts import Run, atomic_write
 from icd_lib.codesign import solve
-from icd_lib.errors import IcdError
+from icd_lib.errors import ConfigError, IcdError
 from icd_lib.lock import load_lock
 from icd_lib.stages.context import make_context
 from icd_lib.stages.solve import load_problem
@@ -36,6 +36,8 @@ def solve_again(folder: Path, cases: list[tuple[int, int]], done: list[dict]) ->
     context = make_context(Run(load_lock(folder / "config.lock.json"), folder))
     problem = load_problem(context)
     usual = problem.settings
+    if usual.min_cosine is None:
+        raise ConfigError(f"{folder} was judged without codesign.min_cosine; give an encoder's, such as outputs/bert")
     for steps, tile in cases:
         case = next((case for case in done if (case["steps"], case["tile"]) == (steps, tile)), None)
         if case is None:
@@ -133,17 +135,19 @@ def main() -> int:
         "--case", type=int, nargs=2, action="append", metavar=("STEPS", "TILE"), help="what to solve (repeatable)"
     )
     parser.add_argument("--out", type=Path, help="folder of the results (default: docs/figures, and docs/FRONTIER.md)")
+    parser.add_argument("--resume", action="store_true", help="go on where an interrupted call for this run stopped")
     args = parser.parse_args()
     folder = args.out or ROOT / "docs" / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / "frontier.json"
-    cases = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
+    partial = folder / "frontier.partial.json"
+    cases = json.loads(partial.read_text(encoding="utf-8")) if args.resume and partial.is_file() else []
     try:
         for _ in solve_again(args.run, args.case or CASES, cases):
-            atomic_write(kept, json.dumps(cases, indent=1) + "\n")
+            atomic_write(partial, json.dumps(cases, indent=1) + "\n")
     except IcdError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    partial.replace(folder / "frontier.json")
     draw(cases, folder / "frontier.png")
     page = ROOT / "docs" / "FRONTIER.md"
     if args.out is None:

@@ -56,7 +56,7 @@ STEPS = (
         "frontier",
         "Reproduced: how far linear and iterative get with less and more distillation",
         "python benchmarks/frontier.py outputs/bert --out artifacts/frontier",
-        40,
+        20,
     ),
     Step("scan", "Reproduced: the selective scan beside the stock one", "python benchmarks/scan.py", 6),
     Step(
