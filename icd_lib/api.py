@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -26,7 +27,10 @@ MODES = ("linear", "oneshot", "iterative")
 
 @dataclass(frozen=True)
 class Optimized:
-    """`model`: the smaller copy; `report`: strength, widths, predicted latency, quality lost, every attempt."""
+    """`model`: the smaller copy; `report`: strength, widths, predicted latency, quality lost, every attempt.
+
+    `report["reached"]`: whether a latency that was asked for is predicted to be reached (None: none was asked for).
+    """
 
     model: nn.Module
     report: dict
@@ -58,7 +62,8 @@ def optimize(
     """Smaller copy of `model` that loses at most `budget_pp` of `quality` (model → percent, higher is better).
 
     calibration: the model's own input dicts (unlabelled); latency tables are measured at the largest of them.
-    `latency_target_rel` (e.g. -0.3) asks for a latency instead. Further settings: fields of `icd_lib.problem.Settings`.
+    `latency_target_rel` (e.g. -0.3) asks for a latency instead; where it is not reached, a `UserWarning` says so and
+    `report["reached"]` is False. Further settings: fields of `icd_lib.problem.Settings`.
     The given model is not changed. Raises `ConfigError` on bad arguments, `TransformError` on empty
     calibration, `MeasureError` when `quality` returns no finite number.
     """
@@ -87,7 +92,15 @@ def optimize(
     )
     _measure_machine(problem)
     solution = solve(problem, mode)
-    return Optimized(solution.best.model, _report(solution))
+    report = _report(solution) | {"reached": solution.reached(latency_target_rel)}
+    if report["reached"] is False:
+        refused = [entry["reasons"][0] for entry in solution.attempts if entry["reasons"]]
+        warnings.warn(
+            f"latency_target_rel={latency_target_rel:+.0%} was not reached: the tables predict "
+            f"{report['predicted_latency_rel']:+.1%} for the best candidate ({refused[-1] if refused else 'no attempt fits'})",
+            stacklevel=2,
+        )
+    return Optimized(solution.best.model, report)
 
 
 def _measure_machine(problem: Problem) -> None:

@@ -114,11 +114,17 @@ class Relayout:
     after: CostReport
 
 
-def relayout(alive: np.ndarray, base, settings: SolverSettings) -> np.ndarray:
-    """π₁: solve W′ (what the transform left alive) from the present order, then pack what is alive into whole tiles."""
+def relayout(alive: np.ndarray, base, settings: SolverSettings, epsilon: float = 0.0) -> np.ndarray:
+    """π₁: what is alive packed into whole tiles, in the present order or as W′ is solved, whichever has the lower J.
+
+    The solved order must be better by more than `epsilon`, and its C must not be higher: J alone can be gamed.
+    """
     identity = np.arange(len(alive))
-    solved, _ = solve_layout(mask_graph(alive, base=base), settings, initial=identity, previous=identity)
-    return pack_alive(solved, alive)
+    graph, cost = mask_graph(alive, base=base), settings.cost_of(len(alive))
+    packed = pack_alive(identity, alive)
+    solved = pack_alive(solve_layout(graph, settings, initial=identity, previous=identity)[0], alive)
+    before, after = (evaluate_cost(graph, order, cost, identity) for order in (packed, solved))
+    return solved if after.J < before.J - epsilon and after.C <= before.C else packed
 
 
 def with_dropped(left: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from icd_lib.schema import STRENGTHS
 from icd_lib.transforms.allocate import LatencyTable, LossCurve, allocate, describe
 from icd_lib.transforms.distill import TeacherStates
 from icd_lib.transforms.meta import PrunePlan
+from icd_lib.transforms.moments_file import kept_moments
 from icd_lib.transforms.obs import Elimination, Moments
 from icd_lib.transforms.sensitivity import eliminations, loss_curves
 from icd_lib.transforms.sparsity import consumer_moments
@@ -25,7 +26,7 @@ from icd_lib.transforms.streams import Goals
 
 @dataclass(frozen=True)
 class Judgement:
-    """Quality lost against dense on validation data, percentage points, with its paired standard error."""
+    """Quality lost against dense where strengths are chosen, percentage points, with its paired standard error."""
 
     drop_pp: float
     se_pp: float
@@ -50,7 +51,8 @@ class Settings:
     distill_lr: float = 2e-4
     quality_budget_pp: float = 0.1
     latency_target_rel: float | None = None
-    selection_z: float = 0.0
+    selection_z: float = 1.0
+    dropin_budget_pp: float | None = None
     min_cosine: float | None = None
     max_perplexity_ratio: float | None = None
     head_dim: int | None = None
@@ -86,6 +88,7 @@ class Problem:
     known_perms: dict[str, np.ndarray] | None = None
     known_graphs: dict | None = None
     keep_layouts: Path | None = None
+    keep_moments: Path | None = None
 
     @cached_property
     def adapter(self) -> Adapter:
@@ -93,8 +96,10 @@ class Problem:
 
     @cached_property
     def moments(self) -> dict[str, Moments]:
-        """Second moments of every block of the dense model on the calibration batches."""
-        return consumer_moments(self.adapter, self.batches)
+        """Second moments of every block of the dense model on the calibration batches; kept where the caller says."""
+        if self.keep_moments is None:
+            return consumer_moments(self.adapter, self.batches)
+        return kept_moments(self.keep_moments, lambda: consumer_moments(self.adapter, self.batches))
 
     @cached_property
     def goals(self) -> Goals:
@@ -122,14 +127,20 @@ class Problem:
         """Predicted loss when single elements go and whole tiles are kept (an earlier stage may have computed it)."""
         if self.known_curves is not None:
             return [curve for curve in self.known_curves if curve.kind in self.settings.axes]
-        return self._curves(self.element_paths, SINGLE)
+        return self.curves(self.element_paths, SINGLE)
 
-    def tile_curves(self, perms: dict[str, np.ndarray]) -> list[LossCurve]:
-        """Predicted loss when only whole tiles of the layout `perms` can go."""
-        paths = eliminations(self.adapter, self.moments, self.settings.tiles, self.settings.ridge, perms)
-        return self._curves(paths, self.settings.tiles)
+    @cached_property
+    def drafts(self) -> bool:
+        """Whether a candidate has a closed form: blocks read by nothing but their consumer, and made of no terms."""
+        blocks = self.adapter.blocks()
+        return self.settings.head_dim is None and not any(block.readers or block.terms for block in blocks)
 
-    def _curves(self, paths: dict, groups: dict[str, int]) -> list[LossCurve]:
+    def tile_paths(self, perms: dict[str, np.ndarray]) -> dict[str, Elimination]:
+        """Order in which whole tiles of the layout `perms` go."""
+        return eliminations(self.adapter, self.moments, self.settings.tiles, self.settings.ridge, perms)
+
+    def curves(self, paths: dict[str, Elimination], groups: dict[str, int]) -> list[LossCurve]:
+        """Predicted loss along elimination paths of granularity `groups`, when whole tiles are kept."""
         curves = loss_curves(self.adapter, paths, self.moments, self.rates, groups, self.settings.tiles)
         return [curve for curve in curves if curve.kind in self.settings.axes]
 
@@ -164,15 +175,21 @@ class Problem:
             return reasons
         if judgement.bound(settings.selection_z) > settings.quality_budget_pp:
             reasons.append(
-                f"validation drop {judgement.drop_pp:+.3f} ± {judgement.se_pp:.3f} pp; with {settings.selection_z:g} "
+                f"quality lost {judgement.drop_pp:+.3f} ± {judgement.se_pp:.3f} pp; with {settings.selection_z:g} "
                 f"standard errors that exceeds the budget of {settings.quality_budget_pp:g} pp"
+            )
+        dropin, most = judgement.detail.get("dropin"), settings.dropin_budget_pp
+        if most is not None and dropin and dropin["drop_pp"] + settings.selection_z * dropin["se_pp"] > most:
+            reasons.append(
+                f"drop-in quality lost {dropin['drop_pp']:+.3f} ± {dropin['se_pp']:.3f} pp; with "
+                f"{settings.selection_z:g} standard errors that exceeds {most:g} pp"
             )
         cosine = judgement.detail.get("cosine")
         if settings.min_cosine is not None and cosine is not None and cosine < settings.min_cosine:
-            reasons.append(f"validation cosine to dense {cosine:.4f} is below {settings.min_cosine:g}")
+            reasons.append(f"cosine to dense {cosine:.4f} is below {settings.min_cosine:g}")
         ratio, most = judgement.detail.get("perplexity_ratio"), settings.max_perplexity_ratio
         if most is not None and ratio is not None and ratio > most:
-            reasons.append(f"validation perplexity is {ratio:.4f} times the dense model's, more than {most:g}")
+            reasons.append(f"perplexity is {ratio:.4f} times the dense model's, more than {most:g}")
         return reasons
 
 

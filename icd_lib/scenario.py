@@ -126,6 +126,7 @@ def load_scenario(
         given["seed"] = seed
     config = check_config(given)
     check_name(config["scenario"])
+    check_domains(config["data"])
     config["quick"] = bool(quick)
     digest = config_digest(config)
     return Scenario(config["scenario"], config, digest, str(name_or_path), bool(quick), tuple(overrides), seed)
@@ -140,6 +141,19 @@ def check_name(name: str) -> None:
     """Raise `ConfigError` unless a scenario's name can be a folder's."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"scenario is also a folder name: it takes letters, digits, '_', '-' and '.'; got {name!r}")
+
+
+def check_domains(data: Mapping) -> None:
+    """Raise `ConfigError` unless data.seen, data.selection and data.unseen name domains that there are, each once."""
+    from icd_lib.data.domains import DOMAINS, GROUPS, check_groups  # they build on this module
+
+    for group in GROUPS:
+        for name in data[group]:
+            if name not in DOMAINS:
+                near = difflib.get_close_matches(name, DOMAINS, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"data.{group}: there is no domain {name!r}{hint} Known: {', '.join(DOMAINS)}")
+    check_groups(*(data[group] for group in GROUPS))
 
 
 # A quick run keeps the name, and so the folder, of its scenario.

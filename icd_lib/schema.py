@@ -96,13 +96,18 @@ def _gate(latency_rel, l2_pp, ept_rel, quality_drop_pp) -> dict:
         return number(default, f"{doc}; null leaves it out", low, high, nullable=True)
 
     return {
-        "latency_rel": limit(latency_rel, "latency relative to linear, at most (-0.2 is 20 % less)", -1, 0),
+        "latency_rel": limit(latency_rel, "latency in the judged comparison, at most (-0.2 is 20 % less)", -1, 0),
         "l2_pp": limit(l2_pp, "L2 hit rate gained, percentage points, at least", 0, 100),
         "ept_rel": limit(ept_rel, "energy per token relative to linear, at most", -1, 0),
         "quality_drop_pp": limit(quality_drop_pp, "quality lost against dense, percentage points, at most", 0, 100),
         "delta_c_rel": limit(OMITTED, "C of π₁ relative to π₀ on W′, at most (-0.1 is 10 % less)", -1, 1),
         "delta_q": limit(OMITTED, "Q of π₁ less Q of π₀ on W′, at least", -2, 2),
     }
+
+
+def _domains(default: list[str], doc: str) -> Field:
+    """A list of domains of text; which there are is checked against their registry (`icd_lib.data.domains`)."""
+    return Field(list, default, doc, item=text(None, ""))
 
 
 SCHEMA: dict = {
@@ -138,13 +143,28 @@ SCHEMA: dict = {
         ),
     },
     "data": {
-        "name": choice("auto", ["auto", "bible", "sst2"], "text and task; auto fits it to the model"),
-        "calibration_texts": count(1200, "unlabelled texts that the transform sees", low=1),
-        "distill_texts": count(16000, "unlabelled texts for layer-wise distillation"),
-        "other_domain_texts": count(400, "docstrings beside them, so that text of another domain is kept too"),
-        "validation_items": count(4000, "items on which strengths are chosen", low=1),
-        "test_items": count(10000, "items on which the result is judged once", low=1),
-        "probe_items": count(4000, "items on which the dense model's probes are fitted", low=1),
+        "name": choice(
+            "auto", ["auto", "bible", "sst2"], "a labelled set of one's own that joins the seen domains; auto: none"
+        ),
+        "seen": _domains(
+            ["encyclopaedia", "news", "docstrings", "films", "tweets", "examples"],
+            "domains whose unlabelled text calibrates; parts of them are held out and judged",
+        ),
+        "selection": _domains(
+            ["verses", "manual", "glosses"], "domains that calibrate nothing and on which strengths are chosen"
+        ),
+        "unseen": _domains(
+            ["products", "editorials", "dialogues"], "domains that nothing has seen, judged once at the end"
+        ),
+        "calibration_texts": count(
+            5000, "unlabelled texts that the transform sees, as even over domains as can be", low=1
+        ),
+        "distill_texts": count(16000, "unlabelled texts for distillation"),
+        "validation_items": count(1000, "texts per domain on which strengths are chosen", low=1),
+        "test_items": count(6000, "texts per domain on which the result is judged once", low=1),
+        "split_seed": count(
+            0, "deals the texts; apart from seed, so that runs with other seeds are judged on the same"
+        ),
         "max_length": count(128, "longest text in tokens", low=4, high=8192),
     },
     "graph": {
@@ -198,17 +218,25 @@ SCHEMA: dict = {
         "apply": flag(True, "solve with the calibrated weights where the fit is good"),
     },
     "codesign": {
-        "quality_budget_pp": number(0.1, "quality that may be lost against dense, percentage points", 0, 100),
+        "quality_budget_pp": number(0.1, "own quality that may be lost against dense, percentage points", 0, 100),
+        "budget_on": choice(
+            "unseen",
+            ["unseen", "seen"],
+            "whose text the budget is for: any other text, or the calibration's own domains",
+        ),
+        "dropin_budget_pp": number(
+            None, "quality that may be lost where probes and index stay the dense model's", 0, 100, nullable=True
+        ),
         "latency_target_rel": number(None, "stop at this latency relative to dense", -1, 0, nullable=True),
-        "selection_z": number(0.0, "standard errors of safety when a strength is chosen", 0, 10),
+        "selection_z": number(1.0, "standard errors of safety when a strength is chosen", 0, 10),
         "min_cosine": number(
-            0.95, "least mean cosine to the dense model's embeddings on validation data", 0, 1, nullable=True
+            None, "least mean cosine to the dense model's embeddings where strengths are chosen", 0, 1, nullable=True
         ),
         "max_perplexity_ratio": number(
             1.01, "most perplexity of a language model relative to dense on validation data", above=1, nullable=True
         ),
         "max_rounds": count(6, "rounds of re-permute and transform", low=1, high=100),
-        "epsilon_j": number(1e-3, "least fall of J that is worth a re-permutation", 0),
+        "epsilon_j": number(1e-3, "least fall of J for which a solved layout is taken over packing the present one", 0),
         "strengths": Field(
             list,
             list(STRENGTHS),
@@ -237,6 +265,11 @@ SCHEMA: dict = {
         "runtimes": Field(list, list(RUNTIMES), "runtimes of the ladder", item=choice(None, RUNTIMES, "")),
     },
     "gates": {
+        "comparison": choice(
+            "same_transform",
+            ["same_transform", "same_quality"],
+            "what iterative is judged against: linear's layout with the same transform, or linear at the same budget",
+        ),
         "smoke": _gate(-0.10, 5.0, -0.08, OMITTED),
         "strict": _gate(-0.20, 10.0, -0.15, 0.1),
     },

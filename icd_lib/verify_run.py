@@ -217,11 +217,15 @@ def check_gates(run: RunView) -> str:
     for key, value in cost.items():
         if not _close(verdict["cost"][key], value):
             raise ArtifactError(f"verdict.json: cost.{key} is {verdict['cost'][key]}, the layouts' is {value}")
-    drop, energy = verdict["vs_dense"]["quality_drop_pp"], verdict["same_quality"]["ept_rel"]
+    comparison = run.get("gates.comparison", "same_quality")  # runs of before there was a choice
+    if verdict.get("gates_comparison", comparison) != comparison:
+        raise ArtifactError("verdict.json: gates_comparison is not what the configuration says")
+    other = compared(run)[comparison][1]
+    drop, energy = verdict["vs_dense"]["quality_drop_pp"], verdict[comparison]["ept_rel"]
     _check_drop(drop, report)
-    _check_energy(energy, report["energy"])
-    latency = next(iter(compare_arms(samples, "iterative", "linear", **settings).values()))
-    hits = verdict["same_quality"]["l2_pp"]
+    _check_energy(energy, report["energy"], other)
+    latency = next(iter(compare_arms(samples, "iterative", other, **settings).values()))
+    hits = verdict[comparison]["l2_pp"]
     judged = {"latency_rel": latency, "l2_pp": hits, "ept_rel": energy, "quality_drop_pp": drop, **cost_figures(cost)}
     for gate in GATES:
         again = judge(run.get(f"gates.{gate}"), judged)
@@ -233,6 +237,8 @@ def check_gates(run: RunView) -> str:
 
 def _check_drop(drop: dict, report: dict) -> None:
     entry = report["quality"].get("iterative")
+    if entry is not None:
+        entry = entry[report["quality"]["judging"]]["own"]
     if drop["kind"] == "not_measured":
         if entry is not None:
             raise ArtifactError("verdict.json: quality was measured but the verdict says it was not")
@@ -240,8 +246,8 @@ def _check_drop(drop: dict, report: dict) -> None:
         raise ArtifactError("verdict.json: quality_drop_pp is not what measure.json says")
 
 
-def _check_energy(change: dict, energy: dict) -> None:
-    pair = [energy.get(arm) for arm in ("iterative", "linear")]
+def _check_energy(change: dict, energy: dict, other: str) -> None:
+    pair = [energy.get(arm) for arm in ("iterative", other)]
     missing = any(item is None or item["kind"] == "not_measured" for item in pair)
     if missing != (change["kind"] == "not_measured"):
         raise ArtifactError("verdict.json: ept_rel says otherwise than measure.json about what was measured")

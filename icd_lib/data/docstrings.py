@@ -1,8 +1,4 @@
-"""Text from another domain: docstrings of installed BSD-licensed scientific packages.
-
-A few of them are mixed into the calibration, so that a pruned encoder keeps its function on text unlike the task's too;
-the others tell how close it stays to the dense one there.
-"""
+"""Docstrings of installed BSD-licensed scientific packages: short technical prose that needs no download."""
 
 import functools
 import hashlib
@@ -11,10 +7,7 @@ import inspect
 import re
 from importlib import metadata
 
-import numpy as np
-
 from icd_lib.data.splits import normalise
-from icd_lib.errors import ResourceError
 
 MIN_WORDS = 5
 _MODULES = (
@@ -25,25 +18,9 @@ _MODULES = (
 ).split()
 
 
-def split_docstrings(calibration: int, seed: int = 0) -> tuple[list[str], list[str]]:
-    """`calibration` docstrings to calibrate on, and all the others, which no calibration sees.
-
-    Distinct first paragraphs of public numpy and scipy docstrings; deterministic for installed versions and seed.
-    Raises `ResourceError` when there are too few (Python run with -OO strips docstrings).
-    """
-    texts = _all_docstrings()
-    if calibration >= len(texts):
-        raise ResourceError(
-            f"{calibration} docstrings are wanted for calibration and numpy and scipy have {len(texts)}; "
-            "lower data.other_domain_texts, and run Python without -OO"
-        )
-    order = np.random.default_rng(seed).permutation(len(texts))
-    return [texts[i] for i in order[:calibration]], [texts[i] for i in order[calibration:]]
-
-
 def docstrings_provenance() -> dict:
     """Name, package versions, licence, number of texts and their sha256."""
-    texts = _all_docstrings()
+    texts = [text for text, _ in labelled_docstrings()]
     return {
         "name": "first paragraphs of public docstrings",
         "packages": {package: metadata.version(package) for package in ("numpy", "scipy")},
@@ -55,14 +32,15 @@ def docstrings_provenance() -> dict:
 
 
 @functools.cache
-def _all_docstrings() -> tuple[str, ...]:
-    texts: dict[str, str] = {}
-    for module_name in _MODULES:
+def labelled_docstrings() -> tuple[tuple[str, int], ...]:
+    """Distinct first paragraphs of public numpy and scipy docstrings, each with the number of its module."""
+    texts: dict[str, tuple[str, int]] = {}
+    for number, module_name in enumerate(_MODULES):
         module = importlib.import_module(module_name)
         for name in sorted(module.__all__):
             for paragraph in _documented(getattr(module, name, None)):
                 if len(paragraph.split()) >= MIN_WORDS:
-                    texts.setdefault(normalise(paragraph), paragraph)
+                    texts.setdefault(normalise(paragraph), (paragraph, number))
     return tuple(texts.values())
 
 

@@ -4,12 +4,12 @@ import csv
 import hashlib
 import importlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from icd_lib.data.splits import group_by_text, split_groups
-from icd_lib.data.text import TextData
+from icd_lib.data.domains.domain import DomainText, distinct
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
 
 SST2 = "stanfordnlp/sst2"
@@ -18,48 +18,27 @@ _SUFFIXES = (".csv", ".tsv", ".parquet")
 Rows = list[tuple[str, int]]
 
 
-def load_labelled(
-    spec: str, *, seed: int = 0, test: int = 10_000, validation: int = 3_500, probe: int = 6_000
-) -> TextData:
-    """Load `spec` ("sst2", a folder, or a folder below `ICD_DATA_DIR`) and split it.
+def load_own_domain(spec: str, *, seed: int = 0) -> DomainText:
+    """Load `spec` ("sst2", a folder, or a folder below `ICD_DATA_DIR`) as a domain named "own" with the task "label".
 
-    The data's own labelled validation part is our test split (at most `test` items; GLUE publishes no test labels);
-    validation, probe and calibration come from its train part, without any text that is also in the test split.
-    Sizes larger than a part allows are scaled down to what leaves half of the train part for calibration.
-    Raises `ResourceError` when the data cannot be had, `ArtifactError` when a file is unreadable.
+    Both of its parts are taken together, shuffled by `seed`; of equal texts the first stays. Where the model has a head
+    for these classes, the head judges. Raises `ResourceError` when the data cannot be had, `ArtifactError` when a file
+    is unreadable.
     """
     folder = _find_folder(spec)
     parts, source = (_read_folder(folder), "path") if folder else (_read_hub(spec), "hub")
-    held_out, train = parts["validation"], parts["train"]
-    rng = np.random.default_rng(seed)
-    held_out = [held_out[i] for i in np.sort(rng.permutation(len(held_out))[:test])]
-    texts = [text for text, _ in (*held_out, *train)]
-    labels = np.array([label for _, label in (*held_out, *train)], dtype=np.int64)
-    groups = group_by_text(texts)
-    own = np.arange(len(held_out), len(texts))
-    own = own[~np.isin(groups[own], groups[: len(held_out)])]
-    scale = min(1.0, len(own) / 2 / max(validation + probe, 1))
-    sizes = {"validation": int(validation * scale), "probe": int(probe * scale)}
-    splits = {name: own[i] for name, i in split_groups(groups[own], sizes, rest="calibration", seed=seed).items()}
+    rows = [row for part in parts.values() for row in part]
+    order = np.random.default_rng(seed).permutation(len(rows))
     provenance = {
         "name": spec if folder is None else folder.name,
         "licence": "see the data set's card",
         "source": source,
-        "sha256": hashlib.sha256(
-            "\n".join(f"{y}\t{t}" for t, y in zip(texts, labels, strict=True)).encode()
-        ).hexdigest(),
-        "items": len(texts),
-        "split_seed": seed,
+        "sha256": hashlib.sha256("\n".join(f"{y}\t{t}" for t, y in rows).encode()).hexdigest(),
     }
-    return TextData(
-        name=provenance["name"],
-        views=(texts,),
-        labels={"label": labels},
-        retrieval=False,
-        groups=groups,
-        splits={"test": np.arange(len(held_out)), **splits},
-        provenance=provenance,
+    found = distinct(
+        "own", [(rows[i][0], int(i), {"label": rows[i][1]}) for i in order], tasks=("label",), provenance=provenance
     )
+    return replace(found, own_head=True)
 
 
 def _find_folder(spec: str) -> Path | None:

@@ -15,7 +15,7 @@ import torch
 
 from icd_lib.data.language import Blocks, LanguageData
 from icd_lib.errors import ArtifactError, MeasureError
-from icd_lib.measure.quality import Progress, load_tensors, save_tensors
+from icd_lib.measure.embed import Progress, load_tensors, save_tensors
 from icd_lib.measure.statistics import Z95, paired_difference
 
 NEXT_TOKEN = "next_token"

@@ -10,10 +10,11 @@ from icd_lib.models.adapter import find_adapter
 from icd_lib.models.optimized import load_optimized
 from icd_lib.stages.arms import Saved
 from icd_lib.stages.context import Context
+from icd_lib.stages.solve import judgement_of
 
 
 def attribute_gain(context: Context, iterative: Saved, shapes: dict) -> list[dict]:
-    """Steps from dense to iterative: latency against dense (test shape) and quality lost on validation data."""
+    """Steps from dense to iterative: latency against dense (test shape) and quality lost where strengths are chosen."""
     label = next(iter(shapes))
     latency = {arm: entry["vs_dense"] for arm, entry in shapes[label].items()}
     steps = [
@@ -63,10 +64,11 @@ def _undistilled(context: Context) -> nn.Module | None:
 def _lost(context: Context, model: nn.Module | None) -> dict | None:
     if model is None:
         return None
-    result = context.suite.evaluate(model, "validation")
-    return _as_judged(context.suite.compare(result, context.dense_result("validation")))
+    result = context.suite.evaluate(model, context.selecting)
+    found = context.suite.compare(result, context.dense_result(context.selecting))
+    return _as_judged(judgement_of(found).to_json())
 
 
 def _as_judged(found: dict | None) -> dict | None:
-    wanted = ("drop_pp", "se_pp", "ci95", "cosine", "perplexity_ratio")
+    wanted = ("drop_pp", "se_pp", "ci95", "cosine", "perplexity_ratio", "n_items")
     return {key: found[key] for key in wanted if key in found} if found else None

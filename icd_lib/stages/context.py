@@ -1,20 +1,25 @@
 """What every stage of a model needs from the scenario: the model, its text, the judge of quality, fixed inputs."""
 
+import contextlib
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from icd_lib.artifacts import Run
 from icd_lib.data.batches import encode, fixed_batch, token_batches
-from icd_lib.data.docstrings import docstrings_provenance, split_docstrings
-from icd_lib.data.load import load_text_data
-from icd_lib.data.text import TextData
-from icd_lib.measure.quality import EncoderSuite, embed, mean_cosine
+from icd_lib.data.domains import GROUPS, DomainGroups, group_domains
+from icd_lib.data.labelled import load_own_domain
+from icd_lib.errors import ArtifactError
+from icd_lib.machine import kept_file
+from icd_lib.manifest import cpu_model
+from icd_lib.measure.battery import Battery
 from icd_lib.models.loading import load_model
 from icd_lib.models.room import fitting_dtype
 from icd_lib.models.source import Checkpoint, random_checkpoint, resolve_checkpoint
@@ -22,7 +27,7 @@ from icd_lib.progress import follow
 
 CERTIFICATE_SHAPE = (2, 24)  # enough tokens for an equality check, few enough for float64 to be instant
 CAUSAL = ("mamba",)  # families that are judged as language models
-OTHER_DOMAIN_TEXTS = 1000  # a mean cosine needs no more
+EMBEDDED = ("auto", "bible")  # values of data.name that bring no text of the user's own
 RANDOM_WEIGHTS = "random weights: a latency-only run, quality is not measured"
 
 
@@ -78,104 +83,121 @@ class Context(ABC):
         return self.fixed(*CERTIFICATE_SHAPE)
 
     @property
-    def quality_folder(self):
-        return self.run.path("setup", "suite").parent
+    def selecting(self) -> str:
+        """The split on which strengths are chosen; it calibrates nothing and is never the one that judges."""
+        return "selection" if self.judging == "unseen" else "validation"
+
+    @property
+    def judging(self) -> str:
+        """The split that the quality budget is for, judged once at the end."""
+        return self.get("codesign.budget_on")
+
+    @property
+    def judged(self) -> list[str]:
+        """Splits that every arm is judged on at the end, the budget's first; those without any text are left out."""
+        order = ["unseen", "seen"] if self.judging == "unseen" else ["seen", "unseen"]
+        return [split for split in order if self.suite.judged.get(split)]
 
     def dense_result(self, split: str):
-        """The dense model's result on a split, computed once per run."""
+        """The dense model's result on a split: computed once per machine, kept in the run for its other stages."""
         path = self.run.path("setup", f"dense_{split}.safetensors")
         if path.is_file():
             return self.suite.load_result(path)
-        result = self.suite.evaluate(self.model, split, follow(self.progress, f"dense on {split} data"))
+        shared = self._shared_result(split)
+        if shared.is_file():
+            with contextlib.suppress(ArtifactError):
+                result = self.suite.load_result(shared)
+                self.progress(f"dense on {split} text: kept from an earlier run on this machine")
+                self.suite.save_result(result, path)
+                return result
+        result = self.suite.evaluate(self.model, split, follow(self.progress, f"dense on {split} text"))
         self.suite.save_result(result, path)
+        with contextlib.suppress(ArtifactError):  # a cache that cannot be written costs time only
+            self.suite.save_result(result, shared)
         return result
+
+    def _shared_result(self, split: str) -> Path:
+        """Where this machine keeps the dense model's result: one file per model, text, threads and torch."""
+        key = {
+            "model": self.checkpoint.sha256,
+            "dtype": str(next(self.model.parameters()).dtype),
+            "text": self.suite.sha256s[split],
+            "threads": torch.get_num_threads(),
+            "cpu": cpu_model(),
+            "torch": torch.__version__,
+        }
+        return kept_file("dense", key).with_suffix(".safetensors")
 
     @property
     @abstractmethod
     def data(self):
-        """Text in splits that share none."""
+        """Text in groups and splits that share none."""
+
+    @property
+    @abstractmethod
+    def calibration_sha256(self) -> str:
+        """Identity of the text that calibration draws from."""
 
     @property
     @abstractmethod
     def suite(self):
-        """The judge of quality, fitted once by the setup stage."""
-
-    @abstractmethod
-    def fit_suite(self):
-        """Fit the judge on the dense model and keep it."""
+        """The judge: `judged`, `sha256s` (split → domain → …), `evaluate`, `compare`, `save_result`, `load_result`."""
 
     @abstractmethod
     def describe_data(self) -> dict:
-        """The data set, for setup.json."""
+        """The text, for setup.json: {"name", "groups", "provenance", ...}."""
 
     @abstractmethod
     def calibration(self, count: int, tokens: int) -> list[dict]:
-        """`count` unlabelled calibration items in batches of about `tokens` tokens."""
+        """At most `count` unlabelled calibration items in batches of about `tokens` tokens."""
 
     @abstractmethod
     def fixed(self, batch: int, length: int) -> dict:
         """Real text in exactly (batch, length) tokens."""
 
-    def other_domain(self, models: dict[str, nn.Module]) -> dict[str, dict]:
-        """How near each model stays to the dense one on text unlike the calibration's; nothing where not measured."""
-        return {arm: {} for arm in models}
-
 
 class EncoderContext(Context):
-    """A text encoder, judged by labelled tasks and retrieval."""
+    """A text encoder, judged by labelled tasks, topics and retrieval in many domains."""
 
     @cached_property
-    def data(self) -> TextData:
-        sizes = {name: self.get(f"data.{name}_items") for name in ("test", "validation", "probe")}
-        return load_text_data(self.get("data.name"), seed=self.get("seed"), **sizes)
-
-    @cached_property
-    def suite(self) -> EncoderSuite:
-        return EncoderSuite.load(self.quality_folder, self.data, self.tokenizer)
-
-    def fit_suite(self) -> None:
-        self.progress("fitting the probes on the dense model's embeddings")
-        suite = EncoderSuite.fit(
-            self.data,
-            self.tokenizer,
-            self.model,
-            max_length=self.get("data.max_length"),
-            progress=follow(self.progress, "probe data"),
+    def data(self) -> DomainGroups:
+        get, given = self.get, {}
+        if get("data.name") not in EMBEDDED:
+            given["own"] = load_own_domain(get("data.name"), seed=get("seed"))
+        return group_domains(
+            [*given, *get("data.seen")],
+            get("data.selection"),
+            get("data.unseen"),
+            given=given,
+            test_items=get("data.test_items"),
+            validation_items=get("data.validation_items"),
+            seed=get("data.split_seed"),
         )
-        suite.save(self.quality_folder)
+
+    @property
+    def calibration_sha256(self) -> str:
+        texts = (text for texts in self.data.calibration.values() for text in texts)
+        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+    @cached_property
+    def suite(self) -> Battery:
+        return Battery(self.data.judged, self.tokenizer, max_length=self.get("data.max_length"))
 
     def describe_data(self) -> dict:
+        name = self.get("data.name")
         return {
-            "name": self.data.name,
-            "provenance": self.data.provenance,
-            "splits": {name: len(items) for name, items in self.data.splits.items()},
-            "views": len(self.data.views),
-            "other_domain": docstrings_provenance(),
+            "name": "domains of text" if name in EMBEDDED else name,
+            "groups": {group: list(self.get(f"data.{group}")) for group in GROUPS},
+            **self.data.describe(),
         }
 
     def calibration(self, count: int, tokens: int) -> list[dict]:
-        """`count` unlabelled texts and the docstrings beside them, length-sorted batches of about `tokens` tokens."""
-        available = len(dict.fromkeys(self.data.texts("calibration")))
-        texts = self.data.calibration_texts(min(count, available), self.get("seed"))
-        sequences = encode(self.tokenizer, texts + self.docstrings[0], self.get("data.max_length"))
+        texts = self.data.draw(count, self.get("seed"))
+        sequences = encode(self.tokenizer, texts, self.get("data.max_length"))
         return [
             {"input_ids": input_ids, "attention_mask": mask} for _, input_ids, mask in token_batches(sequences, tokens)
         ]
 
     def fixed(self, batch: int, length: int) -> dict:
-        return fixed_batch(self.tokenizer, self.data.texts("calibration"), batch, length)
-
-    @cached_property
-    def docstrings(self) -> tuple[list[str], list[str]]:
-        """Text of another domain: what calibration sees, and what it does not."""
-        return split_docstrings(self.get("data.other_domain_texts"), self.get("seed"))
-
-    def other_domain(self, models: dict[str, nn.Module]) -> dict[str, dict]:
-        """Mean cosine to the dense model's embeddings on docstrings unseen by calibration."""
-        texts = self.docstrings[1][: min(self.get("data.test_items"), OTHER_DOMAIN_TEXTS)]
-        sequences = encode(self.tokenizer, texts, self.get("data.max_length"))
-        dense = embed(self.model, sequences)[0]
-        return {
-            arm: {"other_domain_cosine": mean_cosine(embed(model, sequences)[0], dense)}
-            for arm, model in models.items()
-        }
+        texts = [text for texts in self.data.calibration.values() for text in texts]
+        return fixed_batch(self.tokenizer, texts, batch, length)

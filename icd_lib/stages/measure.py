@@ -25,6 +25,7 @@ from icd_lib.progress import follow
 from icd_lib.stages.arms import CONTROLS, controls, load_saved, solved_modes
 from icd_lib.stages.attribution import attribute_gain
 from icd_lib.stages.context import RANDOM_WEIGHTS, Context, make_context
+from icd_lib.stages.setup import own_quality
 from icd_lib.stages.timing import clock_state, time_arms
 
 
@@ -41,7 +42,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "quality": quality,
         "equality": {},
         "sizes": measure_sizes(context, models),
-        "energy": {arm: measure_energy(context, model) for arm, model in models.items()},
+        "energy": {arm: measure_energy(context, model) for arm, model in (models | compared(extra)).items()},
         "l2_hit_pct": l2_hit_pct(context.get("measure.ncu")),
         "attribution": None,
         "controls": CONTROLS,
@@ -55,6 +56,11 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     report["ladder"] = measure_runtimes(context, models) if context.get("measure.ladder") else None
     run.write_json("measure/ladder.json", report["ladder"])
     return report
+
+
+def compared(extra: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """The control that gates compare iterative with: its energy is measured too."""
+    return {arm: model for arm, model in extra.items() if arm == "same_transform"}
 
 
 def measure_latency(context: Context, models: dict[str, nn.Module]) -> dict:
@@ -85,22 +91,26 @@ def runner(model: nn.Module, inputs: dict) -> Callable[[], object]:
 
 
 def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
-    """Test data, judged once: every arm against dense; and the cosine to dense on text of another domain."""
+    """Judged once: {"judging", arm: {split: what it loses against dense}}; the dense arm: {split: its own quality}.
+
+    The result is judged on all splits, linear and oneshot on the budget's only: they are there for comparison.
+    """
     if not context.is_trained:
         return {"reason": RANDOM_WEIGHTS}
-    dense = context.dense_result("test")
-    other = context.other_domain(models)
-    found = {"dense": {"quality_pct": dense.quality_pct, "per_task_pct": dense.per_task_pct, "n_items": dense.n_items}}
-    if hasattr(dense, "perplexity"):
-        found["dense"]["perplexity"] = dense.perplexity
-    for arm, model in models.items():
-        if arm == "dense":
-            continue
-        result = context.suite.evaluate(model, "test", follow(context.progress, f"{arm} on test data"))
-        context.suite.save_result(result, context.run.path("measure", f"test_{arm}.safetensors"))
-        found[arm] = context.suite.compare(result, dense)
-        found[arm] |= other[arm]
-        context.progress(f"{arm}: drop {found[arm]['drop_pp']:+.3f} ± {found[arm]['se_pp']:.3f} pp on test data")
+    found: dict = {"judging": context.judging, "dense": {}}
+    for split in context.judged:
+        dense = context.dense_result(split)
+        found["dense"][split] = own_quality(context, split, dense)
+        for arm, model in models.items():
+            if arm == "dense" or (arm != "iterative" and split != context.judging):
+                continue
+            result = context.suite.evaluate(model, split, follow(context.progress, f"{arm} on {split} text"))
+            context.suite.save_result(result, context.run.path("measure", f"{split}_{arm}.safetensors"))
+            entry = context.suite.compare(result, dense)
+            found.setdefault(arm, {})[split] = entry
+            context.progress(
+                f"{arm}: loses {entry['own']['drop_pp']:+.3f} ± {entry['own']['se_pp']:.3f} pp on {split} text"
+            )
     return found
 
 
@@ -185,23 +195,35 @@ def metrics_of(run: Run, context: Context, arm: str, report: dict) -> dict:
 
 
 def quality_figure(quality: dict, arm: str) -> dict:
-    """Accuracy in percent on test data."""
+    """Own accuracy in percent on the text that the budget is for."""
     if "reason" in quality:
         return not_measured("%", quality["reason"])
-    entry = quality[arm]
-    value = entry.get("quality_pct", entry.get("pct"))
-    return figure(value, "%", "measured", n=entry["n_items"], method="mean accuracy over the tasks, test data")
+    split = quality["judging"]
+    entry = quality[arm][split]
+    value = entry["quality_pct"] if arm == "dense" else entry["own"]["pct"]
+    return figure(value, "%", "measured", n=entry["n_items"], method=f"mean over tasks and domains, {split} text")
 
 
 def drop_figure(quality: dict, arm: str) -> dict:
-    """Accuracy lost against dense on test data, percentage points."""
+    """Own accuracy lost against dense on the text that the budget is for, percentage points."""
     if "reason" in quality:
         return not_measured("pp", quality["reason"])
+    split = quality["judging"]
     if arm == "dense":
-        return figure(0.0, "pp", "measured", n=quality["dense"]["n_items"], method="by definition", ci95=(0.0, 0.0))
-    entry = quality[arm]
-    found = figure(entry["drop_pp"], "pp", "measured", n=entry["n_items"], method=entry["method"], ci95=entry["ci95"])
-    return found | {"se_pp": entry["se_pp"]}
+        count = quality["dense"][split]["n_items"]
+        return figure(0.0, "pp", "measured", n=count, method="by definition", ci95=(0.0, 0.0))
+    return reading_figure(quality[arm][split], "own")
+
+
+def reading_figure(entry: dict, reading: str) -> dict:
+    """One reading of a comparison on a split ("own", "own_labelled", "dropin") as a figure in percentage points."""
+    if entry.get(reading) is None:
+        return not_measured("pp", f"no task of this model and text has the reading {reading!r}")
+    found = entry[reading]
+    method = f"{reading}, {entry['split']} text: {entry['method']}"
+    return figure(found["drop_pp"], "pp", "measured", n=entry["n_items"], method=method, ci95=found["ci95"]) | {
+        "se_pp": found["se_pp"]
+    }
 
 
 def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:

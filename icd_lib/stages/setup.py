@@ -29,12 +29,24 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "badges": badges(context),
     }
     if context.is_trained:
-        context.fit_suite()
-        dense = context.dense_result("validation")
-        report["dense_validation"] = {"quality_pct": dense.quality_pct, "per_task_pct": dense.per_task_pct}
-        report["dense_validation"]["n_items"] = dense.n_items
+        dense = {split: context.dense_result(split) for split in (context.selecting, *context.judged)}
+        report["dense"] = {split: own_quality(context, split, result) for split, result in dense.items()}
     run.write_json("setup/setup.json", report)
     return report
+
+
+def own_quality(context: Context, split: str, result) -> dict:
+    """The dense model on a split: its own quality, as a whole and by domain."""
+    found = context.suite.compare(result, result)
+    domains = {
+        name: {
+            "quality_pct": entry["own"]["dense_pct"],
+            "labelled_pct": entry["own_labelled"]["dense_pct"] if entry.get("own_labelled") else None,
+            "n": entry["n"],
+        }
+        for name, entry in found["domains"].items()
+    }
+    return {"quality_pct": found["own"]["dense_pct"], "n_items": found["n_items"], "domains": domains}
 
 
 def badges(context: Context) -> list[str]:
@@ -44,6 +56,14 @@ def badges(context: Context) -> list[str]:
         found.append(RANDOM_WEIGHTS)
     if context.get("model.checkpoint") and context.checkpoint.source == "embedded":
         found.append("hub offline: the embedded copy of the checkpoint was taken")
+    if context.is_trained and (missing := report_of_missing(context)):
+        found.append(missing)
     if context.run.scenario.quick:
         found.append("quick run: same stages and schema, fewer samples; figures are rough")
     return found
+
+
+def report_of_missing(context: Context) -> str:
+    """Which domains could not be had, in words; empty if all are there."""
+    missing = context.describe_data().get("missing", {})
+    return f"text missing: {', '.join(missing)} (make fetch_data)" if missing else ""

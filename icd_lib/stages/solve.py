@@ -1,15 +1,19 @@
 """Stage 02: one mode of the co-design loop, from the dense model to an optimised one on disk."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 from icd_lib.artifacts import Run
 from icd_lib.codesign import Solution, solve
 from icd_lib.graph.contract import check_w
 from icd_lib.graph.mask import mask_graph
 from icd_lib.layouts import SolverSettings, layouts_folder, perm_record, read_perm_record
+from icd_lib.machine import kept_file
+from icd_lib.manifest import cpu_model
 from icd_lib.models.optimized import save_optimized
 from icd_lib.npz import load_graph, save_graph
 from icd_lib.problem import Judgement, Problem, Settings
@@ -41,6 +45,23 @@ def load_problem(context: Context) -> Problem:
     return problem
 
 
+def moments_file(context: Context) -> Path:
+    """Where this machine keeps the dense model's moments on the scenario's calibration text."""
+    get = context.get
+    key = {
+        "model": context.checkpoint.sha256,
+        "dtype": str(next(context.model.parameters()).dtype),
+        "text": context.calibration_sha256,
+        "texts": get("data.calibration_texts"),
+        "seed": get("seed"),
+        "max_length": get("data.max_length"),
+        "threads": torch.get_num_threads(),
+        "cpu": cpu_model(),
+        "torch": torch.__version__,
+    }
+    return kept_file("moments", key).with_suffix(".safetensors")
+
+
 def read_graph(run: Run, axis: str) -> sp.csr_array:
     """W of an axis as the graph stage wrote it."""
     return check_w(load_graph(run.dir / "graph" / f"W.{axis}.npz"))
@@ -64,13 +85,14 @@ def make_problem(context: Context, tables: dict, dense_ms: float, rates: dict) -
         batches=context.calibration(get("data.calibration_texts"), 2048),
         distill_batches=context.calibration(texts, tokens),
         example=context.example,
-        judge=validation_judge(context),
+        judge=selection_judge(context),
         tables=tables,
         dense_ms=dense_ms,
         rates=rates,
         settings=settings_of(context),
         solver=solver_settings(context),
         progress=context.progress,
+        keep_moments=moments_file(context),
     )
 
 
@@ -86,6 +108,7 @@ def settings_of(context: Context) -> Settings:
             "quality_budget_pp",
             "latency_target_rel",
             "selection_z",
+            "dropin_budget_pp",
             "min_cosine",
             "max_perplexity_ratio",
             "max_rounds",
@@ -110,19 +133,27 @@ def solver_settings(context: Context) -> SolverSettings:
     return SolverSettings(cost, seed=context.get("seed"), **{key: solver[key] for key in keys})
 
 
-def validation_judge(context: Context) -> Callable:
-    """Judge of quality on validation data; with random weights everything passes, and says that nothing was judged."""
+def selection_judge(context: Context) -> Callable:
+    """Judge of quality on the text that chooses; random weights pass, and say that nothing was judged."""
     if not context.is_trained:
         return lambda model: Judgement(0.0, 0.0, {"reason": "random weights: quality is not measured"})
 
     def judge(model) -> Judgement:
-        result = context.suite.evaluate(model, "validation")
-        found = context.suite.compare(result, context.dense_result("validation"))
-        detail = {key: found[key] for key in ("ci95", "cosine", "kl", "n_items", "perplexity_ratio") if key in found}
-        detail["per_task"] = {task: entry["drop_pp"] for task, entry in found["per_task"].items()}
-        return Judgement(found["drop_pp"], found["se_pp"], detail)
+        result = context.suite.evaluate(model, context.selecting)
+        found = context.suite.compare(result, context.dense_result(context.selecting))
+        return judgement_of(found)
 
     return judge
+
+
+def judgement_of(found: dict) -> Judgement:
+    """The judgement that a comparison of the suite gives; its figures are plain numbers in the log and on the pages."""
+    values = ("cosine", "kl", "perplexity_ratio")
+    detail = {"split": found["split"], "n_items": found["n_items"], "ci95": found["own"]["ci95"]}
+    detail |= {key: found[key]["value"] for key in values if found.get(key)}
+    detail |= {key: found[key] for key in ("own_labelled", "dropin") if found.get(key)}
+    detail["per_domain"] = {name: entry["own"]["drop_pp"] for name, entry in found["domains"].items()}
+    return Judgement(found["own"]["drop_pp"], found["own"]["se_pp"], detail)
 
 
 def write_solution(context: Context, problem: Problem, solution: Solution) -> dict:
@@ -150,6 +181,8 @@ def write_solution(context: Context, problem: Problem, solution: Solution) -> di
         "widths": best.widths,
         "plan": best.plan.to_json() if best.plan else None,
         "validation": best.judgement.to_json() if best.judgement else None,
+        "latency_target_rel": problem.settings.latency_target_rel,
+        "reached": solution.reached(problem.settings.latency_target_rel),
         "attempts": solution.attempts,
         "objective": {"mean": mean_objective(objective), "axes": objective},
         "solver": solution.solver_stats,
@@ -162,6 +195,11 @@ def write_solution(context: Context, problem: Problem, solution: Solution) -> di
     if best.before_distill is not None:
         save_optimized(best.before_distill, context.tokenizer, run.path(mode, "undistilled"), meta)
     run.write_json(f"{mode}/solve.json", report)
+    if report["reached"] is False:
+        predicted = f"{best.plan.predicted_latency_rel:+.1%}" if best.plan else "none"
+        context.progress(
+            f"latency target {problem.settings.latency_target_rel:+.1%} NOT reached: predicted {predicted}"
+        )
     return report
 
 

@@ -13,7 +13,7 @@ from icd_lib.npz import load_graph
 from icd_lib.solver.cost import evaluate_cost
 from icd_lib.stages.context import Context, make_context
 from icd_lib.stages.cost import cost_change, cost_figures
-from icd_lib.stages.measure import drop_figure
+from icd_lib.stages.measure import drop_figure, reading_figure
 from icd_lib.stages.solve import make_problem
 from icd_lib.stages.timing import stability
 
@@ -23,7 +23,10 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     context = make_context(run, progress)
     report = run.read_json("measure/measure.json")
     samples = run.read_json("measure/samples.json")["shapes"]
+    comparison = run.scenario.get("gates.comparison")
     verdict = {
+        "gates_comparison": comparison,
+        "quality": quality_of(report["quality"]),
         "same_transform": same_transform(context, report, samples),
         "same_quality": same_quality(context, report, samples),
         "vs_dense": against(context, report, samples, "dense"),
@@ -36,13 +39,49 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "prediction": predicted_beside_measured(run, report),
         "badges": run.read_json("setup/setup.json")["badges"],
     }
-    judged = {key: verdict["same_quality"][key] for key in ("latency_rel", "l2_pp", "ept_rel")}
+    judged = {key: verdict[comparison][key] for key in ("latency_rel", "l2_pp", "ept_rel")}
     judged |= {"quality_drop_pp": verdict["vs_dense"]["quality_drop_pp"], **cost_figures(verdict["cost"])}
     for gate in ("smoke", "strict"):
         verdict[gate] = judge(run.scenario.get(f"gates.{gate}"), judged)
         progress(f"{gate}: {verdict[gate]['status']} {verdict[gate]['checks']}")
+    verdict["other_comparisons"] = other_verdicts(run, verdict)
     run.write_json("verdict.json", verdict)
     return verdict
+
+
+OTHERS = ("same_transform", "same_quality", "vs_oneshot")  # comparisons that a gate's threshold of latency is put to
+
+
+def other_verdicts(run: Run, verdict: dict) -> dict:
+    """Comparison → gate → state: the comparisons that the gates do not judge, put to the same limit of latency."""
+    found: dict = {}
+    for key in OTHERS:
+        if key != verdict["gates_comparison"]:
+            for gate in ("smoke", "strict"):
+                limit = {"latency_rel": run.scenario.get(f"gates.{gate}")["latency_rel"]}
+                checks = judge(limit, {"latency_rel": verdict[key]["latency_rel"]})["checks"]
+                found.setdefault(key, {})[gate] = checks.get("latency_rel", "not_measured")
+    return found
+
+
+def quality_of(quality: dict) -> dict:
+    """Split → iterative against dense: figures of every reading, the worst domain, and every domain and task."""
+    if "reason" in quality or "iterative" not in quality:
+        return {"reason": quality.get("reason", "the run has no iterative arm")}
+    return {split: split_quality(entry) for split, entry in quality["iterative"].items()}
+
+
+def split_quality(entry: dict) -> dict:
+    """One split of `quality_of`."""
+    nearness = {"cosine": ("1", "mean inner product with dense"), "kl": ("nats", "KL from dense per token")}
+    nearness |= {"perplexity_ratio": ("1", "perplexity relative to dense")}
+    found = {f"{reading}_pp": reading_figure(entry, reading) for reading in ("own", "own_labelled", "dropin")}
+    for name, (unit, method) in nearness.items():
+        if entry.get(name):
+            found[name] = figure(
+                entry[name]["value"], unit, "measured", n=entry["n_items"], method=method, ci95=entry[name]["ci95"]
+            )
+    return found | {"worst_domain": entry["worst_domain"], "n_items": entry["n_items"], "domains": entry["domains"]}
 
 
 def compare_arms(context: Context, samples: dict, arm: str, other: str) -> dict:
@@ -59,7 +98,13 @@ def first(shapes: dict) -> dict:
 def same_transform(context: Context, report: dict, samples: dict) -> dict:
     """One mask, two layouts."""
     shapes = compare_arms(context, samples, "iterative", "same_transform")
-    return {"latency_rel": first(shapes), "shapes": shapes, "max_rel_error": report["equality"].get("same_transform")}
+    return {
+        "latency_rel": first(shapes),
+        "shapes": shapes,
+        "max_rel_error": report["equality"].get("same_transform"),
+        "l2_pp": not_measured("pp", report["l2_hit_pct"].get("reason", "no L2 figures of both layouts")),
+        "ept_rel": energy_change(report["energy"], "same_transform"),
+    }
 
 
 def same_quality(context: Context, report: dict, samples: dict) -> dict:
@@ -69,18 +114,16 @@ def same_quality(context: Context, report: dict, samples: dict) -> dict:
         "latency_rel": first(shapes),
         "shapes": shapes,
         "l2_pp": not_measured("pp", report["l2_hit_pct"].get("reason", "no L2 figures of both modes")),
-        "ept_rel": energy_change(report["energy"]),
+        "ept_rel": energy_change(report["energy"], "linear"),
         "quality_drop_pp": {
             arm: drop_figure(report["quality"], arm) for arm in ("linear", "iterative") if arm in report["sizes"]
         },
     }
 
 
-def energy_change(energy: dict) -> dict:
-    """EpT of iterative relative to linear, or why it was not measured."""
-    pair = [
-        energy.get(arm) or not_measured("J/token", f"the run has no arm {arm!r}") for arm in ("iterative", "linear")
-    ]
+def energy_change(energy: dict, other: str) -> dict:
+    """EpT of iterative relative to another arm, or why it was not measured."""
+    pair = [energy.get(arm) or not_measured("J/token", f"the run has no arm {arm!r}") for arm in ("iterative", other)]
     missing = [item for item in pair if item["kind"] == "not_measured"]
     if missing:
         return not_measured("fraction", missing[0]["reason"])

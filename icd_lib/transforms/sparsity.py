@@ -8,6 +8,7 @@ elimination at the plan's granularity, then the closed-form optimum on what is l
 import copy
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,7 +16,7 @@ from icd_lib.axes.axis import Axis, slot_index, slot_tensor
 from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Adapter, Block, Terms, find_adapter
 from icd_lib.transforms.meta import AxisState, PrunePlan, TransformMeta
-from icd_lib.transforms.obs import Moments, affine, eliminate, refit, restrict, term_moments
+from icd_lib.transforms.obs import Elimination, Moments, affine, eliminate, refit, restrict, term_moments
 from icd_lib.transforms.streams import Goals, ResidualStream
 
 
@@ -60,6 +61,39 @@ def prune(
         stream.advance(block, stream.sums(block, inner))
         progress(f"{block.axis}: kept {state.kept} of {len(state.alive)}, relative error {state.loss:.4f}")
     return pruned, meta
+
+
+def prune_closed_form(
+    model: nn.Module,
+    plan: PrunePlan,
+    moments: dict[str, Moments],
+    paths: dict[str, Elimination],
+    *,
+    tile: dict[str, int],
+    ridge: float,
+    orders: dict[str, np.ndarray] | None = None,
+) -> tuple[nn.Module, dict[str, np.ndarray]]:
+    """Masked copy of the dense `model` and what is alive per axis, bool (D,): every block imitates itself, alone.
+
+    A draft of `prune` from moments alone: later blocks do not make up for earlier ones. `paths` say in which order
+    groups of `tile[kind]` elements go, counted in the layout `orders[axis]` (default: as the model has them).
+    """
+    pruned, orders, alive = copy.deepcopy(model), orders or {}, {}
+    adapter = find_adapter(pruned)
+    axes = {axis.name: axis for axis in adapter.axes()}
+    check_plan(plan, axes, tile)
+    for block in adapter.blocks():
+        kept = plan.kept.get(block.axis, block.elements)
+        granule = tile[block.kind] if kept < block.elements else 1
+        mask = np.ones(block.elements, dtype=bool)
+        if kept < block.elements:
+            inside = paths[block.axis].alive(block.elements // granule, kept // granule).repeat_interleave(granule)
+            mask[orders.get(block.axis, np.arange(block.elements))] = inside.numpy()
+            columns = torch.from_numpy(mask).repeat_interleave(block.unit).nonzero()[:, 0]
+            _write(block.consumer, columns, restrict(moments[block.axis].damped(ridge), block.weights(), columns))
+            zero_elements(pruned, axes[block.axis], ~torch.from_numpy(mask))
+        alive[block.axis] = mask
+    return pruned, alive
 
 
 def collect(stream: ResidualStream, block: Block, inner: list[torch.Tensor], goal_sums: list[torch.Tensor]) -> Moments:

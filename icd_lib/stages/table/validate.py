@@ -27,7 +27,14 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     cost = cost_change(run)
     same_work = not_measured("pp", SAME_WORK)
     verdict = {
-        "same_transform": against(context, samples, "linear") | {"max_rel_error": 0.0, "equality": report["equality"]},
+        "gates_comparison": run.scenario.get("gates.comparison"),
+        "same_transform": against(context, samples, "linear")
+        | {
+            "max_rel_error": 0.0,
+            "equality": report["equality"],
+            "l2_pp": hits_against(report, "linear"),
+            "ept_rel": energy_against(report, "linear"),
+        },
         "same_quality": against(context, samples, "linear")
         | {
             "l2_pp": hits_against(report, "linear"),
@@ -46,7 +53,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "calibration": calibration_words(context),
         "badges": run.read_json("setup/setup.json")["badges"],
     }
-    judged = {key: verdict["same_quality"][key] for key in ("latency_rel", "l2_pp", "ept_rel")}
+    judged = {key: verdict[verdict["gates_comparison"]][key] for key in ("latency_rel", "l2_pp", "ept_rel")}
     judged |= {"quality_drop_pp": same_work, **cost_figures(cost)}
     verdict["judged"] = judged
     for gate in ("smoke", "strict"):
