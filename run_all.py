@@ -111,6 +111,8 @@ def _dry_run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | Non
 
 def _run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | None) -> int:
     from icd_lib.pipeline import plan_stages, run_pipeline, start_run
+    from icd_lib.report.ending import ending_lines
+    from icd_lib.report.results import Results
 
     run, existed = start_run(scenario, args.out, mode=args.mode, resume=args.resume)
     if args.resume and not existed:
@@ -126,7 +128,7 @@ def _run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | None) -
         status = {gate: verdict[gate]["status"] for gate in ("smoke", "strict")}
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"verdict.json has no smoke and strict status; run 04_validate again: {error}") from error
-    print("  ".join(f"{gate} gate: {state}" for gate, state in status.items()))
+    print("\n".join(ending_lines(Results.load(run.dir))))
     print(f"results: {run.dir / 'index.html'}")
     if scenario.quick:
         print("quick run: gates are shown, not enforced; its samples are too few to judge by")

@@ -94,10 +94,10 @@ def optimize(
     solution = solve(problem, mode)
     report = _report(solution) | {"reached": solution.reached(latency_target_rel)}
     if report["reached"] is False:
-        refused = [entry["reasons"][0] for entry in solution.attempts if entry["reasons"]]
+        refused = [entry["reasons"][0] for entry in solution.attempts if entry["reasons"]] or ["no attempt fits"]
         warnings.warn(
             f"latency_target_rel={latency_target_rel:+.0%} was not reached: the tables predict "
-            f"{report['predicted_latency_rel']:+.1%} for the best candidate ({refused[-1] if refused else 'no attempt fits'})",
+            f"{report['predicted_latency_rel']:+.1%} for the best candidate ({refused[-1]})",
             stacklevel=2,
         )
     return Optimized(solution.best.model, report)

@@ -1,7 +1,6 @@
 """Plan the stages of a run and execute them in order, each notebook in a fresh kernel."""
 
 import contextlib
-import functools
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from icd_lib.errors import ConfigError, IcdError, ResourceError
 from icd_lib.kernel_server import KernelServer
 from icd_lib.manifest import write_manifest
 from icd_lib.notebook import check_parameters, execute
+from icd_lib.progress import Screen
 from icd_lib.records import Records, snapshot
 from icd_lib.scenario import Scenario, project_root, user_path
 from icd_lib.stages import TABLE_KINDS, stage_modules
@@ -128,10 +128,11 @@ def run_pipeline(
     """
     ahead = stage_modules(run) if notebooks is None else []  # what others' notebooks import is not known
     notebooks = notebooks or notebooks_folder()
-    echo = echo or functools.partial(print, flush=True)
+    screen = Screen(len(stages))
+    echo = echo or screen.say
     for stage in stages:
         check_parameters(notebooks / f"{stage.notebook}.ipynb", _parameters(run, stage))
-    with _only_one(run), _kernels(ahead) as server:
+    with _only_one(run), _kernels(ahead) as server, contextlib.closing(screen):
         write_lock(run)
         _clean_up(run)
         records = Records.load(run, ignore_broken=force)
@@ -144,6 +145,7 @@ def run_pipeline(
             if stale is None:
                 echo(f"{label}  unchanged since it was run, skipped")
                 clock.skip(stage.name)
+                screen.stage(i + 1)
                 continue
             echo(f"{label}  ({stale})  elapsed {clock.elapsed()}, about {clock.remaining()} to go")
             if stage.name == "05_report":
@@ -152,6 +154,7 @@ def run_pipeline(
                 run, stage, source, records, server, lambda line: echo(f"      {clock.elapsed()} | {line}")
             )
             clock.done(stage.name, seconds)
+            screen.stage(i + 1)
             echo(f"{label}  done in {as_time(seconds)}")
         write_manifest(run)
     echo(f"all {len(stages)} stages done, elapsed {clock.elapsed()}")

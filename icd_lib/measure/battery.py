@@ -28,7 +28,7 @@ from icd_lib.measure.statistics import Z95
 
 FOLDS = 5
 PROBE_RIDGE = 0.05  # of the mean diagonal of the second moments; chosen once on dense embeddings
-TOPICS = 12
+TOPICS = 24
 READINGS = ("own", "dropin")
 LABELLED, TOPIC = "labelled", "topic"
 METHOD = "mean over domains, paired with dense, clustered by text; normal interval"

@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from icd_lib.models.adapter import Adapter, find_adapter
+from icd_lib.progress import DETAIL
 from icd_lib.transforms.streams import room
 
 POOLED_WEIGHT = 20.0  # the mean over tokens is what most heads read; weighted so that both terms start alike
+PAIR_WEIGHT = 200.0  # squared differences of similarities are of the order of 0.001
 TOKEN_WEIGHT = 1.0
 WARMUP_STEPS = 20
 
@@ -71,7 +73,7 @@ def distill(
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         if step % 50 == 0 or step == steps - 1:
-            progress(f"distil step {step + 1}/{steps}: {_measure_of(follower)} {distance:.4f}")
+            progress(f"{DETAIL}distil step {step + 1}/{steps}: {_measure_of(follower)} {distance:.4f}")
     return learner.requires_grad_(False).eval()
 
 
@@ -94,18 +96,27 @@ def _loss(teacher: Adapter, student: Adapter, goals: list[torch.Tensor], inputs:
     states = _layer_states(student, inputs)
     valid = torch.ones(goals[0].shape[:2], dtype=torch.bool) if mask is None else mask.bool()
     error = sum(((s - g)[valid]).square().mean() / g[valid].var() for s, g in zip(states, goals, strict=True))
-    weight, distance = _output_distance(teacher, student, goals[-1], states[-1], valid)
-    return error / len(goals) + weight * distance, float(distance.detach())
+    output, distance = _output_distance(teacher, student, goals[-1], states[-1], valid)
+    return error / len(goals) + output, distance
 
 
-def _output_distance(teacher: Adapter, student: Adapter, goal, state, valid) -> tuple[float, torch.Tensor]:
-    """Weight and distance of what the models are read by: next-token distributions, else the mean over tokens."""
+def _output_distance(teacher: Adapter, student: Adapter, goal, state, valid) -> tuple[torch.Tensor, float]:
+    """Distance of what the models are read by, and the part of it that is reported.
+
+    Next-token distributions, else the mean over tokens: its direction, and its similarities to the other texts of the
+    batch, both among the student's and with the teacher's (what retrieval in an old index sees).
+    """
     with torch.no_grad():
         wanted = teacher.logits(goal)
     if wanted is None:
-        return POOLED_WEIGHT, 1 - nn.functional.cosine_similarity(_mean(state, valid), _mean(goal, valid)).mean()
+        found, right = (nn.functional.normalize(_mean(x, valid), dim=-1) for x in (state, goal))
+        distance = 1 - (found * right).sum(-1).mean()
+        pairs = right @ right.T
+        error = (found @ found.T - pairs).square().mean() + (found @ right.T - pairs).square().mean()
+        return POOLED_WEIGHT * distance + PAIR_WEIGHT * error, float(distance.detach())
     found, wanted = (logits[valid].log_softmax(-1) for logits in (student.logits(state), wanted))
-    return TOKEN_WEIGHT, nn.functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+    distance = nn.functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+    return TOKEN_WEIGHT * distance, float(distance.detach())
 
 
 def _measure_of(adapter: Adapter) -> str:

@@ -15,6 +15,7 @@ from torch import nn
 from icd_lib.axes.axis import Axis, slot_index, slot_tensor
 from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Adapter, Block, Terms, find_adapter
+from icd_lib.progress import DETAIL
 from icd_lib.transforms.meta import AxisState, PrunePlan, TransformMeta
 from icd_lib.transforms.obs import Elimination, Moments, affine, eliminate, refit, restrict, term_moments
 from icd_lib.transforms.streams import Goals, ResidualStream
@@ -59,7 +60,7 @@ def prune(
         zero_elements(pruned, axes[block.axis], ~torch.from_numpy(state.alive))
         meta.axes[block.axis] = state
         stream.advance(block, stream.sums(block, inner))
-        progress(f"{block.axis}: kept {state.kept} of {len(state.alive)}, relative error {state.loss:.4f}")
+        progress(f"{DETAIL}{block.axis}: kept {state.kept} of {len(state.alive)}, relative error {state.loss:.4f}")
     return pruned, meta
 
 

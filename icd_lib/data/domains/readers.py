@@ -189,7 +189,7 @@ def _python() -> dict:
 
 
 def read_docstrings() -> DomainText:
-    """First paragraphs of public docstrings of numpy and scipy; the label is the module."""
+    """Prose in the public docstrings of scientific packages; the label is the module."""
     from icd_lib.data.docstrings import docstrings_provenance, labelled_docstrings
 
     rows = [(text, number, {"module": module}) for number, (text, module) in enumerate(labelled_docstrings())]
