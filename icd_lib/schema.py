@@ -17,8 +17,8 @@ from icd_lib.errors import ConfigError
 REQUIRED = object()  # default of a key that a scenario must give
 OMITTED = object()  # default of a key that stays absent when a scenario does not give it
 
-# Latency against dense; finer where budgets bind.
-STRENGTHS = (-0.1, -0.25, -0.35, -0.4, -0.45, -0.5, -0.55, -0.6, -0.65, -0.7)
+# Latency against dense, in steps that the noise of the judge can tell apart.
+STRENGTHS = (-0.1, -0.15, -0.2, -0.25, -0.3, -0.35, -0.4, -0.45, -0.5, -0.6)
 
 _WORDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false", list: "a list"}
 

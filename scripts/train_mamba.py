@@ -31,7 +31,7 @@ from icd_lib.data.language_ngram import NGram
 from icd_lib.errors import ArtifactError
 from icd_lib.kernels import use_fast_scan
 from icd_lib.measure.environment import fingerprint
-from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, summarise_result
+from icd_lib.measure.quality_lm import LanguageResult, judge_blocks, summarise_result
 from icd_lib.models.files import hash_files
 
 CHECKPOINT = Path(__file__).parents[1] / "icd_lib" / "models" / "embedded" / "mamba-verse"
@@ -171,7 +171,7 @@ def train(
     """Go on from what `work` holds, for at most `seconds`; returns (model, log). `log["step"]` tells how far it is."""
     torch.set_num_threads(recipe.threads)
     stream = pack(tokenizer, data.texts("train"), 2).ids.ravel()
-    judge = LanguageSuite(data, tokenizer, length=recipe.length, max_blocks={"validation": recipe.judge_blocks})
+    judged = data.blocks(tokenizer, "validation", recipe.length).spread(recipe.judge_blocks)
     model = use_fast_scan(build_model(recipe))
     install_dropout(model, recipe.dropout)
     optimizer = build_optimizer(model, recipe)
@@ -185,7 +185,7 @@ def train(
             log["pending"], losses = [], []
             report(f"step {log['step']}: train {log['loss'][-1][1]:.4f}, {time.perf_counter() - started:.0f} s")
         if log["step"] % recipe.judge_every == 0 or log["step"] == recipe.steps:
-            found = judge.evaluate(model.eval(), "validation")
+            found = judge_blocks(model.eval(), judged)
             model.train()
             log["validation"].append([log["step"], round(math.log(found.perplexity), 5), round(found.quality_pct, 3)])
             report(f"step {log['step']}: validation {log['validation'][-1][1]:.4f}, {found.quality_pct:.2f} %")
@@ -262,16 +262,16 @@ def judge(folder: Path, data: LanguageData, recipe: Recipe) -> dict:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     model = use_fast_scan(model.eval())
-    suite = LanguageSuite(data, tokenizer, length=recipe.length)
+    blocks = {split: data.blocks(tokenizer, split, recipe.length) for split in ("test", "validation")}
     stream = pack(tokenizer, data.texts("train"), 2).ids.ravel()
-    found = {"mamba-verse": {split: summarise_result(suite.evaluate(model, split)) for split in ("test", "validation")}}
+    found = {
+        "mamba-verse": {split: summarise_result(judge_blocks(model, judged)) for split, judged in blocks.items()},
+    }
     for order, name in ((3, "trigrams"), (2, "bigrams"), (1, "unigrams")):
         counted = NGram(stream, recipe.vocab_size, order)
         found[name] = {
-            split: summarise_result(
-                LanguageResult(split, *counted.score(suite.blocks(split).ids), suite.blocks(split).cluster[:, 1:])
-            )
-            for split in ("test", "validation")
+            split: summarise_result(LanguageResult(*counted.score(judged.ids), judged.cluster[:, 1:]))
+            for split, judged in blocks.items()
         }
     return found
 

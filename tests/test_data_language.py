@@ -6,15 +6,20 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from icd_lib.data import language
 from icd_lib.data.batches import fixed_batch
+from icd_lib.data.domains import DomainText
 from icd_lib.data.language import (
     LANGUAGE_SPLITS,
     SPLIT_CHAPTERS,
     Blocks,
     LanguageData,
     chain_chapters,
+    domain_blocks,
+    load_domains,
     load_language_data,
     pack,
+    running_text,
     split_chapters,
 )
 from icd_lib.data.language_ngram import NGram
@@ -119,6 +124,56 @@ def test_a_tokenizer_with_bos_opens_every_block():
 
 def test_a_tokenizer_without_end_of_text_needs_no_separator():
     assert pack(build_tokenizer(eos=False), [text(0, 1), text(2, 3)], 4).ids.tolist() == [[3, 4, 5, 6]]
+
+
+def build_domain(name, documents, texts):
+    return DomainText(name, texts, {}, np.array(documents))
+
+
+def test_the_texts_of_a_document_are_joined_in_order():
+    domain = build_domain("toy", [7, 7, 3, 7], [text(0, 1), text(2), text(3, 4), text(5)])
+    documents, numbers = running_text(domain)
+    assert documents == [text(0, 1, 2, 5), text(3, 4)] and numbers.tolist() == [7, 3]
+    found = domain_blocks(build_tokenizer(), {"toy": domain}, 4, 9)["toy"]
+    assert found.ids.tolist() == [[3, 4, 5, 8], [2, 6, 7, 2]]
+    assert found.cluster.tolist() == [[7, 7, 7, 7], [7, 3, 3, 3]]
+
+
+def test_blocks_are_dealt_evenly_over_domains_and_spread_within_each():
+    domains = {
+        name: build_domain(name, range(size), [text(*range(i, i + 3)) for i in range(size)])
+        for name, size in (("long", 40), ("short", 2), ("other", 30))
+    }
+    tokenizer = build_tokenizer()
+    found = domain_blocks(tokenizer, domains, 4, 12)
+    assert {name: len(blocks) for name, blocks in found.items()} == {"long": 5, "short": 2, "other": 5}
+    assert found["long"].cluster[:, 0].tolist() == [0, 10, 20, 29, 39]
+    assert list(domain_blocks(tokenizer, domains, 4, 2)) == ["long", "other"], "no block is left for the short one"
+    assert {name: len(blocks) for name, blocks in domain_blocks(tokenizer, domains, 4, 999).items()} == {
+        "long": 40,
+        "short": 2,
+        "other": 30,
+    }
+    assert domain_blocks(tokenizer, {}, 4, 12) == {}
+
+
+def test_a_missing_domain_is_named_and_the_others_are_loaded(monkeypatch):
+    def load(name):
+        if name == "news":
+            raise ResourceError("gensim is not there")
+        return name.upper()
+
+    monkeypatch.setattr(language, "load_domain", load)
+    assert load_domains(["films", "news"]) == ({"films": "FILMS"}, {"news": "gensim is not there"})
+
+
+def test_blocks_are_known_by_tokens_documents_and_opening():
+    ids = np.arange(8).reshape(2, 4)
+    blocks = Blocks(ids, np.zeros((2, 4), np.int64))
+    assert blocks.sha256 == Blocks(ids.copy(), np.zeros((2, 4), np.int64)).sha256
+    others = [Blocks(ids + 1, blocks.cluster), Blocks(ids, blocks.cluster + 1), Blocks(ids, blocks.cluster, 1)]
+    others += [blocks.take([0]), Blocks(ids.reshape(4, 2), blocks.cluster.reshape(4, 2))]
+    assert len({x.sha256 for x in (blocks, *others)}) == 6
 
 
 def test_too_little_text_or_room_is_refused():

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from icd_lib.data.language import LanguageData, load_language_data
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
-from icd_lib.measure.quality_lm import LanguageSuite
+from icd_lib.measure.quality_lm import judge_blocks
 from icd_lib.models import source
 from icd_lib.models.source import EMBEDDED_MAMBA, resolve_checkpoint
 
@@ -178,7 +178,7 @@ def test_what_is_written_loads_and_the_card_says_what_was_measured(data, tokeniz
         assert torch.equal(loaded.get_parameter(name), p.detach().to(stored.dtype).float())
     assert json.loads((folder / "training.json").read_text()) == json.loads(json.dumps(facts))
     card = (folder / "README.md").read_text()
-    result = LanguageSuite(data, tokenizer, length=recipe.length).evaluate(loaded.eval(), "test")
+    result = judge_blocks(loaded.eval(), data.blocks(tokenizer, "test", recipe.length))
     assert f"| mamba-verse | {result.perplexity:.2f} (" in card and f"| {result.quality_pct:.2f} ±" in card
     assert f"| 6 | {log['loss'][-1][1]:.3f} | {log['validation'][-1][1]:.3f} |" in card
 
@@ -217,7 +217,7 @@ def test_the_embedded_checkpoint_is_what_its_card_says():
     assert facts["card"]["data_sha256"] == data.sha256, "the split changed: the checkpoint has seen held-out text"
     model = transformers.AutoModelForCausalLM.from_pretrained(found.path, local_files_only=True).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(found.path, local_files_only=True)
-    suite = LanguageSuite(data, tokenizer, length=64, max_blocks={"validation": 24})
+    blocks = data.blocks(tokenizer, "validation", 64).spread(24)
     quality = facts["quality"]
-    assert suite.evaluate(model, "validation").perplexity < quality["trigrams"]["validation"]["perplexity"]
+    assert judge_blocks(model, blocks).perplexity < quality["trigrams"]["validation"]["perplexity"]
     assert quality["mamba-verse"]["test"]["pct"] > quality["trigrams"]["test"]["pct"]

@@ -4,6 +4,8 @@ The embedded corpus again (`icd_lib.data.text`), this time as chapters, so that 
 chapter in one translation. Chapters that share a normalised verse text, in either translation, are chained together,
 and whole chains are dealt, both translations of a chapter always together: no verse of a split is in another one.
 The split does not follow a run's seed, because the embedded language model was trained on its train part.
+
+Text that no model here has read comes from the other domains (`icd_lib.data.domains`), their texts joined to documents.
 """
 
 import hashlib
@@ -16,10 +18,13 @@ import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from icd_lib.data.domains import DomainText, load_domain
+from icd_lib.data.domains.groups import even_shares
 from icd_lib.data.splits import group_by_text, split_groups
 from icd_lib.data.text import Corpus, load_corpus
 from icd_lib.errors import ConfigError, MeasureError, ResourceError
 
+CHAPTERS = "verses"  # the domain that the embedded corpus is
 LANGUAGE_SPLITS = ("test", "validation", "calibration", "train")
 SPLIT_CHAPTERS = {"test": 180, "validation": 120, "calibration": 90}  # of 1,189; train takes the rest
 SPLIT_SEED = 1  # the first that leaves the two long chains (57 and 30 chapters) in train: held-out text stays varied
@@ -39,6 +44,14 @@ class Blocks:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identity of the tokens and of the documents they belong to."""
+        digest = hashlib.sha256(f"{self.ids.shape} {self.opening}".encode())
+        for array in (self.ids, self.cluster):
+            digest.update(np.ascontiguousarray(array, "<i8").tobytes())
+        return digest.hexdigest()
 
     def take(self, rows) -> "Blocks":
         """The blocks at `rows` (indices or slice)."""
@@ -141,6 +154,38 @@ def chain_chapters(chapter: np.ndarray, group: np.ndarray) -> np.ndarray:
     shape = (int(chapter.max()) + 1, int(group.max()) + 1)
     holds = csr_array((np.ones(len(chapter)), (chapter, group)), shape=shape)
     return connected_components(holds @ holds.T, directed=False)[1]
+
+
+def load_domains(names: list[str]) -> tuple[dict[str, DomainText], dict[str, str]]:
+    """The domains by name, and why each of those is missing whose package is not there."""
+    found, missing = {}, {}
+    for name in names:
+        try:
+            found[name] = load_domain(name)
+        except ResourceError as error:
+            missing[name] = error.args[0]
+    return found, missing
+
+
+def domain_blocks(tokenizer, domains: dict[str, DomainText], length: int, most: int) -> dict[str, Blocks]:
+    """At most `most` blocks of the domains' running text, as evenly over them as can be, evenly spaced within each.
+
+    Tokens are clustered by document. A domain of which no block is taken is left out.
+    """
+    whole = {}
+    for name, text in domains.items():
+        documents, numbers = running_text(text)
+        whole[name] = pack(tokenizer, documents, length, numbers)
+    shares = even_shares({name: len(blocks) for name, blocks in whole.items()}, most)
+    return {name: blocks.spread(shares[name]) for name, blocks in whole.items() if shares[name]}
+
+
+def running_text(text: DomainText) -> tuple[list[str], np.ndarray]:
+    """A domain's documents and the number of each, int64: the texts of one document in order, a space between two."""
+    parts: dict[int, list[str]] = {}
+    for document, part in zip(text.documents.tolist(), text.texts, strict=True):
+        parts.setdefault(document, []).append(part)
+    return [" ".join(found) for found in parts.values()], np.array(list(parts), dtype=np.int64)
 
 
 def pack(tokenizer, documents: list[str], length: int, clusters: np.ndarray | None = None) -> Blocks:

@@ -1,15 +1,12 @@
-"""Embeddings of texts by an encoder, and how outputs of models are kept on disk."""
+"""Embeddings of texts by an encoder."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from icd_lib.data.batches import token_batches
-from icd_lib.errors import ArtifactError, MeasureError
+from icd_lib.errors import MeasureError
 
 TOKENS_PER_BATCH = 2048
 Progress = Callable[[int, int], None]  # (done, in all)
@@ -52,24 +49,3 @@ def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of the unmasked tokens of hidden (B, L, D), mask (B, L), then scaled to unit length: (B, D)."""
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     return torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
-
-
-def save_tensors(tensors: dict[str, np.ndarray], path: Path, meta: dict[str, str]) -> None:
-    """Write arrays and words as safetensors, wholly or not at all; `ArtifactError` where that fails."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, partial, metadata=meta)
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise ArtifactError(f"cannot write {path} ({error}); check the free space and the rights of --out") from error
-
-
-def load_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """What `save_tensors` wrote; `ArtifactError` if it is missing or damaged."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{path} is missing or damaged ({error}); run the stage that writes it again") from error

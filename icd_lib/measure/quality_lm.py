@@ -1,40 +1,45 @@
 """Quality of a causal language model: next-token accuracy in percent, perplexity, and what a smaller model loses.
 
-Exact, over every scored token of a split: the log-probability of the right token and whether it came first, hence
+Exact, over every scored token of a domain: the log-probability of the right token and whether it came first, hence
 accuracy and perplexity and their paired differences. Exact over the whole vocabulary, but on evenly spaced blocks
 only: KL(dense ‖ model), computed while a model is judged, because full distributions are too large to keep.
+
+Over domains as the encoders' judge has it (`icd_lib.measure.battery`): each weighs the same. A language model brings
+its own head, so what it loses is one reading, *own*; there is nothing to drop it into and no embedding to compare.
 """
 
-import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from icd_lib.data.language import Blocks, LanguageData
+from icd_lib.data.language import Blocks
 from icd_lib.errors import ArtifactError, MeasureError
-from icd_lib.measure.embed import Progress, load_tensors, save_tensors
+from icd_lib.measure.battery import LABELLED, over_domains
+from icd_lib.measure.embed import Progress
 from icd_lib.measure.statistics import Z95, paired_difference
+from icd_lib.tensor_file import load_tensors, save_tensors
 
 NEXT_TOKEN = "next_token"
 TOKENS_PER_BATCH = 4096
 LOGITS_PER_BATCH = 1 << 25  # 128 MiB in float32; wide vocabularies get fewer tokens at a time
-KL_BLOCKS = 32
-SUITE_FILE = "language.safetensors"
+KL_BLOCKS = 32  # of each domain
+METHOD = "mean over domains, paired with dense by token, clustered by document; normal interval"
 
 
 @dataclass(frozen=True)
 class LanguageResult:
-    """One model on one split: n blocks of S scored tokens.
+    """One model on one domain: n blocks of S scored tokens.
 
     `log_probs`: float32 (n, S), log p(right token). `correct`: bool (n, S), it was the most probable one.
-    `clusters`: int64 (n, S), chapter of the token. `kl`: float32 (m, S), KL(dense ‖ model) in nats at the tokens of m
+    `clusters`: int64 (n, S), document of the token. `kl`: float32 (m, S), KL(dense ‖ model) in nats at the tokens of m
     evenly spaced blocks, with `kl_clusters` (m, S); None when the judge has no dense model.
     """
 
-    split: str
     log_probs: np.ndarray
     correct: np.ndarray
     clusters: np.ndarray
@@ -47,10 +52,6 @@ class LanguageResult:
         return float(100 * self.correct.mean())
 
     @property
-    def per_task_pct(self) -> dict[str, float]:
-        return {NEXT_TOKEN: self.quality_pct}
-
-    @property
     def perplexity(self) -> float:
         """exp of the mean negative log-probability per token."""
         return float(np.exp(-self.log_probs.mean(dtype=np.float64)))
@@ -61,101 +62,123 @@ class LanguageResult:
         return self.log_probs.size
 
 
-class LanguageSuite:
-    """Tokenised splits and the judge, with the interface of `EncoderSuite`. `dense` is the model that KL refers to.
+@dataclass(frozen=True)
+class SplitResult:
+    """One model on one split: domain → figures per token."""
 
-    `length`: tokens per block. `max_blocks`: split -> at most so many blocks, evenly spaced (default: all of them).
-    """
-
-    def __init__(self, data: LanguageData, tokenizer, dense=None, *, length: int = 256, max_blocks: dict | None = None):
-        self.data = data
-        self.tokenizer = tokenizer
-        self.dense = dense
-        self.length = length
-        self.max_blocks = dict(max_blocks or {})
-        self._blocks: dict[str, Blocks] = {}
-
-    @classmethod
-    def fit(cls, data: LanguageData, tokenizer, model, *, length: int = 256, max_blocks: dict | None = None):
-        """A suite that measures KL to `model`; nothing needs fitting, the name is the encoder suite's."""
-        return cls(data, tokenizer, model, length=length, max_blocks=max_blocks)
-
-    def blocks(self, split: str) -> Blocks:
-        """The token blocks of a split that are judged."""
-        if split not in self._blocks:
-            whole = self.data.blocks(self.tokenizer, split, self.length)
-            self._blocks[split] = whole.spread(self.max_blocks.get(split))
-        return self._blocks[split]
+    split: str
+    domains: dict[str, LanguageResult]
 
     @property
-    def sha256(self) -> str:
-        """Identity of text, splits and tokens: results of different suites must not be compared."""
-        digest = hashlib.sha256(f"{self.data.sha256} {self.length}".encode())
-        for split in ("validation", "test"):
-            digest.update(split.encode() + np.ascontiguousarray(self.blocks(split).ids, "<i8").tobytes())
-        return digest.hexdigest()
+    def n_items(self) -> int:
+        """Scored tokens."""
+        return sum(result.n_items for result in self.domains.values())
 
-    def evaluate(self, model, split: str = "test", progress: Progress | None = None) -> LanguageResult:
-        """Judge `model` on a split; `progress` is called after each batch with (tokens done, tokens in all)."""
-        blocks = self.blocks(split)
-        log_probs, correct = score_blocks(model, blocks, progress)
-        first = first_scored(blocks)
-        found = {"clusters": blocks.cluster[:, first:]}
-        if self.dense is not None:
-            subset = blocks.spread(KL_BLOCKS)
-            found |= {"kl": kl_to_dense(model, self.dense, subset), "kl_clusters": subset.cluster[:, first:]}
-        return LanguageResult(split, log_probs, correct, **found)
+
+class LanguageSuite:
+    """The judge of a language model, with the interface of `Battery`.
+
+    `judged`: split → domain → blocks of tokens; `dense`: the model that KL refers to (None: no KL).
+    """
+
+    def __init__(self, judged: Mapping[str, Mapping[str, Blocks]], dense=None):
+        self.judged, self.dense = judged, dense
+
+    @cached_property
+    def sha256s(self) -> dict[str, dict[str, str]]:
+        """Identity of everything that is judged."""
+        return {
+            split: {name: f"{blocks.sha256}-{KL_BLOCKS}" for name, blocks in found.items()}
+            for split, found in self.judged.items()
+        }
+
+    def domains(self, split: str) -> Mapping[str, Blocks]:
+        """The domains of a split; `MeasureError` for one that there is not, or without text."""
+        if split not in self.judged:
+            raise MeasureError(f"split '{split}' is not one of {sorted(self.judged)}")
+        if not self.judged[split]:
+            raise MeasureError(f"no text is judged as '{split}'; name its domains in data.{split} (make fetch_data)")
+        return self.judged[split]
+
+    def evaluate(self, model, split: str = "unseen", progress: Progress | None = None) -> SplitResult:
+        """The model's figures on a split; `progress` is called with (tokens done, tokens in all)."""
+        domains, found, done = self.domains(split), {}, 0
+        total = sum(blocks.ids.size for blocks in domains.values())
+        for name, blocks in domains.items():
+            step = None if progress is None else lambda n, _, before=done: progress(before + n, total)
+            found[name] = judge_blocks(model, blocks, self.dense, step)
+            done += blocks.ids.size
+        return SplitResult(split, found)
 
     def quality(self, model, split: str = "validation") -> float:
-        """Next-token accuracy in percent: the `quality` callable of `optimize`."""
-        return self.evaluate(model, split).quality_pct
+        """Next-token accuracy in percent, mean over domains: a `quality` callable for `icd.optimize`."""
+        return float(np.mean([result.quality_pct for result in self.evaluate(model, split).domains.values()]))
 
-    def compare(self, result: LanguageResult, dense: LanguageResult) -> dict:
-        """What `result` loses against `dense`: see `compare_language_results`."""
-        return compare_language_results(result, dense)
+    def compare(self, result: SplitResult, dense: SplitResult) -> dict:
+        """What a model loses against dense on a split, for files and pages; the keys are those of `Battery.compare`.
 
-    def save(self, folder) -> Path:
-        """Write the suite's identity to `folder`/language.safetensors."""
-        path = Path(folder) / SUITE_FILE
-        limits = {f"max_blocks.{split}": str(count) for split, count in self.max_blocks.items()}
-        save_tensors({}, path, {"suite": self.sha256, "length": str(self.length), **limits})
-        return path
+        `own` (and `own_labelled`, the same) is next-token accuracy; `dropin` and `cosine` are None. Beside them `kl` in
+        nats per token (None when the judge has no dense model), `perplexity` and `dense_perplexity` (exp of the mean
+        over domains of the loss) and `perplexity_ratio` (exp of the mean over domains of log p_dense − log p_model:
+        1.01 is one percent worse). Raises `MeasureError` when the results are of different splits or texts.
+        """
+        if result.split != dense.split or result.domains.keys() != dense.domains.keys():
+            raise MeasureError(f"results of '{dense.split}' and '{result.split}' are not comparable")
+        compared = {name: compare_language_results(result.domains[name], dense.domains[name]) for name in dense.domains}
+        entries = list(compared.values())
+        own = over_domains(entries)
+        ratio = _mean_over(entries, "log_ratio")
+        return {
+            "split": result.split,
+            "n_items": result.n_items,
+            "method": METHOD,
+            "own": own,
+            "own_labelled": own,
+            "dropin": None,
+            "cosine": None,
+            "kl": _mean_over(entries, "kl"),
+            "perplexity_ratio": {"value": math.exp(ratio["value"]), "ci95": [math.exp(end) for end in ratio["ci95"]]},
+            "perplexity": _geometric_mean([entry["perplexity"] for entry in entries]),
+            "dense_perplexity": _geometric_mean([entry["dense_perplexity"] for entry in entries]),
+            "worst_domain": max(compared, key=lambda name: compared[name]["drop_pp"]),
+            "domains": {name: _domain_entry(entry) for name, entry in compared.items()},
+        }
 
-    @classmethod
-    def load(cls, folder, data: LanguageData, tokenizer, dense=None):
-        """Read what `save` wrote; `ArtifactError` when it is missing, damaged, of other data or another tokenizer."""
-        path = Path(folder) / SUITE_FILE
-        _, meta = load_tensors(path)
-        limits = {k.removeprefix("max_blocks."): int(v) for k, v in meta.items() if k.startswith("max_blocks.")}
-        suite = cls(data, tokenizer, dense, length=int(meta.get("length", 256)), max_blocks=limits)
-        if suite.sha256 != meta.get("suite"):
-            raise ArtifactError(f"{path} belongs to other text or another tokenizer; delete it and run the setup again")
-        return suite
+    def save_result(self, result: SplitResult, path) -> None:
+        """Keep a model's figures per token on a split, so that no stage runs it twice."""
+        tensors = {}
+        for name, found in result.domains.items():
+            tensors |= {f"log_probs/{name}": found.log_probs, f"correct/{name}": found.correct.astype(np.uint8)}
+            if found.kl is not None:
+                tensors[f"kl/{name}"] = found.kl
+        save_tensors(tensors, Path(path), {"split": result.split, **self.sha256s[result.split]})
 
-    def save_result(self, result: LanguageResult, path) -> None:
-        """Cache a model's figures per token, so that no stage runs it twice."""
-        tensors = {"log_probs": result.log_probs, "correct": result.correct.astype(np.uint8)}
-        if result.kl is not None:
-            tensors["kl"] = result.kl
-        save_tensors(tensors, Path(path), {"split": result.split, "suite": self.sha256})
-
-    def load_result(self, path) -> LanguageResult:
-        """Read what `save_result` wrote; `ArtifactError` when it is damaged or of another suite."""
+    def load_result(self, path) -> SplitResult:
+        """Read what `save_result` wrote; `ArtifactError` when it is damaged or of other texts or tokens."""
         tensors, meta = load_tensors(Path(path))
-        split = meta.get("split")
-        if meta.get("suite") != self.sha256 or split not in self.data.splits:
-            raise ArtifactError(f"{path} was computed with other text or tokens; delete it and run the stage again")
-        blocks = self.blocks(split)
-        first = first_scored(blocks)
-        kl = tensors.get("kl")
-        return LanguageResult(
-            split,
-            tensors["log_probs"],
-            tensors["correct"].astype(bool),
-            blocks.cluster[:, first:],
-            kl,
-            None if kl is None else blocks.spread(KL_BLOCKS).cluster[:, first:],
-        )
+        split = meta.pop("split", "")
+        if split not in self.judged or meta != self.sha256s[split]:
+            raise ArtifactError(f"{path} was computed on other text or tokens; delete it and run the stage again")
+        found = {}
+        for name, blocks in self.judged[split].items():
+            log_probs, correct = tensors[f"log_probs/{name}"], tensors[f"correct/{name}"].astype(bool)
+            kl = tensors.get(f"kl/{name}")
+            found[name] = LanguageResult(log_probs, correct, **_clusters(blocks, kl))
+        return SplitResult(split, found)
+
+
+def judge_blocks(model, blocks: Blocks, dense=None, progress: Progress | None = None) -> LanguageResult:
+    """The model's figures on blocks of one text, with KL to `dense` where there is one."""
+    log_probs, correct = score_blocks(model, blocks, progress)
+    kl = None if dense is None else kl_to_dense(model, dense, blocks.spread(KL_BLOCKS))
+    return LanguageResult(log_probs, correct, **_clusters(blocks, kl))
+
+
+def _clusters(blocks: Blocks, kl: np.ndarray | None) -> dict:
+    """The documents that a result's tokens and the tokens of its `kl` belong to, and `kl`."""
+    first = first_scored(blocks)
+    of_kl = None if kl is None else blocks.spread(KL_BLOCKS).cluster[:, first:]
+    return {"clusters": blocks.cluster[:, first:], "kl": kl, "kl_clusters": of_kl}
 
 
 def first_scored(blocks: Blocks) -> int:
@@ -230,39 +253,60 @@ def _predictions(model, blocks: Blocks, first: int) -> Iterator[tuple[slice, tor
 
 
 def compare_language_results(result: LanguageResult, dense: LanguageResult) -> dict:
-    """Paired comparison of two results on one split; positive drops are losses.
+    """Paired comparison of two results on one domain; positive drops are losses.
 
-    Tokens are paired and clustered by chapter (both translations of a chapter are one cluster): standard errors by
-    `paired_difference`, intervals ± 1.96 of them. `drop_pp` is lost next-token accuracy in percentage points;
-    `perplexity_ratio` = exp(mean(log p_dense − log p_model)), 1.01 is one percent worse; `kl` in nats per token, None
-    when the judge had no dense model. Raises `MeasureError` when the results are not of the same tokens.
+    Tokens are paired and clustered by document (both translations of a chapter are one cluster): standard errors by
+    `paired_difference`. `drop_pp` is lost next-token accuracy in percentage points, `log_ratio` the mean of
+    log p_dense − log p_model; `kl` in nats per token, None when the judge had no dense model. Each has its `…_se`
+    (`se_pp`). Raises `MeasureError` when the results are not of the same tokens.
     """
-    if result.split != dense.split or result.log_probs.shape != dense.log_probs.shape:
+    if result.log_probs.shape != dense.log_probs.shape or not np.array_equal(result.clusters, dense.clusters):
         raise MeasureError(
-            f"results of '{dense.split}' {dense.log_probs.shape} and '{result.split}' {result.log_probs.shape} "
-            "are not comparable; evaluate both models with one suite on one split"
+            f"results of {dense.log_probs.shape} and {result.log_probs.shape} tokens are not comparable, or not of the "
+            "same documents; judge both models on the same blocks"
         )
     clusters = dense.clusters.ravel()
     accuracy = paired_difference(dense.correct.ravel(), result.correct.ravel(), clusters=clusters)
-    drop = {key: accuracy[key] for key in ("drop_pp", "se_pp", "ci95")}
-    log_ratio, log_se = _mean(dense.log_probs.astype(np.float64) - result.log_probs, clusters)
+    log_ratio, log_ratio_se = _mean(dense.log_probs.astype(np.float64) - result.log_probs, clusters)
     kl, kl_se = (None, None) if result.kl is None else _mean(result.kl, result.kl_clusters)
     return {
-        **drop,
+        "n": result.n_items,
+        "drop_pp": accuracy["drop_pp"],
+        "se_pp": accuracy["se_pp"],
         "dense_pct": dense.quality_pct,
         "pct": result.quality_pct,
-        "per_task": {NEXT_TOKEN: {"dense_pct": dense.quality_pct, "pct": result.quality_pct, **drop}},
         "dense_perplexity": dense.perplexity,
         "perplexity": result.perplexity,
-        "perplexity_ratio": float(np.exp(log_ratio)),
-        "perplexity_ratio_ci95": [float(np.exp(log_ratio + side * Z95 * log_se)) for side in (-1, 1)],
+        "log_ratio": log_ratio,
+        "log_ratio_se": log_ratio_se,
         "kl": kl,
-        "kl_ci95": None if kl is None else [kl - Z95 * kl_se, kl + Z95 * kl_se],
-        "kl_items": 0 if kl is None else result.kl.size,
+        "kl_se": kl_se,
+    }
+
+
+def _domain_entry(compared: dict) -> dict:
+    """One domain's comparison with the keys of `DomainJudge.compare`."""
+    own = {key: compared[key] for key in ("drop_pp", "se_pp", "dense_pct", "pct")}
+    task = {"drop_pp": own["drop_pp"], "se_pp": own["se_pp"]}
+    return {
+        "n": compared["n"],
         "cosine": None,
-        "n_items": result.n_items,
-        "n_clusters": accuracy["n_clusters"],
-        "method": "paired by token, clustered by chapter; normal interval",
+        "own": own,
+        "own_labelled": own,
+        "dropin": None,
+        "kl": compared["kl"],
+        "perplexity": compared["perplexity"],
+        "dense_perplexity": compared["dense_perplexity"],
+        "perplexity_ratio": math.exp(compared["log_ratio"]),
+        "tasks": {
+            NEXT_TOKEN: {
+                "sort": LABELLED,
+                "n": compared["n"],
+                "dense_pct": own["dense_pct"],
+                "own": task,
+                "dropin": None,
+            }
+        },
     }
 
 
@@ -285,3 +329,17 @@ def _mean(values: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
     """Mean and its clustered standard error."""
     found = paired_difference(values.ravel(), np.zeros(values.size), clusters=clusters.ravel())
     return found["drop_pp"] / 100, found["se_pp"] / 100
+
+
+def _mean_over(entries: list[dict], key: str) -> dict | None:
+    """{"value", "ci95"}: the mean over domains, each weighing the same; None when a domain has no such figure."""
+    values = [entry[key] for entry in entries]
+    if None in values:
+        return None
+    value = float(np.mean(values))
+    se = math.sqrt(sum(entry[f"{key}_se"] ** 2 for entry in entries)) / len(entries)
+    return {"value": value, "ci95": [value - Z95 * se, value + Z95 * se]}
+
+
+def _geometric_mean(values: list[float]) -> float:
+    return math.exp(float(np.mean(np.log(values))))

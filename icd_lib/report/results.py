@@ -128,9 +128,52 @@ class Results:
         return self.measure["quality"].get("reason")
 
     @property
-    def validation_items(self) -> int | None:
-        """Items (texts, or scored tokens) that validation judges on."""
-        return (self.setup or {}).get("dense_validation", {}).get("n_items")
+    def judging(self) -> str:
+        """The split that the quality budget is for: "unseen" or "seen" text."""
+        return "seen" if self.config.get("codesign", {}).get("budget_on") == "seen" else "unseen"
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that were judged, the budget's first; empty where quality was not measured."""
+        if self.quality_reason:
+            return []
+        return sorted(self.measure["quality"]["dense"], key=lambda split: split != self.judging)
+
+    def lost(self, arm: str) -> dict[str, dict]:
+        """Split → what an arm loses against dense there (`Battery.compare`); empty where it was not judged."""
+        found = {} if self.quality_reason or arm == "dense" else self.measure["quality"].get(arm, {})
+        return {split: found[split] for split in self.splits if split in found}
+
+    @property
+    def is_language(self) -> bool:
+        """Whether a language model was judged: it has a perplexity and no embedding."""
+        return any(entry.get("perplexity_ratio") for arm in ARMS for entry in self.lost(arm).values())
+
+    @property
+    def choosing_items(self) -> int | None:
+        """Texts (or scored tokens) on which strengths are chosen."""
+        split = "selection" if self.judging == "unseen" else "validation"
+        return (self.setup or {}).get("dense", {}).get(split, {}).get("n_items")
+
+    @property
+    def gates_comparison(self) -> str:
+        """The section of the verdict that the gates judge."""
+        return "same_quality" if self.verdict.get("gates_comparison") == "same_quality" else "same_transform"
+
+    def accepted(self, mode: str) -> dict | None:
+        """The attempt that gave a mode's result; None where nothing was accepted."""
+        whole = [entry for entry in self.solves[mode]["attempts"] if entry.get("what") != "draft"]
+        return next((entry for entry in reversed(whole) if entry["accepted"]), None)
+
+    @property
+    def fastest(self) -> dict | None:
+        """The runtime in which iterative takes least time at the first shape: {"label", "latency_ms", "vs_eager", …}."""
+        found = []
+        for entry in (self.ladder or {}).get("runtimes", {}).values():
+            if entry["status"] == "measured":
+                part = next(iter(entry["shapes"].values()))["arms"].get("iterative", {})
+                found += [{"label": entry["label"], **part}] if "vs_eager" in part else []
+        return min(found, key=lambda part: part["latency_ms"]["value"], default=None)
 
     @property
     def budget_pp(self) -> float | None:
@@ -143,6 +186,18 @@ class Results:
     def exists(self, rel: str) -> bool:
         """Whether the run has this file."""
         return (self.dir / rel).is_file()
+
+
+def check_current(verdict: dict, lock: dict, where: Path | str) -> None:
+    """Raise `ArtifactError` for a run of an ICD that did not judge quality on seen and unseen text yet."""
+    is_table = lock["config"].get("workload", {}).get("kind", "model") != "model"
+    missing = [key for key in ("gates_comparison", *(() if is_table else ("quality",))) if key not in verdict]
+    if missing:
+        raise ArtifactError(
+            f"{where} was made with ICD {lock.get('icd_version', 'of an unknown version')}, and its verdict.json has no "
+            f"{' and no '.join(missing)}: what the gates compare and what seen and unseen text lose is not in it; "
+            "make it again with run_all.py --force"
+        )
 
 
 def _read(folder: Path, rel: str):

@@ -29,17 +29,29 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Verdict:
-    """A cell that is pass, fail, partial or not_measured."""
+    """A cell that is pass, fail, partial or not_measured, told by `text` where that is given."""
 
     word: str
+    text: str = ""
 
     def __str__(self) -> str:
-        return self.word
+        return self.text or self.word
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """A figure that is worse than was allowed, and the words that say so."""
+
+    item: dict
+    words: str
+
+    def __str__(self) -> str:
+        return f"{figure_text(self.item)}, {self.words}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; a cell is text, a number, a figure (dict with a kind) or a `Verdict`."""
+    """Rows of cells; a cell is text, a number, a figure (dict with a kind), a `Verdict` or `Flagged`."""
 
     title: str
     columns: list[str]
@@ -171,6 +183,8 @@ def _cell(cell) -> str:
     if _is_figure(cell):
         return figure_html(cell)
     if isinstance(cell, Verdict):
-        return f'<span class="{escape(cell.word)}">{escape(cell.word)}</span>'
+        return f'<span class="{escape(cell.word)}">{escape(str(cell))}</span>'
+    if isinstance(cell, Flagged):
+        return f'<div class="fail">{figure_html(cell.item)}<small>{escape(cell.words)}</small></div>'
     # A number and its unit stay on one line.
     return escape("–" if cell is None else str(cell)).replace(" %", "\u00a0%").replace(" pp", "\u00a0pp")

@@ -48,6 +48,7 @@ class Context(ABC):
     progress: Callable[[str], None] = print
 
     def __post_init__(self):
+        self._dense: dict[str, object] = {}
         torch.set_num_threads(self.get("threads") or len(os.sched_getaffinity(0)))
 
     def get(self, path: str):
@@ -100,6 +101,11 @@ class Context(ABC):
 
     def dense_result(self, split: str):
         """The dense model's result on a split: computed once per machine, kept in the run for its other stages."""
+        if split not in self._dense:
+            self._dense[split] = self._find_dense(split)
+        return self._dense[split]
+
+    def _find_dense(self, split: str):
         path = self.run.path("setup", f"dense_{split}.safetensors")
         if path.is_file():
             return self.suite.load_result(path)

@@ -4,44 +4,86 @@ from functools import cached_property
 
 import torch
 
-from icd_lib.data.language import LanguageData, load_language_data
-from icd_lib.errors import MeasureError
+from icd_lib.data.domains import GROUPS, DomainText
+from icd_lib.data.language import CHAPTERS, Blocks, LanguageData, domain_blocks, load_domains, load_language_data
+from icd_lib.errors import ConfigError, MeasureError
 from icd_lib.measure.quality_lm import LanguageSuite
 from icd_lib.stages.context import Context
 
+OTHER_TEXT = {"selection": "data.validation_items", "unseen": "data.test_items"}  # split → at most so many blocks
+
 
 class LanguageContext(Context):
-    """Blocks of `data.max_length` tokens are the items; `data.*_items` says at most how many of each split."""
+    """Blocks of `data.max_length` tokens are the items; `data.*_items` says at most how many of each split.
+
+    Chapters of the Bible calibrate; others of them are validation and seen text. The domains of `data.selection` and
+    `data.unseen` are text that nothing here has read. With random weights no domain is loaded.
+    """
 
     @cached_property
     def data(self) -> LanguageData:
+        if self.get("data.seen") != [CHAPTERS]:
+            raise ConfigError(
+                f"data.seen is {self.get('data.seen')}, but a language model is calibrated on the embedded chapters "
+                f"alone: set it to [{CHAPTERS}], and leave {CHAPTERS} out of data.selection and data.unseen"
+            )
         return load_language_data(self.get("data.name"))
+
+    @property
+    def calibration_sha256(self) -> str:
+        return self.data.sha256
+
+    @cached_property
+    def _others(self) -> tuple[dict[str, dict[str, DomainText]], dict[str, str]]:
+        """Split → domain → text, and why domains are missing."""
+        found, missing = {}, {}
+        for split in OTHER_TEXT:
+            found[split], absent = load_domains(self.get(f"data.{split}") if self.is_trained else [])
+            missing |= absent
+        return found, missing
 
     @cached_property
     def suite(self) -> LanguageSuite:
-        return LanguageSuite.load(self.quality_folder, self.data, self.tokenizer, self.model)
-
-    def fit_suite(self) -> None:
-        most = {split: self.get(f"data.{split}_items") for split in ("validation", "test")}
-        length = self.get("data.max_length")
-        suite = LanguageSuite.fit(self.data, self.tokenizer, self.model, length=length, max_blocks=most)
-        suite.save(self.quality_folder)
+        get, tokenizer, length = self.get, self.tokenizer, self.get("data.max_length")
+        judged = {
+            "validation": {CHAPTERS: self._blocks("validation").spread(get("data.validation_items"))},
+            "seen": {CHAPTERS: self._blocks("test").spread(get("data.test_items"))},
+        }
+        for split, texts in self._others[0].items():
+            judged[split] = domain_blocks(tokenizer, texts, length, get(OTHER_TEXT[split]))
+        return LanguageSuite(judged, self.model)
 
     def describe_data(self) -> dict:
+        texts, missing = self._others
+        splits = self.data.splits
         return {
             "name": self.data.name,
-            "provenance": self.data.provenance,
-            "splits": {name: len(documents) for name, documents in self.data.splits.items()},
+            "groups": {group: list(self.get(f"data.{group}")) for group in GROUPS},
+            "calibration": {CHAPTERS: len(splits["calibration"]) + len(splits["train"])},
+            "judged": self._describe_judged() if self.is_trained else {},
+            "dropped_duplicates": {},
+            "missing": missing,
+            "provenance": {CHAPTERS: self.data.provenance}
+            | {name: text.provenance for found in texts.values() for name, text in found.items()},
             "block_tokens": self.get("data.max_length"),
         }
 
+    def _describe_judged(self) -> dict:
+        return {
+            split: {name: {"texts": len(blocks), "sha256": blocks.sha256} for name, blocks in found.items()}
+            for split, found in self.suite.judged.items()
+        }
+
+    def _blocks(self, split: str) -> Blocks:
+        """The chapters of a split in blocks."""
+        return self.data.blocks(self.tokenizer, split, self.get("data.max_length"))
+
     def calibration(self, count: int, tokens: int) -> list[dict]:
         """`count` blocks of the calibration split and, when it has no more, of the train split."""
-        length = self.get("data.max_length")
-        blocks = self.data.blocks(self.tokenizer, "calibration", length)
+        blocks = self._blocks("calibration")
         found = list(blocks.sample(min(count, len(blocks)), self.get("seed")).batches(tokens))
         if count > len(blocks):
-            more = self.data.blocks(self.tokenizer, "train", length)
+            more = self._blocks("train")
             found += more.sample(min(count - len(blocks), len(more)), self.get("seed")).batches(tokens)
         return [inputs | {"use_cache": False} for inputs in found]
 

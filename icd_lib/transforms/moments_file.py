@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from icd_lib.errors import ArtifactError
-from icd_lib.measure.embed import load_tensors, save_tensors
+from icd_lib.tensor_file import load_tensors, save_tensors
 from icd_lib.transforms.obs import Moments
 
 _TENSORS = ("gram", "cross", "target_sum")

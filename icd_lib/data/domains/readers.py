@@ -58,7 +58,7 @@ def plain_text(markup: str) -> str:
             break
     markup = _FILE_LINK.sub("", markup)
     markup = _WEB_LINK.sub(r"\1", _LINK.sub(r"\1", markup))
-    return html.unescape(_TAG.sub("", markup)).replace("'''", "").replace("''", "")
+    return html.unescape(_TAG.sub("", markup)).replace("'''", "").replace("''", "").strip()
 
 
 def read_encyclopaedia() -> DomainText:

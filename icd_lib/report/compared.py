@@ -1,0 +1,51 @@
+"""What is compared with what, and whether a gate's limit of latency is met: the same words on every page."""
+
+from icd_lib.report.results import Results
+
+GATES = ("smoke", "strict")
+OTHER_ARMS = {
+    "same_transform": "the same transform in linear's layout",
+    "same_quality": "linear at the same quality budget",
+    "vs_oneshot": "oneshot at the same quality budget",
+}
+TABLE_ARMS = dict.fromkeys(("same_transform", "same_quality"), "linear, with the same transform")
+_STATES = {"pass": "met", "fail": "not met", "partial": "not decided", "not_measured": "not measured"}
+
+
+def other_arm(results: Results, key: str) -> str:
+    """What iterative is compared with in a section of the verdict."""
+    return (TABLE_ARMS if results.is_table else OTHER_ARMS).get(key, key)
+
+
+def judged(results: Results) -> str:
+    """What the gates compare."""
+    return f"iterative vs {other_arm(results, results.gates_comparison)}"
+
+
+def state_text(state: str) -> str:
+    """A gate's or check's state in words.
+
+    >>> state_text("pass"), state_text("partial")
+    ('met', 'not decided')
+    """
+    return _STATES.get(state, state)
+
+
+def latency_states(results: Results) -> dict[str, dict[str, str]]:
+    """Comparison → gate → state of its limit of latency, what the gates judge first; a gate without a limit is left out."""
+    verdict, own = results.verdict, {}
+    for gate in GATES:
+        if "latency_rel" in verdict[gate]["checks"]:
+            own[gate] = verdict[gate]["checks"]["latency_rel"]
+    others = verdict.get("other_comparisons", {})
+    found = {results.gates_comparison: own} | {key: states for key, states in others.items() if key in OTHER_ARMS}
+    return {key: {gate: state for gate, state in states.items() if gate in own} for key, states in found.items()}
+
+
+def states_text(states: dict[str, str]) -> str:
+    """The states of both gates in one line.
+
+    >>> states_text({"smoke": "pass", "strict": "fail"})
+    'smoke met, strict not met'
+    """
+    return ", ".join(f"{gate} {state_text(state)}" for gate, state in states.items())

@@ -1,0 +1,74 @@
+"""What a model loses against dense, as figures: by reading, split and domain, and held against the budget."""
+
+from icd_lib.data.domains import DOMAINS
+from icd_lib.measure.statistics import Z95
+from icd_lib.report.results import Results
+from icd_lib.report.table import Flagged
+
+READINGS = {"own": "own", "own_labelled": "labelled tasks only", "dropin": "drop-in"}
+NEARNESS = {"cosine": "cosine to dense", "perplexity_ratio": "perplexity relative to dense", "kl": "KL to dense, nats"}
+METHOD = "mean over tasks and domains, paired with dense"
+
+
+def lost(entry: dict | None, n: int) -> dict | None:
+    """A reading of `Battery.compare` as a figure in percentage points; None where the model has no such reading."""
+    if not entry:
+        return None
+    drop, se = entry["drop_pp"], entry["se_pp"]
+    found = {"value": drop, "unit": "pp", "kind": "measured", "n": n, "method": METHOD, "se_pp": se}
+    return found | {"ci95": entry.get("ci95") or [drop - Z95 * se, drop + Z95 * se]}
+
+
+def near(entry: dict, key: str, n: int) -> dict | None:
+    """How near a model stays to dense on a split or (a plain number) a domain; None where there is no such figure."""
+    found = entry.get(key)
+    if found is None:
+        return None
+    given = found if isinstance(found, dict) else {"value": found}
+    unit = "nats" if key == "kl" else "1"
+    return {"unit": unit, "kind": "measured", "n": n, "method": "mean, against dense"} | given
+
+
+def readings(results: Results) -> dict[str, str]:
+    """The readings of this kind of model, in words: a language model brings its own head, so it has but one."""
+    return {"own": "next-token accuracy"} if results.is_language else READINGS
+
+
+def is_outside(results: Results, split: str) -> bool:
+    """Whether a split is outside the domain that the budget is for."""
+    return results.judging == "seen" and split == "unseen"
+
+
+def is_above(results: Results, item: dict | None) -> bool:
+    """Whether a loss is above the quality budget; its estimate is what counts, as in the gates."""
+    budget = results.budget_pp
+    return bool(item) and budget is not None and item["value"] is not None and item["value"] > budget
+
+
+def flagged(results: Results, split: str, reading: str, item: dict | None) -> dict | Flagged | None:
+    """The figure, with words where it is above the budget: own losses anywhere, all readings outside the domain."""
+    if not is_above(results, item):
+        return item
+    if is_outside(results, split):
+        return Flagged(item, "outside its domain")
+    return Flagged(item, "above the budget") if reading == "own" else item
+
+
+def domains_above(results: Results) -> list[tuple[str, str, dict]]:
+    """(split, domain, own loss) of every domain that loses more than the budget, the largest loss first."""
+    found = [
+        (split, name, lost(part["own"], part["n"]))
+        for split, entry in results.lost("iterative").items()
+        for name, part in entry["domains"].items()
+    ]
+    return sorted((row for row in found if is_above(results, row[2])), key=lambda row: -row[2]["value"])
+
+
+def what_it_is(domain: str) -> str:
+    """A domain's text in a few words."""
+    return DOMAINS[domain].words if domain in DOMAINS else "text of your own"
+
+
+def who_labelled(domain: str) -> str:
+    """What a domain's labels say, and who gave them."""
+    return DOMAINS[domain].labelled if domain in DOMAINS else "labels of your own"
