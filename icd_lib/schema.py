@@ -147,14 +147,14 @@ SCHEMA: dict = {
             "auto", ["auto", "bible", "sst2"], "a labelled set of one's own that joins the seen domains; auto: none"
         ),
         "seen": _domains(
-            ["encyclopaedia", "news", "docstrings", "films", "tweets", "examples"],
+            ["encyclopaedia", "news", "docstrings", "films", "tweets", "dialogues"],
             "domains whose unlabelled text calibrates; parts of them are held out and judged",
         ),
         "selection": _domains(
-            ["verses", "manual", "glosses"], "domains that calibrate nothing and on which strengths are chosen"
+            ["verses", "manual", "examples"], "domains that calibrate nothing and on which strengths are chosen"
         ),
         "unseen": _domains(
-            ["products", "editorials", "dialogues"], "domains that nothing has seen, judged once at the end"
+            ["products", "editorials", "glosses"], "domains that nothing has seen, judged once at the end"
         ),
         "calibration_texts": count(
             5000, "unlabelled texts that the transform sees, as even over domains as can be", low=1

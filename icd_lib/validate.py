@@ -21,7 +21,9 @@ from icd_lib.errors import EXIT_GATE_NOT_MET, EXIT_OK, ArtifactError, IcdError
 from icd_lib.lock import check_lock, parse_json
 from icd_lib.manifest import list_files
 from icd_lib.measure.comparison import compare_arms
-from icd_lib.report.results import Results
+from icd_lib.report.compared import OTHER_ARMS, judged
+from icd_lib.report.losses import NEARNESS, READINGS
+from icd_lib.report.results import Results, check_current
 from icd_lib.report.rows import csv_cell
 from icd_lib.report.words import figure_text
 from icd_lib.verify import run_check
@@ -31,7 +33,8 @@ from icd_lib.verify_run import CHECKS, RunView, compared, raw_samples
 CHOSEN = ("fields", "layouts", "latency", "comparisons", "gates")
 MAX_FILE_BYTES = 2**28
 RUN_COLUMNS = ("scenario", "config", "seed", "machine", "smoke", "strict", "badges")
-POOLED = {"same_quality": "iterative vs linear", "vs_dense": "iterative vs dense", "vs_oneshot": "iterative vs oneshot"}
+POOLED = {"vs_dense": "iterative vs dense"} | {key: f"iterative vs {other}" for key, other in OTHER_ARMS.items()}
+SPLITS = ("unseen", "seen")
 
 
 class FolderView(RunView):
@@ -60,12 +63,17 @@ class FolderView(RunView):
 
 
 def judge_run(run: FolderView) -> tuple[dict, list]:
-    """A run's row of the table, and its checks; the row is computed from the samples, not read from the verdict."""
+    """A run's row of the table, and its checks; the row is computed from the samples, not read from the verdict.
+
+    Raises `ArtifactError` for a run of an ICD that judged otherwise.
+    """
+    lock, verdict = run.read_json(LOCK), run.read_json("verdict.json")
+    check_current(verdict, lock, run.dir)
     checks = [run_check(name, CHECKS[name], run) for name in CHOSEN]
     if not all(check.ok for check in checks):
         return {}, checks
     samples, settings = raw_samples(run)
-    verdict, setup = run.read_json("verdict.json"), run.read_json("setup/setup.json")
+    setup, results = run.read_json("setup/setup.json"), Results.load(run.dir)
     found = {}
     for key, (arm, other) in compared(run).items():
         if key in verdict:
@@ -73,17 +81,19 @@ def judge_run(run: FolderView) -> tuple[dict, list]:
     environment = setup.get("environment", {})
     row = {
         "scenario": run.get("scenario"),
-        "config": run.read_json(LOCK)["sha256"][:12],
+        "config": lock["sha256"][:12],
         "seed": run.get("seed"),
         "quick": run.get("quick"),
         "machine": environment.get("cpu", {}).get("model", "not stated"),
+        "compared": judged(results),
         "comparisons": found,
         "quality_drop_pp": verdict["vs_dense"]["quality_drop_pp"],
-        "l2_pp": verdict[verdict["gates_comparison"]]["l2_pp"],
-        "ept_rel": verdict[verdict["gates_comparison"]]["ept_rel"],
+        "quality": verdict.get("quality", {}),
+        "l2_pp": verdict[results.gates_comparison]["l2_pp"],
+        "ept_rel": verdict[results.gates_comparison]["ept_rel"],
         "smoke": verdict["smoke"]["status"],
         "strict": verdict["strict"]["status"],
-        "badges": "; ".join(Results.load(run.dir).badges_about("model", "layout", "timing")),
+        "badges": "; ".join(results.badges_about("model", "layout", "timing")),
     }
     return row, checks
 
@@ -109,7 +119,10 @@ def table_of(rows: dict[str, dict]) -> list[dict]:
         entry = {"run": name, **{key: row[key] for key in RUN_COLUMNS}}
         for key, words in POOLED.items():
             entry |= _columns(words, row["comparisons"].get(key))
-        entry |= _columns("quality lost, pp", row["quality_drop_pp"])
+        for split in SPLITS:
+            for reading, words in READINGS.items():
+                item = row["quality"].get(split, {}).get(f"{reading}_pp")
+                entry |= _columns(f"{words} lost on {split} text, pp", item)
         flat.append(entry)
     for scenario in dict.fromkeys(row["scenario"] for row in rows.values()):
         same = [row for row in rows.values() if row["scenario"] == scenario and not row["quick"]]
@@ -131,21 +144,29 @@ def _columns(words: str, item: dict | None) -> dict:
 def lines_of(row: dict) -> list[str]:
     """A run's figures for people."""
     lines = [f"    {words}: {figure_text(row['comparisons'][key])}{_test(row, key)}" for key, words in _named(row)]
-    lines += [f"    {words}: {figure_text(row[key])}" for key, words in _OTHERS.items()]
-    lines.append(f"    gates: smoke {row['smoke']}, strict {row['strict']}")
+    lines += _quality_lines(row)
+    named = {"l2_pp": "L2 hit rate", "ept_rel": "energy per token"}
+    lines += [f"    {words}, {row['compared']}: {figure_text(row[key])}" for key, words in named.items()]
+    lines.append(f"    gates, which judge {row['compared']}: smoke {row['smoke']}, strict {row['strict']}")
     return [*lines, f"    badges: {row['badges']}"] if row["badges"] else lines
 
 
-_OTHERS = {
-    "quality_drop_pp": "quality lost against dense",
-    "l2_pp": "L2 hit rate, iterative vs linear",
-    "ept_rel": "energy per token, iterative vs linear",
-}
+def _quality_lines(row: dict) -> list[str]:
+    """What iterative loses on unseen and seen text, or why that is not known."""
+    if not any(split in row["quality"] for split in SPLITS):
+        return [f"    quality lost against dense: {figure_text(row['quality_drop_pp'])}"]
+    lines = []
+    for split in (split for split in SPLITS if split in row["quality"]):
+        found = row["quality"][split]
+        figures = {words: found[f"{reading}_pp"] for reading, words in READINGS.items()}
+        figures |= {key: found[key] for key in NEARNESS if found.get(key)}
+        told = [f"{words} {figure_text(item)}" for words, item in figures.items() if item["kind"] != "not_measured"]
+        lines.append(f"    lost on {split} text, most on {found['worst_domain']}: {'; '.join(told)}")
+    return lines
 
 
 def _named(row: dict) -> list[tuple[str, str]]:
-    names = POOLED | {"same_transform": "same transform, two layouts", "placebo": "iterative vs random layout"}
-    names |= {"aa_control": "dense vs dense (A/A control)"}
+    names = POOLED | {"placebo": "iterative vs random layout", "aa_control": "dense vs dense (A/A control)"}
     return [(key, words) for key, words in names.items() if key in row["comparisons"]]
 
 

@@ -63,7 +63,7 @@ def test_a_solver_that_ran_out_of_time_is_a_badge(run):
 
 def test_a_checkpoint_that_the_hub_did_not_give_is_a_badge():
     named = {"model_checkpoint": "sentence-transformers/all-MiniLM-L6-v2"}
-    quiet = {"checkpoint": SimpleNamespace(source="embedded"), "is_trained": True}
+    quiet = {"checkpoint": SimpleNamespace(source="embedded"), "is_trained": True, "describe_data": dict}
     scenario = SimpleNamespace(scenario=SimpleNamespace(quick=False))
     for given, expected in ((named, 1), ({"model_checkpoint": None}, 0)):
         found = setup.badges(SimpleNamespace(**vars(context(**given)), **quiet, run=scenario))

@@ -6,7 +6,7 @@ from report_factory import HOSTILE, write_run
 
 from icd_lib.report import graph_figures, loop_figures, measure_figures, setup_tables
 from icd_lib.report.full_report import draw_all
-from icd_lib.report.picture import Picture
+from icd_lib.report.picture import COLOURS, SPLIT_COLOURS, Picture
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict, badges
 
@@ -68,7 +68,34 @@ def test_attempts_keep_their_number_when_one_had_no_candidate(tmp_path):
     results = Results.load(write_run(tmp_path / "bert"))
     results.solves["linear"]["attempts"].reverse()
     alt = loop_figures.loop_path(results, "linear").alt
-    assert "attempt 2 at" in alt and "attempt 3 at" in alt and "attempt 1" not in alt
+    assert "attempt 2 at −38.0 %: rolled back: quality" in alt.replace("-", "−") and "attempt 1" not in alt
+    assert "draft 4 at" in alt and "attempt 3 at" in alt
+
+
+def test_losses_by_domain_are_told_for_both_splits_and_both_readings(tmp_path):
+    picture = measure_figures.quality_domains(Results.load(write_run(tmp_path / "bert")))
+    assert "unseen products own quality +0.300, drop-in quality +1.100" in picture.alt
+    assert "seen films own quality +0.020" in picture.alt
+    language = measure_figures.quality_domains(Results.load(write_run(tmp_path / "mamba", language=True)))
+    assert isinstance(language, Picture) and "drop-in" not in language.alt
+    assert measure_figures.quality_domains(Results.load(tmp_path / "none")).reason == "03_measure has not finished"
+    assert len(set(SPLIT_COLOURS.values()) | set(COLOURS.values())) == len(SPLIT_COLOURS) + len(COLOURS)
+
+
+def test_the_set_up_lists_every_domain_with_its_group_sizes_and_licence(tmp_path):
+    table = setup_tables.provenance(Results.load(write_run(tmp_path / "bert")))
+    rows = dict(table.rows)
+    expected = "sentences of film reviews; 1,000 calibrate, 50 seen; licence MIT; from vaderSentiment 3.3.2"
+    assert rows["seen (calibrates): films"] == expected
+    assert rows["unseen (judges): products"].startswith("sentences of product reviews; 50 unseen; licence MIT")
+    assert "30 selection" in rows["selection (chooses): verses"] and rows["missing: manual"] == "no package"
+    assert rows["dense on unseen text"].startswith("60.00 % (measured, n = 100): products 60.0 %")
+
+
+def test_the_table_of_attempts_says_what_each_was_and_where_j_and_the_clock_disagree(tmp_path):
+    table = setup_tables.attempts(Results.load(write_run(tmp_path / "bert")), "iterative")
+    assert [row[1] for row in table.rows] == ["draft", "attempt", "attempt", "attempt"]
+    assert "drop-in +0.900 pp, cosine 0.9900" in table.rows[1][4] and "J rose by 0.0400" in table.rows[1][-1]
 
 
 def test_verified_axes_are_grouped_with_the_worst_error():

@@ -123,5 +123,16 @@ def test_two_runs_of_the_stage_write_equal_bytes(tmp_path):
 def test_gate_table_shows_threshold_figure_and_verdict(tmp_path):
     run, _ = make(tmp_path)
     text = (run.dir / "index.html").read_text().replace("\u00a0", " ")
-    assert "≤ −20 %" in text and "≤ +0.1 pp" in text and "≥ +5 pp" in text
-    assert re.search(r"−33\.0 %</span><small>\[−35\.0 to −31\.0 %\]<br>measured, n = 20", text)
+    assert "≤ −30 %" in text and "≤ +0.1 pp" in text and "≥ +5 pp" in text
+    assert re.search(r"−35\.0 %</span><small>\[−37\.0 to −33\.0 %\]<br>measured, n = 20", text)
+
+
+def test_a_loss_outside_the_domain_is_red_and_the_fastest_runtime_is_named(tmp_path):
+    run, _ = make(tmp_path, budget_on="seen")
+    text = (run.dir / "index.html").read_text().replace("\u00a0", " ")
+    assert re.search(r'<div class="fail"><span[^>]*>\+2\.040 pp</span>.*?<small>outside its domain</small></div>', text)
+    assert "Outside its domain, on unseen text, it loses +2.040 pp" in text
+    (run.dir / "iterative" / "model").mkdir()
+    (run.dir / "iterative" / "model" / "config.json").write_text("{}")
+    report.write_index(run)
+    assert "Fastest here: OpenVINO bf16, −70.0 % time against dense in eager" in (run.dir / "index.html").read_text()

@@ -14,11 +14,10 @@ from icd_lib.axes.permutation import hash_permutation
 from icd_lib.stages.arms import load_saved
 
 SMALLER = [
-    "data.test_items=240",
-    "data.validation_items=240",
-    "data.probe_items=800",
-    "transform.distill_steps=4",
-    "codesign.quality_budget_pp=20",  # so that something is accepted with so few items
+    "data.test_items=60",
+    "data.validation_items=40",
+    "codesign.quality_budget_pp=30",  # so that something is accepted with so few texts
+    "codesign.dropin_budget_pp=30",
     "measure.repeats=6",
 ]
 
@@ -119,6 +118,24 @@ def test_padded_to_stock_shapes_plain_transformers_loads_the_same_function(run_d
     with torch.inference_mode():
         difference = stock(input_ids=ids).last_hidden_state - model(input_ids=ids).last_hidden_state
     assert difference.abs().max() < 1e-4
+
+
+def test_seen_and_unseen_text_stand_side_by_side(run_dir):
+    quality = read(run_dir, "verdict.json")["quality"]
+    assert set(quality) == {"seen", "unseen"}
+    for split, entry in quality.items():
+        for reading in ("own_pp", "own_labelled_pp", "dropin_pp", "cosine"):
+            assert entry[reading]["kind"] == "measured" and entry[reading]["ci95"], (split, reading)
+        assert entry["worst_domain"] in entry["domains"]
+    assert set(quality["unseen"]["domains"]).isdisjoint(quality["seen"]["domains"])
+    judged = read(run_dir, "setup/setup.json")["data"]["judged"]
+    assert set(judged["unseen"]) == set(quality["unseen"]["domains"])
+
+
+def test_the_gates_judge_one_transform_in_two_layouts_and_the_harder_comparisons_stand_beside(run_dir):
+    verdict = read(run_dir, "verdict.json")
+    assert verdict["gates_comparison"] == "same_transform"
+    assert set(verdict["other_comparisons"]) == {"same_quality", "vs_oneshot"}
 
 
 def test_a_second_run_skips_everything(run_dir, capsys):

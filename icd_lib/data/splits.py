@@ -52,7 +52,7 @@ def split_groups(groups: np.ndarray, sizes: dict[str, int], rest: str, seed: int
     if min(sizes.values(), default=0) < 0 or wanted >= available:
         raise ConfigError(
             f"the splits {sizes} need {wanted} items and leave some for '{rest}', but the data has {available}; "
-            "lower data.test_items, data.validation_items or data.probe_items"
+            "lower data.test_items or data.validation_items"
         )
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))

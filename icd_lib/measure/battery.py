@@ -5,10 +5,10 @@ retrieval looks among its own. *drop-in*: probes and index are the dense model's
 texts that are asked about. *cosine*: mean inner product of the two models' embeddings.
 
 A domain's tasks are of two sorts: *labelled* (labels that people or the text's own structure give, the reply or other
-wording of a text, another text of the same document) and *topics* (binary attributes of the words). Every task weighs
-the same; `own_labelled` is own over the labelled ones alone. Probes are ridge regressions on one-hot labels,
-cross-fitted in `FOLDS` parts of whole documents, so that no text is judged by a probe that has seen its document; all
-tasks of a domain share one factorisation.
+wording of a text, another text of the same document) and *topics* (binary attributes of the words). The sorts weigh
+one half each, so that many easy topics cannot hide what labels lose; `own_labelled` is own over labelled tasks alone.
+Probes are ridge regressions on one-hot labels, cross-fitted in `FOLDS` parts of whole documents, so that no text is
+judged by a probe that has seen its document; all tasks of a domain share one factorisation.
 """
 
 import math
@@ -154,9 +154,9 @@ class DomainJudge:
     def compare(self, embeddings: np.ndarray, head_logits: np.ndarray | None = None) -> dict:
         """{"n", "cosine", "tasks", "own", "own_labelled", "dropin"} of a model against dense.
 
-        The three readings are {"drop_pp", "se_pp", "dense_pct", "pct"}, means over tasks. The standard error is that of
-        a mean over texts: a text's share is the sum of its centred losses, each times the weight of the task over the
-        rows of the task.
+        The three readings are {"drop_pp", "se_pp", "dense_pct", "pct"}, means over tasks with the weights of
+        `_weights`. The standard error is that of a mean over texts: a text's share is the sum of its centred losses,
+        each times the weight of the task over the rows of the task.
         """
         read, tasks = self.read(embeddings, head_logits), {}
         losses: dict[str, dict[str, np.ndarray]] = {reading: {} for reading in READINGS}
@@ -346,8 +346,9 @@ def nearest(queries: np.ndarray, candidates: np.ndarray, rows: np.ndarray, names
 
 
 def _weights(tasks: list[Task]) -> dict[str, float]:
-    """Every task weighs the same."""
-    return {task.name: 1 / len(tasks) for task in tasks}
+    """Both sorts of task weigh the same, and within a sort every task."""
+    counts = {sort: sum(task.sort == sort for task in tasks) for sort in {task.sort for task in tasks}}
+    return {task.name: 1 / (len(counts) * counts[task.sort]) for task in tasks}
 
 
 def _one_hot(labels: list[np.ndarray], rows: int) -> tuple[np.ndarray, list[tuple[int, int]]]:

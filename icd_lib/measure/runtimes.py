@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ RUNTIMES = {
     "openvino_bf16": "OpenVINO, fp32 weights computed in bf16",
     "openvino_int8": "OpenVINO, int8 weights and activations by NNCF post-training quantization",
 }
+ROUNDED = ("openvino_bf16", "openvino_int8")  # compute with fewer bits than fp32, so quality has to be judged again
 ONNX_BASED = ("onnxruntime", "openvino", "openvino_bf16", "openvino_int8")
 Runner = Callable[[dict], np.ndarray]
 
@@ -132,6 +134,27 @@ def _quantize(network, batches: list[dict[str, np.ndarray]]):
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(batches),
     )
+
+
+class RuntimeEncoder:
+    """A runner that can be judged like a model: called with tensors (B, L), its output has `last_hidden_state`."""
+
+    def __init__(self, runner: Runner):
+        self.runner = runner
+
+    def __call__(self, **inputs: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=torch.from_numpy(np.array(self.runner(inputs))))
+
+
+def fastest(ladder: dict, arm: str) -> str | None:
+    """The measured runtime with the least median latency of `arm` at the first shape; None if none was measured."""
+    found = {}
+    for name, entry in ladder["runtimes"].items():
+        if entry["status"] == "measured":
+            arms = next(iter(entry["shapes"].values()))["arms"]
+            if arm in arms:
+                found[name] = arms[arm]["latency_ms"]["value"]
+    return min(found, key=found.get, default=None)
 
 
 def measure_ladder(

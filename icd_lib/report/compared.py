@@ -32,14 +32,13 @@ def state_text(state: str) -> str:
 
 
 def latency_states(results: Results) -> dict[str, dict[str, str]]:
-    """Comparison → gate → state of its limit of latency, what the gates judge first; a gate without a limit is left out."""
-    verdict, own = results.verdict, {}
-    for gate in GATES:
-        if "latency_rel" in verdict[gate]["checks"]:
-            own[gate] = verdict[gate]["checks"]["latency_rel"]
+    """Comparison → gate → state of the gate's limit of latency, for the gates that have one; theirs comes first."""
+    verdict, key = results.verdict, results.gates_comparison
+    own = {gate: verdict[gate]["checks"].get("latency_rel") for gate in GATES}
+    own = {gate: state for gate, state in own.items() if state}
     others = verdict.get("other_comparisons", {})
-    found = {results.gates_comparison: own} | {key: states for key, states in others.items() if key in OTHER_ARMS}
-    return {key: {gate: state for gate, state in states.items() if gate in own} for key, states in found.items()}
+    found = {other: {gate: others.get(other, {}).get(gate, "not_measured") for gate in own} for other in OTHER_ARMS}
+    return {key: own} | {other: states for other, states in found.items() if other != key}
 
 
 def states_text(states: dict[str, str]) -> str:

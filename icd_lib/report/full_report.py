@@ -21,6 +21,7 @@ def draw_all(results: Results) -> dict[str, Picture | Missing]:
     """Every figure that this kind of run has, by its role; one without data is a `Missing` with its reason."""
     modes = list(results.solves)
     drawn = {
+        "domains": measure_figures.quality_domains(results),
         "frontier": measure_figures.quality_frontier(results),
         "latency": measure_figures.latency_distributions(results),
         "access": graph_figures.access_graph(results),
@@ -50,7 +51,13 @@ def report_page(results: Results, drawn: dict) -> str:
             drawn.get("latency"),
             *(measure_tables.latency(results, shape) for shape in results.shapes or [None]),
         ],
-        "Quality": [drawn.get("frontier"), measure_tables.quality(results)],
+        "Quality": [
+            measure_tables.quality(results),
+            drawn.get("domains"),
+            measure_tables.quality_by_domain(results),
+            measure_tables.quality_by_task(results),
+            drawn.get("frontier"),
+        ],
         "What the gain is made of": [drawn.get("attribution"), measure_tables.attribution(results)],
         "What a layout costs": [
             drawn.get("calibration"),

@@ -1,6 +1,8 @@
 """The result in plain sentences that never claim more than was measured."""
 
 from icd_lib.report import calibration_figures
+from icd_lib.report.compared import GATES, judged, latency_states, other_arm, states_text
+from icd_lib.report.losses import NEARNESS, domains_above, is_above, is_outside, readings
 from icd_lib.report.results import Results
 from icd_lib.report.words import interval_text, number, value_text
 
@@ -37,12 +39,8 @@ def headline(results: Results) -> list[str]:
     elif results.is_table:
         lines = _table_lines(results)
     else:
-        lines = [_speed("iterative", verdict["vs_dense"]["latency_rel"], "the dense model", results), _quality(results)]
-        for key, other in (("same_quality", "linear"), ("vs_oneshot", "oneshot")):
-            if verdict[key]["latency_rel"]["kind"] != "not_measured":
-                lines.append(
-                    _speed("iterative", verdict[key]["latency_rel"], f"{other} at the same quality budget", results)
-                )
+        lines = _model_lines(results)
+    lines += [line for mode in results.solves for line in (_target(results, mode), _disagreement(results, mode))]
     lines += [
         _nothing_accepted(results, mode) for mode in results.solves if not results.solves[mode]["accepted_strength"]
     ]
@@ -52,7 +50,7 @@ def headline(results: Results) -> list[str]:
         for shape, holds in verdict["aa_control"]["contains_zero"].items()
         if not holds
     ]
-    lines += [_gate(name, verdict[name]) for name in ("smoke", "strict")]
+    lines += [_gate(results, name) for name in GATES]
     return [line for line in lines if line]
 
 
@@ -102,28 +100,105 @@ def _table_lines(results: Results) -> list[str]:
     return lines
 
 
-def _quality(results: Results) -> str:
-    item = results.verdict["vs_dense"]["quality_drop_pp"]
-    if item["kind"] == "not_measured":
-        return f"Quality was not measured: {item['reason']}."
-    bound = results.verdict["strict"].get("bounds", {}).get("quality_drop_pp")
+def _model_lines(results: Results) -> list[str]:
+    """Against dense with what is lost, then what the gates compare, then the other comparisons with their verdicts."""
+    verdict, quality = results.verdict, results.verdict["quality"]
+    first = _speed("iterative", verdict["vs_dense"]["latency_rel"], "the dense model", results)
+    if "reason" in quality:
+        lines = [first, f"Quality was not measured: {quality['reason']}."]
+    else:
+        splits = [split for split in results.splits if split in quality]
+        lines = [f"{first.removesuffix('.')}; {_lost_briefly(results, splits)}."]
+        lines += [_lost_on(results, split) for split in splits] + _above_budget(results)
+    for key, states in latency_states(results).items():
+        if verdict[key]["latency_rel"]["kind"] != "not_measured":
+            line = _speed("iterative", verdict[key]["latency_rel"], other_arm(results, key), results)
+            own = key == results.gates_comparison or not states
+            limits = "" if own else f"; put to the gates' limits of latency: {states_text(states)}"
+            lines.append(f"{line.removesuffix('.')}{limits}.")
+    return lines
+
+
+def _lost_briefly(results: Results, splits: list[str]) -> str:
+    """Own and drop-in loss on every split in half a sentence."""
+    words = readings(results)
+    parts = [
+        f"{words[key]} lost: {' and '.join(found)}"
+        for key in ("own", "dropin")
+        if key in words and (found := [text for split in splits if (text := _lost_text(results, split, key))])
+    ]
+    return "; ".join(parts)
+
+
+def _lost_text(results: Results, split: str, reading: str) -> str:
+    item = results.verdict["quality"][split][f"{reading}_pp"]
+    return "" if item["kind"] == "not_measured" else f"{value_text(item['value'], 'pp')} on {split} text"
+
+
+def _lost_on(results: Results, split: str) -> str:
+    """What iterative loses on a split: own with its interval and the budget's verdict, drop-in, the worst domain."""
+    found = results.verdict["quality"][split]
+    item = found["own_pp"]
     word = "loses" if item["value"] > 0 else "gains" if item["value"] < 0 else "changes by"
-    budget = (
-        f" The budget is {results.budget_pp:g} pp: {_BOUNDS[bound]}." if bound and results.budget_pp is not None else ""
-    )
     shown = value_text(abs(item["value"]), "pp", signed=False)
-    spread = f"SE {item['se_pp']:.3f} pp, " if item.get("se_pp") is not None else ""
-    extent = f"{spread}95 % CI of the loss {interval_text(item)}, n = {item['n']:,}"
-    return f"On test data it {word} {shown} of accuracy ({extent}).{budget}"
+    spread = f"SE {item['se_pp']:.3f} pp, 95 % CI of the loss {interval_text(item)}, n = {item['n']:,}"
+    dropin = found["dropin_pp"]
+    parts = [f"On {split} text it {word} {shown} of {readings(results)['own']} ({spread})"]
+    if dropin["kind"] != "not_measured":
+        parts.append(f"drop-in it loses {value_text(dropin['value'], 'pp')} (95 % CI {interval_text(dropin)})")
+    near = [f"{NEARNESS[key]} {found[key]['value']:.4f}" for key in NEARNESS if found.get(key)]
+    parts += [*near, f"it loses most on {found['worst_domain']}"]
+    return f"{'; '.join(parts)}.{_budget(results, split)}"
+
+
+def _budget(results: Results, split: str) -> str:
+    bound = results.verdict["strict"].get("bounds", {}).get("quality_drop_pp")
+    if split != results.judging or bound not in _BOUNDS or results.budget_pp is None:
+        return ""
+    return f" The budget for it is {results.budget_pp:g} pp: {_BOUNDS[bound]}."
+
+
+def _above_budget(results: Results) -> list[str]:
+    """What is above the budget: text outside the budget's domain as a whole, and every single domain, by name."""
+    lines = []
+    for split, found in results.verdict["quality"].items():
+        if is_outside(results, split) and is_above(results, found["own_pp"]):
+            shown = value_text(found["own_pp"]["value"], "pp")
+            whose = f"the budget of {results.budget_pp:g} pp, which holds for {results.judging} text only"
+            lines.append(f"Outside its domain, on {split} text, it loses {shown}: above {whose}.")
+    above = [f"{name} ({split}) {value_text(item['value'], 'pp')}" for split, name, item in domains_above(results)]
+    if above:
+        lines.append(f"Domains above the budget of {results.budget_pp:g} pp by themselves: {', '.join(above)}.")
+    return lines
+
+
+def _target(results: Results, mode: str) -> str:
+    """Said where a latency was asked for and the tables do not even predict it."""
+    solve = results.solves[mode]
+    if solve.get("reached") is not False:
+        return ""
+    plan = solve["plan"]
+    predicted = (
+        value_text(plan["predicted_latency_rel"], "fraction") if plan else "nothing, since no attempt came through"
+    )
+    target = value_text(solve["latency_target_rel"], "fraction")
+    return f"The latency target of {target} was NOT reached by {mode}: predicted is {predicted}."
+
+
+def _disagreement(results: Results, mode: str) -> str:
+    """Said where the clock and J disagree about the attempt that became the result."""
+    attempt = results.accepted(mode) or {}
+    return f"J and the clock disagree ({mode}): {attempt['disagreement']}." if attempt.get("disagreement") else ""
 
 
 def _nothing_accepted(results: Results, mode: str) -> str:
-    attempts = len(results.solves[mode]["attempts"])
+    attempts = sum(entry.get("what") != "draft" for entry in results.solves[mode]["attempts"])
     tried = f"{attempts} attempt was" if attempts == 1 else f"{attempts} attempts were"
     left = "the layout of linear" if results.is_table else "the dense model in another layout"
     return f"{mode.capitalize()} accepted nothing ({tried} rolled back): its result is {left}."
 
 
-def _gate(name: str, found: dict) -> str:
+def _gate(results: Results, name: str) -> str:
+    found = results.verdict[name]
     words = [f"{_PLAIN.get(metric, metric)} {word.replace('_', ' ')}" for metric, word in found["checks"].items()]
-    return f"Gate {name}: {_GATE_WORDS[found['status']]} ({', '.join(words)})."
+    return f"Gate {name} ({judged(results)}): {_GATE_WORDS[found['status']]} ({', '.join(words)})."

@@ -5,6 +5,7 @@ from html import escape
 from icd_lib.report import measure_tables, setup_tables
 from icd_lib.report.headline import headline
 from icd_lib.report.html import link, links, page, show
+from icd_lib.report.losses import lost_in_fastest
 from icd_lib.report.picture import Picture
 from icd_lib.report.results import Results
 from icd_lib.report.rows import key_numbers
@@ -39,7 +40,8 @@ def index_page(results: Results, drawn: dict, expected: tuple[str, ...] = ()) ->
         _documents(results, expected),
     ]
     if results.verdict:
-        parts += ["<h2>Verdict</h2>", show(measure_tables.gates(results)), show(measure_tables.comparisons(results))]
+        shown = (measure_tables.quality(results), measure_tables.gates(results), measure_tables.comparisons(results))
+        parts += ["<h2>Verdict</h2>", *map(show, shown)]
     parts += ["<h2>Figures</h2>"] + [show(item) for item in drawn.values() if isinstance(item, Picture)]
     started = "Table and accesses" if results.is_table else "Model and data"
     parts += [f"<h2>{started}</h2>", show(setup_tables.provenance(results)), _take_home(results), _raw(results)]
@@ -108,8 +110,18 @@ def _take_home(results: Results) -> str:
         else "Layers have widths of their own, so it needs icd_lib's loader; with --override transform.uniform=true "
         "plain transformers loads it."
     )
-    more = "model.onnx comes from icd_lib.models.export.export_onnx(model, example_inputs, 'model.onnx')."
-    return f"<h2>Take the model home</h2><pre>{escape(code)}</pre><p>{escape(plain)} {escape(more)}</p>"
+    more = "model.onnx comes from icd.export_onnx(model, example_inputs, 'model.onnx')."
+    told = f"{plain} {more} {_fastest(results)}"
+    return f"<h2>Take the model home</h2><pre>{escape(code)}</pre><p>{escape(told)}</p>"
+
+
+def _fastest(results: Results) -> str:
+    """In which runtime the model is fastest on this machine."""
+    if not results.fastest:
+        return ""
+    change = value_text(results.fastest["vs_eager"]["value"], "fraction")
+    where = f"{results.fastest['label']}, {change} time against dense in eager ({results.first_shape})"
+    return f"Fastest here: {where}; {lost_in_fastest(results)}."
 
 
 def _take_layout_home(results: Results) -> str:

@@ -9,52 +9,72 @@ from icd_lib.report.picture import COLOURS, FULL, LIMIT, Picture, canvas, finish
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing
 
+_PANELS = {"drop": "lost where strengths are chosen, pp (± SE)", "J": "change of J by re-permutation"}
+# How a reason begins that the loop gives, and one word for it.
+_REASONS = {
+    "quality lost": "quality",
+    "drop-in quality lost": "drop-in quality",
+    "cosine": "cosine",
+    "perplexity": "perplexity",
+    "the tables predict": "latency",
+}
+
 
 @for_tables(workload_figures.loop_path)
 def loop_path(results: Results, mode: str) -> Picture | Missing:
-    """Every attempt in predicted latency against validation drop and, where layouts changed, against ΔJ."""
+    """Every draft and attempt in predicted latency against what it lost and, where layouts changed, against ΔJ."""
     if mode not in results.solves:
         return Missing(f"Path of {mode}", f"02_solve[{mode}] has not finished")
     attempts = [(i + 1, e) for i, e in enumerate(results.solves[mode]["attempts"]) if "validation" in e]
     if not attempts:
         return Missing(f"Path of {mode}", "no attempt got as far as a candidate model")
-    panels = [what for what in ("drop", "J") if any(_height(e, what) is not None for _, e in attempts)]
+    panels = [what for what in _PANELS if any(_height(e, what) is not None for _, e in attempts)]
     if not panels:
         return Missing(f"Path of {mode}", attempts[0][1]["validation"]["reason"])
     drawing, axes = canvas(6 * len(panels), 4.2, 1, len(panels), squeeze=False)
-    colour = COLOURS[mode]
     for panel, what in zip(axes[0], panels, strict=True):
-        points = [(i, entry, _height(entry, what)) for i, entry in attempts if _height(entry, what) is not None]
-        middle = 100 * float(np.mean([entry["predicted_latency_rel"] for _, entry, _ in points]))
-        panel.plot([100 * e["predicted_latency_rel"] for _, e, _ in points], [y for *_, y in points], ":", color=colour)
-        for i, entry, y in points:
-            x, accepted = 100 * entry["predicted_latency_rel"], entry["accepted"]
-            error = entry["validation"]["se_pp"] if what == "drop" else None
-            panel.errorbar(
-                x, y, yerr=error, fmt="o", color=colour, mfc=colour if accepted else "white", capsize=4, ms=9
-            )
-            panel.annotate(f"{i} {_fate(entry)}", (x, y), **_beside(x, middle))
-        panel.margins(0.25, 0.25)
-        panel.set_xlabel("predicted latency against dense, %")
-        panel.axhline(0, color=FULL, linewidth=0.6)
-    labels = {"drop": "validation drop, pp (± SE)", "J": "change of J by re-permutation"}
-    for panel, what in zip(axes[0], panels, strict=True):
-        panel.set_ylabel(labels[what])
+        _draw_path(panel, [(i, e, _height(e, what)) for i, e in attempts if _height(e, what) is not None], what, mode)
     if results.budget_pp is not None and panels[0] == "drop":
         axes[0, 0].axhline(results.budget_pp, color=LIMIT, linestyle="--", label=f"budget {results.budget_pp:g} pp")
         axes[0, 0].legend(frameon=False, loc="best")
-    drawing.suptitle(f"Attempts of {mode}: filled accepted, open rolled back", fontsize=11)
-    told = (f"attempt {i} at {100 * e['predicted_latency_rel']:+.1f} %: {_fate(e)}" for i, e in attempts)
+    drawing.suptitle(f"Attempts of {mode}: filled accepted, open rolled back, small: drafts", fontsize=11)
+    told = (f"{_name(e)} {i} at {100 * e['predicted_latency_rel']:+.1f} %: {_fate(e)}" for i, e in attempts)
     return finish(drawing, f"path_{mode}", f"Attempts of {mode}. {'; '.join(told)}.", f"The path of {mode}", results)
 
 
-def _beside(x: float, middle: float) -> dict:
+def _draw_path(panel, points: list[tuple[int, dict, float]], what: str, mode: str) -> None:
+    """Points (number, entry, height): whole attempts large and joined in their order, drafts small and light."""
+    colour, whole = COLOURS[mode], [(e, y) for _, e, y in points if not _is_draft(e)]
+    panel.plot([100 * e["predicted_latency_rel"] for e, _ in whole], [y for _, y in whole], ":", color=colour)
+    middle = 100 * float(np.mean([entry["predicted_latency_rel"] for _, entry, _ in points]))
+    for i, entry, y in points:
+        x, small = 100 * entry["predicted_latency_rel"], _is_draft(entry)
+        style = {"ms": 5, "alpha": 0.55, "capsize": 2} if small else {"ms": 9, "capsize": 4}
+        fill = colour if entry["accepted"] else "white"
+        error = entry["validation"]["se_pp"] if what == "drop" else None
+        panel.errorbar(x, y, yerr=error, fmt="o", color=colour, mfc=fill, **style)
+        told = f"draft {i}" if small else f"{i} {_fate(entry)}"
+        panel.annotate(told, (x, y), color=FULL if small else "black", **_beside(x, middle, 7 if small else 9))
+    panel.margins(0.25, 0.25)
+    panel.set(xlabel="predicted latency against dense, %", ylabel=_PANELS[what])
+    panel.axhline(0, color=FULL, linewidth=0.6)
+
+
+def _is_draft(entry: dict) -> bool:
+    return entry.get("what") == "draft"
+
+
+def _name(entry: dict) -> str:
+    return "draft" if _is_draft(entry) else "attempt"
+
+
+def _beside(x: float, middle: float, size: float) -> dict:
     """Where a label goes: to the right of points in the left half, to the left of the others."""
     side = -1 if x > middle else 1
     return {
         "xytext": (11 * side, 8),
         "textcoords": "offset points",
-        "fontsize": 9,
+        "fontsize": size,
         "ha": "right" if side < 0 else "left",
         "bbox": {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
     }
@@ -69,14 +89,14 @@ def _height(entry: dict, what: str) -> float | None:
 def _fate(entry: dict) -> str:
     """One or two words for why an attempt was not kept.
 
-    >>> _fate({"accepted": False, "reasons": ["J changed by +0.1; it must fall", "validation drop +1.8 pp"]})
-    'rolled back: J, quality'
+    >>> _fate({"accepted": False, "reasons": ["quality lost +1.8 ± 0.1 pp", "cosine to dense 0.9 is below 0.95"]})
+    'rolled back: quality, cosine'
     """
     if entry["accepted"]:
         return "accepted"
-    keys = {"J ": "J", "validation": "quality", "the tables": "latency"}
     words = [
-        next((word for start, word in keys.items() if reason.startswith(start)), "other") for reason in entry["reasons"]
+        next((word for start, word in _REASONS.items() if reason.startswith(start)), "other")
+        for reason in entry["reasons"]
     ]
     return "rolled back: " + ", ".join(dict.fromkeys(words))
 

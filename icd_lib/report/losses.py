@@ -4,8 +4,9 @@ from icd_lib.data.domains import DOMAINS
 from icd_lib.measure.statistics import Z95
 from icd_lib.report.results import Results
 from icd_lib.report.table import Flagged
+from icd_lib.report.words import interval_text, value_text
 
-READINGS = {"own": "own", "own_labelled": "labelled tasks only", "dropin": "drop-in"}
+READINGS = {"own": "own quality", "own_labelled": "labelled tasks only", "dropin": "drop-in quality"}
 NEARNESS = {"cosine": "cosine to dense", "perplexity_ratio": "perplexity relative to dense", "kl": "KL to dense, nats"}
 METHOD = "mean over tasks and domains, paired with dense"
 
@@ -62,6 +63,20 @@ def domains_above(results: Results) -> list[tuple[str, str, dict]]:
         for name, part in entry["domains"].items()
     ]
     return sorted((row for row in found if is_above(results, row[2])), key=lambda row: -row[2]["value"])
+
+
+def lost_in_fastest(results: Results) -> str:
+    """What iterative loses in the runtime that is fastest here, in words; or why it was not judged there."""
+    judged = (results.fastest["quality"] or {}).get("iterative")
+    if not judged:
+        return f"quality was judged in eager: {results.fastest.get('reason', 'not in this runtime')}"
+    words = readings(results)
+    parts = [
+        f"{words[key]} {value_text(item['value'], 'pp')} ({interval_text(item)})"
+        for key in ("own", "dropin")
+        if key in words and (item := lost(judged.get(key), judged["n_items"]))
+    ]
+    return f"in it the model loses {', '.join(parts)} on {results.judging} text"
 
 
 def what_it_is(domain: str) -> str:

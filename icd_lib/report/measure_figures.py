@@ -4,7 +4,8 @@ import numpy as np
 
 from icd_lib.report import workload_figures
 from icd_lib.report.kinds import for_tables, models_only, tables_only
-from icd_lib.report.picture import COLOURS, FULL, LIMIT, MARKERS, Picture, canvas, error_bar, finish
+from icd_lib.report.losses import READINGS, lost, readings
+from icd_lib.report.picture import COLOURS, FULL, LIMIT, MARKERS, SPLIT_COLOURS, Picture, canvas, error_bar, finish
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing
 from icd_lib.report.words import value_text
@@ -40,9 +41,13 @@ def latency_distributions(results: Results) -> Picture | Missing:
     return finish(drawing, "latency", f"Latency distributions; medians at {first}: {told}.", caption, results)
 
 
-@models_only("Quality against latency", "every arm has the same transform, so there is no quality to trade for time")
+_DRAWN = {"own": "o", "dropin": "s"}  # own filled, drop-in open
+NO_TRADE = "every arm has the same transform, so there is no quality to trade for time"
+
+
+@models_only("Quality against latency", NO_TRADE)
 def quality_frontier(results: Results) -> Picture | Missing:
-    """Validation attempts (small) and test results with intervals (large): all of them, and those around the budget."""
+    """Candidates (small) and results with intervals on the budget's text (large): all, and those around the budget."""
     if results.quality_reason:
         return Missing("Quality against latency", results.quality_reason)
     drawing, axes = canvas(12, 4.8, 1, 2)
@@ -54,38 +59,84 @@ def quality_frontier(results: Results) -> Picture | Missing:
             latency = arms[arm]["vs_dense"]
             style = {"fmt": MARKERS[arm], "color": COLOURS[arm], "markersize": 10, "capsize": 4}
             bars = {"xerr": error_bar(latency, 100), "yerr": error_bar(drop)}
-            panel.errorbar(100 * latency["value"], drop["value"], **bars, **style, label=f"{arm}, test data")
-        if results.budget_pp is not None:
-            panel.axhline(results.budget_pp, color=LIMIT, linestyle="--", label=f"budget {results.budget_pp:g} pp")
+            panel.errorbar(100 * latency["value"], drop["value"], **bars, **style, label=arm)
+        _draw_budget(results, panel.axhline)
         panel.axhline(0, color=FULL, linewidth=0.6)
-        panel.set(xlabel=f"latency against dense, % ({label})", ylabel="quality lost against dense, pp")
+        panel.set(xlabel=f"latency against dense, % ({label})", ylabel="own quality lost against dense, pp")
     reach = max([abs(bound) for drop in drops.values() for bound in drop["ci95"]] + [results.budget_pp or 0.0])
     axes[1].set_ylim(-1.3 * reach or None, 1.3 * reach or None)
     axes[0].set_title("everything", fontsize=10)
     axes[1].set_title("around the budget", fontsize=10)
-    drawing.suptitle(
-        "Large: test data, 95 % CI. Small: validation attempts at predicted latency (open: rolled back)", fontsize=10
-    )
+    large = f"Large: {results.judging} text, 95 % CI"
+    small = "small: where strengths are chosen, at predicted latency (open: rolled back; smallest: drafts)"
+    drawing.suptitle(f"{large}; {small}", fontsize=10)
     drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     told = (
-        f"{arm} {100 * arms[arm]['vs_dense']['value']:+.1f} % latency, drop {drop['value']:+.3f} pp"
+        f"{arm} {100 * arms[arm]['vs_dense']['value']:+.1f} % latency, {drop['value']:+.3f} pp lost"
         for arm, drop in drops.items()
     )
-    alt = f"Quality lost against latency. {'; '.join(told)}."
-    return finish(drawing, "frontier", alt, "Quality against latency", results)
+    alt = f"Quality lost on {results.judging} text against latency. {'; '.join(told)}."
+    return finish(drawing, "frontier", alt, f"Quality on {results.judging} text against latency", results)
 
 
 def _drop(results: Results, arm: str) -> dict:
-    entry = results.measure["quality"][arm]
-    return {"value": entry.get("drop_pp", 0.0), "ci95": entry.get("ci95", [0.0, 0.0])}
+    entry = results.lost(arm).get(results.judging)
+    return lost(entry["own"], entry["n_items"]) if entry else {"value": 0.0, "ci95": [0.0, 0.0]}
+
+
+def _draw_budget(results: Results, line) -> None:
+    """The budget, by an axes' `axhline` or `axvline`."""
+    if results.budget_pp is not None:
+        line(results.budget_pp, color=LIMIT, linestyle="--", label=f"budget {results.budget_pp:g} pp")
 
 
 def _draw_attempts(panel, results: Results) -> None:
     for mode, solve in results.solves.items():
         for entry in (entry for entry in solve["attempts"] if "drop_pp" in entry.get("validation", {})):
-            colour = COLOURS[mode]
-            style = {"color": colour, "mfc": colour if entry["accepted"] else "none", "markersize": 5, "alpha": 0.6}
+            colour, small = COLOURS[mode], entry.get("what") == "draft"
+            style = {"color": colour, "mfc": colour if entry["accepted"] else "none"}
+            style |= {"markersize": 3 if small else 6, "alpha": 0.4 if small else 0.7}
             panel.plot(100 * entry["predicted_latency_rel"], entry["validation"]["drop_pp"], MARKERS[mode], **style)
+
+
+@models_only("Quality by domain", NO_TRADE)
+def quality_domains(results: Results) -> Picture | Missing:
+    """Own and drop-in loss of iterative in every domain with intervals, unseen and seen text side by side."""
+    if not results.lost("iterative"):
+        return Missing("Quality by domain", results.quality_reason or "the run has no iterative arm")
+    judged, told = results.lost("iterative"), []
+    height = 1.9 + 0.42 * max(len(entry["domains"]) for entry in judged.values())
+    drawing, axes = canvas(6 * len(judged), height, 1, len(judged), squeeze=False, sharex=True)
+    for panel, (split, entry) in zip(axes[0], judged.items(), strict=True):
+        _draw_domains(panel, results, split, entry)
+        told += [f"{split} {name} {_told(part)}" for name, part in entry["domains"].items()]
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    drawing.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    alt = f"Quality that iterative loses by domain, percentage points: {'; '.join(told)}."
+    return finish(drawing, "quality_domains", alt, "Quality lost by domain, unseen and seen text", results)
+
+
+def _draw_domains(panel, results: Results, split: str, entry: dict) -> None:
+    """One split's domains from top to bottom: own filled, drop-in open."""
+    colour, names = SPLIT_COLOURS.get(split, FULL), list(entry["domains"])
+    for (key, marker), fill, shift in zip(_DRAWN.items(), (colour, "white"), (-0.14, 0.14), strict=True):
+        for row, name in enumerate(names):
+            item = lost(entry["domains"][name].get(key), entry["domains"][name]["n"])
+            if item:
+                style = {"fmt": marker, "color": colour, "mfc": fill, "capsize": 3, "ms": 7}
+                label = readings(results)[key] if row == 0 else None
+                panel.errorbar(item["value"], row + shift, xerr=error_bar(item), label=label, **style)
+    _draw_budget(results, panel.axvline)
+    panel.axvline(0, color=FULL, linewidth=0.6)
+    panel.set_yticks(range(len(names)), names)
+    panel.set(xlabel="lost against dense, pp (95 % CI)", ylim=(len(names) - 0.5, -0.5))
+    whose = " (the budget's)" if split == results.judging else ""
+    panel.set_title(f"{split} text{whose}", fontsize=11, color=colour)
+
+
+def _told(part: dict) -> str:
+    found = [(READINGS[key], part.get(key)) for key in _DRAWN]
+    return ", ".join(f"{words} {reading['drop_pp']:+.3f}" for words, reading in found if reading)
 
 
 cache_hits = tables_only("Simulated caches", "the accesses of a model's operators are not traced")(
@@ -107,11 +158,11 @@ def attribution(results: Results) -> Picture | Missing:
         axes.errorbar(100 * item["value"], row, xerr=error_bar(item, 100), fmt="none", color="black", capsize=3)
         if step.get("validation"):
             drop = value_text(step["validation"]["drop_pp"], "pp")
-            axes.annotate(f"drop {drop}", (1.0, row), xycoords=("axes fraction", "data"), fontsize=9, va="center")
+            axes.annotate(f"lost {drop}", (1.0, row), xycoords=("axes fraction", "data"), fontsize=9, va="center")
     axes.axvline(0, color=FULL, linewidth=0.8)
     axes.set_yticks(range(len(steps)), [step["step"] for step in steps])
     axes.invert_yaxis()
-    axes.set_xlabel("latency against dense, % (95 % CI); right: validation drop where it was judged")
+    axes.set_xlabel("latency against dense, % (95 % CI); right: quality lost where strengths are chosen")
     told = ", ".join(f"{step['step']} {100 * step['latency_rel']['value']:+.1f} %" for step in steps)
     return finish(drawing, "attribution", f"Latency after each step: {told}.", "What the gain is made of", results)
 

@@ -1,31 +1,30 @@
 """Tables of what was measured and judged: latency, quality, sizes, controls, attribution, runtimes, gates."""
 
 from icd_lib.axes.kinds import KINDS
-from icd_lib.report import workload_tables
+from icd_lib.report import quality_tables, workload_tables
+from icd_lib.report.compared import GATES, judged, latency_states, other_arm, state_text
 from icd_lib.report.evidence import NOTE, comparison_rows, stability_rows
 from icd_lib.report.kinds import for_tables, models_only
+from icd_lib.report.losses import NEARNESS, lost, lost_in_fastest
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict, badged
-from icd_lib.report.words import bytes_text, number, value_text
+from icd_lib.report.words import bytes_text, value_text
 
 _UNITS = {"latency_rel": "fraction", "ept_rel": "fraction", "l2_pp": "pp", "quality_drop_pp": "pp"}
 _UNITS |= {"delta_c_rel": "fraction", "delta_q": "1"}
 _AT_LEAST = ("l2_pp", "delta_q")
-_NAMES = {
-    "latency_rel": "latency, iterative vs linear",
-    "l2_pp": "L2 hit rate, iterative vs linear",
-    "ept_rel": "energy per token, iterative vs linear",
-    "quality_drop_pp": "quality lost against dense",
-    "delta_c_rel": "C of π₁ against π₀ on W′",
-    "delta_q": "Q of π₁ less Q of π₀ on W′",
-}
+_COMPARED = {"latency_rel": "latency", "l2_pp": "L2 hit rate", "ept_rel": "energy per token"}
+_OTHERS = {"delta_c_rel": "C of π₁ against π₀ on W′", "delta_q": "Q of π₁ less Q of π₀ on W′"}
 _BOUNDS = {
     "excludes_budget": "the whole 95 % interval meets the budget",
     "point_estimate_only": "only the point estimate meets the budget, the interval reaches beyond it",
     "exceeds_budget": "the point estimate exceeds the budget",
 }
 
-NEARNESS = ("perplexity_ratio", "cosine")
+NO_QUALITY = "every arm has the same transform: the checksums above prove it"
+quality = badged("model")(for_tables(workload_tables.checksums)(quality_tables.side_by_side))
+quality_by_domain = badged("model")(models_only("Quality by domain", NO_QUALITY)(quality_tables.by_domain))
+quality_by_task = badged("model")(models_only("Quality by task", NO_QUALITY)(quality_tables.by_task))
 
 
 @badged("timing", "layout")
@@ -45,48 +44,6 @@ def latency(results: Results, shape: str | None = None) -> Table | Missing:
     columns = ["arm", "median latency", "p50 / p95 / p99, ms", "against dense", "throughput", "what it is"]
     note = f"all arms interleaved in one process, {results.measure['latency']['threads']} threads; brackets: 95 % CI"
     return Table(f"Latency at {shape} (batch × tokens), eager fp32", columns, rows, note)
-
-
-@badged("model")
-@for_tables(workload_tables.checksums)
-def quality(results: Results) -> Table | Missing:
-    """Test quality of every arm, paired against dense."""
-    if results.quality_reason:
-        return Missing("Quality", f"not_measured: {results.quality_reason}")
-    measured = results.measure["quality"]
-    tasks = list(measured["dense"]["per_task_pct"])
-    rows = []
-    for arm in results.arms:
-        entry = measured[arm]
-        if arm == "dense":
-            cells = [f"{entry['per_task_pct'][task]:.2f} %" for task in tasks]
-            own = f"{entry['perplexity']:.3f}" if "perplexity" in entry else "–"
-            rows.append(
-                [arm, f"{entry['quality_pct']:.2f} %", "the reference", *cells, own, "–", f"{entry['n_items']:,}"]
-            )
-            continue
-        drop = {"value": entry["drop_pp"], "unit": "pp", "kind": "measured", "n": entry["n_items"]}
-        drop |= {"ci95": entry["ci95"], "se_pp": entry["se_pp"], "method": entry["method"]}
-        cells = [f"{entry['per_task'][t]['pct']:.2f} % (lost {entry['per_task'][t]['drop_pp']:+.2f} pp)" for t in tasks]
-        rows.append(
-            [arm, f"{entry['pct']:.2f} %", drop, *cells, _nearness(entry), number(entry["kl"]), f"{entry['n_items']:,}"]
-        )
-    nearness = "perplexity" if _is_language(results) else "cosine to dense"
-    columns = ["arm", "mean of tasks", "lost against dense", *tasks, nearness, "KL to dense", "n"]
-    return Table(
-        "Quality on test data, judged once", columns, rows, "measured; positive = worse than dense; paired by item"
-    )
-
-
-def _is_language(results: Results) -> bool:
-    return "perplexity" in results.measure["quality"].get("dense", {})
-
-
-def _nearness(entry: dict) -> str:
-    """How near an arm stays to dense: cosine of an encoder's embeddings, perplexity of a language model."""
-    if "perplexity" in entry:
-        return f"{entry['perplexity']:.3f} ({entry['perplexity_ratio']:.4f} × dense)"
-    return f"{entry['cosine']:.4f}, other domain {entry['other_domain_cosine']:.4f}"
 
 
 @badged()
@@ -123,22 +80,37 @@ def sizes(results: Results) -> Table | Missing:
 @badged("timing", "layout")
 @for_tables(workload_tables.comparisons)
 def comparisons(results: Results) -> Table | Missing:
-    """Every comparison of the verdict at every shape."""
+    """Every comparison of the verdict at every shape, and whether it meets the gates' limits of latency."""
     verdict = results.verdict
     if not verdict:
         return Missing("Comparisons", "04_validate has not finished")
-    groups = {
-        "iterative vs linear, same quality budget": verdict["same_quality"]["shapes"],
+    states = latency_states(results)
+    words = {key: f"iterative vs {other_arm(results, key)}" for key in states}
+    words[results.gates_comparison] += " (the gates judge this one)"
+    groups = {words[key]: verdict[key]["shapes"] for key in states}
+    groups |= {
         "iterative vs dense": verdict["vs_dense"]["shapes"],
-        "iterative vs oneshot": verdict["vs_oneshot"]["shapes"],
-        "iterative vs linear's layout, same transform": verdict["same_transform"]["shapes"],
-        "iterative vs random layout (placebo)": verdict["placebo"],
+        "iterative vs the same mask in a random layout (placebo)": verdict["placebo"],
         "dense vs dense (A/A control)": verdict["aa_control"]["shapes"],
     }
     shapes = list(verdict["vs_dense"]["shapes"])
-    return Table(
-        "Comparisons of latency", *comparison_rows(groups, shapes), f"change of latency, negative = faster; {NOTE}"
-    )
+    columns, rows = comparison_rows(groups, shapes)
+    limits = _latency_limits(results)
+    for row, key in zip(rows, [*states, None, None, None], strict=True):
+        row += [_met(states.get(key, {}).get(gate)) for gate in limits]
+    columns += [f"{gate}: {limit} at {shapes[0]}" for gate, limit in limits.items()]
+    note = f"change of latency, negative = faster; a limit is met when the whole 95 % CI meets it; {NOTE}"
+    return Table("Comparisons of latency", columns, rows, note)
+
+
+def _latency_limits(results: Results) -> dict[str, str]:
+    """Gate → its limit of latency in words."""
+    limits = {gate: results.config.get("gates", {}).get(gate, {}).get("latency_rel") for gate in GATES}
+    return {gate: f"≤ {_threshold(limit, 'fraction')}" for gate, limit in limits.items() if limit is not None}
+
+
+def _met(state: str | None) -> Verdict | str:
+    return Verdict(state, state_text(state)) if state else "–"
 
 
 @badged("model", "timing", "layout")
@@ -147,12 +119,12 @@ def gates(results: Results) -> Table | Missing:
     verdict = results.verdict
     if not verdict:
         return Missing("Gates", "04_validate has not finished")
-    judged = {key: verdict["same_quality"].get(key) for key in ("latency_rel", "l2_pp", "ept_rel")}
-    judged["quality_drop_pp"] = verdict["vs_dense"].get("quality_drop_pp")
-    judged |= verdict.get("judged", {})
-    thresholds = results.config.get("gates", {})
+    figures = {key: verdict[results.gates_comparison].get(key) for key in _COMPARED}
+    figures["quality_drop_pp"] = verdict["vs_dense"].get("quality_drop_pp")
+    figures |= verdict.get("judged", {})
+    thresholds, names = results.config.get("gates", {}), _check_names(results)
     rows = []
-    for gate in ("smoke", "strict"):
+    for gate in GATES:
         found = verdict[gate]
         rows.append([gate, "all checks", "", "", Verdict(found["status"]), ""])
         for metric, word in found["checks"].items():
@@ -160,11 +132,19 @@ def gates(results: Results) -> Table | Missing:
             sign = "≥" if metric in _AT_LEAST else "≤"
             why = found.get("reasons", {}).get(metric) or _BOUNDS.get(found.get("bounds", {}).get(metric), "")
             shown = "–" if limit is None else f"{sign} {_threshold(limit, _UNITS[metric])}"
-            rows.append([gate, _NAMES.get(metric, metric), shown, judged.get(metric), Verdict(word), why])
-    note = "judged on the confidence bound, quality on the point estimate; what was not measured never passes"
-    if any(metric in verdict[gate]["checks"] for gate in ("smoke", "strict") for metric in ("delta_c_rel", "delta_q")):
+            rows.append([gate, names.get(metric, metric), shown, figures.get(metric), Verdict(word), why])
+    note = f"compared: {judged(results)}; judged on the confidence bound, quality on the point estimate; "
+    note += "what was not measured never passes"
+    if any(metric in verdict[gate]["checks"] for gate in GATES for metric in _OTHERS):
         note += "; C and Q are computed exactly and judged on their value"
     return Table("Gates", ["gate", "check", "threshold", "figure", "verdict", "why"], rows, note)
+
+
+def _check_names(results: Results) -> dict[str, str]:
+    """Metric → what is checked, and between which two."""
+    text = "" if results.is_table else f", {results.judging} text"
+    names = {key: f"{words}, {judged(results)}" for key, words in _COMPARED.items()}
+    return names | _OTHERS | {"quality_drop_pp": f"quality lost against dense{text}"}
 
 
 def _threshold(limit: float, unit: str) -> str:
@@ -226,17 +206,13 @@ def attribution(results: Results) -> Table | Missing:
     steps = results.measure.get("attribution") if results.measure else None
     if not steps:
         return Missing("Attribution", "the run has no measured iterative arm")
-    rows = []
+    rows, kind = [], "perplexity_ratio" if results.is_language else "cosine"
     for step in steps:
-        judged = step.get("validation")
-        drop = judged and {"value": judged["drop_pp"], "unit": "pp", "kind": "measured", "n": results.validation_items}
-        if drop:
-            drop |= {"ci95": judged["ci95"], "se_pp": judged["se_pp"]}
-        near = next((judged[key] for key in NEARNESS if judged and judged.get(key) is not None), None)
-        shown = "–" if near is None else f"{near:.4f}"
-        rows.append([step["step"], step["latency_rel"], drop or "not judged", shown, step["note"]])
-    nearness = "perplexity relative to dense" if _is_language(results) else "cosine to dense"
-    columns = ["step", "latency against dense", "validation drop", nearness, "note"]
+        found = step.get("validation") or {}
+        drop = lost(found, found.get("n_items")) or "not judged"
+        nearness = f"{found[kind]:.4f}" if found.get(kind) is not None else "–"
+        rows.append([step["step"], step["latency_rel"], drop, nearness, step["note"]])
+    columns = ["step", "latency against dense", "lost where strengths are chosen", NEARNESS[kind], "note"]
     return Table(
         "What the gain is made of",
         columns,
@@ -264,4 +240,6 @@ def ladder(results: Results) -> Table | Missing:
     base = results.ladder["baseline"]
     columns = ["runtime", "shape", "arm", "latency", f"against {base}, same runtime", f"against {base} in eager"]
     note = f"{results.ladder['threads']} threads everywhere; error: largest absolute difference to eager fp32, same arm"
+    if results.fastest:
+        note += f"; iterative is fastest in {results.fastest['label']}: {lost_in_fastest(results)}"
     return Table("Runtime ladder", [*columns, "output error"], rows, note)

@@ -21,6 +21,8 @@ COLOURS = {
     "masked": "#882255",
     "packed": "#332288",
 }
+# Tol 2021, "high contrast": told apart with every common colour blindness, and in grey.
+SPLIT_COLOURS = {"unseen": "#004488", "seen": "#BB5566"}
 MARKERS = {"dense": "s", "linear": "^", "oneshot": "D", "iterative": "o"}
 FULL = "#444444"
 LIMIT = "#D55E00"

@@ -9,8 +9,8 @@ from icd_lib.report.words import value_text
 
 TOPICS = "word topics"
 NOTE = (
-    "measured once, at the end; positive = worse than dense. Own: probes, retrieval and similarity on the judged model's "
-    "own embeddings, as in MTEB; drop-in: probes and index stay the dense model's. Brackets: 95 % CI, paired with dense"
+    "measured once, at the end; positive = worse than dense. Own: probes and retrieval on the judged model's own "
+    "embeddings, as in MTEB; drop-in: probes and index stay the dense model's. Brackets: 95 % CI, paired with dense"
 )
 LANGUAGE_NOTE = "measured once, at the end; positive = worse than dense. Brackets: 95 % CI, paired with dense by token"
 
@@ -45,7 +45,7 @@ def _arm_row(results: Results, arm: str, split: str, kinds: list[str]) -> list:
     losses = [flagged(results, split, key, lost(entry.get(key), n)) for key in readings(results)]
     drop = entry["domains"].get(worst, {}).get("own", {}).get("drop_pp")
     named = worst if drop is None else f"{worst}: {value_text(drop, 'pp')}"
-    cells = [*losses, *(near(entry, key, n) for key in kinds), named]
+    cells = [*losses, *(_near(entry, key, n) for key in kinds), named]
     return [arm, _text(results, split), f"{entry['own']['pct']:.2f} %", *cells, f"{n:,}"]
 
 
@@ -60,7 +60,7 @@ def by_domain(results: Results) -> Table | Missing:
             n = part["n"]
             losses = [flagged(results, split, key, lost(part.get(key), n)) for key in readings(results)]
             dense = f"{part['own']['dense_pct']:.2f} %"
-            nearness = [near(part, key, n) for key in kinds]
+            nearness = [_near(part, key, n) for key in kinds]
             rows.append([name, what_it_is(name), _text(results, split), f"{n:,}", dense, *losses, *nearness])
     columns = ["domain", "what it is", "text", "n", "dense", *_lost_columns(results)]
     return Table(title, [*columns, *(NEARNESS[key] for key in kinds)], rows, _note(results))
@@ -79,8 +79,8 @@ def by_task(results: Results) -> Table | Missing:
             rows += [_task_row(results, name, split, task, found) for task, found in labelled.items()]
             rows += [_topics_row(results, name, split, topics)] if topics else []
     columns = ["domain", "text", "task", "labels", "n", "dense", *_task_columns(results)]
-    note = f"{_note(results)}. Word topics: on which side of the median a text lies in the directions of its domain's words"
-    return Table(title, columns, rows, _note(results) if results.is_language else note)
+    told = "" if results.is_language else ". Word topics: which half of the domain's texts a text is in, by its words"
+    return Table(title, columns, rows, _note(results) + told)
 
 
 def _task_row(results: Results, domain: str, split: str, task: str, found: dict) -> list:
@@ -92,14 +92,15 @@ def _task_row(results: Results, domain: str, split: str, task: str, found: dict)
 
 def _topics_row(results: Results, domain: str, split: str, topics: list[dict]) -> list:
     """The mean over a domain's topics; its error is that of the domain, not of one task, so it has no interval here."""
-    losses = [f"{value_text(_mean(topics, key), 'pp')} (mean)" for key in _task_readings(results)]
+    losses = [flagged(results, split, "task", _mean(topics, key)) for key in _task_readings(results)]
     dense = f"{np.mean([found['dense_pct'] for found in topics]):.2f} %"
     task = f"{TOPICS}, mean of {len(topics)}"
     return [domain, _text(results, split), task, "the text's own words", f"{topics[0]['n']:,}", dense, *losses]
 
 
-def _mean(tasks: list[dict], reading: str) -> float:
-    return float(np.mean([found[reading]["drop_pp"] for found in tasks]))
+def _mean(tasks: list[dict], reading: str) -> dict:
+    drop = float(np.mean([found[reading]["drop_pp"] for found in tasks]))
+    return {"value": drop, "unit": "pp", "kind": "measured", "n": tasks[0]["n"], "method": "mean over topics"}
 
 
 def _task_readings(results: Results) -> list[str]:
@@ -112,6 +113,12 @@ def _task_columns(results: Results) -> list[str]:
 
 def _lost_columns(results: Results) -> list[str]:
     return [f"{words}, lost" for words in readings(results).values()]
+
+
+def _near(entry: dict, key: str, n: int) -> dict | None:
+    """A figure of nearness, with all its decimals."""
+    found = near(entry, key, n)
+    return found and found | ({"unit": "of 1"} if found["unit"] == "1" else {})
 
 
 def _kinds(results: Results) -> list[str]:
@@ -133,5 +140,5 @@ def _note(results: Results) -> str:
 def _budget_note(results: Results) -> str:
     if results.budget_pp is None:
         return "The run has no quality budget"
-    alone = "; linear and oneshot were judged on that text only"
+    alone = "; the arms beside iterative are judged on that text only"
     return f"The budget is {results.budget_pp:g} pp of own quality on {results.judging} text{alone}"

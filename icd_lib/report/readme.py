@@ -1,57 +1,102 @@
-"""The README's numbers, from the committed reference run: `python -m icd_lib.report.readme [--check]`."""
+"""The README's numbers, from the committed reference runs: `python -m icd_lib.report.readme [--check]`."""
 
-import json
 import sys
+from pathlib import Path
 
 from icd_lib.artifacts import atomic_write
 from icd_lib.errors import ArtifactError
-from icd_lib.report.results import Results
+from icd_lib.report.compared import judged, latency_states, other_arm, states_text
+from icd_lib.report.marked import with_marked
+from icd_lib.report.results import Results, check_current
 from icd_lib.scenario import project_root
 
 START, END = "<!-- numbers: start -->", "<!-- numbers: end -->"
-REFERENCE = "outputs/reference/bert"
+GENERAL, SPECIALISED = "outputs/reference/bert", "outputs/reference/bert_domain"
 
 
-def numbers_table() -> str:
-    """Markdown rows: what was compared, latency change with its interval, quality lost, from verdict.json."""
-    folder = project_root() / REFERENCE
-    verdict = json.loads((folder / "verdict.json").read_text())
-    model = json.loads((folder / "setup" / "setup.json").read_text())
-    rows = [
-        ("iterative vs dense", verdict["vs_dense"]["shapes"]),
-        ("iterative vs linear, same quality budget", verdict["same_quality"]["shapes"]),
-        ("iterative vs oneshot, same quality budget", verdict["vs_oneshot"]["shapes"]),
-        ("iterative vs the same mask in linear's layout", verdict["same_transform"]["shapes"]),
-        ("A/A control (dense vs dense)", verdict["aa_control"]["shapes"]),
-    ]
-    shapes = list(rows[0][1])
+def numbers_table(root: Path | None = None) -> str:
+    """Markdown: latency with intervals, quality lost on unseen and seen text, the gates, from the runs' verdicts."""
+    root = root or project_root()
+    results = load_reference(root / GENERAL)
+    parts = [latency_table(results), quality_table(results), told(results)]
+    if (root / SPECIALISED).is_dir():
+        other = load_reference(root / SPECIALISED)
+        parts += [speed(other), quality_table(other), told(other)]
+    return "\n\n".join(parts)
+
+
+def load_reference(folder: Path) -> Results:
+    """A committed run; `ArtifactError` when it is not there or was judged otherwise than now."""
+    results = Results.load(folder)
+    if results.verdict is None or results.lock is None:
+        raise ArtifactError(f"{folder} holds no judged run; make it again with run_all.py")
+    check_current(results.verdict, results.lock, folder)
+    return results
+
+
+def latency_table(results: Results) -> str:
+    """Every comparison at every shape, what the gates judge first."""
+    verdict, judged_key = results.verdict, results.gates_comparison
+    compared = {key: verdict[key]["shapes"] for key in latency_states(results)}
+    rows = {f"iterative vs {other_arm(results, key)}": found for key, found in compared.items()}
+    marked = {judged(results): f"**{judged(results)}** (the gates judge this)"}
+    rows |= {"iterative vs dense": verdict["vs_dense"]["shapes"]}
+    rows |= {"A/A control (dense vs dense)": verdict["aa_control"]["shapes"]}
+    shapes = list(verdict[judged_key]["shapes"])
     lines = [
         "| latency, relative change (95 % interval) | " + " | ".join(shapes) + " |",
         "|---" * (len(shapes) + 1) + "|",
-        *(f"| {name} | " + " | ".join(as_change(found[shape]) for shape in shapes) + " |" for name, found in rows),
     ]
-    drops = verdict["same_quality"]["quality_drop_pp"] | {"oneshot": verdict["vs_oneshot"].get("other_quality_drop_pp")}
-    kept = [f"{arm} {as_drop(item)}" for arm, item in drops.items() if item]
-    lines += [
-        "",
-        f"Quality lost against dense on test data: {'; '.join(kept)}.",
-        f"Mean cosine to the dense embeddings (1 is unchanged): {_cosines(folder)}.",
-        f"Gates: smoke {verdict['smoke']['status']}, strict {verdict['strict']['status']}. "
-        f"Machine: {model['environment']['cpu']['model']}, {model['environment']['threads']['torch']} threads.",
-    ]
-    badges = Results.load(folder).badges_about("model", "layout", "timing")
-    if badges:
-        lines.append(f"Badges: {'; '.join(badges)}.")
+    for name, found in rows.items():
+        cells = " | ".join(as_change(found[shape]) for shape in shapes)
+        lines.append(f"| {marked.get(name, name)} | {cells} |")
     return "\n".join(lines)
 
 
-def _cosines(folder) -> str:
-    """Per arm: on test data, and on text of another domain than the calibration's."""
-    quality = json.loads((folder / "measure" / "measure.json").read_text())["quality"]
-    found = {arm: entry for arm, entry in quality.items() if isinstance(entry, dict) and "cosine" in entry}
-    return "; ".join(
-        f"{arm} {entry['cosine']:.3f}, on docstrings {entry['other_domain_cosine']:.3f}" for arm, entry in found.items()
-    )
+def quality_table(results: Results) -> str:
+    """What iterative loses against dense on unseen and on seen text, in every reading."""
+    quality = results.verdict["quality"]
+    if "reason" in quality:
+        return f"Quality was not measured: {quality['reason']}."
+    name = results.scenario
+    lines = [f"| `{name}`: lost on | own | labelled tasks only | drop-in | cosine | worst domain |", "|---" * 6 + "|"]
+    for split in ("unseen", "seen"):
+        if split in quality:
+            found = quality[split]
+            losses = [as_drop(found[f"{reading}_pp"]) for reading in ("own", "own_labelled", "dropin")]
+            cosine = f"{found['cosine']['value']:.3f}" if found.get("cosine") else "–"
+            whose = ", the budget's" if split == results.judging else ""
+            lines.append(f"| {split} text{whose} | {' | '.join(losses)} | {cosine} | {found['worst_domain']} |")
+    return "\n".join(lines)
+
+
+def speed(results: Results) -> str:
+    """A scenario's latency against dense, in a line."""
+    shapes = results.verdict["vs_dense"]["shapes"]
+    changes = "; ".join(f"{as_change(item)} at {shape}" for shape, item in shapes.items())
+    return f"`{results.scenario}` ({OUTSIDE}), latency against dense: {changes}."
+
+
+OUTSIDE = "specialised: the budget is for the calibration's own domain"
+
+
+def told(results: Results) -> str:
+    """The gates, the comparisons beside them, the machine and the badges."""
+    verdict, environment = results.verdict, results.setup["environment"]
+    lines = [
+        f"Gates of `{results.scenario}` ({judged(results)}; budget {results.budget_pp:g} pp of own quality on "
+        f"{results.judging} text): smoke {verdict['smoke']['status']}, strict {verdict['strict']['status']}."
+    ]
+    others = [
+        f"iterative vs {other_arm(results, key)}: {states_text(states)}"
+        for key, states in latency_states(results).items()
+        if key != results.gates_comparison
+    ]
+    lines.append(f"Put to the same limits of latency: {'; '.join(others)}.")
+    threads = environment["threads"]["torch"]
+    lines.append(f"Machine: {environment['cpu']['model']}, {threads} threads.")
+    badges = results.badges_about("model", "layout", "timing")
+    return "\n".join([*lines, f"Badges: {'; '.join(badges)}."] if badges else lines)
 
 
 def as_change(item: dict) -> str:
@@ -72,11 +117,7 @@ def as_drop(item: dict) -> str:
 
 def with_numbers(text: str) -> str:
     """The README with its table made anew; `ArtifactError` when the markers are missing."""
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ArtifactError(f"README.md has no '{START}' … '{END}'; put the two markers back")
-    return f"{before}{START}\n{numbers_table()}\n{END}{after}"
+    return with_marked(text, "numbers", numbers_table())
 
 
 def main(arguments: list[str]) -> int:

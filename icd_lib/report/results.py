@@ -167,13 +167,17 @@ class Results:
 
     @property
     def fastest(self) -> dict | None:
-        """The runtime in which iterative takes least time at the first shape: {"label", "latency_ms", "vs_eager", …}."""
-        found = []
-        for entry in (self.ladder or {}).get("runtimes", {}).values():
-            if entry["status"] == "measured":
-                part = next(iter(entry["shapes"].values()))["arms"].get("iterative", {})
-                found += [{"label": entry["label"], **part}] if "vs_eager" in part else []
-        return min(found, key=lambda part: part["latency_ms"]["value"], default=None)
+        """The runtime in which iterative takes least time at the first shape; None without a ladder or without eager.
+
+        {"runtime", "label", "latency_ms", "vs_eager", …, "quality"}: its figures there, and what is lost in it or null
+        with the "reason" why that was not judged.
+        """
+        named = (self.ladder or {}).get("fastest") or {}
+        entry = (self.ladder or {}).get("runtimes", {}).get(named.get("runtime"))
+        arms = next(iter(entry["shapes"].values()))["arms"] if entry else {}
+        if "vs_eager" not in arms.get("iterative", {}):
+            return None
+        return {"label": entry["label"], **named, **arms["iterative"]}
 
     @property
     def budget_pp(self) -> float | None:
@@ -193,10 +197,10 @@ def check_current(verdict: dict, lock: dict, where: Path | str) -> None:
     is_table = lock["config"].get("workload", {}).get("kind", "model") != "model"
     missing = [key for key in ("gates_comparison", *(() if is_table else ("quality",))) if key not in verdict]
     if missing:
+        version = lock.get("icd_version", "of an unknown version")
         raise ArtifactError(
-            f"{where} was made with ICD {lock.get('icd_version', 'of an unknown version')}, and its verdict.json has no "
-            f"{' and no '.join(missing)}: what the gates compare and what seen and unseen text lose is not in it; "
-            "make it again with run_all.py --force"
+            f"{where} was made with ICD {version}, which did not judge as this one does: its verdict.json has no "
+            f"{' and no '.join(missing)}; make it again with run_all.py --force"
         )
 
 

@@ -3,7 +3,10 @@
 import csv
 import io
 
+from icd_lib.report.compared import latency_states, other_arm, states_text
+from icd_lib.report.losses import METHOD, NEARNESS, READINGS, flagged, lost, lost_in_fastest, near, readings
 from icd_lib.report.results import Results
+from icd_lib.report.table import Flagged
 from icd_lib.report.words import bytes_text
 
 COLUMNS = "scenario arm shape metric value unit kind n ci_low ci_high method reason badges".split()
@@ -99,27 +102,33 @@ def _calibration(calibration: dict) -> list:
 
 
 def _quality(results: Results) -> list:
+    """Own quality of every arm and split, and what it loses of every reading: as a whole and in every domain."""
     if results.quality_reason:
         missing = {"value": None, "unit": "%", "kind": "not_measured", "reason": results.quality_reason}
         return [(arm, "", "quality_pct", missing) for arm in results.arms]
     found = []
-    for arm in results.arms:
-        entry = results.measure["quality"][arm]
-        n, method = entry["n_items"], entry.get("method", "accuracy on test data")
-        found.append((arm, "", "quality_pct", _plain(entry.get("pct", entry.get("quality_pct")), "%", method, n)))
-        if arm == "dense":
-            continue
-        drops = {"": entry, **{f"_{task}": found_task for task, found_task in entry["per_task"].items()}}
-        for name, part in drops.items():
+    for split in results.splits:
+        dense = results.measure["quality"]["dense"][split]
+        whole = _plain(dense["quality_pct"], "%", METHOD, dense["n_items"])
+        found.append(("dense", "", f"quality_pct.{split}", whole))
+        for name, part in dense["domains"].items():
             found.append(
-                (arm, "", f"quality_drop_pp{name}", _plain(part["drop_pp"], "pp", method, n) | {"ci95": part["ci95"]})
+                ("dense", "", f"quality_pct.{split}.{name}", _plain(part["quality_pct"], "%", METHOD, part["n"]))
             )
-        found.append((arm, "", "quality_drop_se_pp", _plain(entry["se_pp"], "pp", method, n)))
-        for key in ("cosine", "kl", "other_domain_cosine", "perplexity_ratio"):
-            if entry.get(key) is not None:
-                items = n if key != "other_domain_cosine" else None
-                found.append((arm, "", f"{key}_to_dense", _plain(entry[key], "1", "mean over items", items)))
+    for arm in results.arms:
+        for split, entry in results.lost(arm).items():
+            own = _plain(entry["own"]["pct"], "%", METHOD, entry["n_items"])
+            found += [(arm, "", f"quality_pct.{split}", own), *_losses(arm, split, entry, entry["n_items"])]
+            for name, part in entry["domains"].items():
+                found += _losses(arm, f"{split}.{name}", part, part["n"])
     return found
+
+
+def _losses(arm: str, where: str, entry: dict, n: int) -> list:
+    """Rows of one comparison with dense: every reading, and every figure of nearness that there is."""
+    items = {f"{reading}_drop_pp.{where}": lost(entry.get(reading), n) for reading in READINGS}
+    items |= {f"{kind}_to_dense.{where}": near(entry, kind, n) for kind in NEARNESS}
+    return [(arm, "", metric, item) for metric, item in items.items() if item]
 
 
 def _ladder(results: Results) -> list:
@@ -132,7 +141,17 @@ def _ladder(results: Results) -> list:
         for shape, part in entry["shapes"].items():
             for arm, figures in part["arms"].items():
                 found += [(arm, shape, f"{runtime}.{key}", item) for key, item in figures.items()]
-    return found
+    return found + _rounded(results)
+
+
+def _rounded(results: Results) -> list:
+    """What the arms lose in the fastest runtime, where it computes with fewer bits and was judged for that."""
+    named = (results.ladder or {}).get("fastest") or {}
+    return [
+        row
+        for arm, entry in (named.get("quality") or {}).items()
+        for row in _losses(arm, f"{results.judging}.{named['runtime']}", entry, entry["n_items"])
+    ]
 
 
 def _verdict(verdict: dict) -> list:
@@ -151,9 +170,10 @@ def _verdict(verdict: dict) -> list:
         found.append(("iterative|placebo", shape, "placebo.latency_rel", item))
     for shape, item in verdict.get("aa_control", {}).get("shapes", {}).items():
         found.append(("dense|dense", shape, "aa_control.latency_rel", item))
-    for metric in ("l2_pp", "ept_rel"):
-        if metric in verdict.get("same_quality", {}):
-            found.append(("iterative|linear", "", f"same_quality.{metric}", verdict["same_quality"][metric]))
+    for key in ("same_transform", "same_quality"):
+        for metric in ("l2_pp", "ept_rel"):
+            if metric in verdict.get(key, {}):
+                found.append((f"iterative|{pairs[key]}", "", f"{key}.{metric}", verdict[key][metric]))
     computed = {key: item for key, item in verdict.get("judged", {}).items() if key in ("delta_c_rel", "delta_q")}
     return found + [("π₁|π₀", "", f"cost.{key}", item) for key, item in computed.items()]
 
@@ -169,19 +189,36 @@ def key_numbers(results: Results) -> list[tuple[str, dict, str]]:
         return []
     if results.is_table:
         return _table_numbers(results)
-    chosen = [
-        ("latency, iterative vs linear", verdict["same_quality"].get("latency_rel"), "same quality budget"),
-        ("latency, iterative vs dense", verdict["vs_dense"].get("latency_rel"), "the untouched model"),
-        ("latency, iterative vs oneshot", verdict["vs_oneshot"].get("latency_rel"), "common practice"),
-        ("quality lost against dense", verdict["vs_dense"].get("quality_drop_pp"), "test data, positive = worse"),
-    ]
+    chosen = [("latency, iterative vs dense", verdict["vs_dense"]["latency_rel"], "the untouched model")]
+    chosen += _quality_numbers(results)
+    for key, states in latency_states(results).items():
+        whose = "what the gates judge" if key == results.gates_comparison else "put to the gates' limits"
+        remark = f"{whose}: {states_text(states)}" if states else whose
+        chosen.append((f"latency, iterative vs {other_arm(results, key)}", verdict[key]["latency_rel"], remark))
+    if results.fastest:
+        remark = f"against dense in eager; {lost_in_fastest(results)}"
+        chosen.append((f"fastest here: iterative in {results.fastest['label']}", results.fastest["vs_eager"], remark))
     sizes = results.measure["sizes"] if results.measure else {}
     if "iterative" in sizes:
         share = sizes["iterative"]["parameter_bytes"] / sizes["dense"]["parameter_bytes"] - 1
         left, full = (bytes_text(sizes[arm]["parameter_bytes"]) for arm in ("iterative", "dense"))
-        remark = f"{left} of {full}"
-        chosen.append(("parameters, iterative vs dense", _plain(share, "fraction", "counted"), remark))
+        chosen.append(("parameters, iterative vs dense", _plain(share, "fraction", "counted"), f"{left} of {full}"))
     return [(what, item, remark) for what, item, remark in chosen if item]
+
+
+def _quality_numbers(results: Results) -> list[tuple[str, dict, str]]:
+    """Own and drop-in loss of iterative on every split, and whether that is outside what the budget is for."""
+    quality = results.verdict["quality"]
+    if "reason" in quality:
+        return [("quality lost against dense", results.verdict["vs_dense"]["quality_drop_pp"], "")]
+    words, found = readings(results), []
+    for split in (split for split in results.splits if split in quality):
+        for reading in (reading for reading in ("own", "dropin") if reading in words):
+            item = quality[split][f"{reading}_pp"]
+            flag = flagged(results, split, reading, item)
+            remark = flag.words if isinstance(flag, Flagged) else "positive = worse"
+            found.append((f"{words[reading]} lost, {split} text", item, remark))
+    return found
 
 
 def _table_numbers(results: Results) -> list[tuple[str, dict, str]]:

@@ -2,9 +2,10 @@
 
 from icd_lib.report import workload_tables
 from icd_lib.report.kinds import for_tables, tables_only
+from icd_lib.report.losses import what_it_is
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict, badged
-from icd_lib.report.words import bytes_text, number, value_text
+from icd_lib.report.words import bytes_text, interval_text, number, value_text
 
 
 @badged("timing")
@@ -42,7 +43,6 @@ def provenance(results: Results) -> Table | Missing:
     if not results.setup:
         return Missing("Model and data", "00_setup_check has not finished")
     model, data = results.setup["model"], results.setup["data"]
-    source = data["provenance"]
     rows = [
         ["model", f"{model['name']} ({model['architecture']}, {model['weights']} weights)"],
         [
@@ -52,21 +52,45 @@ def provenance(results: Results) -> Table | Missing:
         ["model sha256", model["sha256"]],
         ["parameters", f"{model['parameters']:,} ({bytes_text(model['parameter_bytes'])})"],
         ["shape", ", ".join(f"{name} {value}" for name, value in model["shape"].items())],
-        ["data", f"{source.get('name', data['name'])}, licence {source.get('licence', 'unknown')}"],
-        ["data source", ", ".join([str(source.get("source", "")), *_packages(source)]).strip(", ")],
-        ["data sha256", source.get("sha256", "not recorded")],
-        ["splits (no text is in two)", ", ".join(f"{name} {count:,}" for name, count in data["splits"].items())],
+        ["text", f"{data['name']}; no text is in two of the groups"],
+        *([f"{_group(data, name)}: {name}", _domain(data, name)] for name in data["provenance"]),
+        *([f"missing: {name}", why] for name, why in data["missing"].items()),
     ]
-    if "dense_validation" in results.setup:
-        dense = results.setup["dense_validation"]
-        tasks = ", ".join(f"{task} {pct:.1f} %" for task, pct in dense["per_task_pct"].items())
-        found = f"{dense['quality_pct']:.2f} % (measured, n = {results.validation_items:,}): {tasks}"
-        rows.append(["dense on validation data", found])
+    dropped = ", ".join(f"{name} {count:,}" for name, count in data["dropped_duplicates"].items())
+    rows += [["texts dropped, another group has them", dropped]] if dropped else []
+    rows += [_dense_row(split, found) for split, found in results.setup.get("dense", {}).items()]
     return Table("Model and data", ["what", "used"], rows)
 
 
-def _packages(source: dict) -> list[str]:
-    return [f"{name} {version}" for name, version in source.get("packages", {}).items()]
+_GROUPS = {"seen": "seen (calibrates)", "selection": "selection (chooses)", "unseen": "unseen (judges)"}
+
+
+def _group(data: dict, name: str) -> str:
+    """The group of a domain in words; one of the user's own joins the seen ones."""
+    return _GROUPS[next((group for group in _GROUPS if name in data["groups"].get(group, [])), "seen")]
+
+
+def _domain(data: dict, name: str) -> str:
+    """What a domain's text is, how many of its texts do what, its licence and where it comes from."""
+    source = data["provenance"][name]
+    sizes = [f"{data['calibration'][name]:,} calibrate"] if name in data["calibration"] else []
+    sizes += [f"{part[name]['texts']:,} {split}" for split, part in data["judged"].items() if name in part]
+    licence, origin = source.get("licence", "unknown"), ", ".join(_origin(source)) or "not recorded"
+    return f"{what_it_is(name)}; {', '.join(sizes)}; licence {licence}; from {origin}"
+
+
+def _origin(source: dict) -> list[str]:
+    """What a domain's text was read from: its name and the packages with their versions."""
+    packages = source.get("packages", {})
+    if "package" in source:
+        packages = {source["package"]: source.get("version", "")}
+    return [*filter(None, [source.get("name")]), *(f"{name} {version}".strip() for name, version in packages.items())]
+
+
+def _dense_row(split: str, found: dict) -> list[str]:
+    """How good the dense model is on a split, by domain."""
+    domains = ", ".join(f"{name} {entry['quality_pct']:.1f} %" for name, entry in found["domains"].items())
+    return [f"dense on {split} text", f"{found['quality_pct']:.2f} % (measured, n = {found['n_items']:,}): {domains}"]
 
 
 recording = tables_only("A trace of your own", "a model's accesses come from its modules and its calibration text")(
@@ -133,31 +157,26 @@ def attempts(results: Results, mode: str) -> Table | Missing:
     """What one mode tried, what became of it, and why."""
     if mode not in results.solves:
         return Missing(f"Attempts of {mode}", f"02_solve[{mode}] has not finished")
-    rows = []
-    for i, entry in enumerate(results.solves[mode]["attempts"]):
-        change, judged = entry.get("change"), entry.get("validation")
-        rows.append(
-            [
-                str(i + 1),
-                value_text(entry["strength"], "fraction"),
-                value_text(entry["predicted_latency_rel"], "fraction") if judged else "–",
-                _drop(judged),
-                f"ΔC {number(change['C'], True)}, ΔQ {number(change['Q'], True)}, ΔJ {number(change['J'], True)}"
-                if change
-                else "–",
-                Verdict("pass") if entry["accepted"] else Verdict("fail"),
-                "accepted" if entry["accepted"] else "rolled back: " + "; ".join(entry["reasons"]),
-            ]
-        )
-    columns = [
-        "attempt",
-        "aim",
-        "predicted latency (modelled)",
-        "validation drop (measured)",
-        "re-permutation",
-        "check",
+    rows = [_attempt_row(i + 1, entry) for i, entry in enumerate(results.solves[mode]["attempts"])]
+    columns = ["try", "what", "aim", "predicted latency (modelled)", "lost where strengths are chosen (measured)"]
+    note = "a draft is pruned in closed form and judged, to find where whole attempts begin; it is never the result"
+    return Table(f"Attempts of {mode}", [*columns, "re-permutation", "check", "fate and reason"], rows, note)
+
+
+def _attempt_row(number_: int, entry: dict) -> list:
+    change, judged = entry.get("change"), entry.get("validation")
+    terms = ", ".join(f"Δ{term} {number(change[term], True)}" for term in ("C", "Q", "J")) if change else "–"
+    fate = "accepted" if entry["accepted"] else "rolled back: " + "; ".join(entry["reasons"])
+    return [
+        str(number_),
+        entry.get("what", "attempt"),
+        value_text(entry["strength"], "fraction"),
+        value_text(entry["predicted_latency_rel"], "fraction") if judged else "–",
+        _drop(judged),
+        terms,
+        Verdict("pass" if entry["accepted"] else "fail"),
+        "; ".join([fate, *filter(None, [entry.get("disagreement")])]),
     ]
-    return Table(f"Attempts of {mode}", [*columns, "fate and reason"], rows)
 
 
 def _drop(judged: dict | None) -> str:
@@ -165,12 +184,12 @@ def _drop(judged: dict | None) -> str:
         return "–"
     if "reason" in judged:
         return f"not_measured: {judged['reason']}"
-    low, high = judged["ci95"]
-    ratio, cosine = judged.get("perplexity_ratio"), judged.get("cosine")
-    near = [f"perplexity {ratio:.4f} × dense"] if ratio is not None else []
-    near += [f"cosine {cosine:.4f}"] if cosine is not None else []
-    drop = f"{judged['drop_pp']:+.3f} pp, SE {judged['se_pp']:.3f}, 95 % CI {low:+.2f} to {high:+.2f}"
-    return ", ".join([drop, *near, f"n = {judged['n_items']:,}"]).replace("-", "−")
+    shown = {"perplexity_ratio": "perplexity {:.4f} × dense", "cosine": "cosine {:.4f}"}
+    interval = interval_text({"ci95": judged["ci95"], "unit": "pp"})
+    parts = [value_text(judged["drop_pp"], "pp"), f"SE {judged['se_pp']:.3f}", f"95 % CI {interval}"]
+    parts += [f"drop-in {value_text(judged['dropin']['drop_pp'], 'pp')}"] if judged.get("dropin") else []
+    parts += [words.format(judged[key]) for key, words in shown.items() if judged.get(key) is not None]
+    return ", ".join([*parts, f"n = {judged['n_items']:,}"])
 
 
 @badged("layout")

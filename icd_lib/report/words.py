@@ -10,6 +10,8 @@ _SCALES = {
     "MB": (1.0, "MB"),
     "events/s": (1e-6, "events/µs"),
     "J/event": (1e9, "nJ/event"),
+    "1": (1.0, ""),
+    "of 1": (1.0, ""),  # near 1, where the third and fourth decimals are what is of interest
 }
 _CHANGES = ("fraction", "pp")
 
@@ -17,12 +19,12 @@ _CHANGES = ("fraction", "pp")
 def value_text(value: float, unit: str, signed: bool | None = None, size: float | None = None) -> str:
     """A number with its unit; fractions are shown in percent, changes with their sign; `size` sets the decimals.
 
-    >>> value_text(-0.2534, "fraction"), value_text(12.34, "ms"), value_text(0.034, "pp")
-    ('−25.3 %', '12.3 ms', '+0.034 pp')
+    >>> value_text(-0.2534, "fraction"), value_text(12.34, "ms"), value_text(0.034, "pp"), value_text(0.98765, "of 1")
+    ('−25.3 %', '12.3 ms', '+0.034 pp', '0.9877')
     """
-    scale, shown = _SCALES.get(unit, (1.0, "" if unit == "1" else unit))
+    scale, shown = _SCALES.get(unit, (1.0, unit))
     signed = unit in _CHANGES if signed is None else signed
-    decimals = {"pp": 3, "fraction": 1 if abs(size or value) >= 0.01 else 2}.get(unit)
+    decimals = {"pp": 3, "of 1": 4, "fraction": 1 if abs(size or value) >= 0.01 else 2}.get(unit)
     return f"{number(value * scale, signed, decimals)} {shown}".strip()
 
 
@@ -45,13 +47,17 @@ def number(value: float, signed: bool = False, decimals: int | None = None) -> s
 
 
 def interval_text(item: dict, signed: bool | None = None) -> str:
-    """The 95 % interval of a figure, empty where it has none."""
+    """The 95 % interval of a figure, empty where it has none.
+
+    >>> interval_text({"ci95": [-0.31, 0.02], "unit": "pp"}), interval_text({"ci95": [0.98, 0.98], "unit": "of 1"})
+    ('−0.310 to +0.020 pp', '0.9800 to 0.9800')
+    """
     if not item.get("ci95"):
         return ""
     size = max(map(abs, item["ci95"]))
     low, high = (value_text(bound, item["unit"], signed, size) for bound in item["ci95"])
-    unit = low.rpartition(" ")[2]
-    return f"{low.removesuffix(unit).strip()} to {high}" if high.endswith(unit) else f"{low} to {high}"
+    unit = _SCALES.get(item["unit"], (1.0, item["unit"]))[1]
+    return f"{low.removesuffix(unit).strip()} to {high}"
 
 
 def figure_text(item: dict | None) -> str:

@@ -17,7 +17,7 @@ from icd_lib.measure.energy import energy_j_per_token
 from icd_lib.measure.l2 import l2_hit_pct
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
 from icd_lib.measure.peak import peaks_of_folders
-from icd_lib.measure.runtimes import measure_ladder
+from icd_lib.measure.runtimes import ROUNDED, RUNTIMES, RuntimeEncoder, build_runner, fastest, measure_ladder
 from icd_lib.metric import figure, not_measured
 from icd_lib.models.adapter import find_adapter
 from icd_lib.models.optimized import save_optimized
@@ -231,13 +231,37 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
     quick = context.run.scenario.quick
     chosen = {arm: models[arm] for arm in ("dense", "iterative") if arm in models}
     calibration = context.calibration(64, 1024)
-    return measure_ladder(
+    calibration = calibration[:: max(1, len(calibration) // 8)]
+    ladder = measure_ladder(
         chosen,
         [context.fixed(batch, length) for batch, length in context.get("measure.shapes")],
         runtimes=context.get("measure.runtimes"),
         repeats=8 if quick else 20,
         seed=context.get("seed"),
         resamples=context.get("measure.bootstrap"),
-        calibration=calibration[:: max(1, len(calibration) // 8)],
+        calibration=calibration,
         progress=context.progress,
     )
+    name = fastest(ladder, "iterative")
+    ladder["fastest"] = None if name is None else {"runtime": name, **judge_runtime(context, name, chosen, calibration)}
+    return ladder
+
+
+def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module], calibration: list[dict]) -> dict:
+    """{"quality": arm → what it loses in `runtime` against dense in eager fp32}, or null with the reason."""
+    if runtime not in ROUNDED:
+        return {"quality": None, "reason": "it computes in fp32; the ladder says how far its outputs are from eager's"}
+    if not context.is_trained:
+        return {"quality": None, "reason": RANDOM_WEIGHTS}
+    found, dense = {}, context.dense_result(context.judging)
+    if getattr(dense, "head_logits", None):
+        return {"quality": None, "reason": "a model with its own head is judged in eager only"}
+    for arm, model in models.items():
+        with tempfile.TemporaryDirectory() as folder:
+            encoder = RuntimeEncoder(build_runner(runtime, model, calibration[0], folder, calibration))
+            result = context.suite.evaluate(
+                encoder, context.judging, follow(context.progress, f"{arm} in {RUNTIMES[runtime]}")
+            )
+        entry = context.suite.compare(result, dense)
+        found[arm] = {key: entry[key] for key in ("own", "own_labelled", "dropin", "cosine", "n_items", "worst_domain")}
+    return {"quality": found}

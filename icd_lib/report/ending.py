@@ -1,0 +1,120 @@
+"""The last lines of a run on the terminal: what the user has now, where it lies, what it is worth and what it costs."""
+
+import json
+from pathlib import Path
+
+from icd_lib.report.compared import GATES, judged, latency_states, other_arm, state_text, states_text
+from icd_lib.report.losses import is_above, is_outside, lost_in_fastest, readings
+from icd_lib.report.results import Results
+from icd_lib.report.words import bytes_text, interval_text, value_text
+
+
+def ending_lines(results: Results) -> list[str]:
+    """What a finished run gave, in about ten plain lines."""
+    mode = next((mode for mode in ("iterative", "linear", "oneshot") if mode in results.solves), None)
+    if mode is None or not results.verdict:
+        return ["Nothing was optimised and judged in this run."]
+    alone = [] if mode == "iterative" else [f"Iterative was not run: what follows is {mode}'s."]
+    return alone + (_table_lines(results, mode) if results.is_table else _model_lines(results, mode))
+
+
+def _model_lines(results: Results, mode: str) -> list[str]:
+    folder = _relative(results.dir / mode / "model")
+    if not results.solves[mode]["accepted_strength"]:
+        return [
+            f"Nothing was accepted: every attempt of {mode} was rolled back, because of quality or latency.",
+            f"What lies in {folder} is still the dense model, no smaller and no faster.",
+            *_gates(results, mode),
+        ]
+    sizes = results.measure["sizes"]
+    size, full = (bytes_text(sizes[arm]["parameter_bytes"]) for arm in (mode, "dense"))
+    lines = [f"You have a smaller model, {size} instead of {full}, in {folder}", *_speed(results, mode)]
+    lines += _lost(results, mode) + _gates(results, mode)
+    quoted = json.dumps(folder, ensure_ascii=False)
+    return [
+        *lines,
+        "  import transformers, icd_lib as icd",
+        f"  model = icd.load_optimized({quoted})",
+        f"  tokenizer = transformers.AutoTokenizer.from_pretrained({quoted})",
+    ]
+
+
+def _speed(results: Results, mode: str) -> list[str]:
+    item = next(iter(results.shapes.values()))[mode]["vs_dense"]
+    lines = [f"Time against dense, eager: {_change(item)}, {results.first_shape}"]
+    target = results.solves[mode].get("latency_target_rel")
+    if results.solves[mode].get("reached") is False:
+        lines[0] += f"; the target of {value_text(target, 'fraction')} was NOT reached"
+    if mode == "iterative" and results.fastest:
+        change = f"{_change(results.fastest['vs_eager'])} to dense in eager"
+        lines.append(f"Fastest here: {results.fastest['label']}, {change}; {lost_in_fastest(results)}")
+    return lines
+
+
+def _lost(results: Results, mode: str) -> list[str]:
+    """A line per split: what is lost of own and drop-in quality."""
+    if results.quality_reason:
+        return [f"Quality was not measured: {results.quality_reason}"]
+    words, lines = readings(results), []
+    for split, entry in results.lost(mode).items():
+        given = {key: entry[key] for key in ("own", "dropin") if key in words and entry.get(key)}
+        parts = [
+            f"{words[key]} {_change({'value': found['drop_pp'], 'unit': 'pp', 'ci95': found['ci95']})}"
+            for key, found in given.items()
+        ]
+        above = is_above(results, {"value": entry["own"]["drop_pp"]})
+        told = f", ABOVE the budget of {results.budget_pp:g} pp" if above else ""
+        told += " (outside its domain)" if above and is_outside(results, split) else ""
+        lines.append(f"Lost on {split} text: {'; '.join(parts)}{told}")
+    return lines
+
+
+def _gates(results: Results, mode: str) -> list[str]:
+    """What the gates say of which comparison, and which other comparisons fell short of the same limits."""
+    if mode != "iterative":
+        return ["Gates: not judged, they compare iterative with linear"]
+    states = ", ".join(f"{gate} {state_text(results.verdict[gate]['status'])}" for gate in GATES)
+    lines = [f"Gates ({judged(results)}): {states}"]
+    short = [
+        f"{other_arm(results, key)} ({states_text(found)})"
+        for key, found in ({} if results.is_table else latency_states(results)).items()
+        if key != results.gates_comparison and "fail" in found.values()
+    ]
+    return [*lines, f"Fell short of the same limits of latency: vs {', vs '.join(short)}"] if short else lines
+
+
+def _table_lines(results: Results, mode: str) -> list[str]:
+    """A layout instead of a model: what re-ordering gained, and how to read it."""
+    path = _relative(results.dir / mode / "perm_after.json")
+    kept, verdict = results.solves[mode]["sizes"]["rows"], results.verdict
+    lines = [f"You have a layout, {kept:,} rows in their new order, in {path}"]
+    if mode == "iterative":
+        gains = {"same_transform": other_arm(results, "same_transform"), "vs_packed": "the order before, packed"}
+        changes = {other: verdict[key]["latency_rel"] for key, other in gains.items()}
+        told = [f"{_change(item)} to {other}" for other, item in changes.items() if item["kind"] != "not_measured"]
+        lines.append(f"Time of reads that no layout was solved on: {'; '.join(told) or 'not measured'}")
+        if not results.solves[mode]["accepted_strength"]:
+            lines.append("Nothing was accepted: every round was rolled back, and the layout is that of linear.")
+    if "reason" not in verdict["cost"]:
+        change = value_text(verdict["cost"]["delta_c_rel"], "fraction")
+        lines.append(f"Re-ordering changes C, the distance cost of what is read together, by {change} (computed)")
+    quoted = json.dumps(path, ensure_ascii=False)
+    return [
+        *lines,
+        *_gates(results, mode),
+        "  import json, numpy",
+        f'  pi = numpy.array(json.load(open({quoted}))["axes"]["rows"]["pi"])',
+        f"  new_table = old_table[pi[:{kept}]]",
+    ]
+
+
+def _change(item: dict) -> str:
+    """A value with its interval; a fraction and pp alike."""
+    extent = interval_text(item)
+    return value_text(item["value"], item["unit"]) + (f" ({extent})" if extent else "")
+
+
+def _relative(path: Path) -> str:
+    """The path from where the user is, or the whole of it when it lies elsewhere."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,72 @@
+"""What the gates compare is said on every page, and what they do not judge is put to the same limits in the open."""
+
+from dataclasses import replace
+
+import pytest
+from report_factory import write_run
+
+from icd_lib.report import measure_tables
+from icd_lib.report.compared import judged, latency_states, other_arm
+from icd_lib.report.results import Results
+
+SAME, HARDER = "the same transform in linear's layout", "linear at the same quality budget"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return Results.load(write_run(tmp_path_factory.mktemp("run") / "bert"))
+
+
+def judging(results, comparison):
+    others = {key: {"smoke": "pass", "strict": "fail"} for key in ("same_transform", "vs_oneshot")}
+    changed = {"gates_comparison": comparison, "other_comparisons": others}
+    return replace(results, verdict=results.verdict | changed)
+
+
+def test_the_gates_checks_are_named_after_what_they_compare(results):
+    names = [row[1] for row in measure_tables.gates(results).rows]
+    assert f"latency, iterative vs {SAME}" in names and f"L2 hit rate, iterative vs {SAME}" in names
+    assert "quality lost against dense, unseen text" in names
+    assert f"compared: iterative vs {SAME}" in measure_tables.gates(results).note
+    other = measure_tables.gates(judging(results, "same_quality"))
+    assert f"latency, iterative vs {HARDER}" in [row[1] for row in other.rows]
+    latency = next(row for row in other.rows if row[1].startswith("latency"))
+    assert latency[3]["value"] == results.verdict["same_quality"]["latency_rel"]["value"]
+
+
+def test_every_comparison_says_whether_it_meets_the_limits(results):
+    table = measure_tables.comparisons(results)
+    assert table.columns[-2:] == ["smoke: ≤ −10 % at 8x128", "strict: ≤ −30 % at 8x128"]
+    found = {row[0]: [str(cell) for cell in row[-2:]] for row in table.rows}
+    assert found == {
+        f"iterative vs {SAME} (the gates judge this one)": ["met", "met"],
+        f"iterative vs {HARDER}": ["met", "not met"],
+        "iterative vs oneshot at the same quality budget": ["met", "not met"],
+        "iterative vs dense": ["–", "–"],
+        "iterative vs the same mask in a random layout (placebo)": ["–", "–"],
+        "dense vs dense (A/A control)": ["–", "–"],
+    }
+    assert '<span class="fail">not met</span>' in table.to_html()
+
+
+def test_what_the_gates_judge_comes_first_whichever_it_is(results):
+    assert list(latency_states(results)) == ["same_transform", "same_quality", "vs_oneshot"]
+    other = judging(results, "same_quality")
+    assert latency_states(other) == {
+        "same_quality": {"smoke": "pass", "strict": "pass"},
+        "same_transform": {"smoke": "pass", "strict": "fail"},
+        "vs_oneshot": {"smoke": "pass", "strict": "fail"},
+    }
+    assert judged(other) == f"iterative vs {HARDER}"
+    assert measure_tables.comparisons(other).rows[0][0].startswith(f"iterative vs {HARDER} (the gates judge")
+
+
+def test_a_gate_without_a_limit_of_latency_gives_none(results):
+    strict = results.verdict["strict"] | {"checks": {"quality_drop_pp": "pass"}}
+    states = latency_states(replace(results, verdict=results.verdict | {"strict": strict}))
+    assert all(list(found) == ["smoke"] for found in states.values())
+
+
+def test_on_a_table_of_rows_both_comparisons_are_one(results):
+    table = replace(results, lock={"config": {"workload": {"kind": "table"}}})
+    assert other_arm(table, "same_transform") == other_arm(table, "same_quality") == "linear, with the same transform"

@@ -1,0 +1,100 @@
+"""The last lines on the terminal: what there is now, where, what it is worth, what it costs, how it is loaded."""
+
+import ast
+from dataclasses import replace
+
+import pytest
+from report_factory import relative, write_run
+
+from icd_lib.report.ending import ending_lines
+from icd_lib.report.results import Results
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return Results.load(write_run(tmp_path_factory.mktemp("run") / "bert"))
+
+
+def table(results):
+    """The made-up run as one on a table of rows."""
+    cost = {"delta_c_rel": -0.25, "delta_q": 0.1, "delta_j": -0.1}
+    verdict = results.verdict | {"vs_packed": {"latency_rel": relative(-0.05)}, "cost": cost}
+    solves = {mode: solve | {"sizes": {"rows": 12}} for mode, solve in results.solves.items()}
+    lock = results.lock | {"config": {"workload": {"kind": "table"}}}
+    return replace(results, lock=lock, verdict=verdict, solves=solves)
+
+
+def python_of(lines):
+    return "\n".join(line.strip() for line in lines if line.startswith("  "))
+
+
+def test_a_smaller_model_with_its_worth_and_its_cost(results, monkeypatch):
+    monkeypatch.chdir(results.dir.parent)
+    lines = ending_lines(results)
+    assert len(lines) <= 10
+    assert lines[0] == "You have a smaller model, 3.0 MB instead of 4.0 MB, in bert/iterative/model"
+    assert lines[1] == "Time against dense, eager: −40.0 % (−42.0 to −38.0 %), 8 × 128 tokens"
+    assert lines[2].startswith("Fastest here: OpenVINO bf16, −70.0 % (−72.0 to −68.0 %) to dense in eager; in it")
+    assert lines[3] == (
+        "Lost on unseen text: own quality +0.040 pp (−0.020 to +0.100 pp); "
+        "drop-in quality +0.840 pp (+0.780 to +0.900 pp)"
+    )
+    assert lines[4].startswith("Lost on seen text: own quality +0.010 pp")
+    assert lines[5].startswith("Gates (iterative vs the same transform in linear's layout): smoke not decided")
+    assert "vs linear at the same quality budget (smoke met, strict not met)" in lines[6]
+    ast.parse(python_of(lines))
+    assert 'icd.load_optimized("bert/iterative/model")' in python_of(lines)
+
+
+def test_a_folder_elsewhere_is_named_in_full_and_quoted(results, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    odd = replace(results, dir=results.dir.parent / 'a "b"')
+    code = python_of(ending_lines(odd))
+    (path,) = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
+    assert path == str(odd.dir / "iterative" / "model")
+
+
+def test_losses_above_the_budget_are_said_and_those_outside_the_domain(tmp_path):
+    lines = ending_lines(Results.load(write_run(tmp_path / "bert", budget_on="seen")))
+    (unseen,) = [line for line in lines if line.startswith("Lost on unseen")]
+    assert unseen.endswith("ABOVE the budget of 0.1 pp (outside its domain)")
+    assert not any("ABOVE" in line for line in lines if line.startswith("Lost on seen"))
+
+
+def test_a_missed_target_is_said(results):
+    missed = results.solves["iterative"] | {"latency_target_rel": -0.6, "reached": False}
+    lines = ending_lines(replace(results, solves=results.solves | {"iterative": missed}))
+    assert lines[1].endswith("the target of −60.0 % was NOT reached")
+
+
+def test_linear_alone_says_so_and_is_judged_by_no_gate(results):
+    lines = ending_lines(replace(results, solves={"linear": results.solves["linear"]}))
+    assert lines[0] == "Iterative was not run: what follows is linear's."
+    assert "linear/model" in lines[1] and "−10.0 %" in lines[2] and not any("Fastest" in line for line in lines)
+    assert any(line.startswith("Lost on unseen") for line in lines)
+    assert not any(line.startswith("Lost on seen") for line in lines)
+    assert "Gates: not judged, they compare iterative with linear" in lines
+
+
+def test_nothing_accepted_promises_nothing(results):
+    refused = results.solves["iterative"] | {"accepted_strength": 0.0}
+    lines = ending_lines(replace(results, solves=results.solves | {"iterative": refused}))
+    assert lines[0].startswith("Nothing was accepted: every attempt of iterative was rolled back")
+    assert "still the dense model, no smaller and no faster" in lines[1] and python_of(lines) == ""
+
+
+def test_random_weights_and_an_unfinished_run(results, tmp_path):
+    random = Results.load(write_run(tmp_path / "bert", trained=False, ladder=False))
+    assert "Quality was not measured: random weights" in ending_lines(random)
+    assert ending_lines(replace(results, verdict=None)) == ["Nothing was optimised and judged in this run."]
+
+
+def test_a_table_of_rows_gives_a_layout(results, monkeypatch):
+    monkeypatch.chdir(results.dir.parent)
+    lines = ending_lines(table(results))
+    assert lines[0] == "You have a layout, 12 rows in their new order, in bert/iterative/perm_after.json"
+    assert "−35.0 % (−37.0 to −33.0 %) to linear, with the same transform" in lines[1]
+    assert "−5.00 %" in lines[1] or "−5.0 %" in lines[1]
+    assert "by −25.0 % (computed)" in lines[2]
+    ast.parse(python_of(lines))
+    assert 'open("bert/iterative/perm_after.json")' in python_of(lines) and "old_table[pi[:12]]" in python_of(lines)
