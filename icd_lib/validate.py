@@ -22,7 +22,7 @@ from icd_lib.lock import check_lock, parse_json
 from icd_lib.manifest import list_files
 from icd_lib.measure.comparison import compare_arms
 from icd_lib.report.compared import OTHER_ARMS, judged
-from icd_lib.report.losses import NEARNESS, READINGS
+from icd_lib.report.losses import NEARNESS, READINGS, precise
 from icd_lib.report.results import Results, check_current
 from icd_lib.report.rows import csv_cell
 from icd_lib.report.words import figure_text
@@ -159,7 +159,7 @@ def _quality_lines(row: dict) -> list[str]:
     for split in (split for split in SPLITS if split in row["quality"]):
         found = row["quality"][split]
         figures = {words: found[f"{reading}_pp"] for reading, words in READINGS.items()}
-        figures |= {key: found[key] for key in NEARNESS if found.get(key)}
+        figures |= {words: precise(found[key]) for key, words in NEARNESS.items() if found.get(key)}
         told = [f"{words} {figure_text(item)}" for words, item in figures.items() if item["kind"] != "not_measured"]
         lines.append(f"    lost on {split} text, most on {found['worst_domain']}: {'; '.join(told)}")
     return lines

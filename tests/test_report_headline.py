@@ -31,9 +31,9 @@ def test_faster_only_when_the_whole_interval_is(results):
 @pytest.mark.parametrize(
     ("bound", "words"),
     [
-        ("excludes_budget", "the whole interval lies within the budget"),
-        ("point_estimate_only", "only the point estimate meets the budget"),
-        ("exceeds_budget", "that exceeds the budget"),
+        ("excludes_budget", "The strict gate allows 0.1 pp: the whole interval lies within that."),
+        ("point_estimate_only", "only the point estimate lies within that"),
+        ("exceeds_budget", "the loss exceeds that"),
     ],
 )
 def test_quality_says_what_the_interval_says(results, bound, words):

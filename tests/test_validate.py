@@ -21,6 +21,9 @@ def test_a_finished_run_is_judged_from_its_samples(folder, capsys):
     verdict = json.loads((folder / "verdict.json").read_text())
     assert code == (1 if verdict["smoke"]["status"] == "fail" else 0)
     assert out.count("ok  ") == 5 and "iterative vs dense: −39." in out, out
+    assert "lost on unseen text, most on products: own quality +0.040 pp" in out and "drop-in quality +0.840 pp" in out
+    assert "lost on seen text, most on films: own quality +0.010 pp" in out and "cosine to dense 0.9877" in out
+    assert "gates, which judge iterative vs the same transform in linear's layout: smoke" in out
     row, _ = judge_run(FolderView(folder))
     assert row["comparisons"]["vs_dense"]["value"] == pytest.approx(verdict["vs_dense"]["latency_rel"]["value"])
     assert row["comparisons"]["vs_dense"]["test"]["effect"] == -1.0
@@ -43,6 +46,21 @@ def test_several_runs_become_one_table(folder, tmp_path, capsys):
     assert [row["run"] for row in rows] == [str(folder), str(other), "all 2 runs"]
     assert float(rows[2]["iterative vs dense"]) == pytest.approx(float(rows[0]["iterative vs dense"]))
     assert "iterative vs dense" in capsys.readouterr().out
+    assert {f"{row['own quality lost on unseen text, pp']:.5}" for row in rows[:2]} == {"0.039"}
+    assert float(rows[0]["drop-in quality lost on seen text, pp"]) == pytest.approx(0.81)
+    assert rows[2]["own quality lost on unseen text, pp"] == ""  # quality of several runs is not pooled
+
+
+def test_a_run_that_was_judged_before_seen_and_unseen_text_is_refused_with_its_version(folder, tmp_path, capsys):
+    copy = tmp_path / "bert"
+    shutil.copytree(folder, copy)
+    verdict = json.loads((copy / "verdict.json").read_text())
+    del verdict["quality"], verdict["gates_comparison"]
+    (copy / "verdict.json").write_text(json.dumps(verdict))
+    version = json.loads((copy / "config.lock.json").read_text())["icd_version"]
+    assert main([str(copy)]) == 7
+    error = capsys.readouterr().err
+    assert f"was made with ICD {version}" in error and "make it again with run_all.py --force" in error
 
 
 def test_a_run_s_badges_stand_beside_its_figures(folder, tmp_path, capsys):

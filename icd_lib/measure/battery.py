@@ -115,6 +115,11 @@ class DomainJudge:
         self.probes = [] if self.by_head else self.fit(dense)
         self.dense_correct = self._score(self.probes, dense, dense, head_logits)
 
+    @property
+    def dense_pct(self) -> float:
+        """The dense model's accuracy in percent, mean over tasks with the weights of `_weights`."""
+        return 100 * sum(w * float(self.dense_correct[name].mean()) for name, w in _weights(self.tasks).items())
+
     def fit(self, embeddings: np.ndarray) -> list[np.ndarray]:
         """One matrix (D + 1, columns of all tasks) per fold, fitted on the other folds."""
         x = _with_ones(embeddings)
@@ -220,14 +225,16 @@ class Battery:
         }
 
     def domains(self, split: str) -> Mapping[str, DomainText]:
-        """The domains of a split; `MeasureError` for one that there is not, or without text."""
+        """The domains of a split that have text; `MeasureError` for a split that there is not, or without any."""
         if split not in self.judged:
             raise MeasureError(f"split '{split}' is not one of {sorted(self.judged)}")
-        if not any(len(text) for text in self.judged[split].values()):
-            raise MeasureError(
-                f"no text is judged as '{split}'; name its domains in data.{split}, or more data.test_items"
-            )
-        return self.judged[split]
+        found = {name: text for name, text in self.judged[split].items() if len(text)}
+        if not found:
+            cure = "empty data.selection, then parts of the seen domains choose"
+            if split != "validation":
+                cure = f"name its domains in data.{split}, or more data.test_items"
+            raise MeasureError(f"no text is judged as '{split}'; {cure}")
+        return found
 
     def evaluate(self, model, split: str = "unseen", progress: Progress | None = None) -> BatteryResult:
         """The model's outputs on a split; `progress` is called with (texts done, texts in all)."""
@@ -271,12 +278,20 @@ class Battery:
     def _judges_of(self, dense: BatteryResult) -> dict[str, DomainJudge]:
         known = self._judges.get(dense.split)
         if known is None or known[0] is not dense:
-            judges = {
-                name: DomainJudge(text, dense.embeddings[name], dense.head_logits.get(name))
-                for name, text in self.domains(dense.split).items()
-            }
-            self._judges[dense.split] = known = (dense, judges)
+            self._judges[dense.split] = known = (dense, self._judged_by(dense))
         return known[1]
+
+    def _judged_by(self, result: BatteryResult) -> dict[str, DomainJudge]:
+        """Domain → judge with `result` as the dense model's; `MeasureError` where a domain leaves nothing to ask."""
+        judges = {}
+        for name, text in self.domains(result.split).items():
+            judge = judges[name] = DomainJudge(text, result.embeddings[name], result.head_logits.get(name))
+            if not judge.tasks:  # it would count as a domain that loses nothing
+                raise MeasureError(
+                    f"nothing can be asked of the {len(text)} '{result.split}' texts of the domain '{name}': no label "
+                    "has two values, no word is in two of them; raise data.test_items or leave the domain out"
+                )
+        return judges
 
     def save_result(self, result: BatteryResult, path) -> None:
         """Keep a model's outputs on a split, so that no stage runs it twice."""
@@ -300,11 +315,7 @@ class Battery:
 
     def quality(self, model, split: str = "selection") -> float:
         """Mean own accuracy in percent: a `quality` callable for `icd.optimize`."""
-        result = self.evaluate(model, split)
-        judges = [DomainJudge(text, result.embeddings[name]) for name, text in self.domains(split).items()]
-        return float(
-            np.mean([100 * np.mean([hits.mean() for hits in judge.dense_correct.values()]) for judge in judges])
-        )
+        return float(np.mean([judge.dense_pct for judge in self._judged_by(self.evaluate(model, split)).values()]))
 
 
 def over_domains(readings: list[dict]) -> dict | None:

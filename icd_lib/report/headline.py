@@ -20,9 +20,9 @@ _PLAIN = {
     "delta_q": "ΔQ",
 }
 _BOUNDS = {
-    "excludes_budget": "the whole interval lies within the budget",
-    "point_estimate_only": "only the point estimate meets the budget; the interval reaches beyond it",
-    "exceeds_budget": "that exceeds the budget",
+    "excludes_budget": "the whole interval lies within that",
+    "point_estimate_only": "only the point estimate lies within that, the interval reaches beyond it",
+    "exceeds_budget": "the loss exceeds that",
 }
 
 
@@ -145,17 +145,19 @@ def _lost_on(results: Results, split: str) -> str:
     dropin = found["dropin_pp"]
     parts = [f"On {split} text it {word} {shown} of {readings(results)['own']} ({spread})"]
     if dropin["kind"] != "not_measured":
-        parts.append(f"drop-in it loses {value_text(dropin['value'], 'pp')} (95 % CI {interval_text(dropin)})")
+        parts.append(f"the drop-in loss is {value_text(dropin['value'], 'pp')} (95 % CI {interval_text(dropin)})")
     near = [f"{NEARNESS[key]} {found[key]['value']:.4f}" for key in NEARNESS if found.get(key)]
     parts += [*near, f"it loses most on {found['worst_domain']}"]
-    return f"{'; '.join(parts)}.{_budget(results, split)}"
+    return f"{'; '.join(parts)}.{_allowed(results, split)}"
 
 
-def _budget(results: Results, split: str) -> str:
+def _allowed(results: Results, split: str) -> str:
+    """Whether the strict gate's limit of quality is met on the text that it is for."""
+    limit = results.config.get("gates", {}).get("strict", {}).get("quality_drop_pp")
     bound = results.verdict["strict"].get("bounds", {}).get("quality_drop_pp")
-    if split != results.judging or bound not in _BOUNDS or results.budget_pp is None:
+    if split != results.judging or bound not in _BOUNDS or limit is None:
         return ""
-    return f" The budget for it is {results.budget_pp:g} pp: {_BOUNDS[bound]}."
+    return f" The strict gate allows {limit:g} pp: {_BOUNDS[bound]}."
 
 
 def _above_budget(results: Results) -> list[str]:
@@ -177,12 +179,9 @@ def _target(results: Results, mode: str) -> str:
     solve = results.solves[mode]
     if solve.get("reached") is not False:
         return ""
-    plan = solve["plan"]
-    predicted = (
-        value_text(plan["predicted_latency_rel"], "fraction") if plan else "nothing, since no attempt came through"
-    )
     target = value_text(solve["latency_target_rel"], "fraction")
-    return f"The latency target of {target} was NOT reached by {mode}: predicted is {predicted}."
+    predicted = value_text(solve["plan"]["predicted_latency_rel"], "fraction") if solve["plan"] else "no change"
+    return f"The latency target of {target} was NOT reached by {mode}: the tables predict {predicted}."
 
 
 def _disagreement(results: Results, mode: str) -> str:

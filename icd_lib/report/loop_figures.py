@@ -54,7 +54,7 @@ def _draw_path(panel, points: list[tuple[int, dict, float]], what: str, mode: st
         error = entry["validation"]["se_pp"] if what == "drop" else None
         panel.errorbar(x, y, yerr=error, fmt="o", color=colour, mfc=fill, **style)
         told = f"draft {i}" if small else f"{i} {_fate(entry)}"
-        panel.annotate(told, (x, y), color=FULL if small else "black", **_beside(x, middle, 7 if small else 9))
+        panel.annotate(told, (x, y), color=FULL if small else "black", **_beside(x, middle, small))
     panel.margins(0.25, 0.25)
     panel.set(xlabel="predicted latency against dense, %", ylabel=_PANELS[what])
     panel.axhline(0, color=FULL, linewidth=0.6)
@@ -68,13 +68,13 @@ def _name(entry: dict) -> str:
     return "draft" if _is_draft(entry) else "attempt"
 
 
-def _beside(x: float, middle: float, size: float) -> dict:
-    """Where a label goes: to the right of points in the left half, to the left of the others."""
+def _beside(x: float, middle: float, small: bool) -> dict:
+    """Where a label goes: right of points in the left half, left of the others, those of drafts below the point."""
     side = -1 if x > middle else 1
     return {
-        "xytext": (11 * side, 8),
+        "xytext": (11 * side, -14 if small else 8),
         "textcoords": "offset points",
-        "fontsize": size,
+        "fontsize": 7 if small else 9,
         "ha": "right" if side < 0 else "left",
         "bbox": {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
     }

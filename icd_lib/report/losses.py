@@ -30,6 +30,11 @@ def near(entry: dict, key: str, n: int) -> dict | None:
     return {"unit": unit, "kind": "measured", "n": n, "method": "mean, against dense"} | given
 
 
+def precise(item: dict | None) -> dict | None:
+    """A figure near 1, to be shown with all its decimals."""
+    return item | {"unit": "of 1"} if item and item["unit"] == "1" else item
+
+
 def readings(results: Results) -> dict[str, str]:
     """The readings of this kind of model, in words: a language model brings its own head, so it has but one."""
     return {"own": "next-token accuracy"} if results.is_language else READINGS
@@ -38,6 +43,13 @@ def readings(results: Results) -> dict[str, str]:
 def is_outside(results: Results, split: str) -> bool:
     """Whether a split is outside the domain that the budget is for."""
     return results.judging == "seen" and split == "unseen"
+
+
+def text_words(results: Results, split: str) -> str:
+    """A split, and what it is to the budget."""
+    if split == results.judging:
+        return f"{split} (the budget's)"
+    return f"{split}, outside its domain" if is_outside(results, split) else split
 
 
 def is_above(results: Results, item: dict | None) -> bool:

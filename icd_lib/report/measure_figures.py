@@ -4,7 +4,7 @@ import numpy as np
 
 from icd_lib.report import workload_figures
 from icd_lib.report.kinds import for_tables, models_only, tables_only
-from icd_lib.report.losses import READINGS, lost, readings
+from icd_lib.report.losses import READINGS, lost, readings, text_words
 from icd_lib.report.picture import COLOURS, FULL, LIMIT, MARKERS, SPLIT_COLOURS, Picture, canvas, error_bar, finish
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing
@@ -130,8 +130,7 @@ def _draw_domains(panel, results: Results, split: str, entry: dict) -> None:
     panel.axvline(0, color=FULL, linewidth=0.6)
     panel.set_yticks(range(len(names)), names)
     panel.set(xlabel="lost against dense, pp (95 % CI)", ylim=(len(names) - 0.5, -0.5))
-    whose = " (the budget's)" if split == results.judging else ""
-    panel.set_title(f"{split} text{whose}", fontsize=11, color=colour)
+    panel.set_title(f"text: {text_words(results, split)}", fontsize=11, color=colour)
 
 
 def _told(part: dict) -> str:

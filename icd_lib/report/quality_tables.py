@@ -2,15 +2,24 @@
 
 import numpy as np
 
-from icd_lib.report.losses import NEARNESS, flagged, is_outside, lost, near, readings, what_it_is, who_labelled
+from icd_lib.report.losses import NEARNESS, flagged, lost, near, precise, readings, text_words, what_it_is, who_labelled
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table
 from icd_lib.report.words import value_text
 
 TOPICS = "word topics"
+_LABELS = {
+    "same document": "the text's own documents",
+    "counterpart": "its reply or other wording",
+    "next_token": "the text's next token",
+}
 NOTE = (
     "measured once, at the end; positive = worse than dense. Own: probes and retrieval on the judged model's own "
     "embeddings, as in MTEB; drop-in: probes and index stay the dense model's. Brackets: 95 % CI, paired with dense"
+)
+TOPIC_NOTE = (
+    "Word topics: which half of its domain's texts a text is in, by its words; labelled tasks and topics weigh one half "
+    "each"
 )
 LANGUAGE_NOTE = "measured once, at the end; positive = worse than dense. Brackets: 95 % CI, paired with dense by token"
 
@@ -36,7 +45,7 @@ def side_by_side(results: Results) -> Table | Missing:
 def _dense_row(results: Results, split: str, empty: int) -> list:
     entry = results.measure["quality"]["dense"][split]
     own = f"{entry['quality_pct']:.2f} %"
-    return ["dense", _text(results, split), own, "the reference", *["–"] * empty, f"{entry['n_items']:,}"]
+    return ["dense", text_words(results, split), own, "the reference", *["–"] * empty, f"{entry['n_items']:,}"]
 
 
 def _arm_row(results: Results, arm: str, split: str, kinds: list[str]) -> list:
@@ -45,8 +54,8 @@ def _arm_row(results: Results, arm: str, split: str, kinds: list[str]) -> list:
     losses = [flagged(results, split, key, lost(entry.get(key), n)) for key in readings(results)]
     drop = entry["domains"].get(worst, {}).get("own", {}).get("drop_pp")
     named = worst if drop is None else f"{worst}: {value_text(drop, 'pp')}"
-    cells = [*losses, *(_near(entry, key, n) for key in kinds), named]
-    return [arm, _text(results, split), f"{entry['own']['pct']:.2f} %", *cells, f"{n:,}"]
+    cells = [*losses, *(precise(near(entry, key, n)) for key in kinds), named]
+    return [arm, text_words(results, split), f"{entry['own']['pct']:.2f} %", *cells, f"{n:,}"]
 
 
 def by_domain(results: Results) -> Table | Missing:
@@ -60,8 +69,8 @@ def by_domain(results: Results) -> Table | Missing:
             n = part["n"]
             losses = [flagged(results, split, key, lost(part.get(key), n)) for key in readings(results)]
             dense = f"{part['own']['dense_pct']:.2f} %"
-            nearness = [_near(part, key, n) for key in kinds]
-            rows.append([name, what_it_is(name), _text(results, split), f"{n:,}", dense, *losses, *nearness])
+            nearness = [precise(near(part, key, n)) for key in kinds]
+            rows.append([name, what_it_is(name), text_words(results, split), f"{n:,}", dense, *losses, *nearness])
     columns = ["domain", "what it is", "text", "n", "dense", *_lost_columns(results)]
     return Table(title, [*columns, *(NEARNESS[key] for key in kinds)], rows, _note(results))
 
@@ -79,15 +88,13 @@ def by_task(results: Results) -> Table | Missing:
             rows += [_task_row(results, name, split, task, found) for task, found in labelled.items()]
             rows += [_topics_row(results, name, split, topics)] if topics else []
     columns = ["domain", "text", "task", "labels", "n", "dense", *_task_columns(results)]
-    told = "" if results.is_language else ". Word topics: which half of the domain's texts a text is in, by its words"
-    return Table(title, columns, rows, _note(results) + told)
+    return Table(title, columns, rows, LANGUAGE_NOTE if results.is_language else f"{NOTE}. {TOPIC_NOTE}")
 
 
 def _task_row(results: Results, domain: str, split: str, task: str, found: dict) -> list:
-    n = found["n"]
+    n, labels = found["n"], _LABELS.get(task) or who_labelled(domain)
     losses = [flagged(results, split, "task", lost(found.get(key), n)) for key in _task_readings(results)]
-    labels = "the text's next token" if results.is_language else who_labelled(domain)
-    return [domain, _text(results, split), task, labels, f"{n:,}", f"{found['dense_pct']:.2f} %", *losses]
+    return [domain, text_words(results, split), task, labels, f"{n:,}", f"{found['dense_pct']:.2f} %", *losses]
 
 
 def _topics_row(results: Results, domain: str, split: str, topics: list[dict]) -> list:
@@ -95,7 +102,7 @@ def _topics_row(results: Results, domain: str, split: str, topics: list[dict]) -
     losses = [flagged(results, split, "task", _mean(topics, key)) for key in _task_readings(results)]
     dense = f"{np.mean([found['dense_pct'] for found in topics]):.2f} %"
     task = f"{TOPICS}, mean of {len(topics)}"
-    return [domain, _text(results, split), task, "the text's own words", f"{topics[0]['n']:,}", dense, *losses]
+    return [domain, text_words(results, split), task, "the text's own words", f"{topics[0]['n']:,}", dense, *losses]
 
 
 def _mean(tasks: list[dict], reading: str) -> dict:
@@ -115,22 +122,10 @@ def _lost_columns(results: Results) -> list[str]:
     return [f"{words}, lost" for words in readings(results).values()]
 
 
-def _near(entry: dict, key: str, n: int) -> dict | None:
-    """A figure of nearness, with all its decimals."""
-    found = near(entry, key, n)
-    return found and found | ({"unit": "of 1"} if found["unit"] == "1" else {})
-
-
 def _kinds(results: Results) -> list[str]:
     """The figures of nearness that this kind of model has."""
     entries = [entry for arm in results.arms for entry in results.lost(arm).values()]
     return [key for key in NEARNESS if any(entry.get(key) for entry in entries)]
-
-
-def _text(results: Results, split: str) -> str:
-    if split == results.judging:
-        return f"{split} (the budget's)"
-    return f"{split}, outside its domain" if is_outside(results, split) else split
 
 
 def _note(results: Results) -> str:

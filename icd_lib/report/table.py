@@ -75,7 +75,7 @@ class Table:
     def __repr__(self) -> str:
         title = f"{self.title} [{'; '.join(self.badges)}]" if self.badges else self.title
         lines = [title, " | ".join(self.columns)]
-        lines += [" | ".join(figure_text(c) if _is_figure(c) else str(c) for c in row) for row in self.rows]
+        lines += [" | ".join(map(_text, row)) for row in self.rows]
         return "\n".join([*lines, self.note] if self.note else lines)
 
 
@@ -172,6 +172,10 @@ def badged(*subjects: str) -> Callable:
 
 def _is_figure(cell) -> bool:
     return isinstance(cell, dict) and "kind" in cell
+
+
+def _text(cell) -> str:
+    return figure_text(cell) if cell is None or _is_figure(cell) else str(cell)
 
 
 def _row(cells: list) -> str:

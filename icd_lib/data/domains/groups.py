@@ -112,6 +112,11 @@ def group_domains(
         if not selection:  # else the selection domains choose
             judged["validation"][name], rest = some_documents(rest, most, generator)
         calibration[name] = rest.texts
+    if not any(calibration.values()):
+        raise ResourceError(
+            f"no text to calibrate on: all of {', '.join(seen)} is judged or is in domains that judge; "
+            "name more domains in data.seen"
+        )
     return DomainGroups(calibration, judged, {name: count for name, count in dropped.items() if count}, missing)
 
 
