@@ -29,7 +29,7 @@ from icd_lib.models.adapter import find_adapter
 from icd_lib.problem import Judgement, Problem
 from icd_lib.transforms.distill import distill
 from icd_lib.transforms.head_dim import reduce_head_dim
-from icd_lib.transforms.meta import PrunePlan, TransformMeta
+from icd_lib.transforms.meta import AxisState, PrunePlan, TransformMeta
 from icd_lib.transforms.obs import Elimination
 from icd_lib.transforms.sparsity import prune, prune_closed_form
 
@@ -114,7 +114,7 @@ def solve_linear(problem: Problem) -> Solution:
 
     def attempt(strength: float, _best: Candidate) -> Candidate:
         plan = problem.plan(curves, strength)
-        return finish(problem, permuted, dict(perms), plan, tiles, strength)
+        return finish(problem, permuted, dict(perms), plan, paths, tiles, strength)
 
     best, attempts = search(problem, draft, attempt, Candidate(permuted, dict(perms)))
     return Solution("linear", best, perms, stats, certificates, attempts)
@@ -131,7 +131,7 @@ def solve_oneshot(problem: Problem) -> Solution:
 
     def attempt(strength: float, _best: Candidate) -> Candidate:
         plan = problem.uniform_plan(problem.element_curves, strength)
-        return finish(problem, start, identity, plan, SINGLE, strength)
+        return finish(problem, start, identity, plan, problem.element_paths, SINGLE, strength)
 
     best, attempts = search(problem, draft, attempt, Candidate(start, identity))
     return Solution("oneshot", best, identity, {}, [], attempts)
@@ -173,7 +173,9 @@ def search(
         return best, attempts
     ladder = sorted(settings.strengths, reverse=True)
     rung, step, taken = first_rung(problem, ladder, draft, attempts), -1, 0
-    while 0 <= rung < len(ladder) and taken < settings.max_rounds:
+    # A draft that is neither refitted nor distilled is what an attempt gives: the strongest is only laid out.
+    most = 1 if problem.closed_form and not settings.distill_steps else settings.max_rounds
+    while 0 <= rung < len(ladder) and taken < most:
         before, taken = best, taken + 1
         best = _tried(problem, attempt, ladder[rung], best, attempts)
         if best is not before:
@@ -242,17 +244,13 @@ def drafted(
 
 def transform_and_relayout(problem: Problem, state: Candidate, first: dict, strength: float) -> Candidate:
     """One round: prune single elements, solve W′ for π₁, pack what is alive into whole tiles, drop the rest."""
-    plan = problem.plan(problem.element_curves, strength, state.widths)
-    masked, meta = prune(
-        state.model,
-        problem.dense,
-        plan,
-        problem.batches,
-        tile=SINGLE,
-        ridge=problem.settings.ridge,
-        goals=problem.goals,
-        progress=problem.progress,
-    )
+    if problem.closed_form:  # always from the dense model, in π₀
+        state = Candidate(problem.dense, dict(first), certificates=state.certificates if state.meta is None else [])
+        plan = problem.plan(problem.element_curves, strength)
+        masked, meta = prune_in_closed_form(problem, plan, problem.element_paths, SINGLE, first)
+    else:
+        plan = problem.plan(problem.element_curves, strength, state.widths)
+        masked, meta = prune_in_sequence(problem, state.model, plan, SINGLE)
     perms, layouts = {}, {}
     for axis, axis_state in meta.axes.items():
         if not axis_state.alive.all():
@@ -272,10 +270,30 @@ def transform_and_relayout(problem: Problem, state: Candidate, first: dict, stre
 
 
 def finish(
-    problem: Problem, model: nn.Module, origin: dict, plan: PrunePlan, tile: dict[str, int], strength: float
+    problem: Problem,
+    model: nn.Module,
+    origin: dict,
+    plan: PrunePlan,
+    paths: dict[str, Elimination],
+    tile: dict[str, int],
+    strength: float,
 ) -> Candidate:
-    """Prune at the given granularity in the present layout, drop dead tiles, distil and judge."""
-    masked, meta = prune(
+    """Prune at the given granularity in the layout `origin`, drop dead tiles, distil and judge."""
+    if problem.closed_form:
+        orders = None if tile == SINGLE else origin
+        masked, meta = prune_in_closed_form(problem, plan, paths, tile, origin, orders)
+    else:
+        masked, meta = prune_in_sequence(problem, model, plan, tile)
+    smaller, present = drop_dead_tiles(masked, {axis: state.alive for axis, state in meta.axes.items()}, tile)
+    left = {axis: elements[present[axis]] for axis, elements in origin.items()}
+    return judged(problem, Candidate(smaller, left, strength, plan, meta))
+
+
+def prune_in_sequence(
+    problem: Problem, model: nn.Module, plan: PrunePlan, tile: dict[str, int]
+) -> tuple[nn.Module, TransformMeta]:
+    """Block after block on the stream of the already pruned network, following the dense model's residual stream."""
+    return prune(
         model,
         problem.dense,
         plan,
@@ -285,9 +303,36 @@ def finish(
         goals=problem.goals,
         progress=problem.progress,
     )
-    smaller, present = drop_dead_tiles(masked, {axis: state.alive for axis, state in meta.axes.items()}, tile)
-    left = {axis: elements[present[axis]] for axis, elements in origin.items()}
-    return judged(problem, Candidate(smaller, left, strength, plan, meta))
+
+
+def prune_in_closed_form(
+    problem: Problem,
+    plan: PrunePlan,
+    paths: dict[str, Elimination],
+    tile: dict[str, int],
+    layout: dict[str, np.ndarray],
+    orders: dict[str, np.ndarray] | None = None,
+) -> tuple[nn.Module, TransformMeta]:
+    """Every block alone, from the dense model's moments; the masked model and its axes are in `layout`.
+
+    `orders`: the layout in which `paths` count their groups (default: the dense model's own).
+    """
+    ridge, moments = problem.settings.ridge, problem.moments
+    masked, alive = prune_closed_form(problem.dense, plan, moments, paths, tile=tile, ridge=ridge, orders=orders)
+    permuted, _ = apply_layouts(masked, layout, problem.example)
+    meta = TransformMeta("sparsity", max(tile.values()), notes={"ridge": ridge, "closed_form": True})
+    for block in problem.adapter.blocks():
+        axis, granule = block.axis, tile[block.kind]
+        perm, path = layout[axis], paths[axis]
+        removed = int((~alive[axis]).sum()) // granule
+        saliency = np.zeros(block.elements)
+        order = perm if orders is None else orders[axis]
+        steps = np.diff(path.loss[: removed + 1])
+        for group, step in zip(path.order[:removed], steps, strict=True):
+            saliency[order[group * granule : (group + 1) * granule] if orders else group] = step
+        loss = path.loss[removed] / max(moments[axis].energy, 1e-12)
+        meta.axes[axis] = AxisState(axis, block.kind, alive[axis][perm], saliency[perm], loss)
+    return permuted, meta
 
 
 def judged(problem: Problem, candidate: Candidate) -> Candidate:

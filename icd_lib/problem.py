@@ -47,6 +47,7 @@ class Settings:
     tile: int = 16
     ridge: float = 0.01
     uniform: bool = False
+    sequential: bool = True
     distill_steps: int = 200
     distill_lr: float = 2e-4
     quality_budget_pp: float = 0.1
@@ -134,6 +135,11 @@ class Problem:
         """Whether a candidate has a closed form: blocks read by nothing but their consumer, and made of no terms."""
         blocks = self.adapter.blocks()
         return self.settings.head_dim is None and not any(block.readers or block.terms for block in blocks)
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether candidates are pruned in closed form and not block after block."""
+        return self.drafts and not self.settings.sequential
 
     def tile_paths(self, perms: dict[str, np.ndarray]) -> dict[str, Elimination]:
         """Order in which whole tiles of the layout `perms` go."""

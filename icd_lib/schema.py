@@ -205,6 +205,10 @@ SCHEMA: dict = {
         "head_dim": count(None, "shrink Q/K and V/O inside every head to this many dimensions", low=1, nullable=True),
         "tile": count(16, "widths are kept to multiples of this many neurons", low=1),
         "ridge": number(0.01, "ridge of the Hessian, relative to its mean diagonal", above=0),
+        "sequential": flag(
+            True,
+            "refit block after block on the pruned network; false: every block alone, in closed form and in seconds",
+        ),
         "uniform": flag(False, "pad all layers to one width, for plain transformers"),
         "distill_steps": count(140, "optimiser steps of label-free distillation; 0 leaves it out"),
         "distill_lr": number(4e-4, "learning rate of the distillation", above=0, high=1),

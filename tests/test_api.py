@@ -13,7 +13,6 @@ SETTINGS = {
     "distill_steps": 2,
     "strengths": (-0.02,),
     "max_rounds": 1,
-    "epsilon_j": -1.0,
 }
 
 

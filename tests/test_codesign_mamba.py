@@ -94,7 +94,7 @@ def test_every_axis_has_a_sensitivity(model):
 def small_problem(model, **changes):
     inner, states = np.arange(8, INNER + 1, 8), np.arange(1, STATES + 1)
     adapter = find_adapter(model)
-    settings = {"tile": 8, "distill_steps": 2, "strengths": (-0.1, -0.2, -0.3), "max_rounds": 2, "epsilon_j": -1.0}
+    settings = {"tile": 8, "distill_steps": 2, "strengths": (-0.1, -0.2, -0.3), "max_rounds": 2}
     return Problem(
         dense=model,
         batches=batches(),

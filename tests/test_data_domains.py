@@ -1,4 +1,4 @@
-"""Domains: text out, mark-up away, labels beside it; the same texts from the files, from the kept copy and each time."""
+"""Domains: text out, mark-up away, labels beside it; the same from the files, from the kept copy and every time."""
 
 import bz2
 import dataclasses
@@ -132,7 +132,8 @@ def test_an_article_is_a_document_and_only_its_running_text_is_read(files):
     first = (
         "'''Ada''' was the first of [[all]] of them. She wrote many notes on it.\n== Life ==\n* a list of five words.\n"
     )
-    first += "A line with a |left over bar in it.\nIt has caf\u00e9 in it and is not plain.\nToo short one.\nNo end of it at all"
+    first += "A line with a |left over bar in it.\nIt has caf\u00e9 in it and is not plain.\n"
+    first += "Too short one.\nThere is no end of it at all"
     second = "Bees live in hives that they build."
     pages = [first, "#REDIRECT [[Elsewhere]] is not a text here.", second]
     xml = "<m xmlns='http://x.org/'>" + "".join(page.format(text) for text in pages) + "</m>"
@@ -155,7 +156,7 @@ def test_ratings_become_four_labels(files, name, grouped):
     rows = [
         "\ufeff1_1\t-1.0\tas bad as it can be &amp; worse",
         "1_2\t-0.2\ta little bit annoying",
-        "2_1\t1.0\trather good",
+        "2_1\t1.0\trather good stuff",
     ]
     rows += ["2_2\t1.26\treally good\tthing", "3_1\t0.0\tneither good nor bad"]
     files(**{f"{name}_txt": "\n".join(rows)})
@@ -175,7 +176,8 @@ def test_a_reply_answers_the_line_before_it(files, monkeypatch):
     files(
         dialogues_one_yml="conversations:\n- - what is an apple then?\n  - a fruit of a tree\n  - Is it really so?\n",
         dialogues_two_yml=(
-            "conversations:\n- - What is an Apple, then?\n  - something else entirely\n- - who are you really?\n  - short\n"
+            "conversations:\n- - What is an Apple, then?\n  - something else entirely\n"
+            "- - who are you really?\n  - short\n"
         ),
     )
     found = readers.read_dialogues()
@@ -195,7 +197,10 @@ def test_a_reply_answers_the_line_before_it(files, monkeypatch):
 
 def test_a_synset_gives_its_definition_and_its_examples(files):
     lines = {
-        "noun": '  1 licence text\n00001 05 n 01 cat 0 000 | a small animal that purrs; "the cat sat down"; "two cats again"\n',
+        "noun": (
+            "  1 licence text\n"
+            '00001 05 n 01 cat 0 000 | a small animal that purrs; "the cat sat down"; "two cats again"\n'
+        ),
         "verb": "00002 30 v 01 run 0 000 | move fast on one's feet  \n",
         "adj": '00003 00 a 01 odd 0 000 | not quite usual; "an odd thing to say"\n',
         "adv": "  2 licence text\n",
@@ -246,7 +251,8 @@ def test_every_domain_is_whole(name):
     assert found.provenance["licence"]
 
 
-@pytest.mark.parametrize("name", DOMAINS)
+# What docstrings depend on has a test of its own, in test_data_docstrings.
+@pytest.mark.parametrize("name", [name for name in DOMAINS if name != "docstrings"])
 def test_reading_again_gives_the_same_texts_as_the_kept_copy(name):
     """The kept copy may be another process's, and of another day."""
     found, kept = fresh(name), load_domain(name)
@@ -267,15 +273,19 @@ def test_no_markup_is_left_in_the_encyclopaedia():
 
 def test_known_texts_have_their_labels():
     dialogues, verses = fresh("dialogues"), fresh("verses")
-    place = dialogues.texts.index("What is AI?")
+    place = dialogues.texts.index("What language are you written in?")
     (reply,) = (b for a, b in dialogues.pairs if a == place)
-    assert dialogues.texts[reply].startswith("Artificial Intelligence is the branch of engineering")
-    assert dialogues.labels["subject"][place] == readers.DIALOGUES.index("ai")
+    assert dialogues.texts[reply] == "I am written in Python."
+    assert readers.DIALOGUES[dialogues.labels["subject"][place]] == "ai"
     asked, answer = verses.pairs[0]
     assert verses.texts[asked] == "In the beginning God created the heavens and the earth."
     assert verses.texts[answer] == "In the beginning God created the heaven and the earth."
     assert verses.documents[asked] == verses.documents[answer] and verses.labels["book"][answer] == 0
-    assert {"noun": 0}["noun"] == fresh("glosses").labels["subject"].min()
+    glosses, films = fresh("glosses"), fresh("films")
+    dog = next(i for i, text in enumerate(glosses.texts) if text.startswith("a member of the genus Canis"))
+    assert glosses.labels["subject"][dog] == 5, "noun.animal"
+    place = films.texts.index("Effective but too tepid biopic")
+    assert {task: int(labels[place]) for task, labels in films.labels.items()} == dict.fromkeys(films.labels, 0)
 
 
 @pytest.fixture

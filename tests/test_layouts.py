@@ -2,12 +2,15 @@ import json
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
+from icd_lib import layouts
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.codesign import at_dense_shape
 from icd_lib.errors import ArtifactError, AxisError
+from icd_lib.graph.mask import mask_graph
 from icd_lib.layouts import (
     SolverSettings,
     apply_layouts,
@@ -24,7 +27,7 @@ from icd_lib.layouts import (
     with_dropped,
 )
 from icd_lib.models.adapter import find_adapter
-from icd_lib.solver.cost import CostConfig
+from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
 from icd_lib.transforms.sparsity import zero_elements
 from tests.solver_instances import planted_blocks
 from tests.tiny_problems import assert_same_state, small_batches, small_model, state_of, three_cycle
@@ -198,6 +201,54 @@ def test_relayout_packs_the_alive_elements():
     assert sorted(perm) == list(range(48))
     assert alive[perm[:kept]].all()
     assert np.array_equal(perm, relayout(alive, graph, SETTINGS))
+
+
+def cost_on_what_is_left(alive, graph, order):
+    size = len(alive)
+    return evaluate_cost(mask_graph(alive, base=graph), order, SETTINGS.cost_of(size), np.arange(size))
+
+
+def test_relayout_solves_anew_where_that_pays():
+    """The blocks are planted under shuffled labels: the present order is a bad one."""
+    graph, _ = planted_blocks(48, 8)
+    alive = np.random.default_rng(0).random(48) < 0.6
+    packed, chosen = pack_alive(np.arange(48), alive), relayout(alive, graph, SETTINGS)
+    before, after = (cost_on_what_is_left(alive, graph, order) for order in (packed, chosen))
+    assert after.J < before.J and after.C <= before.C
+    gain = before.J - after.J
+    assert np.array_equal(relayout(alive, graph, SETTINGS, epsilon=0.9 * gain), chosen)
+    assert np.array_equal(relayout(alive, graph, SETTINGS, epsilon=1.1 * gain), packed)
+
+
+def test_relayout_keeps_the_present_order_where_it_is_as_good():
+    graph, _ = planted_blocks(48, 8)
+    first = solve_layout(graph, SETTINGS)[0]
+    base, alive = graph[first][:, first], np.arange(48) < 40
+    again = relayout(alive, base, SETTINGS)
+    costs = [cost_on_what_is_left(alive, base, order) for order in (again, np.arange(48))]
+    assert costs[0].J <= costs[1].J
+    assert np.array_equal(relayout(np.ones(48, dtype=bool), sp.csr_array((48, 48)), SETTINGS), np.arange(48))
+
+
+@pytest.mark.parametrize(
+    ("solved", "taken"),
+    [
+        ({"C": 0.4, "J": 0.4}, True),
+        ({"C": 0.5, "J": 0.4}, True),
+        ({"C": 0.6, "J": 0.4}, False),  # J alone can be gamed
+        ({"C": 0.4, "J": 0.5}, False),
+        ({"C": 0.4, "J": 0.6}, False),
+    ],
+)
+def test_of_two_layouts_the_lower_j_is_taken_unless_its_c_is_higher(monkeypatch, solved, taken):
+    alive = np.array([True, False, True, True])
+    reports = iter([{"C": 0.5, "J": 0.5}, solved])
+    monkeypatch.setattr(layouts, "solve_layout", lambda *_, **__: (np.array([3, 2, 1, 0]), {}))
+    monkeypatch.setattr(
+        layouts, "evaluate_cost", lambda *_: CostReport(Q=0.1, R_align=0.1, R_stab=0.0, **next(reports))
+    )
+    chosen = relayout(alive, sp.csr_array((4, 4)), SETTINGS)
+    assert chosen.tolist() == ([3, 2, 0, 1] if taken else [0, 2, 3, 1])
 
 
 def test_dropped_elements_follow_in_the_order_of_the_first_layout():

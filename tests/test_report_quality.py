@@ -68,12 +68,17 @@ def test_outside_the_budgets_domain_every_loss_above_the_budget_is_flagged(speci
     assert not is_outside(general, "unseen") and not is_outside(general, "seen")
 
 
-def test_on_the_budgets_own_text_only_its_own_reading_is_held_against_it(general):
+def test_on_the_budgets_own_text_each_reading_is_held_against_its_own_budget(general, specialised, tmp_path):
     item = {"value": 0.3, "unit": "pp", "kind": "measured", "n": 1}
     assert flagged(general, "unseen", "own", item) == Flagged(item, "above the budget")
     assert flagged(general, "unseen", "dropin", item) is item
     assert flagged(general, "unseen", "own", item | {"value": 0.1}) == item | {"value": 0.1}
     assert flagged(general, "unseen", "own", None) is None
+    drop_in = Results.load(write_run(tmp_path / "bert"))
+    drop_in.config["codesign"]["dropin_budget_pp"] = 0.2
+    assert flagged(drop_in, "unseen", "dropin", item) == Flagged(item, "above the drop-in budget")
+    assert "0.2 pp of drop-in quality, on unseen text" in measure_tables.quality(drop_in).note
+    assert flagged(specialised, "unseen", "own_labelled", item) == Flagged(item, "outside its domain")
 
 
 def test_domains_are_told_in_words_and_the_one_above_the_budget_is_flagged(general):

@@ -12,6 +12,7 @@ from table_factory import open_small, run_stages
 
 from icd_lib.metric import not_measured
 from icd_lib.report import calibration_figures, graph_figures, measure_tables, setup_tables, workload_tables
+from icd_lib.report.ending import ending_lines
 from icd_lib.report.full_report import draw_all, report_page
 from icd_lib.report.headline import headline
 from icd_lib.report.results import Results
@@ -128,6 +129,19 @@ def test_csv_has_every_figure_once(results):
     ) in keys
     assert {row["kind"] for row in rows if row["metric"].startswith("r2.")} <= {"modelled", "not_measured"}
     assert [what for what, *_ in key_numbers(results)][0] == "latency, iterative vs linear"
+
+
+def test_the_last_lines_of_a_run_give_the_layout_and_what_it_gained(run, results):
+    lines = ending_lines(results)
+    kept = results.solves["iterative"]["sizes"]["rows"]
+    assert lines[0].startswith(f"You have a layout, {kept:,} rows in their new order, in ")
+    assert lines[1].startswith("Time of reads that no layout was solved on: −") and "linear, with the same" in lines[1]
+    assert "Gates (iterative vs linear, with the same transform): smoke" in "\n".join(lines)
+    code = "\n".join(line.strip() for line in lines if line.startswith("  "))
+    found = {"old_table": np.arange(results.graphs["rows"]["D"])}
+    exec(code, found)
+    alive = run.read_json("iterative/transform_meta.json")["axes"]["rows"]["alive"]
+    assert len(found["new_table"]) == kept and set(alive) <= set(found["new_table"].tolist())
 
 
 def test_pages_leave_out_what_does_not_apply(results):

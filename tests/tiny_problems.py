@@ -11,9 +11,8 @@ from transformers import (
     BertModel,
 )
 
-from icd_lib.codesign import Problem
 from icd_lib.layouts import SolverSettings
-from icd_lib.problem import Judgement, Settings
+from icd_lib.problem import Judgement, Problem, Settings
 from icd_lib.solver.cost import CostConfig
 from icd_lib.transforms.allocate import LatencyTable
 
@@ -74,7 +73,6 @@ def small_problem(judge=lambda model: Judgement(0.0, 0.0), model=None, log=lambd
         "distill_steps": 3,
         "strengths": (-0.1, -0.2, -0.3, -0.4),
         "max_rounds": 3,
-        "epsilon_j": -1.0,
     }
     batches = small_batches()
     rates = {f"{kind}.{layer}": 1.0 + layer for kind in ("ffn", "heads") for layer in range(LAYERS)}

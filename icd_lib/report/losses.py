@@ -52,19 +52,23 @@ def text_words(results: Results, split: str) -> str:
     return f"{split}, outside its domain" if is_outside(results, split) else split
 
 
+def exceeds(item: dict | None, limit: float | None) -> bool:
+    """Whether a loss is above a limit; its estimate is what counts, as in the gates."""
+    return bool(item) and limit is not None and item["value"] is not None and item["value"] > limit
+
+
 def is_above(results: Results, item: dict | None) -> bool:
-    """Whether a loss is above the quality budget; its estimate is what counts, as in the gates."""
-    budget = results.budget_pp
-    return bool(item) and budget is not None and item["value"] is not None and item["value"] > budget
+    """Whether a loss is above the budget of own quality."""
+    return exceeds(item, results.budget_pp)
 
 
 def flagged(results: Results, split: str, reading: str, item: dict | None) -> dict | Flagged | None:
-    """The figure, with words where it is above the budget: own losses anywhere, all readings outside the domain."""
-    if not is_above(results, item):
-        return item
+    """The figure, with words where it is above its budget; outside the domain own quality's holds for all readings."""
     if is_outside(results, split):
-        return Flagged(item, "outside its domain")
-    return Flagged(item, "above the budget") if reading == "own" else item
+        return Flagged(item, "outside its domain") if is_above(results, item) else item
+    budgets = {"own": (results.budget_pp, "the budget"), "dropin": (results.dropin_budget_pp, "the drop-in budget")}
+    limit, words = budgets.get(reading, (None, ""))
+    return Flagged(item, f"above {words}") if exceeds(item, limit) else item
 
 
 def domains_above(results: Results) -> list[tuple[str, str, dict]]:

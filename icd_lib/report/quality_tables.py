@@ -17,10 +17,7 @@ NOTE = (
     "measured once, at the end; positive = worse than dense. Own: probes and retrieval on the judged model's own "
     "embeddings, as in MTEB; drop-in: probes and index stay the dense model's. Brackets: 95 % CI, paired with dense"
 )
-TOPIC_NOTE = (
-    "Word topics: which half of its domain's texts a text is in, by its words; labelled tasks and topics weigh one half "
-    "each"
-)
+TOPIC_NOTE = "Word topics: in which half of its domain a text is, by its words; both sorts of task weigh one half each"
 LANGUAGE_NOTE = "measured once, at the end; positive = worse than dense. Brackets: 95 % CI, paired with dense by token"
 
 
@@ -135,5 +132,6 @@ def _note(results: Results) -> str:
 def _budget_note(results: Results) -> str:
     if results.budget_pp is None:
         return "The run has no quality budget"
-    alone = "; the arms beside iterative are judged on that text only"
-    return f"The budget is {results.budget_pp:g} pp of own quality on {results.judging} text{alone}"
+    dropin = f", {results.dropin_budget_pp:g} pp of drop-in quality" if results.dropin_budget_pp is not None else ""
+    budget = f"The budget is {results.budget_pp:g} pp of own quality{dropin}, on {results.judging} text"
+    return f"{budget}; the arms beside iterative are judged on that text only"

@@ -150,12 +150,6 @@ class Results:
         return any(entry.get("perplexity_ratio") for arm in ARMS for entry in self.lost(arm).values())
 
     @property
-    def choosing_items(self) -> int | None:
-        """Texts (or scored tokens) on which strengths are chosen."""
-        split = "selection" if self.judging == "unseen" else "validation"
-        return (self.setup or {}).get("dense", {}).get(split, {}).get("n_items")
-
-    @property
     def gates_comparison(self) -> str:
         """The section of the verdict that the gates judge."""
         return "same_quality" if self.verdict.get("gates_comparison") == "same_quality" else "same_transform"
@@ -182,6 +176,10 @@ class Results:
     @property
     def budget_pp(self) -> float | None:
         return self.config.get("codesign", {}).get("quality_budget_pp")
+
+    @property
+    def dropin_budget_pp(self) -> float | None:
+        return self.config.get("codesign", {}).get("dropin_budget_pp")
 
     def read(self, rel: str):
         """A JSON file of the run, None if it is not there."""

@@ -16,7 +16,7 @@ from icd_lib.artifacts import Run
 from icd_lib.data.batches import encode, fixed_batch, token_batches
 from icd_lib.data.domains import GROUPS, DomainGroups, group_domains
 from icd_lib.data.labelled import load_own_domain
-from icd_lib.errors import ArtifactError
+from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.machine import kept_file
 from icd_lib.manifest import cpu_model
 from icd_lib.measure.battery import Battery
@@ -92,6 +92,16 @@ class Context(ABC):
     def judging(self) -> str:
         """The split that the quality budget is for, judged once at the end."""
         return self.get("codesign.budget_on")
+
+    def check_text(self) -> None:
+        """Raise `ResourceError` unless there is text to choose strengths on, and text that the budget is for."""
+        for split in (self.selecting, self.judging):
+            if not any(len(text) for text in self.suite.judged.get(split, {}).values()):
+                missing = self.describe_data().get("missing", {})
+                why = "; ".join(missing.values()) or "no domain is named"
+                raise ResourceError(
+                    f"no text for the split '{split}': {why}; run make fetch_data, or name other domains"
+                )
 
     @property
     def judged(self) -> list[str]:

@@ -29,6 +29,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "badges": badges(context),
     }
     if context.is_trained:
+        context.check_text()
         dense = {split: context.dense_result(split) for split in (context.selecting, *context.judged)}
         report["dense"] = {split: own_quality(context, split, result) for split, result in dense.items()}
     run.write_json("setup/setup.json", report)

@@ -100,7 +100,8 @@ def settings_of(context: Context) -> Settings:
     """The loop's numbers from the scenario."""
     get = context.get
     transform = {
-        key: get(f"transform.{key}") for key in ("tile", "ridge", "uniform", "head_dim", "distill_steps", "distill_lr")
+        key: get(f"transform.{key}")
+        for key in ("tile", "ridge", "uniform", "sequential", "head_dim", "distill_steps", "distill_lr")
     }
     codesign = {
         key: get(f"codesign.{key}")
