@@ -214,3 +214,89 @@ def test_table_scenarios_are_listed_and_quick_is_smaller(name):
     assert quick.get("calibration.pilots") < load_scenario(name).get("calibration.pilots")
     assert quick.get("gates.smoke") == load_scenario(name).get("gates.smoke")
     assert quick.get("gates.smoke.delta_q") == 0.0 and quick.get("gates.smoke.l2_pp") is None
+
+
+SEEN, SELECTION, UNSEEN = (SCHEMA["data"][group].default for group in ("seen", "selection", "unseen"))
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A scenario file that names no domain, so that it has the schema's."""
+    return write(tmp_path, "seed: 0")
+
+
+def test_domains_are_lists_that_an_override_replaces_whole(mine):
+    scenario = load_scenario(mine)
+    assert [scenario.get(f"data.{group}") for group in ("seen", "selection", "unseen")] == [SEEN, SELECTION, UNSEEN]
+    other = load_scenario(
+        mine, [f"data.unseen=[{UNSEEN[0]}]", "data.selection=[]", f"data.seen=[{SEEN[1]}, {SEEN[0]}]"]
+    )
+    assert other.get("data.unseen") == UNSEEN[:1] and other.get("data.selection") == []
+    assert other.get("data.seen") == [SEEN[1], SEEN[0]] and other.sha256 != scenario.sha256
+    moved = load_scenario(mine, ["data.selection=[]", f"data.unseen=[{SELECTION[0]}]"])
+    assert moved.get("data.unseen") == SELECTION[:1], "the groups are compared when all overrides are in"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("data.unseen=[film]", "data.unseen: there is no domain 'film'; did you mean 'films'?"),
+        ("data.seen=[encyclopedia]", "did you mean 'encyclopaedia'?"),
+        ("data.selection=[verse]", "did you mean 'verses'?"),
+        ("data.seen=[qqqq]", "Known: encyclopaedia, news"),
+        ("data.seen=[]", None),
+        ("data.seen=films", "takes a list"),
+        ("data.seen=[1]", "data.seen[0] takes a string"),
+        (f"data.unseen=[{SEEN[0]}]", f"data.unseen names the domain {SEEN[0]!r}, which is in data.seen already"),
+        (
+            f"data.seen=[{SELECTION[0]}]",
+            f"data.selection names the domain {SELECTION[0]!r}, which is in data.seen already",
+        ),
+        (f"data.unseen=[{UNSEEN[0]}, {UNSEEN[0]}]", "which is in data.unseen already"),
+        ("data.probe_items=10", "unknown key 'data.probe_items'"),
+        ("data.other_domain_texts=10", "unknown key 'data.other_domain_texts'"),
+        ("data.split_seed=-1", "out of range"),
+        ("codesign.budget_on=everything", "one of unseen, seen"),
+        ("codesign.dropin_budget_pp=-0.1", "at least 0"),
+        ("gates.comparison=same_qualty", "did you mean 'same_quality'?"),
+    ],
+)
+def test_domains_and_what_is_judged_are_checked_when_the_scenario_is_read(mine, override, says):
+    if says is None:
+        assert load_scenario(mine, [override]).get("data.seen") == [], "an own set may be all that calibrates"
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_scenario(mine, [override])
+    assert says in str(caught.value)
+
+
+def test_a_domain_in_two_groups_of_a_file_is_refused_also_when_only_quick_says_so(tmp_path):
+    text = "data: {seen: [news], selection: [manual], unseen: [films]}\nquick: {data: {unseen: [news]}}"
+    path = write(tmp_path, text)
+    assert load_scenario(path).get("data.unseen") == ["films"]
+    with pytest.raises(ConfigError, match=r"data\.unseen names the domain 'news', which is in data\.seen"):
+        load_scenario(path, quick=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("codesign.dropin_budget_pp=0.5", "codesign.dropin_budget_pp", 0.5),
+        ("codesign.dropin_budget_pp=null", "codesign.dropin_budget_pp", None),
+        ("codesign.budget_on=seen", "codesign.budget_on", "seen"),
+        ("data.split_seed=7", "data.split_seed", 7),
+        ("gates.comparison=same_quality", "gates.comparison", "same_quality"),
+    ],
+)
+def test_what_is_judged_can_be_set(mine, override, path, value):
+    plain, given = load_scenario(mine), load_scenario(mine, [override])
+    assert given.get(path) == value and (plain.get(path) == value) == (given.sha256 == plain.sha256)
+
+
+@pytest.mark.parametrize("name", list_scenarios())
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_shipped_scenario_has_text_to_choose_on(name, quick):
+    """A budget on unseen text is chosen with domains that calibrate nothing; one on seen text with parts of those."""
+    data, on = load_scenario(name, quick=quick).get("data"), load_scenario(name, quick=quick).get("codesign.budget_on")
+    if load_scenario(name).get("workload.kind") == "model" and load_scenario(name).get("model.weights") == "trained":
+        assert bool(data["selection"]) == (on == "unseen") and data["seen"] and data["unseen"]

@@ -10,7 +10,8 @@ from icd_lib.errors import TransformError
 from icd_lib.models.adapter import find_adapter
 from icd_lib.transforms import streams
 from icd_lib.transforms.meta import PrunePlan
-from icd_lib.transforms.sparsity import prune
+from icd_lib.transforms.sensitivity import eliminations
+from icd_lib.transforms.sparsity import consumer_moments, prune, prune_closed_form
 from tests.tiny_problems import assert_same_state, encode, small_batches, small_model, state_of
 
 PLAN = PrunePlan({"ffn.0": 24, "ffn.1": 32, "heads.0": 2, "heads.1": 3})
@@ -173,3 +174,94 @@ def test_a_plan_that_does_not_fit_is_refused(dense, kept, tile, complaint):
 def test_empty_calibration_is_refused(dense):
     with pytest.raises(TransformError, match="calibration is empty"):
         prune(dense, dense, PLAN, [], tile=SINGLE)
+
+
+RIDGE = 0.01
+
+
+@pytest.fixture(scope="module")
+def moments(dense):
+    return consumer_moments(find_adapter(dense), small_batches())
+
+
+def drafted(model, plan, moments, tile=SINGLE, orders=None):
+    paths = eliminations(find_adapter(model), moments, tile, RIDGE, orders or {})
+    return prune_closed_form(model, PrunePlan(plan), moments, paths, tile=tile, ridge=RIDGE, orders=orders)
+
+
+def consumers(model, axis):
+    """What reads the axis and what makes it: the parameters that pruning the axis changes."""
+    layer = model.encoder.layer[int(axis[-1])]
+    if axis.startswith("heads"):
+        attention = layer.attention.self
+        return [layer.attention.output.dense, attention.query, attention.key, attention.value]
+    return [layer.output.dense, layer.intermediate.dense]
+
+
+@pytest.mark.parametrize("tile", [SINGLE, TILES])
+@pytest.mark.parametrize(("axis", "kept"), [("heads.0", 2), ("ffn.0", 24), ("heads.1", 3), ("ffn.1", 8)])
+def test_a_draft_is_what_pruning_does_to_the_only_block_that_is_pruned(dense, moments, axis, kept, tile):
+    """Up to that block the stream is dense's, so both solve one least-squares problem; later blocks then differ."""
+    pruned, meta = pruned_model(dense, plan=PrunePlan({axis: kept}), tile=tile, ridge=RIDGE)
+    draft, alive = drafted(dense, {axis: kept}, moments, tile)
+    assert np.array_equal(alive[axis], meta.axes[axis].alive) and alive[axis].sum() == kept
+    for one, other in zip(consumers(draft, axis), consumers(pruned, axis), strict=True):
+        assert torch.allclose(one.weight, other.weight, rtol=0, atol=1e-6)
+        assert torch.allclose(one.bias, other.bias, rtol=0, atol=1e-6)
+    assert not torch.equal(consumers(draft, axis)[0].weight, consumers(dense, axis)[0].weight)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_tiles_of_a_layout_can_be_drafted_in_the_dense_order(dense, moments, seed):
+    """The same tiles go, and the same weights are left, as if the model had been permuted and pruned there."""
+    permuted, orders, rng = copy.deepcopy(dense), {}, np.random.default_rng(seed)
+    for axis in find_adapter(permuted).axes():
+        if axis.kind in TILES:
+            orders[axis.name] = rng.permutation(axis.size)
+            permute(permuted, axis, orders[axis.name])
+    draft, alive = drafted(dense, {"ffn.0": 24}, moments, TILES, orders)
+    there, meta = pruned_model(permuted, dense, plan=PrunePlan({"ffn.0": 24}), tile=TILES, ridge=RIDGE)
+    order = orders["ffn.0"]
+    assert np.array_equal(alive["ffn.0"][order], meta.axes["ffn.0"].alive)
+    tiles = alive["ffn.0"][order].reshape(-1, 8)
+    assert (tiles.all(1) | ~tiles.any(1)).all() and not alive["ffn.0"].reshape(-1, 8).all(1).sum() == 3
+    mine, other = draft.encoder.layer[0].output.dense, there.encoder.layer[0].output.dense
+    assert torch.allclose(mine.weight[:, torch.from_numpy(order)], other.weight, rtol=0, atol=1e-6)
+    assert torch.allclose(mine.bias, other.bias, rtol=0, atol=1e-6)
+
+
+def test_a_draft_changes_nothing_that_was_given_and_its_dead_are_exact_zeros(dense, moments):
+    state = state_of(dense)
+    draft, alive = drafted(dense, PLAN.kept, moments)
+    assert_same_state(dense, state)
+    assert {axis: int(mask.sum()) for axis, mask in alive.items()} == PLAN.kept
+    masked = [encode(draft, b) for b in small_batches()]
+    for axis in find_adapter(draft).axes():
+        if axis.name in alive:
+            compact(draft, axis, alive[axis.name])
+    assert draft.encoder.layer[0].intermediate.dense.out_features == 24
+    for batch, wanted in zip(small_batches(), masked, strict=True):
+        assert torch.allclose(encode(draft, batch), wanted, rtol=0, atol=1e-10)
+
+
+def test_a_draft_is_better_than_cutting_and_worse_than_pruning(dense, moments):
+    error = {
+        "draft": output_error(drafted(dense, PLAN.kept, moments)[0], dense),
+        "cut": output_error(pruned_model(dense, compensate=False)[0], dense),
+        "pruned": output_error(pruned_model(dense)[0], dense),
+    }
+    assert error["pruned"] < error["draft"] < error["cut"]
+
+
+def test_a_draft_that_keeps_everything_is_the_model(dense, moments):
+    draft, alive = drafted(dense, {"ffn.0": 48}, moments)
+    assert_same_state(draft, state_of(dense))
+    assert all(mask.all() for mask in alive.values()) and set(alive) == set(PLAN.kept)
+
+
+@pytest.mark.parametrize(
+    ("kept", "complaint"), [({"ffn.7": 8}, "names axis 'ffn.7'"), ({"ffn.0": 20}, "pruned in tiles of 8; 20 is no")]
+)
+def test_a_draft_of_a_plan_that_does_not_fit_is_refused(dense, moments, kept, complaint):
+    with pytest.raises(TransformError, match=complaint):
+        drafted(dense, kept, moments, TILES)
