@@ -114,7 +114,7 @@ def solve_linear(problem: Problem) -> Solution:
 
     def attempt(strength: float, _best: Candidate) -> Candidate:
         plan = problem.plan(curves, strength)
-        return finish(problem, permuted, dict(perms), plan, paths, tiles, strength)
+        return finish(problem, permuted, dict(perms), plan, paths, tiles, strength, perms)
 
     best, attempts = search(problem, draft, attempt, Candidate(permuted, dict(perms)))
     return Solution("linear", best, perms, stats, certificates, attempts)
@@ -174,13 +174,13 @@ def search(
     ladder = sorted(settings.strengths, reverse=True)
     rung, step, taken = first_rung(problem, ladder, draft, attempts), -1, 0
     # A draft that is neither refitted nor distilled is what an attempt gives: the strongest is only laid out.
-    most = 1 if problem.closed_form and not settings.distill_steps else settings.max_rounds
-    while 0 <= rung < len(ladder) and taken < most:
+    drafts_decide = problem.closed_form and not settings.distill_steps
+    while 0 <= rung < len(ladder) and taken < settings.max_rounds:
         before, taken = best, taken + 1
         best = _tried(problem, attempt, ladder[rung], best, attempts)
         if best is not before:
             step = 1
-        elif step == 1:
+        if step == 1 and (best is before or drafts_decide):
             break
         rung += step
     return best, attempts
@@ -277,10 +277,13 @@ def finish(
     paths: dict[str, Elimination],
     tile: dict[str, int],
     strength: float,
+    orders: dict[str, np.ndarray] | None = None,
 ) -> Candidate:
-    """Prune at the given granularity in the layout `origin`, drop dead tiles, distil and judge."""
+    """Prune at the given granularity in the layout `origin`, drop dead tiles, distil and judge.
+
+    `orders`: the layout in which `paths` count their groups (default: the dense model's own).
+    """
     if problem.closed_form:
-        orders = None if tile == SINGLE else origin
         masked, meta = prune_in_closed_form(problem, plan, paths, tile, origin, orders)
     else:
         masked, meta = prune_in_sequence(problem, model, plan, tile)

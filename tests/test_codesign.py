@@ -474,3 +474,70 @@ def test_a_uniform_rate_without_the_ffn_is_refused_by_name():
     problem = small_problem(axes=("heads",))
     with pytest.raises(TransformError, match="add ffn or inner to transform.axes"):
         problem.uniform_plan(problem.element_curves, -0.1)
+
+
+def closed(**changes):
+    return small_problem(**({"sequential": False, "distill_steps": 0, "strengths": (-0.3,)} | changes))
+
+
+@pytest.mark.parametrize("tile", [8, 1])
+@pytest.mark.parametrize("mode", MODES)
+def test_in_closed_form_an_attempt_computes_what_its_draft_computed(mode, tile):
+    """Only the layout is another one, and what is left of dead tiles: the judge sees one function twice."""
+    seen = []
+
+    def judge(model):
+        with torch.inference_mode():
+            seen.append([model(**batch).last_hidden_state for batch in small_batches()])
+        return Judgement(0.0, 0.0)
+
+    problem = closed(judge=judge, tile=tile)
+    state = state_of(problem.dense)
+    solution = solve(problem, mode)
+    assert_same_state(problem.dense, state)
+    assert [entry["what"] for entry in solution.attempts] == ["draft", "attempt"] and len(seen) == 2
+    for one, other in zip(*seen, strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=2e-4)
+    with torch.inference_mode():
+        dense = [problem.dense(**batch).last_hidden_state for batch in small_batches()]
+    assert not any(torch.allclose(one, other, rtol=0, atol=1e-2) for one, other in zip(dense, seen[0], strict=True))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_in_closed_form_widths_origin_and_layout_agree(mode):
+    problem = closed()
+    solution = solve(problem, mode)
+    meta = solution.best.meta
+    assert meta.notes["closed_form"] and solution.best.before_distill is solution.best.model
+    sizes = {axis.name: axis.size for axis in find_adapter(solution.best.model).axes()}
+    for axis, state in meta.axes.items():
+        first, left = solution.perms_before[axis], solution.best.origin[axis]
+        assert sizes[axis] == len(left) == state.kept
+        assert set(left) == set(first[state.alive]), "what is alive is counted in the layout that was pruned in"
+        assert (state.saliency[state.alive] == 0).all() and (state.saliency[~state.alive] > 0).all()
+        energy = problem.moments[axis].energy
+        granule = problem.settings.tiles[state.kind] if mode == "linear" else 1
+        assert state.saliency.sum() / granule == pytest.approx(state.loss * energy, rel=1e-6)
+    for layer, (small, whole) in enumerate(
+        zip(solution.best.model.encoder.layer, problem.dense.encoder.layer, strict=True)
+    ):
+        left = torch.from_numpy(solution.best.origin[f"ffn.{layer}"])
+        assert torch.equal(small.intermediate.dense.weight, whole.intermediate.dense.weight[left])
+
+
+def test_in_closed_form_and_without_distillation_one_attempt_is_enough():
+    problem = closed(strengths=(-0.1, -0.2, -0.3), max_rounds=9)
+    assert problem.closed_form and not small_problem().closed_form and not closed(head_dim=4).closed_form
+    whats = [entry["what"] for entry in solve(problem, "oneshot").attempts]
+    assert whats == ["draft", "draft", "attempt"]
+    for steps, attempts in ((0, LADDER[1:2]), (1, LADDER[1:6])):  # distilled, an attempt may be better than its draft
+        fake = FakeSearch(laddered(0.51, sequential=False, distill_steps=steps), draft=5.0, attempt=2.0)
+        fake.run()
+        assert fake.attempted == attempts
+
+
+def test_an_attempt_that_fails_where_its_draft_passed_is_followed_by_a_weaker_one():
+    """Another layout sums in another order, and at the edge of a budget that decides."""
+    problem = laddered(0.51, sequential=False, distill_steps=0)
+    fake = FakeSearch(problem, draft=2.0, attempt=2.05)
+    assert fake.run().strength == LADDER[3] and fake.attempted == [LADDER[4], LADDER[3]]

@@ -95,7 +95,7 @@ def test_another_basis_costs_nothing_of_ones_own_and_ruins_the_drop_in(battery, 
     """What an orthogonal matrix changes is no quality of the model; what it breaks is a probe or index kept from it."""
     loss = battery.compare(battery.evaluate(Rotated(dense)), reference)
     assert abs(loss["own"]["drop_pp"]) < 0.2 and abs(loss["own_labelled"]["drop_pp"]) < 0.2
-    assert loss["dropin"]["drop_pp"] > 10 and abs(loss["cosine"]["value"]) < 0.3
+    assert loss["dropin"]["drop_pp"] > 5 and abs(loss["cosine"]["value"]) < 0.3
     damaged = battery.compare(battery.evaluate(damage(dense, 0.95)), reference)
     assert damaged["own"]["drop_pp"] > 10, "of its own a damaged model does lose"
 

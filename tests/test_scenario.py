@@ -34,7 +34,7 @@ def test_every_option_says_what_it_means():
 def test_bert_is_listed_with_a_description_and_loads():
     assert list_scenarios()["bert"]
     scenario = load_scenario("bert")
-    assert (scenario.name, scenario.get("codesign.quality_budget_pp"), scenario.quick) == ("bert", 0.1, False)
+    assert (scenario.name, scenario.get("model.family"), scenario.quick) == ("bert", "bert", False)
 
 
 def test_precedence_is_default_file_quick_override_seed(tmp_path):
