@@ -34,12 +34,29 @@ def problem():
     return model, calibration
 
 
+@pytest.fixture
+def known_machine(monkeypatch):
+    """Tables by hand instead of measured ones: all FFN neurons but a tile save 5.4 ms of 20, 27 %."""
+
+    def measure(problem):
+        widths = np.arange(8, 81, 8)
+        problem.dense_ms = 20.0
+        heads = np.arange(1, 5)
+        problem.tables = {
+            "ffn": LatencyTable("ffn", widths, 2.0 * (1 - widths / 80)),
+            "heads": LatencyTable("heads", heads, 0.4 * (1 - heads / 4)),
+        }
+        problem.rates = {item.axis: 1.0 for item in problem.adapter.prunable()}
+
+    monkeypatch.setattr(api, "_measure_machine", measure)
+
+
 def outputs(model, inputs):
     with torch.inference_mode():
         return model(**inputs).last_hidden_state
 
 
-def test_a_result_the_judge_accepts_is_smaller_and_leaves_the_given_model_alone(problem):
+def test_a_result_the_judge_accepts_is_smaller_and_leaves_the_given_model_alone(problem, known_machine):
     model, calibration = problem
     before = outputs(model, calibration[0])
     size = sum(p.numel() for p in model.parameters())
@@ -49,7 +66,7 @@ def test_a_result_the_judge_accepts_is_smaller_and_leaves_the_given_model_alone(
     assert sum(p.numel() for p in opt.model.parameters()) < size
 
 
-def test_a_judge_that_always_refuses_gets_the_dense_function_back(problem):
+def test_a_judge_that_always_refuses_gets_the_dense_function_back(problem, known_machine):
     model, calibration = problem
     scores = iter([80.0, *[10.0] * 20])
     opt = icd.optimize(model, calibration, quality=lambda m: next(scores), mode="iterative", **SETTINGS)
@@ -79,29 +96,24 @@ def test_the_saved_result_reloads_to_the_same_outputs(problem, tmp_path):
         ({"quality": lambda m: float("nan")}, MeasureError, "finite"),
     ],
 )
-def test_bad_arguments_are_named(problem, change, error, words):
+def test_bad_arguments_are_named(problem, known_machine, change, error, words):
     model, calibration = problem
     arguments = {"quality": lambda m: 50.0, "mode": "oneshot", **SETTINGS} | change
     with pytest.raises(error, match=words):
         icd.optimize(model, calibration, **arguments)
 
 
+@pytest.mark.xfail(strict=True, reason="api._judge does not check the dense model's quality: a loss of NaN is accepted")
+def test_a_dense_model_without_a_quality_is_refused(problem, known_machine):
+    model, calibration = problem
+    scores = iter([float("nan"), *[10.0] * 20])
+    with pytest.raises(MeasureError, match="finite"):
+        icd.optimize(model, calibration, quality=lambda m: next(scores), mode="oneshot", **SETTINGS)
+
+
 def test_empty_calibration_is_refused(problem):
     with pytest.raises(TransformError, match="empty"):
         icd.optimize(problem[0], [], quality=lambda m: 50.0)
-
-
-@pytest.fixture
-def known_machine(monkeypatch):
-    """Tables by hand instead of measured ones: all FFN neurons but a tile save 5.4 ms of 20, 27 %."""
-
-    def measure(problem):
-        widths = np.arange(8, 81, 8)
-        problem.dense_ms = 20.0
-        problem.tables = {"ffn": LatencyTable("ffn", widths, 2.0 * (1 - widths / 80))}
-        problem.rates = {item.axis: 1.0 for item in problem.adapter.prunable()}
-
-    monkeypatch.setattr(api, "_measure_machine", measure)
 
 
 TARGET = SETTINGS | {"axes": ("ffn",), "distill_steps": 0}

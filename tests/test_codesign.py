@@ -455,6 +455,14 @@ def test_a_strength_is_chosen_with_so_many_standard_errors_of_safety(z, refused)
     assert len(both) == 1, "what has no budget is not judged"
 
 
+def test_a_figure_that_is_no_number_keeps_no_budget():
+    problem = small_problem(dropin_budget_pp=1.0, min_cosine=0.5, max_perplexity_ratio=1.1)
+    nothing = float("nan")
+    detail = {"dropin": {"drop_pp": nothing, "se_pp": 0.1}, "cosine": nothing, "perplexity_ratio": nothing}
+    assert len(problem.over_budget(Judgement(nothing, 0.0, detail))) == 4
+    assert len(problem.over_budget(Judgement(0.0, nothing))) == 1
+
+
 def test_moments_are_kept_where_the_problem_says_and_taken_from_there(tmp_path, monkeypatch):
     first, again = small_problem(), small_problem()
     first.keep_moments = again.keep_moments = tmp_path / "moments.safetensors"
