@@ -53,7 +53,7 @@ def tables_of(name: str, overrides: list[str], threads: int, folder: Path) -> di
 
 
 def judge(name: str, overrides: list[str], seed: int, threads: int, tables: dict, folder: Path) -> dict:
-    """Solve iterative with a seed and tables; what it loses where strengths are chosen, on seen and on unseen text."""
+    """Solve iterative with a seed and tables; what it loses where strengths are chosen and on the text that judges."""
     context = context_of(name, [*overrides, f"seed={seed}"], folder)
     problem = make_problem(context, latency_tables(tables), tables["dense_ms"], {})
     problem.rates = {entry["axis"]: entry["rate"] for entry in sensitivity_map(problem)}
@@ -61,7 +61,7 @@ def judge(name: str, overrides: list[str], seed: int, threads: int, tables: dict
     found = {"seed": seed, "threads": threads, "widths": solution.best.widths, "z": problem.settings.selection_z}
     found["predicted_latency_rel"] = solution.best.plan.predicted_latency_rel if solution.best.plan else 0.0
     found["budgets"] = {"own": problem.settings.quality_budget_pp, "dropin": problem.settings.dropin_budget_pp}
-    for split in (context.selecting, *context.judged):
+    for split in (context.selecting, context.judging):
         result = context.suite.evaluate(solution.best.model, split)
         entry = context.suite.compare(result, context.dense_result(split))
         found[split] = {reading: entry[reading] for reading in READINGS if entry.get(reading)}

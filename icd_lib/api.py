@@ -119,6 +119,9 @@ def _measure_machine(problem: Problem) -> None:
 
 
 def _judge(quality: Callable[[nn.Module], float], reference: float) -> Callable[[nn.Module], Judgement]:
+    if not math.isfinite(reference):
+        raise MeasureError(f"quality returned {reference} for the dense model; it must return a finite percentage")
+
     def judge(model: nn.Module) -> Judgement:
         value = float(quality(model))
         if not math.isfinite(value):

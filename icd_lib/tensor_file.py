@@ -1,5 +1,6 @@
 """Arrays and words in a safetensors file, written wholly or not at all."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ def save_tensors(tensors: dict[str, np.ndarray], path: Path, meta: dict[str, str
         save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, partial, metadata=meta)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise ArtifactError(f"cannot write {path} ({error}); check the free space and the rights of --out") from error
 
 

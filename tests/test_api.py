@@ -103,7 +103,6 @@ def test_bad_arguments_are_named(problem, known_machine, change, error, words):
         icd.optimize(model, calibration, **arguments)
 
 
-@pytest.mark.xfail(strict=True, reason="api._judge does not check the dense model's quality: a loss of NaN is accepted")
 def test_a_dense_model_without_a_quality_is_refused(problem, known_machine):
     model, calibration = problem
     scores = iter([float("nan"), *[10.0] * 20])

@@ -60,8 +60,8 @@ def test_the_result_is_ready_to_use(pair):
     learner = distilled(pair, steps=3, progress=lines.append)
     assert not learner.training
     assert not any(p.requires_grad for p in learner.parameters())
-    assert lines[0].startswith("distil step 1/3")
-    assert lines[-1].startswith("distil step 3/3")
+    assert lines[0].startswith("· distil step 1/3")
+    assert lines[-1].startswith("· distil step 3/3")
 
 
 def test_a_perfect_student_has_nothing_to_learn():
