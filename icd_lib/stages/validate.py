@@ -1,6 +1,7 @@
 """Stage 04: linear × iterative → the comparisons, controls, determinism and the gates."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
@@ -167,7 +168,7 @@ def determinism(context: Context, progress: Callable[[str], None]) -> dict:
         return {"reason": "the run has no mode that solves a layout"}
     if not run.read_json(f"{modes[0]}/solve.json")["solver"]:
         return {"reason": "the permutations were given (solver.reuse_perm), not solved"}
-    problem = make_problem(context, {}, 0.0, {})
+    problem = replace(make_problem(context, {}, 0.0, {}), keep_moments=None)  # computed again, not read back
     perms, _ = solve_layouts(problem.graphs, problem.solver)
     stored = run.read_json(f"{modes[0]}/perm_before.json")["axes"]
     same_pi = all(hash_permutation(perm) == stored[axis]["hash"] for axis, perm in perms.items())
