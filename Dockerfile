@@ -15,6 +15,8 @@ RUN torch=$(grep '^torch==' constraints.txt) \
     && .venv/bin/pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "$torch"
 COPY . .
 RUN make venv
+# The texts of calibration and quality; without npm the dictionary is left out, and a badge says so.
+RUN .venv/bin/python -m icd_lib.data.fetch --optional
 
 ENTRYPOINT ["make"]
 CMD ["run"]
