@@ -49,7 +49,6 @@ HASH = "from icd_lib.data.docstrings import docstrings_provenance; print(docstri
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="scipy appends to numpy.sinc's docstring when it is imported")
 def test_docstrings_do_not_depend_on_what_was_imported_before():
     hashes = {
         subprocess.run([sys.executable, "-c", before + HASH], capture_output=True, text=True, check=True).stdout

@@ -42,8 +42,8 @@ def labelled_docstrings() -> tuple[tuple[str, int], ...]:
     Deterministic for installed versions; empty when Python runs with -OO, which strips docstrings.
     """
     texts: dict[str, tuple[str, int]] = {}
-    for number, module_name in enumerate(_MODULES):
-        module = importlib.import_module(module_name)
+    # All of them first: one package may add to another's docstrings when it is imported.
+    for number, module in enumerate([importlib.import_module(name) for name in _MODULES]):
         names = getattr(module, "__all__", None) or [name for name in dir(module) if not name.startswith("_")]
         for name in sorted(names):
             try:
