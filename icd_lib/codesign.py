@@ -245,7 +245,7 @@ def drafted(
 def transform_and_relayout(problem: Problem, state: Candidate, first: dict, strength: float) -> Candidate:
     """One round: prune single elements, solve W′ for π₁, pack what is alive into whole tiles, drop the rest."""
     if problem.closed_form:  # always from the dense model, in π₀
-        state = Candidate(problem.dense, dict(first), certificates=state.certificates if state.meta is None else [])
+        state = Candidate(problem.dense, dict(first))
         plan = problem.plan(problem.element_curves, strength)
         masked, meta = prune_in_closed_form(problem, plan, problem.element_paths, SINGLE, first)
     else:
@@ -328,11 +328,10 @@ def prune_in_closed_form(
         axis, granule = block.axis, tile[block.kind]
         perm, path = layout[axis], paths[axis]
         removed = int((~alive[axis]).sum()) // granule
+        order = np.arange(block.elements) if orders is None else orders[axis]
         saliency = np.zeros(block.elements)
-        order = perm if orders is None else orders[axis]
-        steps = np.diff(path.loss[: removed + 1])
-        for group, step in zip(path.order[:removed], steps, strict=True):
-            saliency[order[group * granule : (group + 1) * granule] if orders else group] = step
+        groups = order[: block.elements // granule * granule].reshape(-1, granule)
+        saliency[groups[path.order[:removed]]] = np.diff(path.loss[: removed + 1])[:, None]
         loss = path.loss[removed] / max(moments[axis].energy, 1e-12)
         meta.axes[axis] = AxisState(axis, block.kind, alive[axis][perm], saliency[perm], loss)
     return permuted, meta
