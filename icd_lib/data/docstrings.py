@@ -10,7 +10,7 @@ from importlib import metadata
 from icd_lib.data.splits import normalise
 
 MIN_WORDS = 5
-_PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch")
 _MODULES = (
     "numpy numpy.fft numpy.linalg numpy.ma numpy.polynomial "
     "scipy.cluster.hierarchy scipy.fft scipy.integrate scipy.interpolate scipy.io scipy.linalg scipy.ndimage "
@@ -27,7 +27,7 @@ def docstrings_provenance() -> dict:
     texts = [text for text, _ in labelled_docstrings()]
     return {
         "name": "prose of public docstrings",
-        "packages": {package: metadata.version(package) for package in _PACKAGES},
+        "packages": {package: metadata.version(package) for package in PACKAGES},
         "licence": "BSD-3-Clause and the like",
         "source": "embedded",
         "sha256": hashlib.sha256("\n".join(texts).encode()).hexdigest(),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib import metadata
 
 from icd_lib.artifacts import atomic_write
+from icd_lib.data.docstrings import PACKAGES
 from icd_lib.data.domains import readers
 from icd_lib.data.domains.domain import Domain, DomainText, from_json, to_json
 from icd_lib.data.fetch import provenance_of
@@ -42,7 +43,7 @@ _ROWS = (
         "docstrings of scientific packages",
         "which module",
         readers.read_docstrings,
-        _versions("numpy", "scipy", "scikit-learn", "torch"),
+        _versions(*PACKAGES),
     ),
     Domain("manual", "Python's language reference", "which page", readers.read_manual, platform.python_version),
     _rated("films", "sentences of film reviews"),
