@@ -264,7 +264,8 @@ def test_no_markup_is_left_in_the_encyclopaedia():
     left = re.compile(r"[\[\]{}|<>=]|'''|''|&[a-z]+;|&#|https?:|\bthumb\||\bISBN\b")
     texts = fresh("encyclopaedia").texts
     assert [text for text in texts if left.search(text)] == []
-    assert all(text[-1] in ".!?" and len(text.split()) >= 5 and text.isascii() for text in texts)
+    assert all(text.rstrip("\"')]")[-1] in ".!?" and len(text.split()) >= 5 and text.isascii() for text in texts)
+    assert any(text.endswith('."') for text in texts), "a closing quote belongs to its sentence"
     assert (
         "Anarchism is a political philosophy that advocates self-governed societies based on voluntary institutions."
         in texts

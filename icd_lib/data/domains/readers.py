@@ -13,7 +13,7 @@ from icd_lib.data.domains.domain import DomainText, distinct
 from icd_lib.data.fetch import provenance_of, source_file
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z])")
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*(\s+)(?=[\"'(\[]?[A-Z])")
 _ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|No|Vol|[A-Z]))\.$")
 _MARKUP = (
     re.compile(r"<!--.*?-->", re.S),
@@ -30,15 +30,16 @@ _LEFT_OVER = re.compile(r"[{}|<>\[\]=]|https?:|\bISBN\b")
 
 
 def sentences(paragraph: str) -> Iterator[str]:
-    """Sentences of running text; an abbreviation or an initial does not end one.
+    """Sentences of running text; an abbreviation or an initial does not end one, a closing quote belongs to its own.
 
-    >>> list(sentences("Mr. Smith left. He came back! Was it late?"))
-    ['Mr. Smith left.', 'He came back!', 'Was it late?']
+    >>> list(sentences('Mr. Smith said "Go." He came back! Was it late?'))
+    ['Mr. Smith said "Go."', 'He came back!', 'Was it late?']
     """
     start = 0
     for match in _SENTENCE_END.finditer(paragraph):
-        if not _ABBREVIATION.search(paragraph[start : match.start()]):
-            yield paragraph[start : match.start()].strip()
+        sentence = paragraph[start : match.start(1)].strip()
+        if not _ABBREVIATION.search(sentence):
+            yield sentence
             start = match.end()
     if rest := paragraph[start:].strip():
         yield rest
@@ -76,7 +77,7 @@ def read_encyclopaedia() -> DomainText:
                 if line[:1] in "*#:;!|=-" or _LEFT_OVER.search(line):
                     continue
                 for sentence in sentences(line):
-                    if 5 <= len(sentence.split()) and sentence[-1:] in ".!?" and sentence.isascii():
+                    if 5 <= len(sentence.split()) and re.search(r"[.!?][\"')]*$", sentence) and sentence.isascii():
                         rows.append((sentence, document, {}))
             document += 1
     return distinct("encyclopaedia", rows, same_document=True, provenance=provenance_of("gensim"))
@@ -105,7 +106,7 @@ def read_rated(name: str) -> DomainText:
             "clearly good": int(rating > 1),
             "strong": int(abs(rating) > 1.25),
         }
-        rows.append((html.unescape(text), int(document), labels))
+        rows.append((html.unescape(html.unescape(text)), int(document), labels))  # a few are escaped twice
     tasks = ("sentiment", "clearly bad", "clearly good", "strong")
     grouped = name in ("products", "editorials")  # films and tweets are texts of their own
     return distinct(name, rows, tasks=tasks, same_document=grouped, provenance=provenance_of("vaderSentiment"))
