@@ -210,7 +210,7 @@ class BatteryResult:
 
 
 class Battery:
-    """The judge of an encoder. `judged`: split → domain → text; `reference`: the dense model's results by split."""
+    """The judge of an encoder. `judged`: split → domain → text."""
 
     def __init__(self, judged: Mapping[str, Mapping[str, DomainText]], tokenizer, *, max_length: int = 128):
         self.judged, self.tokenizer, self.max_length = judged, tokenizer, max_length
