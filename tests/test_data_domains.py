@@ -53,12 +53,12 @@ def test_the_hash_sees_texts_labels_documents_and_pairs():
     assert toy_domain(documents=3).sha256 == domain.sha256
 
 
-@pytest.mark.parametrize("changes", [{}, {"pairs": None}, {"labels": {}, "same_document": False, "own_head": True}])
+@pytest.mark.parametrize("changes", [{}, {"pairs": None}, {"labels": {}, "same_document": False, "head_classes": 2}])
 def test_a_domain_survives_json(changes):
     domain = toy_domain(documents=3, **changes)
     again = from_json(json.loads(json.dumps(to_json(domain))))
     assert again.sha256 == domain.sha256
-    same = ("name", "texts", "same_document", "provenance", "own_head")
+    same = ("name", "texts", "same_document", "provenance", "head_classes")
     assert all(getattr(again, name) == getattr(domain, name) for name in same)
     assert again.documents.dtype == np.int64 and (again.pairs is None) == (domain.pairs is None)
     none_left = domain.take(np.array([0]))
@@ -77,7 +77,7 @@ def test_of_equal_texts_the_first_stays_and_very_short_and_long_ones_go():
     found = distinct("d", rows, tasks=("y",), provenance={"package": "p"})
     assert found.texts == ["A sentence of some words.", "x" * MIN_CHARACTERS, "y" * MAX_CHARACTERS]
     assert found.documents.tolist() == [7, 8, 9] and found.labels["y"].tolist() == [1, 0, 2]
-    assert found.pairs is None and not found.same_document and not found.own_head
+    assert found.pairs is None and not found.same_document and not found.head_classes
     assert len(distinct("d", [])) == 0
 
 

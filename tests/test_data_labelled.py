@@ -28,7 +28,7 @@ def test_both_parts_become_one_domain_whose_texts_stand_alone(tmp_path, separato
     )
     assert own.labels["label"].tolist() == [int(text.split()[-1]) % 3 for text in own.texts]
     assert len(set(own.documents)) == 80 and own.pairs is None and not own.same_document
-    assert own.own_head, "a head for these classes is the user's and judges"
+    assert own.head_classes == 3, "a head for these classes is the user's and judges"
     assert (own.provenance["name"], own.provenance["source"]) == ("films", "path")
 
 
@@ -56,7 +56,7 @@ def test_it_calibrates_and_judges_like_any_seen_domain(tmp_path):
     parts = [found.judged["seen"]["own"].texts, found.judged["validation"]["own"].texts, found.calibration["own"]]
     assert [len(part) for part in parts] == [32, 12, 36]
     assert sorted(sum(parts, [])) == sorted(own.texts)
-    assert found.judged["seen"]["own"].own_head
+    assert found.judged["seen"]["own"].head_classes
 
 
 def test_the_data_folder_variable_is_searched(tmp_path, monkeypatch):

@@ -361,7 +361,7 @@ def test_quality_is_what_optimize_takes(battery, dense, tokenizer, domains, monk
 @pytest.fixture(scope="module")
 def classified(tokenizer):
     """A user's labelled domain, and a classifier with a head for it."""
-    own = toy_domain("own", pairs=None, same_document=False, own_head=True)
+    own = toy_domain("own", pairs=None, same_document=False, head_classes=3)
     return Battery({"unseen": {"own": own}}, tokenizer), toy_encoder(BertForSequenceClassification, num_labels=CLASSES)
 
 
@@ -396,7 +396,9 @@ def test_a_head_for_another_task_is_ignored_and_the_encoder_probed(tokenizer, cl
     own = classified[0].judged["unseen"]["own"]
     other = toy_encoder(BertForSequenceClassification, num_labels=CLASSES + 1)
     assert not uses_own_head(other, own) and not uses_own_head(toy_encoder(), own)
-    assert not uses_own_head(classified[1], dataclasses.replace(own, own_head=False))
+    assert not uses_own_head(classified[1], dataclasses.replace(own, head_classes=0))
+    part = own.take(np.flatnonzero(own.labels["class"] < CLASSES - 1))
+    assert uses_own_head(classified[1], part), "a part of the domain that lacks a class is still judged by the head"
     result = classified[0].evaluate(other)
     assert result.head_logits == {}
     plain, _ = embed(other.bert, encode(tokenizer, own.texts))

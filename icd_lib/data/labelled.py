@@ -38,7 +38,7 @@ def load_own_domain(spec: str, *, seed: int = 0) -> DomainText:
     found = distinct(
         "own", [(rows[i][0], int(i), {"label": rows[i][1]}) for i in order], tasks=("label",), provenance=provenance
     )
-    return replace(found, own_head=True)
+    return replace(found, head_classes=int(found.labels["label"].max()) + 1)
 
 
 def _find_folder(spec: str) -> Path | None:

@@ -335,11 +335,10 @@ def mean_cosine(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def uses_own_head(model, text: DomainText) -> bool:
-    """The model has a classification head with as many classes as the domain's only label, and it is the user's."""
-    if not text.own_head or not type(model).__name__.endswith("ForSequenceClassification"):
+    """The model has a classification head with as many classes as the user's own domain has labels."""
+    if not type(model).__name__.endswith("ForSequenceClassification"):
         return False
-    (labels,) = text.labels.values()
-    return model.config.num_labels == int(labels.max()) + 1
+    return model.config.num_labels == text.head_classes
 
 
 def nearest(queries: np.ndarray, candidates: np.ndarray, rows: np.ndarray, names: np.ndarray) -> np.ndarray:

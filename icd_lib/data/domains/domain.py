@@ -17,8 +17,8 @@ class DomainText:
 
     `labels`: task -> int64 (n,), every text has one. `documents`: (n,) int64, the document that a text is
     part of. `pairs`: int64 (m, 2), text i asks and text j answers (another wording, a reply); None without such tasks.
-    `same_document`: whether finding another text of the same document is a task. `own_head`: a classifier with as many
-    classes as the only label is judged by its own logits.
+    `same_document`: whether finding another text of the same document is a task. `head_classes`: a classifier with so
+    many classes is judged by its own logits (0: none is).
     """
 
     name: str
@@ -28,7 +28,7 @@ class DomainText:
     pairs: np.ndarray | None = None
     same_document: bool = False
     provenance: dict = field(default_factory=dict)
-    own_head: bool = False
+    head_classes: int = 0
 
     def __len__(self) -> int:
         return len(self.texts)
