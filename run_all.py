@@ -16,7 +16,9 @@ from icd_lib.errors import (
     IcdError,
     InternalError,
 )
-from icd_lib.scenario import Scenario, list_scenarios, load_scenario, user_path
+from icd_lib.paths import user_path
+from icd_lib.run.configuration import Scenario
+from icd_lib.run.scenario import list_scenarios, load_scenario
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,9 +93,9 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 
 def _dry_run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | None) -> int:
-    from icd_lib.artifacts import Run, run_folder
-    from icd_lib.pipeline import Clock, as_time, notebooks_folder, plan_stages
-    from icd_lib.records import Records
+    from icd_lib.execute.pipeline import Clock, as_time, notebooks_folder, plan_stages
+    from icd_lib.run.artifacts import Run, run_folder
+    from icd_lib.run.records import Records
 
     run = Run(scenario, run_folder(scenario, args.out), args.mode, args.out)
     stages, records = plan_stages(args.mode, not args.no_measure), Records.load(run, ignore_broken=args.force)
@@ -110,7 +112,7 @@ def _dry_run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | Non
 
 
 def _run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | None) -> int:
-    from icd_lib.pipeline import plan_stages, run_pipeline, start_run
+    from icd_lib.execute.pipeline import plan_stages, run_pipeline, start_run
     from icd_lib.report.ending import ending_lines
     from icd_lib.report.results import Results
 

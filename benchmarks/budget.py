@@ -15,14 +15,15 @@ from pathlib import Path
 
 from scipy.stats import norm
 
-from icd_lib.artifacts import Run, atomic_write, to_json
-from icd_lib.codesign import solve
+from icd_lib.codesign.loop import solve
 from icd_lib.errors import IcdError
 from icd_lib.report.marked import with_marked
-from icd_lib.scenario import load_scenario
+from icd_lib.run.artifacts import Run
+from icd_lib.run.scenario import load_scenario
 from icd_lib.stages.context import Context, make_context
 from icd_lib.stages.graph import measure_tables, sensitivity_map
 from icd_lib.stages.solve import latency_tables, make_problem
+from icd_lib.storage.atomic import atomic_write, to_json
 
 # Other divisions of the same domains, to see whether the result is luck of the first one.
 ROTATIONS = {

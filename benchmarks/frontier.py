@@ -15,13 +15,14 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from icd_lib.artifacts import Run, atomic_write, to_json
-from icd_lib.codesign import solve
+from icd_lib.codesign.loop import solve
 from icd_lib.errors import IcdError, TransformError
-from icd_lib.lock import load_lock
 from icd_lib.report.marked import with_marked
+from icd_lib.run.artifacts import Run
+from icd_lib.run.lock import load_lock
 from icd_lib.stages.context import Context, make_context
 from icd_lib.stages.solve import load_problem
+from icd_lib.storage.atomic import atomic_write, to_json
 
 ROOT = Path(__file__).resolve().parent.parent
 MODES = ("iterative", "linear", "oneshot")

@@ -13,11 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from icd_lib.artifacts import Run
 from icd_lib.errors import IcdError
-from icd_lib.lock import load_lock
-from icd_lib.manifest import write_manifest
-from icd_lib.records import Records, snapshot
+from icd_lib.run.artifacts import Run
+from icd_lib.run.lock import load_lock
+from icd_lib.run.manifest import write_manifest
+from icd_lib.run.records import Records, snapshot
 
 MANIFESTS_PER_RUN = 2  # before the report and at the end
 

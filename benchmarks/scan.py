@@ -16,12 +16,12 @@ import torch
 import transformers
 from torch import nn
 
-from icd_lib.artifacts import atomic_write, to_json
 from icd_lib.kernels import use_fast_scan
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.statistics import paired_ratio
-from icd_lib.models.source import SHAPES
+from icd_lib.models.checkpoint.source import SHAPES
+from icd_lib.storage.atomic import atomic_write, to_json
 
 
 def main() -> None:

@@ -25,12 +25,12 @@ from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.sparse.linalg import eigsh
 from threadpoolctl import threadpool_limits
 
-from icd_lib.artifacts import atomic_write
 from icd_lib.graph import check_w, mask_graph
 from icd_lib.graph.mock import band_graph, planted_graph
-from icd_lib.manifest import cpu_model
 from icd_lib.solver import CostConfig, evaluate_cost, fit_permutation, lower_bound
 from icd_lib.solver.refine import warm_up
+from icd_lib.storage.atomic import atomic_write
+from icd_lib.storage.machine import cpu_model
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ("<!-- table: begin, written by benchmarks/solver.py -->", "<!-- table: end -->")
@@ -144,9 +144,9 @@ def real_graphs(folder: Path) -> dict:
     if files:
         graphs = {file.stem[2:]: check_w(sp.csr_array(sp.load_npz(file))) for file in files}
     else:
-        from icd_lib.artifacts import Run
-        from icd_lib.problem import build_graphs
-        from icd_lib.scenario import load_scenario
+        from icd_lib.codesign.problem import build_graphs
+        from icd_lib.run.artifacts import Run
+        from icd_lib.run.scenario import load_scenario
         from icd_lib.stages.context import make_context
         from icd_lib.stages.solve import make_problem
 

@@ -8,19 +8,19 @@ import importlib
 from icd_lib.version import VERSION as __version__  # noqa: N811 (the conventional name)
 
 _WHERE = {
-    "load_scenario": "icd_lib.scenario",
-    "open_run": "icd_lib.artifacts",
+    "load_scenario": "icd_lib.run.scenario",
+    "open_run": "icd_lib.run.artifacts",
     "build_w": "icd_lib.graph",
     "CostConfig": "icd_lib.solver",
     "evaluate_cost": "icd_lib.solver",
     "fit_permutation": "icd_lib.solver",
-    "calibrate": "icd_lib.calibration",
+    "calibrate": "icd_lib.codesign.calibration",
     "find_axes": "icd_lib.api",
     "permute": "icd_lib.axes.permute",
     "compact": "icd_lib.axes.compact",
     "optimize": "icd_lib.api",
-    "load_optimized": "icd_lib.models.optimized",
-    "save_optimized": "icd_lib.models.optimized",
+    "load_optimized": "icd_lib.models.checkpoint.optimized",
+    "save_optimized": "icd_lib.models.checkpoint.optimized",
     "export_onnx": "icd_lib.models.export",
     "run_onnx": "icd_lib.models.export",
 }

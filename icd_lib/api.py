@@ -11,16 +11,16 @@ from torch import nn
 
 from icd_lib.axes.axis import Axis
 from icd_lib.axes.verify import verify_axes
-from icd_lib.codesign import Solution, solve
+from icd_lib.codesign.layouts import SolverSettings
+from icd_lib.codesign.loop import Solution, solve
+from icd_lib.codesign.problem import Judgement, Problem, Settings
 from icd_lib.errors import ConfigError, MeasureError, TransformError
-from icd_lib.layouts import SolverSettings
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
 from icd_lib.models.adapter import find_adapter
-from icd_lib.models.optimized import save_optimized
-from icd_lib.problem import Judgement, Problem, Settings
+from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.solver.cost import CostConfig
-from icd_lib.transforms.allocate import LatencyTable
-from icd_lib.transforms.sensitivity import measure_sensitivity
+from icd_lib.transforms.sparsity.allocate import LatencyTable
+from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
 
 MODES = ("linear", "oneshot", "iterative")
 
@@ -63,7 +63,7 @@ def optimize(
 
     calibration: the model's own input dicts (unlabelled); latency tables are measured at the largest of them.
     `latency_target_rel` (e.g. -0.3) asks for a latency instead; where it is not reached, a `UserWarning` says so and
-    `report["reached"]` is False. Further settings: fields of `icd_lib.problem.Settings`.
+    `report["reached"]` is False. Further settings: fields of `icd_lib.codesign.problem.Settings`.
     The given model is not changed. Raises `ConfigError` on bad arguments, `TransformError` on empty
     calibration, `MeasureError` when `quality` returns no finite number.
     """

@@ -32,7 +32,7 @@ from icd_lib.errors import ArtifactError
 from icd_lib.kernels import use_fast_scan
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.quality_lm import LanguageResult, judge_blocks, summarise_result
-from icd_lib.models.files import hash_files
+from icd_lib.models.checkpoint.files import hash_files
 
 CHECKPOINT = Path(__file__).parents[1] / "icd_lib" / "models" / "embedded" / "mamba-verse"
 END_OF_TEXT = "<|endoftext|>"

@@ -15,7 +15,7 @@ import nbformat
 import numpy as np
 import psutil
 
-from icd_lib.scenario import project_root
+from icd_lib.paths import project_root
 
 # No figure of the clock may decide anything, so that two runs must agree: no pilots, and a round whose fall of J never
 # suffices. Everything else is computed and measured as always.

@@ -6,7 +6,7 @@ import nbformat
 
 PARAMETERS = 'scenario = "bert"\noverrides = []\nout = "outputs"\nquick = False\nseed = None'
 OPEN = (
-    "from icd_lib.artifacts import open_run\n"
+    "from icd_lib.run.artifacts import open_run\n"
     "run = open_run(scenario, overrides, out=out, quick=quick, seed=seed{mode})\n"
     'print("opened", run.scenario.sha256[:8], flush=True)'
 )

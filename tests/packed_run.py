@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import report_factory as made_up
 
-from icd_lib.artifacts import Run, open_run
-from icd_lib.gates import judge
-from icd_lib.layouts import perm_record
-from icd_lib.manifest import write_manifest
+from icd_lib.codesign.layouts import perm_record
+from icd_lib.experiment.cost import cost_change, cost_figures
+from icd_lib.experiment.gates import judge
 from icd_lib.measure.comparison import compare_arms, latency_entry
 from icd_lib.metric import not_measured
-from icd_lib.stages.cost import cost_change, cost_figures
+from icd_lib.run.artifacts import Run, open_run
+from icd_lib.run.manifest import write_manifest
 
 ARMS = {"dense": 10.0, "linear": 9.0, "oneshot": 8.0, "iterative": 6.0, "dense_again": 10.0, "placebo": 9.9}
 ARMS |= {"same_transform": 9.5}

@@ -1,7 +1,7 @@
 """A small mock scenario whose stages run in a second each, and runs of it."""
 
 from icd_lib import stages
-from icd_lib.artifacts import Run, open_run
+from icd_lib.run.artifacts import Run, open_run
 
 SMALL = [
     "workload.rows=2048",

@@ -9,7 +9,7 @@ from transformers import AutoModel
 import icd_lib as icd
 from icd_lib import api
 from icd_lib.errors import ConfigError, MeasureError, TransformError
-from icd_lib.transforms.allocate import LatencyTable
+from icd_lib.transforms.sparsity.allocate import LatencyTable
 
 SETTINGS = {
     "tile": 8,

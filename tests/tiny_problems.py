@@ -11,10 +11,10 @@ from transformers import (
     BertModel,
 )
 
-from icd_lib.layouts import SolverSettings
-from icd_lib.problem import Judgement, Problem, Settings
+from icd_lib.codesign.layouts import SolverSettings
+from icd_lib.codesign.problem import Judgement, Problem, Settings
 from icd_lib.solver.cost import CostConfig
-from icd_lib.transforms.allocate import LatencyTable
+from icd_lib.transforms.sparsity.allocate import LatencyTable
 
 FFN, HEADS, HIDDEN, LAYERS, VOCAB = 48, 4, 32, 2, 61
 CLASSES = {

@@ -19,10 +19,10 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from icd_lib.artifacts import atomic_write, sha256_file
 from icd_lib.data.sources import SOURCES, KeptFile, Source
 from icd_lib.errors import EXIT_OK, ArtifactError, ConfigError, ResourceError
-from icd_lib.machine import cache_folder
+from icd_lib.storage.atomic import atomic_write, sha256_file
+from icd_lib.storage.machine import cache_folder
 
 TIMEOUT_S = 180  # for one package; the largest has 28 MB
 _MOST_BYTES = 64 << 20  # of one member; what is longer is cut and so has another hash

@@ -25,7 +25,7 @@ from icd_lib.data.domains.domain import DomainText
 from icd_lib.errors import ArtifactError, MeasureError
 from icd_lib.measure.embed import Progress, embed
 from icd_lib.measure.statistics import Z95
-from icd_lib.tensor_file import load_tensors, save_tensors
+from icd_lib.storage.tensor_file import load_tensors, save_tensors
 
 FOLDS = 5
 PROBE_RIDGE = 0.05  # of the mean diagonal of the second moments; chosen once on dense embeddings

@@ -10,7 +10,7 @@ import torch
 
 from icd_lib.measure.memory import peak_memory_mb
 from icd_lib.metric import not_measured
-from icd_lib.models.optimized import load_optimized
+from icd_lib.models.checkpoint.optimized import load_optimized
 
 
 def peaks_of_folders(folders: list, module: str, batch: int, length: int) -> list[dict]:

@@ -22,7 +22,7 @@ from icd_lib.errors import ArtifactError, MeasureError
 from icd_lib.measure.battery import LABELLED, over_domains
 from icd_lib.measure.embed import Progress
 from icd_lib.measure.statistics import Z95, paired_difference
-from icd_lib.tensor_file import load_tensors, save_tensors
+from icd_lib.storage.tensor_file import load_tensors, save_tensors
 
 NEXT_TOKEN = "next_token"
 TOKENS_PER_BATCH = 4096

@@ -119,9 +119,9 @@ class Adapter(ABC):
 
 def find_adapter(model: nn.Module) -> Adapter:
     """The adapter of the model's family, or `ConfigError`."""
-    from icd_lib.models.bert import BertAdapter
-    from icd_lib.models.mamba import MambaAdapter
-    from icd_lib.models.mamba2 import Mamba2Adapter
+    from icd_lib.models.families.bert import BertAdapter
+    from icd_lib.models.families.mamba import MambaAdapter
+    from icd_lib.models.families.mamba2 import Mamba2Adapter
 
     for adapter in (BertAdapter, MambaAdapter, Mamba2Adapter):
         if adapter.accepts(model):

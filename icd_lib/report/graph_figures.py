@@ -28,7 +28,7 @@ def binned(graph, perm: np.ndarray, bins: int = BINS) -> np.ndarray:
 
 def read_graph(results: Results, rel: str):
     """A stored W as CSR."""
-    from icd_lib.npz import load_graph
+    from icd_lib.storage.npz import load_graph
 
     return load_graph(results.dir / rel)
 

@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from icd_lib.artifacts import atomic_write
 from icd_lib.errors import ArtifactError
+from icd_lib.paths import project_root
 from icd_lib.report.compared import judged, latency_states, other_arm, states_text
 from icd_lib.report.marked import with_marked
 from icd_lib.report.results import Results, check_current
-from icd_lib.scenario import project_root
+from icd_lib.storage.atomic import atomic_write
 
 START, END = "<!-- numbers: start -->", "<!-- numbers: end -->"
 GENERAL, SPECIALISED = "outputs/reference/bert", "outputs/reference/bert_domain"

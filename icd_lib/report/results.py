@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from icd_lib.artifacts import LOCK, MODES
 from icd_lib.errors import ArtifactError
-from icd_lib.json_text import read_text
-from icd_lib.run_files import check_shape
+from icd_lib.run.artifacts import LOCK, MODES
+from icd_lib.run.files import check_shape
+from icd_lib.storage.json_text import read_text
 
 ARMS = ("dense", *MODES)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from icd_lib.artifacts import atomic_write, to_json
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.errors import ArtifactError
 from icd_lib.graph.contract import check_w
-from icd_lib.json_text import read_text
 from icd_lib.solver.portfolio import fit_or_stop
+from icd_lib.storage.atomic import atomic_write, to_json
+from icd_lib.storage.json_text import read_text
 from icd_lib.version import VERSION
 
 TAG = "icd/layout/v1"

@@ -12,18 +12,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from icd_lib.artifacts import Run
 from icd_lib.data.batches import encode, fixed_batch, token_batches
 from icd_lib.data.domains import GROUPS, DomainGroups, group_domains
 from icd_lib.data.labelled import load_own_domain
 from icd_lib.errors import ArtifactError, ResourceError
-from icd_lib.machine import kept_file
-from icd_lib.manifest import cpu_model
 from icd_lib.measure.battery import Battery
-from icd_lib.models.loading import load_model
-from icd_lib.models.room import fitting_dtype
-from icd_lib.models.source import Checkpoint, random_checkpoint, resolve_checkpoint
+from icd_lib.models.checkpoint.loading import load_model
+from icd_lib.models.checkpoint.room import fitting_dtype
+from icd_lib.models.checkpoint.source import Checkpoint, random_checkpoint, resolve_checkpoint
 from icd_lib.progress import follow
+from icd_lib.run.artifacts import Run
+from icd_lib.storage.machine import cpu_model, kept_file
 
 CERTIFICATE_SHAPE = (2, 24)  # enough tokens for an equality check, few enough for float64 to be instant
 CAUSAL = ("mamba",)  # families that are judged as language models

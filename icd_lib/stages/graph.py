@@ -6,20 +6,19 @@ from datetime import UTC, datetime
 import numpy as np
 import torch
 
-from icd_lib.artifacts import Run
 from icd_lib.axes.kinds import KINDS
 from icd_lib.axes.verify import verify_axes
+from icd_lib.codesign.problem import Problem, build_graphs
 from icd_lib.errors import TransformError
-from icd_lib.machine import keep_tables, read_tables
-from icd_lib.manifest import cpu_model
 from icd_lib.measure.conditions import disturbances, watched
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
-from icd_lib.npz import save_graph
-from icd_lib.problem import Problem, build_graphs
 from icd_lib.progress import follow
+from icd_lib.run.artifacts import Run
 from icd_lib.stages.context import Context, make_context
 from icd_lib.stages.solve import latency_tables, make_problem
-from icd_lib.transforms.sensitivity import measure_sensitivity
+from icd_lib.storage.machine import cpu_model, keep_tables, read_tables
+from icd_lib.storage.npz import save_graph
+from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
 
 SENSITIVITY_BATCHES = 6
 

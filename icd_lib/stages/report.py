@@ -7,14 +7,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from icd_lib.artifacts import Run, atomic_write
 from icd_lib.report.full_report import draw_all, report_page
 from icd_lib.report.headline import headline
 from icd_lib.report.index import REPORT_FILES, index_page
 from icd_lib.report.picture import Picture
 from icd_lib.report.results import Results
 from icd_lib.report.rows import report_csv
-from icd_lib.scrub import scrub_html, scrub_text
+from icd_lib.run.artifacts import Run
+from icd_lib.scrub.text import scrub_html, scrub_text
+from icd_lib.storage.atomic import atomic_write
 
 OWN_NOTEBOOK = ("05_report.html", "05_report.ipynb")
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from icd_lib.artifacts import Run
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.memory import parameter_bytes
+from icd_lib.run.artifacts import Run
 from icd_lib.stages.context import RANDOM_WEIGHTS, Context, make_context
 
 SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "state_size")

@@ -7,19 +7,18 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from icd_lib.artifacts import Run
-from icd_lib.codesign import Solution, solve
+from icd_lib.codesign.layouts import SolverSettings, layouts_folder, perm_record, read_perm_record
+from icd_lib.codesign.loop import Solution, solve
+from icd_lib.codesign.problem import Judgement, Problem, Settings
 from icd_lib.graph.contract import check_w
 from icd_lib.graph.mask import mask_graph
-from icd_lib.layouts import SolverSettings, layouts_folder, perm_record, read_perm_record
-from icd_lib.machine import kept_file
-from icd_lib.manifest import cpu_model
-from icd_lib.models.optimized import save_optimized
-from icd_lib.npz import load_graph, save_graph
-from icd_lib.problem import Judgement, Problem, Settings
+from icd_lib.models.checkpoint.optimized import save_optimized
+from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import CostConfig, evaluate_cost
 from icd_lib.stages.context import Context, make_context
-from icd_lib.transforms.allocate import LatencyTable, LossCurve
+from icd_lib.storage.machine import cpu_model, kept_file
+from icd_lib.storage.npz import load_graph, save_graph
+from icd_lib.transforms.sparsity.allocate import LatencyTable, LossCurve
 
 
 def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> dict:

@@ -3,20 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
-from icd_lib.gates import judge
+from icd_lib.codesign.layouts import solve_layouts
+from icd_lib.experiment.cost import cost_change, cost_figures
+from icd_lib.experiment.gates import judge
 from icd_lib.graph.contract import is_same_graph
-from icd_lib.layouts import solve_layouts
 from icd_lib.measure import comparison
 from icd_lib.metric import figure, not_measured
-from icd_lib.npz import load_graph
+from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import evaluate_cost
 from icd_lib.stages.context import Context, make_context
-from icd_lib.stages.cost import cost_change, cost_figures
 from icd_lib.stages.measure import drop_figure, reading_figure
 from icd_lib.stages.solve import make_problem
 from icd_lib.stages.timing import stability
+from icd_lib.storage.npz import load_graph
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:

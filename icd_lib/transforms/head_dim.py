@@ -12,10 +12,10 @@ from torch import nn
 
 from icd_lib.errors import TransformError
 from icd_lib.models.adapter import find_adapter
-from icd_lib.models.bert import find_encoder
-from icd_lib.transforms.meta import AxisState, TransformMeta
-from icd_lib.transforms.obs import Moments, affine, refit
-from icd_lib.transforms.sparsity import collect
+from icd_lib.models.families.bert import find_encoder
+from icd_lib.transforms.base import AxisState, TransformMeta
+from icd_lib.transforms.sparsity.obs import Moments, affine, refit
+from icd_lib.transforms.sparsity.prune import collect
 from icd_lib.transforms.streams import ResidualStream
 
 

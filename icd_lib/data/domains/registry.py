@@ -7,13 +7,13 @@ import platform
 from collections.abc import Callable
 from importlib import metadata
 
-from icd_lib.artifacts import atomic_write
 from icd_lib.data.docstrings import PACKAGES
 from icd_lib.data.domains import readers
 from icd_lib.data.domains.domain import Domain, DomainText, from_json, to_json
 from icd_lib.data.fetch import provenance_of
 from icd_lib.errors import ArtifactError
-from icd_lib.machine import kept_file
+from icd_lib.storage.atomic import atomic_write
+from icd_lib.storage.machine import kept_file
 
 READER = 5  # counts changes of the readers: what an older one read is not taken
 

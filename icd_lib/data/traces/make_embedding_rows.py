@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from icd_lib.artifacts import atomic_write
 from icd_lib.data.text import load_corpus
-from icd_lib.models.loading import load_tokenizer
-from icd_lib.models.source import resolve_checkpoint
+from icd_lib.models.checkpoint.loading import load_tokenizer
+from icd_lib.models.checkpoint.source import resolve_checkpoint
+from icd_lib.storage.atomic import atomic_write
 
 FIRST_BOOK = 39  # Matthew, counted from 0
 ROW_BYTES = 384 * 4

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icd_lib.artifacts import Run
+from icd_lib.codesign.layouts import pack_alive, perms_of
 from icd_lib.errors import ArtifactError
-from icd_lib.layouts import pack_alive, perms_of
+from icd_lib.run.artifacts import Run
 from icd_lib.stages.table.context import AXIS, TableContext
-from icd_lib.workload import TableRunner, place_rows
+from icd_lib.workloads.rows import TableRunner, place_rows
 
 MODES = ("linear", "oneshot", "iterative")
 CONTROLS = {

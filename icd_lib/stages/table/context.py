@@ -8,22 +8,22 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 
-from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import check_permutation
-from icd_lib.calibration import Calibration
+from icd_lib.codesign.calibration import Calibration
+from icd_lib.codesign.layouts import SolverSettings, read_perm_record
 from icd_lib.errors import AxisError, ResourceError
 from icd_lib.graph.contract import check_w
 from icd_lib.graph.events import Events
 from icd_lib.graph.normalize import normalize_graph
 from icd_lib.graph.trace import build_trace
-from icd_lib.layouts import SolverSettings, read_perm_record
 from icd_lib.measure.cache_sim import TYPICAL_CACHES, CacheLevel, machine_caches
-from icd_lib.npz import load_graph
+from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import CostConfig
 from icd_lib.stages.table.workload import read_events, split_events
-from icd_lib.transforms.meta import AxisState
-from icd_lib.transforms.rows import prune_rows
-from icd_lib.workload import TableWorkload
+from icd_lib.storage.npz import load_graph
+from icd_lib.transforms.base import AxisState
+from icd_lib.transforms.sparsity.rows import prune_rows
+from icd_lib.workloads.rows import TableWorkload
 
 AXIS = "rows"
 PAGE_BYTES = 4096

@@ -6,16 +6,16 @@ from dataclasses import asdict
 import numpy as np
 import scipy.sparse as sp
 
-from icd_lib import npz
-from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
-from icd_lib.calibration import Calibration, calibrate, calibration_key
+from icd_lib.codesign.calibration import Calibration, calibrate, calibration_key
 from icd_lib.errors import AxisError, ConfigError
 from icd_lib.measure.conditions import disturbances, watched
 from icd_lib.progress import follow
+from icd_lib.run.artifacts import Run
 from icd_lib.stages.table.context import AXIS, TableContext
+from icd_lib.storage import npz
 from icd_lib.version import VERSION
-from icd_lib.workload import TableRunner, measure_layouts, place_rows
+from icd_lib.workloads.rows import TableRunner, measure_layouts, place_rows
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from icd_lib.artifacts import Run
 from icd_lib.errors import MeasureError
 from icd_lib.measure.comparison import latency_entry
 from icd_lib.metric import figure, not_measured
+from icd_lib.run.artifacts import Run
 from icd_lib.stages.table.arms import CONTROLS, Arm, compared_arms, control_arms
 from icd_lib.stages.table.context import SAME_WORK, TableContext
 from icd_lib.stages.timing import clock_state, time_arms
-from icd_lib.workload import address_stream, simulate_table
+from icd_lib.workloads.rows import address_stream, simulate_table
 
 # What is timed, always on the unseen events; the first is the one that is judged.
 SHAPES = {

@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from icd_lib.artifacts import Run
 from icd_lib.measure.environment import fingerprint
+from icd_lib.run.artifacts import Run
 from icd_lib.stages.table.context import QUICK, TableContext
 from icd_lib.stages.table.workload import hash_events, load_events, save_events
 

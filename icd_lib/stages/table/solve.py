@@ -6,13 +6,13 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 
-from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
+from icd_lib.codesign.layouts import layouts_folder, pack_alive, perm_record, solve_layout
 from icd_lib.errors import AxisError
-from icd_lib.layouts import layouts_folder, pack_alive, perm_record, solve_layout
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.statistics import paired_ratio
+from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import CostReport
 from icd_lib.stages.table.arms import Arm
 from icd_lib.stages.table.context import AXIS, SAME_WORK, TableContext

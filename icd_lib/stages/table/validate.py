@@ -4,15 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from icd_lib.artifacts import Run
 from icd_lib.axes.permutation import hash_permutation
-from icd_lib.gates import judge
+from icd_lib.codesign.layouts import solve_layout
+from icd_lib.experiment.cost import cost_change, cost_figures
+from icd_lib.experiment.gates import judge
 from icd_lib.graph.contract import is_same_graph
-from icd_lib.layouts import solve_layout
 from icd_lib.measure.comparison import compare_arms
 from icd_lib.metric import figure, not_measured
+from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import evaluate_cost
-from icd_lib.stages.cost import cost_change, cost_figures
 from icd_lib.stages.table.arms import load_layout
 from icd_lib.stages.table.context import AXIS, SAME_WORK, TableContext
 from icd_lib.stages.table.measure import hit_change

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from icd_lib.artifacts import Run, atomic_write, sha256_file
 from icd_lib.data.traces import shipped_trace
 from icd_lib.errors import ArtifactError, ConfigError
 from icd_lib.graph.events import Events
-from icd_lib.npz import load_arrays
+from icd_lib.run.artifacts import Run
+from icd_lib.storage.atomic import atomic_write, sha256_file
+from icd_lib.storage.npz import load_arrays
 
 FILE = "setup/events.npz"
 

@@ -1,0 +1,1 @@
+"""The co-design loop: permute, transform, re-permute, judge, accept or roll back."""

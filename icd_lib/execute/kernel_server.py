@@ -1,0 +1,150 @@
+"""Kernels as copies of one process that has imported the libraries already: each stage is as fresh, and starts at once.
+
+`python -m icd_lib.execute.kernel_server FD MODULE ...` imports the modules, then forks a kernel for every request on
+the socket. It computes nothing itself, so a copy holds imported code and no state of an earlier stage. For Linux, where
+every library at hand survives a fork that comes before the first computation.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import psutil
+
+from icd_lib.execute import kernel
+
+# PYTHONHASHSEED: runs must repeat. PYTHONWARNINGS: tqdm asks for a widget that a page cannot show.
+# MPLBACKEND: what IPython chooses, said before matplotlib is imported.
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONWARNINGS": "ignore:IProgress not found",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+}
+# Of the server alone: an import that asks for GPUs must not start CUDA, which does not survive a fork.
+_SERVER_ENVIRONMENT = ENVIRONMENT | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+_MAX_REQUEST = 1 << 20
+_REPLY_S = 120  # the first request waits for the imports
+
+
+class ForkedKernel:
+    """A kernel process with the methods of `subprocess.Popen` that jupyter_client uses."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, pid: int):
+        self.pid = pid
+        self._process = psutil.Process(pid)
+
+    def poll(self) -> int | None:
+        """None while the kernel runs, else 0: only its own parent learns an exit code."""
+        try:
+            return 0 if self._process.status() == psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return 0
+
+    def wait(self) -> int:
+        """Return when the kernel is gone."""
+        self._process.wait()
+        return 0
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal; nothing happens when the kernel is gone."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._process.send_signal(number)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+class KernelServer:
+    """This process's end of the socket; the server starts with the first request and ends with the block.
+
+    `modules` are imported ahead of the kernels, in the folder `cwd`.
+    """
+
+    def __init__(self, modules: Sequence[str], cwd):
+        self.modules, self.cwd = modules, cwd
+        self._process: subprocess.Popen | None = None
+        self._connection: socket.socket | None = None
+
+    def __enter__(self) -> "KernelServer":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._process is not None:
+            self._connection.close()
+            self._process.kill()
+            self._process.wait()
+
+    def fork(self, command: Sequence[str], env: dict[str, str], cwd) -> ForkedKernel:
+        """A kernel with this command line, environment and folder; `RuntimeError` if the server is gone."""
+        self.start()
+        try:
+            self._connection.sendall(json.dumps([list(command), env, str(cwd)]).encode() + b"\n")
+            return ForkedKernel(int(self._connection.recv(32)))
+        except (OSError, ValueError, psutil.NoSuchProcess) as error:
+            raise RuntimeError(f"the process that starts kernels does not answer ({error})") from error
+
+    def start(self) -> None:
+        """Let the imports begin, if they have not."""
+        if self._process is not None:
+            return
+        self._connection, theirs = socket.socketpair()
+        self._connection.settimeout(_REPLY_S)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __spec__.name, str(theirs.fileno()), *self.modules],
+                env=os.environ | _SERVER_ENVIRONMENT | {"JPY_PARENT_PID": str(os.getpid())},
+                cwd=self.cwd,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is for the run, which ends its kernels in order
+            )
+
+
+def serve(connection: socket.socket) -> list[str] | None:
+    """Fork a process per request; returns its command in each of them, and None in the server when the run is over."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the copies: let them go without a trace
+    with connection, connection.makefile("rb") as requests:
+        while request := requests.readline(_MAX_REQUEST):
+            command, env, cwd = json.loads(request)
+            server = os.getpid()
+            if os.fork():
+                continue
+            os.setsid()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.environ.clear()
+            os.environ.update(env | {"JPY_PARENT_PID": str(server)})
+            os.chdir(cwd)
+            connection.sendall(str(os.getpid()).encode())
+            return command
+    return None
+
+
+def main(descriptor: str, *modules: str) -> None:
+    """Import, serve, and in a copy become the kernel."""
+    kernel.die_with_parent(int(os.environ["JPY_PARENT_PID"]))
+    connection = socket.socket(fileno=int(descriptor))
+    for module in modules:
+        # A stage that needs a library which is not there says so itself.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    command = serve(connection)
+    if command is not None:
+        sys.argv = command
+        kernel.main()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""What is compared: arms, comparisons, metrics and gates."""

@@ -1,0 +1,60 @@
+"""Refuse a model that cannot fit into memory before anything of it is allocated."""
+
+from pathlib import Path
+
+import psutil
+import torch
+import transformers
+
+from icd_lib.errors import ResourceError
+from icd_lib.models.checkpoint.mamba_original import read_config
+from icd_lib.models.checkpoint.source import Checkpoint
+
+WORKING_COPIES = 3  # the dense model, the one being changed, and the best so far
+CERTIFICATE_BYTES = 8  # per parameter: axes are verified on one float64 copy
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
+
+
+def fitting_dtype(checkpoint: Checkpoint, wanted: str = "float32") -> torch.dtype:
+    """`wanted` as a torch dtype, "auto" the wider of float32 and bfloat16 that fits.
+
+    Raises `ResourceError` with the memory a run needs and the memory there is when it does not fit.
+    """
+    parameters, free = count_parameters(checkpoint), free_memory()
+    candidates = ("float32", "bfloat16") if wanted == "auto" else (wanted,)
+    for name in candidates:
+        dtype = getattr(torch, name)
+        if needed_bytes(parameters, dtype) <= free:
+            return dtype
+    needed = needed_bytes(parameters, dtype)
+    raise ResourceError(
+        f"'{checkpoint.name}' has {parameters / 1e9:.2f} billion parameters; in {name} a run needs "
+        f"{needed / 1e9:.1f} GB (working copies and one float64 copy for the certificates) and {free / 1e9:.1f} GB "
+        "are free; take a smaller model, or a machine with more memory"
+    )
+
+
+def count_parameters(checkpoint: Checkpoint) -> int:
+    """Parameters of the checkpoint's architecture, counted on torch's meta device: nothing is allocated."""
+    if checkpoint.path is None:
+        config = transformers.AutoConfig.for_model(**checkpoint.config)
+    else:
+        config = read_config(checkpoint.path)
+    with torch.device("meta"):
+        model = transformers.AutoModel.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def needed_bytes(parameters: int, dtype: torch.dtype) -> int:
+    """Bytes that a run on a model of so many parameters holds at its peak, activations not counted."""
+    return parameters * (WORKING_COPIES * dtype.itemsize + CERTIFICATE_BYTES)
+
+
+def free_memory() -> int:
+    """Bytes that this process may still allocate: what the system has free, or less where a container says so."""
+    free = psutil.virtual_memory().available
+    try:
+        return min(free, int(_CGROUP_LIMIT.read_text()) - int(_CGROUP_USED.read_text()))
+    except (OSError, ValueError):  # no such limit here, or "max"
+        return free

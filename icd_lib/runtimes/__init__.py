@@ -1,0 +1,1 @@
+"""Where a model can run: eager, torch.compile, ONNX Runtime, OpenVINO."""

@@ -1,0 +1,1 @@
+"""Taking paths, names, addresses and tokens out of what is shown or shared."""

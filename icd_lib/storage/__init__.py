@@ -1,0 +1,1 @@
+"""Files below everything: written wholly or not at all, read back with limits, kept per machine."""

@@ -1,0 +1,73 @@
+"""Files that are written wholly or not at all, what JSON they hold, and their hashes."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from icd_lib.errors import ArtifactError
+
+_CURES = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder with --out",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder with --out",
+    errno.EFBIG: "the file may not grow that large here; choose another folder with --out",
+    errno.EACCES: "permission denied; choose a folder you may write to with --out",
+    errno.EPERM: "permission denied; choose a folder you may write to with --out",
+    errno.EROFS: "the file system is read-only; choose another folder with --out",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder with --out",
+    errno.EEXIST: "a file stands where a folder is needed; choose another folder with --out",
+    errno.ENAMETOOLONG: "the path is too long; choose another folder with --out",
+}
+
+
+def write_error(path: Path, error: OSError) -> ArtifactError:
+    """The `ArtifactError` for an `OSError` met while writing `path`: what failed and the cure."""
+    cure = _CURES.get(error.errno, f"{error.strerror or error}; choose another folder with --out")
+    return ArtifactError(f"cannot write {path}: {cure}")
+
+
+def atomic_write(path: Path | str, data: bytes | str) -> Path:
+    """Write `data` to `path` wholly or not at all (temporary file, fsync, rename); `ArtifactError` on failure."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+    except OSError as error:
+        raise write_error(path, error) from error
+    return path
+
+
+def sha256_file(path: Path | str) -> str:
+    """Hex sha256 of a file's bytes; `ArtifactError` if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
+
+
+def to_json(value) -> str:
+    """`value` as indented JSON; numpy scalars and arrays become numbers and lists, NaN and infinity are refused."""
+    try:
+        return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=plain) + "\n"
+    except ValueError as error:
+        raise ArtifactError(f"a file would hold a number that JSON cannot express: {error}") from error
+
+
+def plain(value):
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON; turn it into numbers, strings, lists or dicts")

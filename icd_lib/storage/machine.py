@@ -1,0 +1,70 @@
+"""What was measured of this machine and holds for later runs: kept in `ICD_CACHE_DIR`, by default ~/.cache/icd.
+
+The plan of a run follows the measured width curves. Measuring them once per machine and model makes two runs with one
+seed take the same decisions.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from pathlib import Path
+
+from icd_lib.errors import ArtifactError
+from icd_lib.storage.atomic import atomic_write, to_json
+from icd_lib.storage.json_text import read_text
+
+
+def cache_folder() -> Path:
+    """Folder of this machine's figures."""
+    return Path(os.environ.get("ICD_CACHE_DIR") or Path.home() / ".cache" / "icd")
+
+
+def kept_file(kind: str, key: dict) -> Path:
+    """Where what was measured of `kind` under `key` lies."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / f"{kind}-{digest[:24]}.json"
+
+
+def read_kept(kind: str, key: dict) -> dict | None:
+    """What was kept of `kind` under exactly this key, or None; a damaged file counts as none: measure anew."""
+    try:
+        entry = read_text(kept_file(kind, key))
+    except (OSError, ValueError):
+        return None
+    return entry.get(kind) if isinstance(entry, dict) and entry.get("key") == key else None
+
+
+def keep(kind: str, key: dict, value: dict) -> bool:
+    """Keep `value` for later runs; False where the cache cannot be written (a later run then measures again)."""
+    try:
+        atomic_write(kept_file(kind, key), to_json({"key": key, kind: value}))
+    except ArtifactError:
+        return False
+    return True
+
+
+def tables_file(key: dict) -> Path:
+    """Where the tables of `key` (model, shape, widths, threads, processor, versions) lie."""
+    return kept_file("tables", key)
+
+
+def read_tables(key: dict) -> dict | None:
+    """The kept tables of exactly this key, or None."""
+    return read_kept("tables", key)
+
+
+def keep_tables(key: dict, tables: dict) -> bool:
+    """Keep the tables for later runs; False where the cache cannot be written."""
+    return keep("tables", key, tables)
+
+
+def cpu_model() -> str:
+    """The CPU's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return platform.processor() or platform.machine()

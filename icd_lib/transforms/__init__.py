@@ -1,0 +1,1 @@
+"""What changes a model: sparsity, smaller heads, distillation."""

@@ -1,0 +1,1 @@
+"""S: structured sparsity by optimal brain surgeon."""
