@@ -91,7 +91,7 @@ def _read_hub(spec: str) -> dict[str, Rows]:
     except (OSError, ValueError, RuntimeError) as error:  # offline, unknown name, broken cache
         raise ResourceError(
             f"the data set '{name}' is neither cached nor reachable ({type(error).__name__}: {error}); "
-            "connect once, or use data.name=bible"
+            "connect once, or leave data.name out: the domains of data.seen need no hub"
         ) from error
     missing = {"train", "validation"} - set(loaded)
     if missing:
