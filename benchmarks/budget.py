@@ -20,7 +20,8 @@ from icd_lib.errors import IcdError
 from icd_lib.report.marked import with_marked
 from icd_lib.run.artifacts import Run
 from icd_lib.run.scenario import load_scenario
-from icd_lib.stages.context import Context, make_context
+from icd_lib.stages.context import Context
+from icd_lib.stages.contexts import make_context
 from icd_lib.stages.graph import measure_tables, sensitivity_map
 from icd_lib.stages.solve import latency_tables, make_problem
 from icd_lib.storage.atomic import atomic_write, to_json

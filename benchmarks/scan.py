@@ -20,7 +20,7 @@ from icd_lib.kernels import use_fast_scan
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.statistics import paired_ratio
-from icd_lib.models.checkpoint.source import SHAPES
+from icd_lib.models.shapes import SHAPES, shape_names
 from icd_lib.storage.atomic import atomic_write, to_json
 
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", default="mamba-130m", choices=[name for name in SHAPES if name.startswith("mamba")])
+    parser.add_argument("--shape", default="mamba-130m", choices=shape_names("mamba"))
     parser.add_argument("--layers", type=int, help="fewer layers than the shape has")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--length", type=int, default=256)
@@ -64,7 +64,9 @@ def build_models(shape: str, layers: int | None) -> tuple[nn.Module, nn.Module]:
     """The stock model with seeded random weights, and the same weights with the fast scan (shared, not copied)."""
     torch.manual_seed(0)
     changes = {"num_hidden_layers": layers} if layers else {}
-    config = transformers.MambaConfig(**{k: v for k, v in (SHAPES[shape] | changes).items() if k != "model_type"})
+    config = transformers.MambaConfig(
+        **{k: v for k, v in (SHAPES[shape].config | changes).items() if k != "model_type"}
+    )
     stock = transformers.MambaForCausalLM(config).eval()
     shared = {id(parameter): parameter for parameter in stock.parameters()}
     return stock, use_fast_scan(copy.deepcopy(stock, shared))

@@ -147,7 +147,7 @@ def real_graphs(folder: Path) -> dict:
         from icd_lib.codesign.problem import build_graphs
         from icd_lib.run.artifacts import Run
         from icd_lib.run.scenario import load_scenario
-        from icd_lib.stages.context import make_context
+        from icd_lib.stages.contexts import make_context
         from icd_lib.stages.solve import make_problem
 
         with tempfile.TemporaryDirectory() as scratch:

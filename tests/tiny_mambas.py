@@ -5,7 +5,7 @@ import torch
 from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForCausalLM, MambaModel
 
 from icd_lib.axes.compact import compact
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 
 INNER, STATES, RANK, HIDDEN, LAYERS, VOCAB = 50, 5, 3, 25, 2, 61
 CLASSES = {"causal": MambaForCausalLM, "backbone": MambaModel}

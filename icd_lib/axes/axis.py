@@ -17,7 +17,8 @@ class Slot:
     """Indices `start .. start + size * block * copies` of dimension `dim` of a parameter or buffer belong to the axis.
 
     `block` consecutive indices form one element (head_dim rows per attention head, 1 per FFN neuron). The axis can lie
-    there `copies` times in a row (Mamba's in_proj has its x rows, then its z rows). `partial`: other rows follow.
+    there `copies` times in a row (Mamba's in_proj has its x rows, then its z rows). `partial`: other rows follow
+    (so they may where `start` is above 0).
     """
 
     parameter: str
@@ -75,8 +76,7 @@ def check_axis(model: nn.Module, axis: Axis) -> None:
         tensor = slot_tensor(model, slot)
         needed = slot.start + axis.size * slot.block * slot.copies
         have = tensor.shape[slot.dim]
-        is_partial = slot.partial or slot.start > 0 or axis.kind in {"qk", "v"}
-        if have < needed or (have != needed and not is_partial):
+        if have < needed or (have != needed and not slot.partial and slot.start == 0):
             raise AxisError(
                 f"axis {axis.name!r} needs {needed} entries along dim {slot.dim} of {slot.parameter}, which has "
                 f"{have}; the model was changed since the axis was found: call icd.find_axes again"

@@ -85,7 +85,7 @@ def apply_layouts(model: nn.Module, perms: dict[str, np.ndarray], example: dict)
     """Permuted copy of the model and one equivalence certificate per axis (float64 error, hash)."""
     from icd_lib.axes.permute import permute
     from icd_lib.axes.verify import verify_axes
-    from icd_lib.models.adapter import find_adapter
+    from icd_lib.models.families import find_adapter
 
     permuted = copy.deepcopy(model)
     axes = {axis.name: axis for axis in find_adapter(permuted).axes()}
@@ -150,7 +150,7 @@ def compare_layouts(
 def drop_dead_tiles(model: nn.Module, alive: dict[str, np.ndarray], tile: dict[str, int]) -> tuple[nn.Module, dict]:
     """Copy of the model without the tiles that are wholly dead, and per axis which elements are still there."""
     from icd_lib.axes.compact import compact
-    from icd_lib.models.adapter import find_adapter
+    from icd_lib.models.families import find_adapter
 
     smaller, present = copy.deepcopy(model), {}
     axes = {axis.name: axis for axis in find_adapter(model).axes()}

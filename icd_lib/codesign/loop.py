@@ -26,7 +26,7 @@ from icd_lib.codesign.layouts import (
 )
 from icd_lib.codesign.problem import Judgement, Problem
 from icd_lib.errors import TransformError
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 from icd_lib.transforms.base import AxisState, PrunePlan, TransformMeta
 from icd_lib.transforms.distill import distill
 from icd_lib.transforms.head_dim import reduce_head_dim

@@ -12,7 +12,8 @@ from icd_lib.axes.kinds import KINDS, SINGLE, granules
 from icd_lib.codesign.layouts import SolverSettings
 from icd_lib.errors import TransformError
 from icd_lib.graph.moments import correlation_graph
-from icd_lib.models.adapter import Adapter, find_adapter
+from icd_lib.models.adapter import Adapter
+from icd_lib.models.families import find_adapter
 from icd_lib.run.schema import STRENGTHS
 from icd_lib.transforms.base import PrunePlan
 from icd_lib.transforms.distill import TeacherStates

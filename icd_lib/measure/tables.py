@@ -14,7 +14,8 @@ from torch import nn
 
 from icd_lib.axes.compact import compact
 from icd_lib.measure.latency import measure_interleaved
-from icd_lib.models.adapter import Adapter, find_adapter
+from icd_lib.models.adapter import Adapter
+from icd_lib.models.families import find_adapter
 
 
 @dataclass(frozen=True)

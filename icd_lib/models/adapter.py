@@ -1,5 +1,6 @@
 """What an algorithm may ask of a model; adapters know models, algorithms do not."""
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from icd_lib.axes.axis import Axis
-from icd_lib.errors import ConfigError
+from icd_lib.errors import AxisError
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,30 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Softmax attention whose heads all have `head_size` dimensions: rows of the Linears, head after head.
+
+    What scales the scores stays when the heads shrink; `set_head_size` notes their new size beside the weights.
+    """
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    head_size: int
+    set_head_size: Callable[[int], None]
+
+    @property
+    def heads(self) -> int:
+        return self.query.out_features // self.head_size
+
+
+@dataclass(frozen=True)
 class Block:
     """One residual block: `h_next = finish(consumer(inner(h, context)) + h)`.
 
     `inner(h, context)` returns what the consumer reads, shape (B, L, units × unit); the axis's elements are groups of
     `unit` consecutive columns of it. `finish` is the LayerNorm of a post-norm model, the identity of a pre-norm one.
+    `attention` is what `inner` does, where that is attention.
     """
 
     axis: str
@@ -61,6 +81,7 @@ class Block:
     finish: Callable[[torch.Tensor], torch.Tensor]
     readers: tuple[Reader, ...] = ()
     terms: tuple[Terms, ...] = ()
+    attention: Attention | None = None
 
     def weights(self) -> torch.Tensor:
         """[weight | bias] of the consumer in float64, shape (out, in + 1)."""
@@ -113,20 +134,10 @@ class Adapter(ABC):
         return None
 
     def axis(self, name: str) -> Axis:
-        """The axis called `name`."""
-        return next(axis for axis in self.axes() if axis.name == name)
-
-
-def find_adapter(model: nn.Module) -> Adapter:
-    """The adapter of the model's family, or `ConfigError`."""
-    from icd_lib.models.families.bert import BertAdapter
-    from icd_lib.models.families.mamba import MambaAdapter
-    from icd_lib.models.families.mamba2 import Mamba2Adapter
-
-    for adapter in (BertAdapter, MambaAdapter, Mamba2Adapter):
-        if adapter.accepts(model):
-            return adapter(model)
-    raise ConfigError(
-        f"no adapter knows the architecture {type(model).__name__}; supported: the BERT family "
-        "(an encoder with attention.self.query/key/value, intermediate and output) and Mamba, Mamba-2"
-    )
+        """The axis called `name`, or `AxisError`."""
+        axes = {axis.name: axis for axis in self.axes()}
+        if name not in axes:
+            near = difflib.get_close_matches(name, axes, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise AxisError(f"{type(self.model).__name__} has no axis {name!r}; {hint}icd.find_axes lists them")
+        return axes[name]

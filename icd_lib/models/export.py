@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from icd_lib.errors import ArtifactError, ResourceError
+from icd_lib.models.families import family_of
 
 OPSET = 17
 _AXES = ("batch", "sequence")
@@ -40,9 +41,12 @@ def export_onnx(model: nn.Module, example_inputs: dict[str, torch.Tensor], path)
 
     example_inputs  the model's keyword inputs, each (B, L) int64; `attention_mask` becomes an input even when absent
     Layers may have uneven FFN widths and head counts: the graph is traced from the module as it is. Weights, modes and
-    devices of `model` stay as they are. Raises ResourceError without the package onnx, ArtifactError when the file
-    cannot be written.
+    devices of `model` stay as they are. Raises ResourceError without the package onnx and for a family that ONNX cannot
+    describe, ArtifactError when the file cannot be written.
     """
+    family = family_of(model)
+    if family is not None and family.no_onnx is not None:
+        raise ResourceError(f"{type(model).__name__} cannot be exported: {family.no_onnx}")
     example = _trace_example(example_inputs)
     names = list(example)
     wrapper = _MainOutput(model, names)

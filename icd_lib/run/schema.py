@@ -13,6 +13,8 @@ from typing import Any
 
 from icd_lib.axes.kinds import KINDS
 from icd_lib.errors import ConfigError
+from icd_lib.models.families import DEFAULT_FAMILY, family_names
+from icd_lib.models.shapes import shape_names
 
 REQUIRED = object()  # default of a key that a scenario must give
 OMITTED = object()  # default of a key that stays absent when a scenario does not give it
@@ -132,15 +134,10 @@ SCHEMA: dict = {
     "model": {
         "checkpoint": text(None, "path or hub id; null takes the embedded model", nullable=True),
         "revision": text(None, "revision of a hub checkpoint", nullable=True),
-        "family": choice("bert", ["bert", "mamba"], "which adapter reads the model"),
+        "family": choice(DEFAULT_FAMILY, family_names(), "which adapter reads the model"),
         "weights": choice("trained", ["trained", "random"], "random weights are for latency only"),
         "dtype": choice("float32", ["float32", "bfloat16", "auto"], "of the weights; auto is the wider one that fits"),
-        "shape": choice(
-            None,
-            ["minilm-l6", "bert-base-uncased", "bert-large", "mamba-130m", "mamba-2.8b"],
-            "shape of a model of random weights",
-            nullable=True,
-        ),
+        "shape": choice(None, shape_names(), "shape of a model of random weights", nullable=True),
     },
     "data": {
         "name": choice(

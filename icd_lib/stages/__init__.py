@@ -2,6 +2,8 @@
 
 import importlib
 
+from icd_lib.models.shapes import SHAPES
+
 TABLE_KINDS = ("mock", "trace")
 
 
@@ -15,7 +17,8 @@ def stage_modules(run) -> list[str]:
     modules = [f"{_package(run)}.{name}" for name in ("setup", "graph", "solve", "measure", "validate")]
     family = run.scenario.get("model.family")
     if family and _package(run) == __name__:
-        modules.append(f"transformers.models.{family}.modeling_{family}")
+        types = {shape.config["model_type"]: None for shape in SHAPES.values() if shape.family == family}
+        modules += [f"transformers.models.{name}.modeling_{name}" for name in types]
     return [*modules, "icd_lib.report", "icd_lib.stages.report"]
 
 

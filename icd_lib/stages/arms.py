@@ -10,8 +10,8 @@ from icd_lib.axes.compact import compact
 from icd_lib.axes.kinds import KINDS, granules
 from icd_lib.codesign.layouts import drop_dead_tiles, perms_of
 from icd_lib.codesign.loop import at_dense_shape
-from icd_lib.models.adapter import find_adapter
 from icd_lib.models.checkpoint.optimized import load_optimized
+from icd_lib.models.families import find_adapter
 from icd_lib.run.artifacts import Run
 from icd_lib.stages.context import Context
 from icd_lib.transforms.head_dim import reduce_head_dim

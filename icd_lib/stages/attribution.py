@@ -6,8 +6,8 @@ import numpy as np
 from torch import nn
 
 from icd_lib.axes.compact import compact
-from icd_lib.models.adapter import find_adapter
 from icd_lib.models.checkpoint.optimized import load_optimized
+from icd_lib.models.families import find_adapter
 from icd_lib.stages.arms import Saved
 from icd_lib.stages.context import Context
 from icd_lib.stages.solve import judgement_of

@@ -25,18 +25,8 @@ from icd_lib.run.artifacts import Run
 from icd_lib.storage.machine import cpu_model, kept_file
 
 CERTIFICATE_SHAPE = (2, 24)  # enough tokens for an equality check, few enough for float64 to be instant
-CAUSAL = ("mamba",)  # families that are judged as language models
 EMBEDDED = ("auto", "bible")  # values of data.name that bring no text of the user's own
 RANDOM_WEIGHTS = "random weights: a latency-only run, quality is not measured"
-
-
-def make_context(run: Run, progress: Callable[[str], None] = print) -> "Context":
-    """The context of the scenario's model family."""
-    if run.scenario.get("model.family") in CAUSAL:
-        from icd_lib.stages.language import LanguageContext
-
-        return LanguageContext(run, progress)
-    return EncoderContext(run, progress)
 
 
 @dataclass

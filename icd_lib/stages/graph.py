@@ -14,7 +14,8 @@ from icd_lib.measure.conditions import disturbances, watched
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
-from icd_lib.stages.context import Context, make_context
+from icd_lib.stages.context import Context
+from icd_lib.stages.contexts import make_context
 from icd_lib.stages.solve import latency_tables, make_problem
 from icd_lib.storage.machine import cpu_model, keep_tables, read_tables
 from icd_lib.storage.npz import save_graph

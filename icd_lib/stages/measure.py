@@ -17,14 +17,15 @@ from icd_lib.measure.l2 import l2_hit_pct
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
 from icd_lib.measure.peak import peaks_of_folders
 from icd_lib.metric import figure, not_measured
-from icd_lib.models.adapter import find_adapter
 from icd_lib.models.checkpoint.optimized import save_optimized
+from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
 from icd_lib.runtimes.ladder import ROUNDED, RUNTIMES, RuntimeEncoder, build_runner, fastest, measure_ladder
 from icd_lib.stages.arms import CONTROLS, controls, load_saved, solved_modes
 from icd_lib.stages.attribution import attribute_gain
-from icd_lib.stages.context import RANDOM_WEIGHTS, Context, make_context
+from icd_lib.stages.context import RANDOM_WEIGHTS, Context
+from icd_lib.stages.contexts import make_context
 from icd_lib.stages.setup import own_quality
 from icd_lib.stages.timing import clock_state, time_arms
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.memory import parameter_bytes
 from icd_lib.run.artifacts import Run
-from icd_lib.stages.context import RANDOM_WEIGHTS, Context, make_context
+from icd_lib.stages.context import RANDOM_WEIGHTS, Context
+from icd_lib.stages.contexts import make_context
 
 SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "state_size")
 

@@ -15,7 +15,8 @@ from icd_lib.graph.mask import mask_graph
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import CostConfig, evaluate_cost
-from icd_lib.stages.context import Context, make_context
+from icd_lib.stages.context import Context
+from icd_lib.stages.contexts import make_context
 from icd_lib.storage.machine import cpu_model, kept_file
 from icd_lib.storage.npz import load_graph, save_graph
 from icd_lib.transforms.sparsity.allocate import LatencyTable, LossCurve

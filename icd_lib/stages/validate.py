@@ -12,7 +12,8 @@ from icd_lib.measure import comparison
 from icd_lib.metric import figure, not_measured
 from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import evaluate_cost
-from icd_lib.stages.context import Context, make_context
+from icd_lib.stages.context import Context
+from icd_lib.stages.contexts import make_context
 from icd_lib.stages.measure import drop_figure, reading_figure
 from icd_lib.stages.solve import make_problem
 from icd_lib.stages.timing import stability

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from icd_lib.models.adapter import Adapter, find_adapter
+from icd_lib.models.adapter import Adapter
+from icd_lib.models.families import find_adapter
 from icd_lib.progress import DETAIL
 from icd_lib.transforms.streams import room
 

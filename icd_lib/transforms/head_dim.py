@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from icd_lib.errors import TransformError
-from icd_lib.models.adapter import find_adapter
-from icd_lib.models.families.bert import find_encoder
+from icd_lib.models.adapter import Attention
+from icd_lib.models.families import FAMILIES, family_of, find_adapter, labels
 from icd_lib.transforms.base import AxisState, TransformMeta
 from icd_lib.transforms.sparsity.obs import Moments, affine, refit
 from icd_lib.transforms.sparsity.prune import collect
@@ -36,12 +36,11 @@ def reduce_head_dim(
     check_head_dim(model, kept)
     reduced = copy.deepcopy(model)
     adapter, goals = find_adapter(reduced), find_adapter(target)
-    layers = find_encoder(reduced)[1].encoder.layer
     reference, stream = ResidualStream(goals, batches), ResidualStream(adapter, batches)
     meta = TransformMeta("head_dim", 1, notes={"ridge": ridge, "kept": kept})
     for goal, block in zip(goals.blocks(), adapter.blocks(), strict=True):
         goal_sums = reference.sums(goal, reference.inner(goal))
-        attention = layers[block.layer].attention.self if block.kind == "heads" else None
+        attention = block.attention
         if attention is not None:
             sigma = _reduce_scores(attention, kept, stream)
             _record(meta, f"qk.{block.layer}", "qk", sigma, kept)
@@ -57,13 +56,14 @@ def reduce_head_dim(
 
 
 def check_head_dim(model: nn.Module, kept: int) -> None:
-    """Raise `TransformError` unless `model` is of the BERT family and 1 ≤ kept < head_dim in every layer."""
-    found = find_encoder(model)
-    if found is None:
-        raise TransformError(
-            f"{type(model).__name__} has no attention whose head_dim can be reduced; only the BERT family has"
-        )
-    smallest = min(layer.attention.self.attention_head_size for layer in found[1].encoder.layer)
+    """Raise `TransformError` unless `model` has attention, and 1 ≤ kept < head_dim in every layer."""
+    family = family_of(model)
+    blocks = family.adapter(model).blocks() if family is not None else ()
+    sizes = [block.attention.head_size for block in blocks if block.attention is not None]
+    if not sizes:
+        able = labels(row for row in FAMILIES.values() if "qk" in row.kinds)
+        raise TransformError(f"{type(model).__name__} has no attention whose head_dim can be reduced; only {able} has")
+    smallest = min(sizes)
     if isinstance(kept, bool) or not isinstance(kept, int) or not 1 <= kept < smallest:
         raise TransformError(
             f"the heads have {smallest} dimensions and kept is {kept!r}; keep a whole number from 1 to {smallest - 1}"
@@ -90,13 +90,13 @@ def _root(gram: torch.Tensor) -> torch.Tensor:
     return vectors * values.clamp(min=0).sqrt()[:, None, :] @ vectors.mT
 
 
-def _reduce_scores(attention: nn.Module, kept: int, stream: ResidualStream) -> torch.Tensor:
+def _reduce_scores(attention: Attention, kept: int, stream: ResidualStream) -> torch.Tensor:
     """Leave `kept` non-zero rows per head in query and key, the heads as wide as before; returns σ (H, d).
 
     The values still have the old width here, and stock attention reads one head size.
     """
     to_query, to_key, sigma = balance(*_score_gramians(attention, stream), kept)
-    padding = (0, 0, 0, attention.attention_head_size - kept)
+    padding = (0, 0, 0, attention.head_size - kept)
     _map_rows(attention.query, nn.functional.pad(to_query, padding))
     _map_rows(attention.key, nn.functional.pad(to_key, padding))
     if attention.key.bias is not None:
@@ -106,10 +106,9 @@ def _reduce_scores(attention: nn.Module, kept: int, stream: ResidualStream) -> t
 
 
 @torch.inference_mode()
-def _score_gramians(attention: nn.Module, stream: ResidualStream) -> tuple[torch.Tensor, torch.Tensor]:
+def _score_gramians(attention: Attention, stream: ResidualStream) -> tuple[torch.Tensor, torch.Tensor]:
     """Second moments (H, d, d) of queries, and of keys around the mean key of their sequence."""
-    dim = attention.attention_head_size
-    heads = attention.query.out_features // dim
+    heads, dim = attention.heads, attention.head_size
     queries, keys = torch.zeros(2, heads, dim, dim, dtype=torch.float64)
     for hidden, valid in zip(stream.hidden, stream.valid, strict=True):
         mask = valid[..., None].double()
@@ -123,10 +122,10 @@ def _score_gramians(attention: nn.Module, stream: ResidualStream) -> tuple[torch
 
 
 def _reduce_values(
-    attention: nn.Module, consumer: nn.Linear, kept: int, moments: Moments, ridge: float
+    attention: Attention, consumer: nn.Linear, kept: int, moments: Moments, ridge: float
 ) -> torch.Tensor:
     """Cut query, key, value and the consumer to `kept` dimensions per head and refit the consumer; returns σ (H, d)."""
-    weights, dim = refit(moments, affine(consumer), ridge), attention.attention_head_size
+    weights, dim = refit(moments, affine(consumer), ridge), attention.head_size
     columns = consumer.in_features
     by_head = weights[:, :-1].unflatten(1, (-1, dim)).transpose(0, 1)
     mean = moments.gram[:-1, -1] / moments.tokens
@@ -145,7 +144,7 @@ def _reduce_values(
     rows = torch.eye(kept, dim, dtype=torch.float64).expand(len(by_head), -1, -1)
     _map_rows(attention.query, rows)
     _map_rows(attention.key, rows)
-    attention.attention_head_size, attention.all_head_size = kept, kept * len(by_head)
+    attention.set_head_size(kept)
     return sigma
 
 

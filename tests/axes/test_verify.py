@@ -8,7 +8,7 @@ from icd_lib.axes.permutation import hash_permutation
 from icd_lib.axes.permute import permute
 from icd_lib.axes.verify import verify_axes
 from icd_lib.errors import AxisError
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 from tests.tiny_problems import CLASSES, assert_same_state, small_batches, small_model, state_of, three_cycle
 
 

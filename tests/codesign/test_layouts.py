@@ -26,7 +26,7 @@ from icd_lib.codesign.layouts import (
 from icd_lib.codesign.loop import at_dense_shape
 from icd_lib.errors import ArtifactError, AxisError
 from icd_lib.graph.mask import mask_graph
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
 from icd_lib.transforms.sparsity.prune import zero_elements
 from tests.solver_instances import planted_blocks

@@ -21,7 +21,7 @@ from icd_lib.codesign.loop import (
 )
 from icd_lib.codesign.problem import Judgement
 from icd_lib.errors import TransformError
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 from icd_lib.solver.cost import CostReport
 from icd_lib.transforms.base import PrunePlan
 from tests.tiny_problems import assert_same_state, small_batches, small_model, small_problem, state_of

@@ -9,7 +9,7 @@ from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.codesign.layouts import SolverSettings, drop_dead_tiles
 from icd_lib.codesign.loop import at_dense_shape, solve
 from icd_lib.codesign.problem import Judgement, Problem, Settings
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 from icd_lib.solver.cost import CostConfig
 from icd_lib.transforms.base import PrunePlan
 from icd_lib.transforms.distill import distill

@@ -15,6 +15,8 @@ import run_all
 from icd_lib import errors
 from icd_lib.data.domains import DOMAINS
 from icd_lib.errors import ConfigError, IcdError
+from icd_lib.models.families import FAMILIES
+from icd_lib.models.shapes import shape_names
 from icd_lib.run.configuration import parse_override
 from icd_lib.run.scenario import list_scenarios, load_scenario
 from icd_lib.run.schema import SCHEMA, check_config, key_paths
@@ -384,6 +386,29 @@ def test_the_architecture_page_names_every_module():
     listed = {name for row in rows(table) for name in names(row[0])}
     there = {path.stem for path in (ROOT / "icd_lib").iterdir() if not path.name.startswith(("_", "."))}
     assert listed == there, listed ^ there
+
+
+def test_the_table_of_families_is_the_registry():
+    models, shapes = [], defaultdict(set)
+    for row in rows(section(read("docs/SAS.md"), "Families of models")):
+        if len(row) == 2:
+            shapes[names(row[1])[0]] |= set(names(row[0]))
+        else:
+            models.append([names(row[0])[0], row[1], *map(names, row[2:6]), row[6] == "yes", row[7] == "yes"])
+    assert shapes == {name: set(shape_names(name)) for name in FAMILIES}
+    assert models == [
+        [
+            name,
+            row.label,
+            list(row.model_types),
+            list(row.kinds),
+            [row.judge],
+            [row.default.name],
+            row.make_uniform is not None,
+            row.no_onnx is None,
+        ]
+        for name, row in FAMILIES.items()
+    ]
 
 
 @pytest.mark.parametrize("column", [("bert", 2), ("bert_domain", 3)])

@@ -36,7 +36,7 @@ from icd_lib.measure.quality_lm import (
 )
 from icd_lib.run.artifacts import Run
 from icd_lib.run.scenario import load_scenario
-from icd_lib.stages.context import make_context
+from icd_lib.stages.contexts import make_context
 from icd_lib.stages.setup import own_quality
 from icd_lib.stages.solve import judgement_of
 

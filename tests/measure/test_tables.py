@@ -4,7 +4,7 @@ import torch
 
 from icd_lib.axes.compact import compact
 from icd_lib.measure.tables import measure_width_curves, narrowed_copy, widths_to_try
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 from tests.tiny_problems import assert_same_state, encode, small_batches, small_model, state_of
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from icd_lib.data.language import LanguageData, load_language_data
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
 from icd_lib.measure.quality_lm import judge_blocks
-from icd_lib.models.checkpoint import source
-from icd_lib.models.checkpoint.source import EMBEDDED_MAMBA, resolve_checkpoint
+from icd_lib.models.checkpoint.source import resolve_checkpoint
+from icd_lib.models.families import mamba
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import train_mamba
@@ -188,7 +188,7 @@ def test_the_embedded_checkpoint_is_the_familys_last_resort(tmp_path, monkeypatc
         monkeypatch.setenv(name, value)
     for name in ("HF_HUB_CACHE", "ICD_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(source, "EMBEDDED_MAMBA", tmp_path / "embedded")
+    monkeypatch.setattr(mamba, "EMBEDDED", tmp_path / "embedded")
     with pytest.raises(ResourceError, match="mamba-verse.*train_mamba.py"):
         resolve_checkpoint(family="mamba")
     build_model(TINY).save_pretrained(tmp_path / "embedded")
@@ -206,7 +206,7 @@ def test_the_embedded_checkpoint_is_the_familys_last_resort(tmp_path, monkeypatc
         resolve_checkpoint(str(tmp_path / "embedded"))
 
 
-@pytest.mark.skipif(not (EMBEDDED_MAMBA / "training.json").is_file(), reason="the checkpoint is not trained yet")
+@pytest.mark.skipif(not (mamba.EMBEDDED / "training.json").is_file(), reason="the checkpoint is not trained yet")
 def test_the_embedded_checkpoint_is_what_its_card_says():
     found = resolve_checkpoint(family="mamba")
     facts = json.loads((found.path / "training.json").read_text())

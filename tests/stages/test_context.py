@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from icd_lib.data.domains import groups
-from icd_lib.errors import ArtifactError, ConfigError, ResourceError
+from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.measure.battery import Battery
 from icd_lib.run.artifacts import open_run
-from icd_lib.stages.context import EncoderContext, make_context
-from icd_lib.stages.language import LanguageContext
+from icd_lib.stages.context import EncoderContext
 from icd_lib.stages.setup import own_quality, report_of_missing
 from icd_lib.stages.solve import judgement_of, moments_file, selection_judge
 from tests.tiny_domains import damage, toy_domain, toy_encoder, toy_tokenizer
@@ -272,15 +271,6 @@ def test_moments_are_kept_by_what_they_depend_on(make):
         moments_file(make(model=toy_encoder().to(torch.bfloat16))),
     ]
     assert len({plain, *others}) == 8
-
-
-def test_the_family_chooses_the_context(tmp_path):
-    encoder = make_context(open_run("bert", ["threads=1"], out=tmp_path))
-    language = make_context(open_run("mamba", ["threads=1"], out=tmp_path))
-    assert type(encoder) is EncoderContext and type(language) is LanguageContext
-    assert encoder.judging == "unseen" and language.judging == "seen"
-    with pytest.raises(ConfigError, match=r"data\.seen is .*'news'.* set it to \[verses\]"):
-        make_context(open_run("mamba", ["threads=1", "data.seen=[news]", "data.unseen=[]"], out=tmp_path)).data  # noqa: B018
 
 
 def test_the_suite_judges_the_texts_that_were_dealt(make):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from icd_lib.axes.compact import compact
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 from icd_lib.transforms.distill import distill
 from tests.tiny_problems import assert_same_state, encode, small_batches, small_model, state_of
 

@@ -6,9 +6,9 @@ from torch import nn
 from transformers import BertModel
 
 from icd_lib.errors import TransformError
-from icd_lib.models.adapter import find_adapter
 from icd_lib.models.checkpoint.optimized import load_optimized, save_optimized
 from icd_lib.models.checkpoint.uniform import to_uniform
+from icd_lib.models.families import find_adapter
 from icd_lib.transforms.head_dim import balance, reduce_head_dim
 from tests.tiny_problems import HEADS, HIDDEN, LAYERS, assert_same_state, encode, small_batches, small_model, state_of
 

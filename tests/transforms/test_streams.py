@@ -1,6 +1,6 @@
 import torch
 
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 from icd_lib.transforms.streams import ResidualStream
 from tests.tiny_problems import encode, small_batches, small_model
 

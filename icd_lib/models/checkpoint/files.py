@@ -7,18 +7,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
-from icd_lib.models.checkpoint.mamba_original import is_original, stock_config
+from icd_lib.models.families import FAMILIES, find_family
 from icd_lib.storage.json_text import read_text
 
-MODEL_TYPES = {"bert": ("bert",), "mamba": ("mamba",)}  # family -> `model_type` of config.json that its adapter knows
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 _HASH_CHUNK = 1 << 22  # bytes
 
 
 def check_config(folder: Path, family: str) -> dict:
     """config.json as a dict; `ArtifactError` when unreadable, `ConfigError` when not an architecture of `family`."""
-    if family not in MODEL_TYPES:
-        raise ConfigError(f"model.family '{family}' is unknown; it takes one of {sorted(MODEL_TYPES)}")
+    row = find_family(family)
     path = folder / "config.json"
     try:
         config = read_text(path)
@@ -26,17 +24,15 @@ def check_config(folder: Path, family: str) -> dict:
         raise ResourceError(f"{folder} is no checkpoint: no config.json; write it with save_pretrained") from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); fetch the checkpoint again") from error
-    if family == "mamba" and isinstance(config, dict) and is_original(config):
-        try:
-            stock_config(config)
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise ArtifactError(f"{path} is no config of a Mamba ({error!r}); fetch the checkpoint again") from error
+    layout = row.layout_of(config)
+    if layout is not None:
+        layout.check(config, path)
         return config
     model_type = config.get("model_type") if isinstance(config, dict) else None
-    if model_type not in MODEL_TYPES[family]:
+    if model_type not in row.model_types:
         raise ConfigError(
-            f"{folder.name} is of model_type {model_type!r}; family '{family}' takes {list(MODEL_TYPES[family])}, "
-            f"known families: {sorted(MODEL_TYPES)}"
+            f"{folder.name} is of model_type {model_type!r}; family '{family}' takes {list(row.model_types)}, "
+            f"known families: {sorted(FAMILIES)}"
         )
     return config
 

@@ -10,15 +10,14 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from icd_lib.errors import ArtifactError, ConfigError, IcdError, ResourceError
+from icd_lib.models.checkpoint.config import model_class, model_config
 from icd_lib.models.checkpoint.files import check_config, weight_files
-from icd_lib.models.checkpoint.mamba_original import is_original, load_original
 from icd_lib.models.checkpoint.optimized import load_optimized, save_optimized
 from icd_lib.models.checkpoint.prepare import prepare
-from icd_lib.models.checkpoint.source import DEFAULT_CHECKPOINT, Checkpoint, resolve_checkpoint
+from icd_lib.models.checkpoint.source import Checkpoint, resolve_checkpoint
+from icd_lib.models.families import DEFAULT_FAMILY, find_family
 
 __all__ = ["fetch_models", "load_model", "load_optimized", "load_tokenizer", "save_optimized"]
-
-_TASK_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForCausalLM")
 
 
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, object]:
@@ -31,7 +30,9 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> tu
     """
     if checkpoint.path is None:
         model = _random_model(checkpoint, dtype)
-        tokenizer = load_tokenizer(resolve_checkpoint(None, family=checkpoint.family))
+        tokenizer = load_tokenizer(
+            resolve_checkpoint(None, family=find_family(checkpoint.family).tokenizer_of or checkpoint.family)
+        )
     else:
         model = _trained_model(checkpoint, dtype)
         tokenizer = load_tokenizer(checkpoint)
@@ -56,13 +57,14 @@ def load_tokenizer(checkpoint: Checkpoint):
         raise ArtifactError(f"the tokenizer of '{checkpoint.name}' cannot be read ({error}); fetch it again") from error
 
 
-def fetch_models(specs: Sequence[str] = (DEFAULT_CHECKPOINT,), report: Callable[[str], None] = print) -> list[dict]:
+def fetch_models(specs: Sequence[str] = (), report: Callable[[str], None] = print) -> list[dict]:
     """Make checkpoints available for offline work: fill the Hugging Face cache, say where each one comes from.
 
-    Returns one provenance per spec, or {"name", "reason"} for one that is not available; never raises for those.
+    Without specs it is the default checkpoint of the default family. Returns one provenance per spec, or
+    {"name", "reason"} for one that is not available; never raises for those.
     """
     found = []
-    for spec in specs:
+    for spec in specs or [find_family(DEFAULT_FAMILY).default.name]:
         try:
             entry = resolve_checkpoint(spec).provenance()
             report(f"{spec}: {entry['source']}, sha256 {entry['sha256'][:12]}, licence {entry['licence']}")
@@ -74,23 +76,23 @@ def fetch_models(specs: Sequence[str] = (DEFAULT_CHECKPOINT,), report: Callable[
 
 
 def _random_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
-    config = transformers.AutoConfig.for_model(**checkpoint.config)
+    config = model_config(checkpoint)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(checkpoint.seed)
-        return _model_class(config)._from_config(config, dtype=dtype, **_attention(config))
+        return model_class(config)._from_config(config, dtype=dtype, **_attention(config))
 
 
 def _trained_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
-    if is_original(check_config(checkpoint.path, checkpoint.family)):
-        return load_original(checkpoint.path, dtype)
-    config = transformers.AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
-    model_class = _model_class(config)
-    options = {}
-    if "add_pooling_layer" in inspect.signature(model_class.__init__).parameters and not _has_pooler(checkpoint):
+    layout = find_family(checkpoint.family).layout_of(check_config(checkpoint.path, checkpoint.family))
+    if layout is not None:
+        return layout.load(checkpoint.path, dtype)
+    config = model_config(checkpoint)
+    found, options = model_class(config), {}
+    if "add_pooling_layer" in inspect.signature(found.__init__).parameters and not _has_pooler(checkpoint):
         options["add_pooling_layer"] = False
     with _no_progress_bar():
         try:
-            model, info = model_class.from_pretrained(
+            model, info = found.from_pretrained(
                 checkpoint.path,
                 dtype=dtype,
                 use_safetensors=True,
@@ -104,18 +106,10 @@ def _trained_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     missing = sorted(info["missing_keys"])
     if missing:
         raise ArtifactError(
-            f"'{checkpoint.name}' lacks {len(missing)} weights of {model_class.__name__}, first '{missing[0]}'; "
+            f"'{checkpoint.name}' lacks {len(missing)} weights of {found.__name__}, first '{missing[0]}'; "
             "save it again with save_pretrained"
         )
     return model
-
-
-def _model_class(config) -> type:
-    """The architecture's own class when it has a task head, else the bare encoder of its model_type."""
-    name = (config.architectures or [""])[0]
-    if name.endswith(_TASK_HEADS) and hasattr(transformers, name):
-        return getattr(transformers, name)
-    return transformers.MODEL_MAPPING[type(config)]
 
 
 def _attention(config) -> dict:

@@ -12,7 +12,6 @@ import uuid
 from pathlib import Path
 
 import torch
-import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -20,6 +19,7 @@ from torch import nn
 
 from icd_lib.axes.vocab import install_token_map
 from icd_lib.errors import ArtifactError, InternalError, TransformError
+from icd_lib.models.checkpoint.config import find_class
 from icd_lib.models.checkpoint.files import hash_files
 from icd_lib.models.checkpoint.prepare import prepare
 from icd_lib.models.checkpoint.uniform import to_uniform
@@ -47,7 +47,7 @@ def save_optimized(model: nn.Module, tokenizer, folder, meta: dict | None = None
     """
     folder = Path(folder)
     name = type(model).__name__
-    if getattr(transformers, name, None) is not type(model):
+    if find_class(name) is not type(model):
         raise TransformError(f"only models of a class in transformers can be saved, got {type(model).__qualname__}")
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder} is a file; choose another folder")
@@ -198,8 +198,8 @@ def _read_record(folder: Path) -> dict:
 
 def _stock_model(folder: Path, architecture: str, options: dict) -> nn.Module:
     """The unpruned class of config.json on the meta device: shapes without memory."""
-    model_class = getattr(transformers, str(architecture), None)
-    if not (isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)):
+    model_class = find_class(str(architecture))
+    if model_class is None:
         raise ArtifactError(f"{RECORD} names the architecture {architecture!r}, which transformers does not have")
     if not set(options) <= {"add_pooling_layer"}:
         raise ArtifactError(f"{RECORD} has the unknown options {sorted(options)}; write it with save_optimized")

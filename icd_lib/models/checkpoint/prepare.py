@@ -2,11 +2,12 @@
 
 from torch import nn
 
+from icd_lib.models.families import family_of
+
 
 def prepare(model: nn.Module) -> nn.Module:
-    """Give a Mamba model the fast scan and a check of its token ids, in place; any other model is left as it is."""
-    if any("mamba" in type(module).__module__ for module in model.modules()):
-        from icd_lib.models.families.mamba import prepare_mamba  # imports a model family that others do not need
-
-        prepare_mamba(model)
+    """Give a model what its family needs (Mamba: the fast scan and a check of its token ids), in place."""
+    family = family_of(model)
+    if family is not None and family.prepare is not None:
+        family.prepare(model)
     return model

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from icd_lib.errors import ResourceError
-from icd_lib.models.checkpoint.mamba_original import read_config
+from icd_lib.models.checkpoint.config import model_config
 from icd_lib.models.checkpoint.source import Checkpoint
 
 WORKING_COPIES = 3  # the dense model, the one being changed, and the best so far
@@ -37,10 +37,7 @@ def fitting_dtype(checkpoint: Checkpoint, wanted: str = "float32") -> torch.dtyp
 
 def count_parameters(checkpoint: Checkpoint) -> int:
     """Parameters of the checkpoint's architecture, counted on torch's meta device: nothing is allocated."""
-    if checkpoint.path is None:
-        config = transformers.AutoConfig.for_model(**checkpoint.config)
-    else:
-        config = read_config(checkpoint.path)
+    config = model_config(checkpoint)
     with torch.device("meta"):
         model = transformers.AutoModel.from_config(config)
     return sum(parameter.numel() for parameter in model.parameters())

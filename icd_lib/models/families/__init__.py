@@ -1,1 +1,58 @@
-"""One file per family of models."""
+"""The families of models, and the one that a model or a name belongs to. Names cost no import; rows load torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from icd_lib.errors import ConfigError
+from icd_lib.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from icd_lib.models.adapter import Adapter
+    from icd_lib.models.family import Family
+
+FAMILIES = Registry(
+    "families",
+    {"bert": "icd_lib.models.families.bert:FAMILY", "mamba": "icd_lib.models.families.mamba:FAMILY"},
+)
+DEFAULT_FAMILY = "bert"
+
+
+def family_names() -> list[str]:
+    """What `model.family` takes."""
+    return list(FAMILIES)
+
+
+def find_family(name: str) -> Family:
+    """The row of that name, or `ConfigError`."""
+    if name not in FAMILIES:
+        raise ConfigError(f"model.family '{name}' is unknown; it takes one of {sorted(FAMILIES)}")
+    return FAMILIES[name]
+
+
+def family_of(model: nn.Module) -> Family | None:
+    """The first family that knows the model's architecture."""
+    return next((family for family in FAMILIES.values() if family.matches(model)), None)
+
+
+def find_adapter(model: nn.Module) -> Adapter:
+    """The adapter of the model's family, or `ConfigError`."""
+    family = family_of(model)
+    if family is None:
+        raise ConfigError(
+            f"no adapter knows the architecture {type(model).__name__}; supported: "
+            f"{' and '.join(row.described for row in FAMILIES.values())}"
+        )
+    return family.adapter(model)
+
+
+def own_class(name: str) -> type | None:
+    """The model class of that name which a family brings itself, because Transformers does not have it."""
+    return next((row.classes[name] for row in FAMILIES.values() if name in row.classes), None)
+
+
+def labels(rows) -> str:
+    """The families in words: "the BERT family and Mamba, Mamba-2"."""
+    return " and ".join(row.label for row in rows)

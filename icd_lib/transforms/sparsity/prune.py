@@ -14,7 +14,8 @@ from torch import nn
 
 from icd_lib.axes.axis import Axis, slot_index, slot_tensor
 from icd_lib.errors import TransformError
-from icd_lib.models.adapter import Adapter, Block, Terms, find_adapter
+from icd_lib.models.adapter import Adapter, Block, Terms
+from icd_lib.models.families import find_adapter
 from icd_lib.progress import DETAIL
 from icd_lib.transforms.base import AxisState, PrunePlan, TransformMeta
 from icd_lib.transforms.sparsity.obs import Elimination, Moments, affine, eliminate, refit, restrict, term_moments

@@ -11,10 +11,10 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertForMaskedLM, 
 
 from icd_lib.axes.vocab import apply_token_map, install_token_map
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError, TransformError
-from icd_lib.models.checkpoint import source
 from icd_lib.models.checkpoint.loading import fetch_models, load_model, load_optimized, save_optimized
 from icd_lib.models.checkpoint.source import random_checkpoint, resolve_checkpoint
 from icd_lib.models.checkpoint.uniform import to_uniform
+from icd_lib.models.shapes import SHAPES
 
 HIDDEN, HEADS, FFN, VOCAB = 32, 4, 64, 40
 
@@ -157,7 +157,8 @@ def test_a_missing_or_oversized_tokenizer_is_an_error(tmp_path):
 
 def test_random_weights_depend_on_the_seed_alone(monkeypatch):
     tiny = {"vocab_size": 30522, "hidden_size": 16, "num_hidden_layers": 6, "num_attention_heads": 2}
-    monkeypatch.setitem(source.SHAPES, "minilm-l6", source.SHAPES["minilm-l6"] | tiny | {"intermediate_size": 24})
+    for key, value in (tiny | {"intermediate_size": 24}).items():
+        monkeypatch.setitem(SHAPES["minilm-l6"].config, key, value)
     state = torch.random.get_rng_state()
     (a, _), (b, _), (c, _) = (load_model(random_checkpoint("minilm-l6", seed)) for seed in (3, 3, 4))
     assert torch.equal(state, torch.random.get_rng_state())

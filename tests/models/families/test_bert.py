@@ -1,13 +1,11 @@
-import numpy as np
 import pytest
 import torch
 import transformers
 from torch import nn
 
-from icd_lib.axes.compact import compact
 from icd_lib.axes.verify import verify_axes
 from icd_lib.errors import ConfigError
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 from tests.tiny_problems import CLASSES, HEADS, HIDDEN, LAYERS, VOCAB, encode, small_batches, small_model
 
 
@@ -18,19 +16,6 @@ def run_blocks(model, inputs):
         for block in adapter.blocks():
             hidden = block.forward(hidden, context)
     return hidden[inputs["attention_mask"].bool()]
-
-
-@pytest.mark.parametrize("padded", [True, False])
-def test_the_blocks_compute_what_the_model_computes(padded):
-    model, (inputs,) = small_model(), small_batches(1, padded=padded)
-    assert torch.allclose(run_blocks(model, inputs), encode(model, inputs), rtol=0, atol=1e-12)
-
-
-def test_the_blocks_of_a_compacted_model_compute_what_it_computes():
-    model, (inputs,) = small_model(), small_batches(1)
-    compact(model, find_adapter(model).axis("ffn.0"), np.arange(48) % 2 == 0)
-    compact(model, find_adapter(model).axis("heads.1"), np.array([False, True, True, False]))
-    assert torch.allclose(run_blocks(model, inputs), encode(model, inputs), rtol=0, atol=1e-12)
 
 
 def test_token_types_and_positions_reach_the_embeddings():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 from icd_lib.storage.tensor_file import load_tensors, save_tensors
 from icd_lib.transforms.sparsity.moments_file import kept_moments
 from icd_lib.transforms.sparsity.obs import Moments

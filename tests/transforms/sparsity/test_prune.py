@@ -7,7 +7,7 @@ import torch
 from icd_lib.axes.compact import compact
 from icd_lib.axes.permute import permute
 from icd_lib.errors import TransformError
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 from icd_lib.transforms import streams
 from icd_lib.transforms.base import PrunePlan
 from icd_lib.transforms.sparsity.prune import consumer_moments, prune, prune_closed_form

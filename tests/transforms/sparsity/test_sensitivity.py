@@ -6,7 +6,7 @@ import torch
 
 from icd_lib.axes.kinds import KINDS
 from icd_lib.axes.permute import permute
-from icd_lib.models.adapter import find_adapter
+from icd_lib.models.families import find_adapter
 from icd_lib.transforms.sparsity.obs import affine, restrict
 from icd_lib.transforms.sparsity.prune import consumer_moments, zero_elements
 from icd_lib.transforms.sparsity.sensitivity import eliminations, loss_curves, measure_sensitivity

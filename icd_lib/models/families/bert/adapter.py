@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from icd_lib.axes.axis import Attribute, Axis, Slot
-from icd_lib.models.adapter import Adapter, Block
+from icd_lib.models.adapter import Adapter, Attention, Block
 
 
 def find_encoder(model: nn.Module) -> tuple[str, nn.Module] | None:
@@ -87,6 +87,7 @@ class BertAdapter(Adapter):
                 consumer=attention.output.dense,
                 inner=partial(_attention_inner, attention.self),
                 finish=attention.output.LayerNorm,
+                attention=_attention_of(attention.self),
             )
             yield Block(
                 axis=f"ffn.{index}",
@@ -123,9 +124,9 @@ class BertAdapter(Adapter):
         path, dim = f"{self._path(index)}.attention", layer.attention.self.attention_head_size
         reason = "all heads of a layer share one head_dim; use the head_dim transform, which shrinks them together"
         for head in range(layer.attention.self.value.out_features // dim):
-            start = head * dim
-            qk = linear_out(f"{path}.self.query", start=start) + linear_out(f"{path}.self.key", start=start)
-            v = linear_out(f"{path}.self.value", start=start) + linear_in(f"{path}.output.dense", start=start)
+            inside = {"start": head * dim, "partial": True}  # other heads lie beside it
+            qk = linear_out(f"{path}.self.query", **inside) + linear_out(f"{path}.self.key", **inside)
+            v = linear_out(f"{path}.self.value", **inside) + linear_in(f"{path}.output.dense", **inside)
             yield Axis(f"qk.{index}.{head}", "qk", dim, tuple(qk), fixed_because=reason)
             yield Axis(f"v.{index}.{head}", "v", dim, tuple(v), fixed_because=reason)
 
@@ -203,6 +204,15 @@ class BertAdapter(Adapter):
 
     def _is_tied(self, decoder: str) -> bool:
         return self.model.get_submodule(decoder).weight is self.encoder.embeddings.word_embeddings.weight
+
+
+def _attention_of(module: nn.Module) -> Attention:
+    heads = module.query.out_features // module.attention_head_size
+
+    def set_head_size(size: int) -> None:
+        module.attention_head_size, module.all_head_size = size, size * heads
+
+    return Attention(module.query, module.key, module.value, module.attention_head_size, set_head_size)
 
 
 def _attention_inner(attention: nn.Module, hidden: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

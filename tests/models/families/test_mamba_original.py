@@ -8,9 +8,9 @@ from transformers import MambaConfig, MambaForCausalLM
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
 from icd_lib.models.checkpoint.files import check_config
 from icd_lib.models.checkpoint.loading import load_model
-from icd_lib.models.checkpoint.mamba_original import load_original, read_config
 from icd_lib.models.checkpoint.room import count_parameters
 from icd_lib.models.checkpoint.source import resolve_checkpoint
+from icd_lib.models.families.mamba.original import load_original, read_config
 
 CONFIG = {
     "d_model": 16,

@@ -55,14 +55,20 @@ def stock_config(config: dict) -> dict:
     }
 
 
+def check_original(config: dict, path: Path) -> None:
+    """Raise `ArtifactError` or `ConfigError` unless the contents of `path` describe a Mamba-1."""
+    try:
+        stock_config(config)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ArtifactError(f"{path} is no config of a Mamba ({error!r}); fetch the checkpoint again") from error
+
+
 def read_config(folder: Path):
-    """The Transformers config of a checkpoint in either layout."""
-    from transformers import AutoConfig, MambaConfig
+    """The `transformers.MambaConfig` of such a checkpoint."""
+    from transformers import MambaConfig
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if is_original(config):
-        return MambaConfig(**stock_config(config), architectures=["MambaForCausalLM"])
-    return AutoConfig.from_pretrained(folder, local_files_only=True)
+    return MambaConfig(**stock_config(config), architectures=["MambaForCausalLM"])
 
 
 def original_files(folder: Path) -> list[Path]:
@@ -71,6 +77,13 @@ def original_files(folder: Path) -> list[Path]:
         if (folder / name).is_file():
             return [folder / name]
     raise ResourceError(f"{folder} has neither {FILES[0]} nor {FILES[1]}; fetch the checkpoint again")
+
+
+def sound_files(folder: Path) -> list[Path]:
+    """`original_files`, read once: `ArtifactError` when damaged or not finite."""
+    files = original_files(folder)
+    read_weights(files[0])
+    return files
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

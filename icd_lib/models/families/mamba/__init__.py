@@ -1,0 +1,37 @@
+"""The Mamba family: state space models built like `transformers.MambaModel` and `transformers.Mamba2Model`."""
+
+from pathlib import Path
+
+from icd_lib.models.families.mamba import original
+from icd_lib.models.families.mamba.adapter import MambaAdapter, prepare_mamba
+from icd_lib.models.families.mamba.mamba2 import Mamba2Adapter
+from icd_lib.models.family import Default, Family, Layout
+
+EMBEDDED = Path(__file__).parents[2] / "embedded" / "mamba-verse"  # written by scripts/train_mamba.py
+
+
+def embedded_folder() -> Path | None:
+    """The checkpoint that comes with this package."""
+    return EMBEDDED if EMBEDDED.is_dir() else None
+
+
+FAMILY = Family(
+    name="mamba",
+    label="Mamba, Mamba-2",
+    adapters=(MambaAdapter, Mamba2Adapter),
+    model_types=("mamba",),
+    kinds=("inner", "state", "dt_rank", "heads", "head_dim", "residual", "vocab"),
+    judge="language",
+    default=Default(EMBEDDED.name, embedded_folder, "python scripts/train_mamba.py"),
+    layouts=(
+        Layout(
+            original.is_original,
+            original.check_original,
+            original.read_config,
+            original.sound_files,
+            original.load_original,
+        ),
+    ),
+    prepare=prepare_mamba,
+    no_onnx="ONNX has no selective scan, so the graph would hold for one length only",
+)

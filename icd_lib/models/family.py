@@ -1,0 +1,87 @@
+"""A family of models as one row: everything that the rest of the software asks about it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from icd_lib.models.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class Default:
+    """The checkpoint that stands for no choice.
+
+    `folder()` is where it lies embedded, None where it is not installed; `cure` is the command that brings it.
+    """
+
+    name: str
+    folder: Callable[[], Path | None]
+    cure: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Another form of checkpoints than Transformers' own, told by its config.json (a dict).
+
+    `check(config, path)` raises `ArtifactError` or `ConfigError` for a config that describes no model; `read_config`
+    gives the Transformers config of a folder; `check_weights(folder)` the weight files, read and found sound;
+    `load(folder, dtype)` the model.
+    """
+
+    recognises: Callable[[dict], bool]
+    check: Callable[[dict, Path], None]
+    read_config: Callable[[Path], object]
+    check_weights: Callable[[Path], list[Path]]
+    load: Callable[[Path, torch.dtype], nn.Module]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A row of `icd_lib.models.families.FAMILIES`.
+
+    label, signs: what it is called, and what its models are known by, in messages
+    adapters: the first that accepts a model reads it; model_types: those of `config.json` that may be loaded
+    kinds: kinds of axes that its models have; judge: a row of `icd_lib.stages.contexts.JUDGES`
+    default: None where every scenario has to name a checkpoint; layouts: other forms of its checkpoints
+    tokenizer_of: family whose default's tokenizer comes with random weights, if not its own
+    prepare: what every loaded model gets before anybody times it, in place
+    make_uniform: copy of a pruned model in shapes that stock Transformers describes; None where there are none
+    no_onnx: why its models cannot be exported, None where they can
+    classes: name → model class, of those that Transformers does not have
+    tiny: tiny random models in float64 and their inputs, for the contract of families (`tests/models/test_contract.py`)
+    """
+
+    name: str
+    label: str
+    adapters: tuple[type[Adapter], ...]
+    model_types: tuple[str, ...]
+    kinds: tuple[str, ...]
+    judge: str = "encoder"
+    signs: str = ""
+    default: Default | None = None
+    layouts: tuple[Layout, ...] = ()
+    tokenizer_of: str | None = None
+    prepare: Callable[[nn.Module], None] | None = None
+    make_uniform: Callable[[nn.Module], nn.Module] | None = None
+    no_onnx: str | None = None
+    classes: Mapping[str, type] = field(default_factory=dict)
+    tiny: Callable[[], Mapping[str, tuple[nn.Module, dict]]] | None = None
+
+    @property
+    def described(self) -> str:
+        return f"{self.label} ({self.signs})" if self.signs else self.label
+
+    def matches(self, model: nn.Module) -> bool:
+        """Whether one of the adapters reads the model."""
+        return any(adapter.accepts(model) for adapter in self.adapters)
+
+    def adapter(self, model: nn.Module) -> Adapter:
+        """The adapter that reads the model, which has to match."""
+        return next(adapter for adapter in self.adapters if adapter.accepts(model))(model)
+
+    def layout_of(self, config: object) -> Layout | None:
+        """The layout that the contents of a config.json are of; None: Transformers' own."""
+        return next((layout for layout in self.layouts if isinstance(config, dict) and layout.recognises(config)), None)
