@@ -8,6 +8,8 @@ from icd_lib.errors import ConfigError
 from icd_lib.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import nn
 
     from icd_lib.models.adapter import Adapter
@@ -53,6 +55,6 @@ def own_class(name: str) -> type | None:
     return next((row.classes[name] for row in FAMILIES.values() if name in row.classes), None)
 
 
-def labels(rows) -> str:
+def labels(rows: Iterable[Family]) -> str:
     """The families in words: "the BERT family and Mamba, Mamba-2"."""
     return " and ".join(row.label for row in rows)
