@@ -15,14 +15,13 @@ from icd_lib.codesign.layouts import SolverSettings
 from icd_lib.codesign.loop import Solution, solve
 from icd_lib.codesign.problem import Judgement, Problem, Settings
 from icd_lib.errors import ConfigError, MeasureError, TransformError
+from icd_lib.experiment.arms import MODES
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.solver.cost import CostConfig
 from icd_lib.transforms.sparsity.allocate import LatencyTable
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
-
-MODES = ("linear", "oneshot", "iterative")
 
 
 @dataclass(frozen=True)

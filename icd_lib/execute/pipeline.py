@@ -11,9 +11,10 @@ from pathlib import Path
 from icd_lib.errors import ConfigError, IcdError, ResourceError
 from icd_lib.execute.kernel_server import KernelServer
 from icd_lib.execute.notebook import check_parameters, execute
+from icd_lib.experiment.arms import MODES
 from icd_lib.paths import project_root, user_path
 from icd_lib.progress import Screen
-from icd_lib.run.artifacts import MODES, Run, locked_config, mend_log, run_folder, sweep_leftovers, write_lock
+from icd_lib.run.artifacts import Run, locked_config, mend_log, run_folder, sweep_leftovers, write_lock
 from icd_lib.run.configuration import Scenario
 from icd_lib.run.manifest import write_manifest
 from icd_lib.run.records import Records, snapshot

@@ -51,6 +51,7 @@ def power_analysis(
 
 def measure_until_clear(
     arms: dict[str, Callable[[], object]],
+    pairs: Iterable[tuple[str, str]],
     *,
     repeats: int,
     max_repeats: int,
@@ -63,10 +64,12 @@ def measure_until_clear(
 ) -> tuple[dict[str, np.ndarray], dict]:
     """`measure_interleaved`, and more rounds up to `max_repeats` while a change of `effect` could be missed.
 
+    pairs: (arm, other) whose difference matters; one with an arm that is not in `arms` is left out.
+
     Returns the samples and their power analysis, which also holds "planned" (`repeats`) and "cap" (`max_repeats`).
     """
     samples = measure_interleaved(arms, repeats=repeats, warmup=warmup, seed=seed, progress=progress)
-    pairs = judged_pairs(arms)
+    pairs = [pair for pair in pairs if set(pair) <= set(arms)]
     analysis = power_analysis(samples, pairs, effect, seed=seed, resamples=resamples)
     for extension in range(1, MOST_EXTENSIONS + 1):
         more = min(analysis["needed"], max_repeats) - analysis["rounds"]
@@ -77,9 +80,3 @@ def measure_until_clear(
         samples = {arm: np.concatenate([ms, added[arm]]) for arm, ms in samples.items()}
         analysis = power_analysis(samples, pairs, effect, seed=seed, resamples=resamples)
     return samples, analysis | {"planned": repeats, "cap": max(repeats, max_repeats)}
-
-
-def judged_pairs(arms: Iterable[str]) -> list[tuple[str, str]]:
-    """The comparisons that a verdict rests on, of those that `arms` allow."""
-    pairs = [("iterative", "dense"), ("iterative", "linear"), ("iterative", "oneshot"), ("linear", "dense")]
-    return [pair for pair in [*pairs, ("dense_again", "dense")] if set(pair) <= set(arms)]

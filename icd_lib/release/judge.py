@@ -17,10 +17,13 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from icd_lib.errors import EXIT_GATE_NOT_MET, EXIT_OK, ArtifactError, IcdError
+from icd_lib.experiment.arms import MODEL
+from icd_lib.experiment.comparisons import comparisons_of
+from icd_lib.experiment.metrics import COMPARED, METRICS, metrics_of
 from icd_lib.measure.comparison import compare_arms
 from icd_lib.release.run_checks import CHECKS, RunView, compared, raw_samples
 from icd_lib.release.verify import run_check
-from icd_lib.report.compared import OTHER_ARMS, judged
+from icd_lib.report.compared import judged
 from icd_lib.report.losses import NEARNESS, READINGS, precise
 from icd_lib.report.results import Results, check_current
 from icd_lib.report.rows import csv_cell
@@ -35,8 +38,13 @@ from icd_lib.storage.json_text import parse_json
 CHOSEN = ("fields", "layouts", "latency", "comparisons", "gates")
 MAX_FILE_BYTES = 2**28
 RUN_COLUMNS = ("scenario", "config", "seed", "machine", "smoke", "strict", "badges")
-POOLED = {"vs_dense": "iterative vs dense"} | {key: f"iterative vs {other}" for key, other in OTHER_ARMS.items()}
 SPLITS = ("unseen", "seen")
+
+
+def pooled_titles() -> dict[str, str]:
+    """The comparisons that runs are put together in: against dense, and what the limits of latency are for."""
+    rows = sorted(comparisons_of(MODEL), key=lambda row: row.key != "vs_dense")
+    return {row.key: row.pairs[MODEL].title for row in rows if row.limited or row.key == "vs_dense"}
 
 
 class FolderView(RunView):
@@ -91,8 +99,12 @@ def judge_run(run: FolderView) -> tuple[dict, list]:
         "comparisons": found,
         "quality_drop_pp": verdict["vs_dense"]["quality_drop_pp"],
         "quality": verdict.get("quality", {}),
-        "l2_pp": verdict[results.gates_comparison]["l2_pp"],
-        "ept_rel": verdict[results.gates_comparison]["ept_rel"],
+        "metrics": {
+            row.title: verdict[results.gates_comparison][row.key]
+            for row in metrics_of(COMPARED)
+            if row.key != "latency_rel"
+        },
+        "outside_metrics": verdict.get("outside_metrics", {}),
         "smoke": verdict["smoke"]["status"],
         "strict": verdict["strict"]["status"],
         "badges": "; ".join(results.badges_about("model", "layout", "timing")),
@@ -119,7 +131,7 @@ def table_of(rows: dict[str, dict]) -> list[dict]:
     flat = []
     for name, row in rows.items():
         entry = {"run": name, **{key: row[key] for key in RUN_COLUMNS}}
-        for key, words in POOLED.items():
+        for key, words in pooled_titles().items():
             entry |= _columns(words, row["comparisons"].get(key))
         for split in SPLITS:
             for reading, words in READINGS.items():
@@ -129,7 +141,7 @@ def table_of(rows: dict[str, dict]) -> list[dict]:
     for scenario in dict.fromkeys(row["scenario"] for row in rows.values()):
         same = [row for row in rows.values() if row["scenario"] == scenario and not row["quick"]]
         pooled = {}
-        for key, words in POOLED.items():
+        for key, words in pooled_titles().items():
             figures = [row["comparisons"].get(key) for row in same]
             pooled |= _columns(words, pool([item["value"] for item in figures if item and item["value"] is not None]))
         if any(value != "" for value in pooled.values()):
@@ -147,8 +159,8 @@ def lines_of(row: dict) -> list[str]:
     """A run's figures for people."""
     lines = [f"    {words}: {figure_text(row['comparisons'][key])}{_test(row, key)}" for key, words in _named(row)]
     lines += _quality_lines(row)
-    named = {"l2_pp": "L2 hit rate", "ept_rel": "energy per token"}
-    lines += [f"    {words}, {row['compared']}: {figure_text(row[key])}" for key, words in named.items()]
+    lines += [f"    {words}, {row['compared']}: {figure_text(item)}" for words, item in row["metrics"].items()]
+    lines += [f"    {METRICS[key].title}: {figure_text(item)}" for key, item in row["outside_metrics"].items()]
     lines.append(f"    gates, which judge {row['compared']}: smoke {row['smoke']}, strict {row['strict']}")
     return [*lines, f"    badges: {row['badges']}"] if row["badges"] else lines
 
@@ -168,7 +180,7 @@ def _quality_lines(row: dict) -> list[str]:
 
 
 def _named(row: dict) -> list[tuple[str, str]]:
-    names = POOLED | {"placebo": "iterative vs random layout", "aa_control": "dense vs dense (A/A control)"}
+    names = pooled_titles() | {row.key: row.pairs[MODEL].title for row in comparisons_of(MODEL)}
     return [(key, words) for key, words in names.items() if key in row["comparisons"]]
 
 

@@ -6,24 +6,24 @@ import zipfile
 
 from icd_lib.axes.permutation import check_permutation, hash_permutation
 from icd_lib.errors import ArtifactError
+from icd_lib.experiment.arms import DENSE, MODES, RESULT, workload_of
+from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS, comparisons_of
 from icd_lib.experiment.cost import cost_change, cost_figures
-from icd_lib.experiment.gates import judge
+from icd_lib.experiment.gates import GATES, judge
 from icd_lib.measure.comparison import compare_arms, latency_entry
 from icd_lib.metric import figure
 from icd_lib.release.package_file import ASSETS, PackageFile
-from icd_lib.run.artifacts import LOCK, MODES
+from icd_lib.run.artifacts import LOCK
 from icd_lib.run.configuration import config_digest
 from icd_lib.run.lock import check_lock
 from icd_lib.run.manifest import UNLISTED
 from icd_lib.scrub.text import PLACEHOLDER
-from icd_lib.stages import TABLE_KINDS
 
 # Design section 8. A figure is an object of its own; the rest may be any value, null where a run has none.
 METRICS_FIGURES = ("latency_ms", "throughput_tokens_per_s", "l2_hit_pct", "energy_j_per_token", "quality_pct")
 METRICS_FIELDS = (*METRICS_FIGURES, "run_id", "scenario", "mode", "model", "peak_memory_mb", "parameter_bytes")
 METRICS_FIELDS += ("objective", "vs_dense", "environment", "config_sha256")
-VERDICT_FIELDS = ("same_transform", "same_quality", "vs_dense", "vs_oneshot", "cost", "aa_control", "determinism")
-GATES = ("smoke", "strict")
+VERDICT_FIELDS = ("same_transform", "same_quality", "vs_dense", "vs_oneshot", AA_CONTROL, "cost", "determinism")
 STATES = ("pass", "fail", "partial")
 CHECK_STATES = ("pass", "fail", "not_measured")
 MAX_RESAMPLES, MAX_DRAWS = 100_000, 100_000_000  # a package must not make this machine allocate what it likes
@@ -77,8 +77,8 @@ def check_config(run: RunView) -> str:
 
 def modes(run: RunView) -> list[str]:
     """The arms that have metrics; dense is one of them."""
-    found = [mode for mode in ("dense", *MODES) if run.has(f"{mode}/metrics.json")]
-    if "dense" not in found:
+    found = [mode for mode in (DENSE, *MODES) if run.has(f"{mode}/metrics.json")]
+    if DENSE not in found:
         raise ArtifactError("the run has no dense/metrics.json")
     return found
 
@@ -159,7 +159,7 @@ def check_latency(run: RunView) -> str:
     _same_keys(shapes, samples, "measure/measure.json")
     for label, arms in samples.items():
         for arm, ms in arms.items():
-            again = latency_entry(ms, arms["dense"], 1, settings["seed"], settings["resamples"])
+            again = latency_entry(ms, arms[DENSE], 1, settings["seed"], settings["resamples"])
             for key in ("latency_ms", "vs_dense"):
                 _same_figure(shapes[label][arm][key], again[key], f"measure.json {label} {arm} {key}")
                 count += 1
@@ -181,7 +181,7 @@ def check_comparisons(run: RunView) -> str:
         if key not in verdict:
             continue
         again = compare_arms(samples, arm, other, **settings)
-        stated = verdict[key] if key == "placebo" else verdict[key]["shapes"]
+        stated = verdict[key] if COMPARISONS[key].plain else verdict[key]["shapes"]
         _same_keys(stated, again, f"verdict.json: {key}")
         for label, found in again.items():
             _same_figure(stated[label], found, f"verdict.json: {key} {label}")
@@ -189,24 +189,16 @@ def check_comparisons(run: RunView) -> str:
             count += 1
         if "latency_rel" in verdict[key]:
             _same_figure(verdict[key]["latency_rel"], next(iter(again.values())), f"verdict.json: {key} latency_rel")
-    for label, item in verdict["aa_control"]["shapes"].items():
-        if verdict["aa_control"]["contains_zero"][label] != (item["ci95"][0] <= 0 <= item["ci95"][1]):
+    for label, item in verdict[AA_CONTROL]["shapes"].items():
+        if verdict[AA_CONTROL]["contains_zero"][label] != (item["ci95"][0] <= 0 <= item["ci95"][1]):
             raise ArtifactError(f"verdict.json: the A/A control of {label} says otherwise than its interval")
     return f"{count} comparisons computed again from the samples"
 
 
 def compared(run: RunView) -> dict[str, tuple[str, str]]:
-    """Section of the verdict → the two arms it compares. On a table one mask in two layouts is linear's."""
-    is_table = run.get("workload.kind") in TABLE_KINDS
-    return {
-        "same_transform": ("iterative", "linear" if is_table else "same_transform"),
-        "same_quality": ("iterative", "linear"),
-        "vs_dense": ("iterative", "dense"),
-        "vs_oneshot": ("iterative", "oneshot"),
-        "vs_packed": ("iterative", "packed"),
-        "placebo": ("iterative", "placebo"),
-        "aa_control": ("dense_again", "dense"),
-    }
+    """Section of the verdict → the two arms it compares."""
+    workload = workload_of(run.read_json(LOCK)["config"])
+    return {row.key: (row.arm, row.pairs[workload].other) for row in comparisons_of(workload)}
 
 
 def check_gates(run: RunView) -> str:
@@ -224,9 +216,10 @@ def check_gates(run: RunView) -> str:
     drop, energy = verdict["vs_dense"]["quality_drop_pp"], verdict[comparison]["ept_rel"]
     _check_drop(drop, report)
     _check_energy(energy, report["energy"], other)
-    latency = next(iter(compare_arms(samples, "iterative", other, **settings).values()))
+    latency = next(iter(compare_arms(samples, RESULT, other, **settings).values()))
     hits = verdict[comparison]["l2_pp"]
     judged = {"latency_rel": latency, "l2_pp": hits, "ept_rel": energy, "quality_drop_pp": drop, **cost_figures(cost)}
+    judged |= verdict.get("outside_metrics", {})
     for gate in GATES:
         again = judge(run.get(f"gates.{gate}"), judged)
         for key in ("status", "checks"):
@@ -236,7 +229,7 @@ def check_gates(run: RunView) -> str:
 
 
 def _check_drop(drop: dict, report: dict) -> None:
-    entry = report["quality"].get("iterative")
+    entry = report["quality"].get(RESULT)
     if entry is not None:
         entry = entry[report["quality"]["judging"]]["own"]
     if drop["kind"] == "not_measured":
@@ -247,7 +240,7 @@ def _check_drop(drop: dict, report: dict) -> None:
 
 
 def _check_energy(change: dict, energy: dict, other: str) -> None:
-    pair = [energy.get(arm) for arm in ("iterative", other)]
+    pair = [energy.get(arm) for arm in (RESULT, other)]
     missing = any(item is None or item["kind"] == "not_measured" for item in pair)
     if missing != (change["kind"] == "not_measured"):
         raise ArtifactError("verdict.json: ept_rel says otherwise than measure.json about what was measured")

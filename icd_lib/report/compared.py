@@ -1,20 +1,15 @@
 """What is compared with what, and whether a gate's limit of latency is met: the same words on every page."""
 
+from icd_lib.experiment.comparisons import COMPARISONS, comparisons_of
+from icd_lib.experiment.gates import GATES
 from icd_lib.report.results import Results
 
-GATES = ("smoke", "strict")
-OTHER_ARMS = {
-    "same_transform": "the same transform in linear's layout",
-    "same_quality": "linear at the same quality budget",
-    "vs_oneshot": "oneshot at the same quality budget",
-}
-TABLE_ARMS = dict.fromkeys(("same_transform", "same_quality"), "linear, with the same transform")
 _STATES = {"pass": "met", "fail": "not met", "partial": "not decided", "not_measured": "not measured"}
 
 
 def other_arm(results: Results, key: str) -> str:
     """What iterative is compared with in a section of the verdict."""
-    return (TABLE_ARMS if results.is_table else OTHER_ARMS).get(key, key)
+    return COMPARISONS[key].pairs[results.workload].words
 
 
 def judged(results: Results) -> str:
@@ -37,8 +32,17 @@ def latency_states(results: Results) -> dict[str, dict[str, str]]:
     own = {gate: verdict[gate]["checks"].get("latency_rel") for gate in GATES}
     own = {gate: state for gate, state in own.items() if state}
     others = verdict.get("other_comparisons", {})
-    found = {other: {gate: others.get(other, {}).get(gate, "not_measured") for gate in own} for other in OTHER_ARMS}
+    found = {
+        row.key: {gate: others.get(row.key, {}).get(gate, "not_measured") for gate in own}
+        for row in comparisons_of(results.workload)
+        if row.limited and row.key in verdict
+    }
     return {key: own} | {other: states for other, states in found.items() if other != key}
+
+
+def shapes_of(verdict: dict, key: str) -> dict:
+    """Shape → change of latency, of a comparison's section in the verdict."""
+    return verdict[key] if COMPARISONS[key].plain else verdict[key]["shapes"]
 
 
 def states_text(states: dict[str, str]) -> str:

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from icd_lib.report.compared import GATES, judged, latency_states, other_arm, state_text, states_text
+from icd_lib.experiment.arms import MODES, RESULT
+from icd_lib.experiment.gates import GATES
+from icd_lib.report.compared import judged, latency_states, other_arm, state_text, states_text
 from icd_lib.report.losses import is_above, is_outside, lost_in_fastest, readings
 from icd_lib.report.results import Results
 from icd_lib.report.words import bytes_text, interval_text, value_text
@@ -11,7 +13,7 @@ from icd_lib.report.words import bytes_text, interval_text, value_text
 
 def ending_lines(results: Results) -> list[str]:
     """What a finished run gave, in about ten plain lines."""
-    mode = next((mode for mode in ("iterative", "linear", "oneshot") if mode in results.solves), None)
+    mode = next((mode for mode in (RESULT, *MODES) if mode in results.solves), None)
     if mode is None or not results.verdict:
         return ["Nothing was optimised and judged in this run."]
     alone = [] if mode == "iterative" else [f"Iterative was not run: what follows is {mode}'s."]

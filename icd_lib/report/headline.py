@@ -1,7 +1,9 @@
 """The result in plain sentences that never claim more than was measured."""
 
+from icd_lib.experiment.gates import GATES
+from icd_lib.experiment.metrics import METRICS
 from icd_lib.report import calibration_figures
-from icd_lib.report.compared import GATES, judged, latency_states, other_arm, states_text
+from icd_lib.report.compared import judged, latency_states, other_arm, states_text
 from icd_lib.report.losses import NEARNESS, domains_above, is_above, is_outside, readings
 from icd_lib.report.results import Results
 from icd_lib.report.words import interval_text, number, value_text
@@ -11,19 +13,14 @@ _GATE_WORDS = {
     "partial": "not decided: nothing failed, but not everything could be measured",
     "fail": "not met",
 }
-_PLAIN = {
-    "latency_rel": "latency",
-    "l2_pp": "L2 hit rate",
-    "ept_rel": "energy per token",
-    "quality_drop_pp": "quality",
-    "delta_c_rel": "ΔC",
-    "delta_q": "ΔQ",
-}
 _BOUNDS = {
     "excludes_budget": "the whole interval lies within that",
     "point_estimate_only": "only the point estimate lies within that, the interval reaches beyond it",
     "exceeds_budget": "the loss exceeds that",
 }
+
+# Against linear first: dense also reads what the transform removed.
+_OF_ROWS = ("same_transform", "vs_packed", "vs_oneshot", "vs_dense")
 
 
 def headline(results: Results) -> list[str]:
@@ -79,15 +76,9 @@ def _speed(arm: str, item: dict, other: str, results: Results) -> str:
 def _table_lines(results: Results) -> list[str]:
     """What a run on a table of rows found: against linear first, since dense also reads what the transform removed."""
     verdict = results.verdict
-    others = {
-        "same_transform": "linear, with the same transform",
-        "vs_packed": "compaction alone (π₀'s order without the dead rows)",
-        "vs_oneshot": "oneshot, the original order without the dead rows",
-        "vs_dense": "the untouched table, which also reads the rows that died",
-    }
     lines = [
-        _speed("iterative", verdict[key]["latency_rel"], other, results)
-        for key, other in others.items()
+        _speed("iterative", verdict[key]["latency_rel"], other_arm(results, key), results)
+        for key in _OF_ROWS
         if verdict[key]["latency_rel"]["kind"] != "not_measured"
     ]
     cost = verdict["cost"]
@@ -199,5 +190,5 @@ def _nothing_accepted(results: Results, mode: str) -> str:
 
 def _gate(results: Results, name: str) -> str:
     found = results.verdict[name]
-    words = [f"{_PLAIN.get(metric, metric)} {word.replace('_', ' ')}" for metric, word in found["checks"].items()]
+    words = [f"{METRICS[metric].words} {word.replace('_', ' ')}" for metric, word in found["checks"].items()]
     return f"Gate {name} ({judged(results)}): {_GATE_WORDS[found['status']]} ({', '.join(words)})."

@@ -1,8 +1,11 @@
 """Tables of what was measured and judged: latency, quality, sizes, controls, attribution, runtimes, gates."""
 
 from icd_lib.axes.kinds import KINDS
+from icd_lib.experiment.comparisons import COMPARISONS, comparisons_of
+from icd_lib.experiment.gates import GATES
+from icd_lib.experiment.metrics import AT_MOST, COMPARED, EXACT, LOST, METRICS, Metric, metrics_of
 from icd_lib.report import quality_tables, workload_tables
-from icd_lib.report.compared import GATES, judged, latency_states, other_arm, state_text
+from icd_lib.report.compared import judged, latency_states, shapes_of, state_text
 from icd_lib.report.evidence import NOTE, comparison_rows, stability_rows
 from icd_lib.report.kinds import for_tables, models_only
 from icd_lib.report.losses import NEARNESS, lost, lost_in_fastest
@@ -10,11 +13,6 @@ from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict, badged
 from icd_lib.report.words import bytes_text, value_text
 
-_UNITS = {"latency_rel": "fraction", "ept_rel": "fraction", "l2_pp": "pp", "quality_drop_pp": "pp"}
-_UNITS |= {"delta_c_rel": "fraction", "delta_q": "1"}
-_AT_LEAST = ("l2_pp", "delta_q")
-_COMPARED = {"latency_rel": "latency", "l2_pp": "L2 hit rate", "ept_rel": "energy per token"}
-_OTHERS = {"delta_c_rel": "C of π₁ against π₀ on W′", "delta_q": "Q of π₁ less Q of π₀ on W′"}
 _BOUNDS = {
     "excludes_budget": "the whole 95 % interval meets the budget",
     "point_estimate_only": "only the point estimate meets the budget, the interval reaches beyond it",
@@ -85,18 +83,14 @@ def comparisons(results: Results) -> Table | Missing:
     if not verdict:
         return Missing("Comparisons", "04_validate has not finished")
     states = latency_states(results)
-    words = {key: f"iterative vs {other_arm(results, key)}" for key in states}
-    words[results.gates_comparison] += " (the gates judge this one)"
-    groups = {words[key]: verdict[key]["shapes"] for key in states}
-    groups |= {
-        "iterative vs dense": verdict["vs_dense"]["shapes"],
-        "iterative vs the same mask in a random layout (placebo)": verdict["placebo"],
-        "dense vs dense (A/A control)": verdict["aa_control"]["shapes"],
-    }
+    rest = [row.key for row in comparisons_of(results.workload) if row.key in verdict and row.key not in states]
+    titles = {key: COMPARISONS[key].pairs[results.workload].title for key in (*states, *rest)}
+    titles[results.gates_comparison] += " (the gates judge this one)"
+    groups = {title: shapes_of(verdict, key) for key, title in titles.items()}
     shapes = list(verdict["vs_dense"]["shapes"])
     columns, rows = comparison_rows(groups, shapes)
     limits = _latency_limits(results)
-    for row, key in zip(rows, [*states, None, None, None], strict=True):
+    for row, key in zip(rows, titles, strict=True):
         row += [_met(states.get(key, {}).get(gate)) for gate in limits]
     columns += [f"{gate}: {limit} at {shapes[0]}" for gate, limit in limits.items()]
     note = f"change of latency, negative = faster; a limit is met when the whole 95 % CI meets it; {NOTE}"
@@ -119,32 +113,33 @@ def gates(results: Results) -> Table | Missing:
     verdict = results.verdict
     if not verdict:
         return Missing("Gates", "04_validate has not finished")
-    figures = {key: verdict[results.gates_comparison].get(key) for key in _COMPARED}
-    figures["quality_drop_pp"] = verdict["vs_dense"].get("quality_drop_pp")
-    figures |= verdict.get("judged", {})
-    thresholds, names = results.config.get("gates", {}), _check_names(results)
+    figures = {row.key: verdict[results.gates_comparison].get(row.key) for row in metrics_of(COMPARED)}
+    figures |= {row.key: verdict["vs_dense"].get(row.key) for row in metrics_of(LOST)}
+    figures |= verdict.get("judged", {}) | verdict.get("outside_metrics", {})
+    thresholds = results.config.get("gates", {})
     rows = []
     for gate in GATES:
         found = verdict[gate]
         rows.append([gate, "all checks", "", "", Verdict(found["status"]), ""])
         for metric, word in found["checks"].items():
             limit = thresholds.get(gate, {}).get(metric)
-            sign = "≥" if metric in _AT_LEAST else "≤"
+            row = METRICS[metric]
+            sign = "≤" if row.direction == AT_MOST else "≥"
             why = found.get("reasons", {}).get(metric) or _BOUNDS.get(found.get("bounds", {}).get(metric), "")
-            shown = "–" if limit is None else f"{sign} {_threshold(limit, _UNITS[metric])}"
-            rows.append([gate, names.get(metric, metric), shown, figures.get(metric), Verdict(word), why])
+            shown = "–" if limit is None else f"{sign} {_threshold(limit, row.unit)}"
+            rows.append([gate, _check_name(results, row), shown, figures.get(metric), Verdict(word), why])
     note = f"compared: {judged(results)}; judged on the confidence bound, quality on the point estimate; "
     note += "what was not measured never passes"
-    if any(metric in verdict[gate]["checks"] for gate in GATES for metric in _OTHERS):
+    if any(METRICS[metric].judged == EXACT for gate in GATES for metric in verdict[gate]["checks"]):
         note += "; C and Q are computed exactly and judged on their value"
     return Table("Gates", ["gate", "check", "threshold", "figure", "verdict", "why"], rows, note)
 
 
-def _check_names(results: Results) -> dict[str, str]:
-    """Metric → what is checked, and between which two."""
-    text = "" if results.is_table else f", {results.judging} text"
-    names = {key: f"{words}, {judged(results)}" for key, words in _COMPARED.items()}
-    return names | _OTHERS | {"quality_drop_pp": f"quality lost against dense{text}"}
+def _check_name(results: Results, row: Metric) -> str:
+    """What is checked, and between which two or on which text."""
+    if row.figure_of == COMPARED:
+        return f"{row.title}, {judged(results)}"
+    return f"{row.title}, {results.judging} text" if row.figure_of == LOST and not results.is_table else row.title
 
 
 def _threshold(limit: float, unit: str) -> str:

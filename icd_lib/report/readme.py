@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError
+from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS
 from icd_lib.paths import project_root
-from icd_lib.report.compared import judged, latency_states, other_arm, states_text
+from icd_lib.report.compared import judged, latency_states, other_arm, shapes_of, states_text
 from icd_lib.report.marked import with_marked
 from icd_lib.report.results import Results, check_current
 from icd_lib.storage.atomic import atomic_write
@@ -37,19 +38,18 @@ def load_reference(folder: Path) -> Results:
 def latency_table(results: Results) -> str:
     """Every comparison at every shape, what the gates judge first."""
     verdict, judged_key = results.verdict, results.gates_comparison
-    compared = {key: verdict[key]["shapes"] for key in latency_states(results)}
-    rows = {f"iterative vs {other_arm(results, key)}": found for key, found in compared.items()}
-    marked = {judged(results): f"**{judged(results)}** (the gates judge this)"}
-    rows |= {"iterative vs dense": verdict["vs_dense"]["shapes"]}
-    rows |= {"A/A control (dense vs dense)": verdict["aa_control"]["shapes"]}
+    named = [*latency_states(results), "vs_dense", AA_CONTROL]
+    titles = {key: COMPARISONS[key].pairs[results.workload].title for key in named}
+    titles[judged_key] = f"**{titles[judged_key]}** (the gates judge this)"
+    titles[AA_CONTROL] = "A/A control (dense vs dense)"
     shapes = list(verdict[judged_key]["shapes"])
     lines = [
         "| latency, relative change (95 % interval) | " + " | ".join(shapes) + " |",
         "|---" * (len(shapes) + 1) + "|",
     ]
-    for name, found in rows.items():
-        cells = " | ".join(as_change(found[shape]) for shape in shapes)
-        lines.append(f"| {marked.get(name, name)} | {cells} |")
+    for key, title in titles.items():
+        cells = " | ".join(as_change(shapes_of(verdict, key)[shape]) for shape in shapes)
+        lines.append(f"| {title} | {cells} |")
     return "\n".join(lines)
 
 

@@ -4,11 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError
-from icd_lib.run.artifacts import LOCK, MODES
+from icd_lib.experiment.arms import ARMS as ALL_ARMS
+from icd_lib.experiment.arms import DENSE, MODES, ROWS, workload_of
+from icd_lib.experiment.comparisons import judged_names
+from icd_lib.run.artifacts import LOCK
 from icd_lib.run.files import check_shape
 from icd_lib.storage.json_text import read_text
 
-ARMS = ("dense", *MODES)
+ARMS = (DENSE, *MODES)  # that metrics.json and the tables are about; controls stand beside them
 
 
 @dataclass(frozen=True)
@@ -96,12 +99,17 @@ class Results:
     @property
     def is_table(self) -> bool:
         """Whether the run lays out a table of rows and not a model."""
-        return self.config.get("workload", {}).get("kind", "model") != "model"
+        return self.workload == ROWS
+
+    @property
+    def workload(self) -> str:
+        """What the run lays out: "model" or "rows"."""
+        return workload_of(self.config)
 
     @property
     def reference(self) -> str:
         """What every arm is compared with, in words."""
-        return "the untouched table" if self.is_table else "the dense model"
+        return ALL_ARMS[DENSE].words[self.workload]
 
     @property
     def first_shape(self) -> str:
@@ -152,7 +160,8 @@ class Results:
     @property
     def gates_comparison(self) -> str:
         """The section of the verdict that the gates judge."""
-        return "same_quality" if self.verdict.get("gates_comparison") == "same_quality" else "same_transform"
+        named = self.verdict.get("gates_comparison")
+        return named if named in judged_names() else "same_transform"
 
     def accepted(self, mode: str) -> dict | None:
         """The attempt that gave a mode's result; None where nothing was accepted."""
@@ -192,7 +201,7 @@ class Results:
 
 def check_current(verdict: dict, lock: dict, where: Path | str) -> None:
     """Raise `ArtifactError` for a run of an ICD that did not judge quality on seen and unseen text yet."""
-    is_table = lock["config"].get("workload", {}).get("kind", "model") != "model"
+    is_table = workload_of(lock["config"]) == ROWS
     missing = [key for key in ("gates_comparison", *(() if is_table else ("quality",))) if key not in verdict]
     if missing:
         version = lock.get("icd_version", "of an unknown version")

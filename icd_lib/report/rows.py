@@ -3,7 +3,10 @@
 import csv
 import io
 
-from icd_lib.report.compared import latency_states, other_arm, states_text
+from icd_lib.experiment.arms import DENSE, RESULT
+from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS
+from icd_lib.experiment.metrics import LAYOUT, METRICS
+from icd_lib.report.compared import latency_states, other_arm, shapes_of, states_text
 from icd_lib.report.losses import METHOD, NEARNESS, READINGS, flagged, lost, lost_in_fastest, near, readings
 from icd_lib.report.results import Results
 from icd_lib.report.table import Flagged
@@ -155,26 +158,19 @@ def _rounded(results: Results) -> list:
 
 
 def _verdict(verdict: dict) -> list:
-    found = []
-    pairs = {
-        "same_transform": "linear's layout",
-        "same_quality": "linear",
-        "vs_dense": "dense",
-        "vs_oneshot": "oneshot",
-        "vs_packed": "packed",
-    }
-    for key, other in pairs.items():
-        for shape, item in verdict.get(key, {}).get("shapes", {}).items():
-            found.append((f"iterative|{other}", shape, f"{key}.latency_rel", item))
-    for shape, item in verdict.get("placebo", {}).items():
-        found.append(("iterative|placebo", shape, "placebo.latency_rel", item))
-    for shape, item in verdict.get("aa_control", {}).get("shapes", {}).items():
-        found.append(("dense|dense", shape, "aa_control.latency_rel", item))
-    for key in ("same_transform", "same_quality"):
+    found, present = [], [row for row in COMPARISONS.values() if row.key in verdict]
+    for row in present:
+        arm = DENSE if row.key == AA_CONTROL else row.arm
+        found += [
+            (f"{arm}|{row.other_in_rows}", shape, f"{row.key}.latency_rel", item)
+            for shape, item in shapes_of(verdict, row.key).items()
+        ]
+    for row in present:
         for metric in ("l2_pp", "ept_rel"):
-            if metric in verdict.get(key, {}):
-                found.append((f"iterative|{pairs[key]}", "", f"{key}.{metric}", verdict[key][metric]))
-    computed = {key: item for key, item in verdict.get("judged", {}).items() if key in ("delta_c_rel", "delta_q")}
+            if metric in verdict[row.key]:
+                found.append((f"{row.arm}|{row.other_in_rows}", "", f"{row.key}.{metric}", verdict[row.key][metric]))
+    found += [(RESULT, "", key, item) for key, item in verdict.get("outside_metrics", {}).items()]
+    computed = {key: item for key, item in verdict.get("judged", {}).items() if METRICS[key].figure_of == LAYOUT}
     return found + [("π₁|π₀", "", f"cost.{key}", item) for key, item in computed.items()]
 
 

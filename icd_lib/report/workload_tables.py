@@ -1,5 +1,7 @@
 """Tables of a run on a table of rows: its accesses, its arms, what their caches would do, and what was judged."""
 
+from icd_lib.experiment.comparisons import comparisons_of
+from icd_lib.report.compared import shapes_of
 from icd_lib.report.evidence import NOTE, comparison_rows, stability_rows
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Note, Table, Verdict
@@ -214,12 +216,9 @@ def comparisons(results: Results) -> Table | Missing:
     if not verdict:
         return Missing("Comparisons", "04_validate has not finished")
     groups = {
-        "iterative vs linear, same transform": verdict["same_transform"]["shapes"],
-        "iterative vs compaction alone (packed)": verdict["vs_packed"]["shapes"],
-        "iterative vs oneshot": verdict["vs_oneshot"]["shapes"],
-        "iterative vs random layout (placebo)": verdict["placebo"],
-        "iterative vs dense": verdict["vs_dense"]["shapes"],
-        "dense vs dense (A/A control)": verdict["aa_control"]["shapes"],
+        row.pairs[results.workload].title: shapes_of(verdict, row.key)
+        for row in comparisons_of(results.workload)
+        if row.key in verdict
     }
     shapes = list(verdict["vs_dense"]["shapes"])
     note = (

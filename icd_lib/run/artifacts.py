@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError, ConfigError
+from icd_lib.experiment.arms import MODES
 from icd_lib.paths import project_root, user_path
 from icd_lib.run.configuration import Scenario
 from icd_lib.run.files import check_shape
@@ -19,7 +20,6 @@ from icd_lib.storage.atomic import atomic_write, plain, to_json, write_error
 from icd_lib.storage.json_text import read_text
 from icd_lib.version import VERSION
 
-MODES = ("linear", "oneshot", "iterative")
 LOCK = "config.lock.json"
 _SEPARATORS = re.compile("[\x85\u2028\u2029]")  # JSON allows them in a text, but many readers end a line there
 # What a run that was killed leaves beside its files: half-written ones, and notebooks that were being executed.

@@ -10,19 +10,13 @@ from icd_lib.axes.compact import compact
 from icd_lib.axes.kinds import KINDS, granules
 from icd_lib.codesign.layouts import drop_dead_tiles, perms_of
 from icd_lib.codesign.loop import at_dense_shape
+from icd_lib.experiment.arms import MODEL, MODES, controls_of
 from icd_lib.models.checkpoint.optimized import load_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.run.artifacts import Run
 from icd_lib.stages.context import Context
 from icd_lib.transforms.head_dim import reduce_head_dim
 
-CONTROLS = {
-    "dense_again": "A/A control: the dense model a second time",
-    "same_transform": "iterative's mask in linear's layout π₀; only wholly dead tiles dropped",
-    "placebo": "iterative's mask in a random layout; only wholly dead tiles dropped",
-    "permuted": "the dense model in layout π₁, nothing removed",
-    "unrounded": "iterative with every tiled axis seven elements narrower: off the tile grid",
-}
 OFF_GRID = 7
 
 
@@ -43,7 +37,7 @@ class Saved:
 
 def solved_modes(run: Run) -> list[str]:
     """Modes whose solve stage has finished in this run."""
-    return [mode for mode in ("linear", "oneshot", "iterative") if (run.dir / mode / "solve.json").is_file()]
+    return [mode for mode in MODES if (run.dir / mode / "solve.json").is_file()]
 
 
 def load_saved(run: Run, mode: str) -> Saved:
@@ -87,13 +81,32 @@ def off_the_grid(model: nn.Module) -> nn.Module:
     return narrow
 
 
-def controls(context: Context, iterative: Saved) -> dict[str, nn.Module]:
-    """The control arms of `CONTROLS`."""
-    full = {axis: np.arange(len(perm)) for axis, perm in iterative.after.items()}
-    return {
-        "dense_again": context.model,
-        "same_transform": in_layout(context, iterative, iterative.before),
-        "placebo": in_layout(context, iterative, random_layout(iterative, context.get("seed"))),
-        "permuted": at_dense_shape(full, context.model, context.model, iterative.after),
-        "unrounded": off_the_grid(iterative.model),
-    }
+def controls(context: Context, solved: Saved) -> dict[str, nn.Module]:
+    """Every control of a model, made of what 02_solve left of iterative."""
+    return {arm.name: arm.maker(MODEL)(context, solved) for arm in controls_of(MODEL)}
+
+
+def dense_again(context: Context, solved: Saved | None = None) -> nn.Module:
+    """The dense model."""
+    return context.model
+
+
+def same_transform(context: Context, solved: Saved) -> nn.Module:
+    """The mask in π₀."""
+    return in_layout(context, solved, solved.before)
+
+
+def placebo(context: Context, solved: Saved) -> nn.Module:
+    """The mask in a random layout."""
+    return in_layout(context, solved, random_layout(solved, context.get("seed")))
+
+
+def permuted(context: Context, solved: Saved) -> nn.Module:
+    """The dense model in π₁."""
+    full = {axis: np.arange(len(perm)) for axis, perm in solved.after.items()}
+    return at_dense_shape(full, context.model, context.model, solved.after)
+
+
+def unrounded(context: Context, solved: Saved) -> nn.Module:
+    """Off the tile grid."""
+    return off_the_grid(solved.model)

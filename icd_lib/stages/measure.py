@@ -11,6 +11,7 @@ from torch import nn
 from icd_lib.axes.kinds import KINDS, granules
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.experiment.arms import ARMS, DENSE, MODEL, RESULT, controls_of
 from icd_lib.measure.comparison import latency_entry
 from icd_lib.measure.energy import energy_j_per_token
 from icd_lib.measure.l2 import l2_hit_pct
@@ -22,7 +23,7 @@ from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
 from icd_lib.runtimes.ladder import ROUNDED, RUNTIMES, RuntimeEncoder, build_runner, fastest, measure_ladder
-from icd_lib.stages.arms import CONTROLS, controls, load_saved, solved_modes
+from icd_lib.stages.arms import controls, dense_again, load_saved, solved_modes
 from icd_lib.stages.attribution import attribute_gain
 from icd_lib.stages.context import RANDOM_WEIGHTS, Context
 from icd_lib.stages.contexts import make_context
@@ -34,8 +35,8 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     """Write measure/* and <mode>/metrics.json; returns {"latency", "quality", "equality", "sizes", "ladder", ...}."""
     context = make_context(run, progress)
     saved = {mode: load_saved(run, mode) for mode in solved_modes(run)}
-    models = {"dense": context.model} | {mode: item.model for mode, item in saved.items()}
-    extra = controls(context, saved["iterative"]) if "iterative" in saved else {"dense_again": context.model}
+    models = {DENSE: context.model} | {mode: item.model for mode, item in saved.items()}
+    extra = controls(context, saved[RESULT]) if RESULT in saved else {"dense_again": dense_again(context)}
     latency = measure_latency(context, models | extra)
     quality = measure_quality(context, models)
     report = {
@@ -46,11 +47,11 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "energy": {arm: measure_energy(context, model) for arm, model in (models | compared(extra)).items()},
         "l2_hit_pct": l2_hit_pct(context.get("measure.ncu")),
         "attribution": None,
-        "controls": CONTROLS,
+        "controls": {arm.name: arm.words[MODEL] for arm in controls_of(MODEL)},
     }
-    if "iterative" in saved:
-        report["equality"] = same_function(context, saved["iterative"].model, extra)
-        report["attribution"] = attribute_gain(context, saved["iterative"], latency["shapes"])
+    if RESULT in saved:
+        report["equality"] = same_function(context, saved[RESULT].model, extra)
+        report["attribution"] = attribute_gain(context, saved[RESULT], latency["shapes"])
     run.write_json("measure/measure.json", report)
     for arm in models:
         run.write_json(f"{arm}/metrics.json", metrics_of(run, context, arm, report))
@@ -60,8 +61,8 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
 
 
 def compared(extra: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    """The control that gates compare iterative with: its energy is measured too."""
-    return {arm: model for arm, model in extra.items() if arm == "same_transform"}
+    """The controls whose energy is measured too: gates compare iterative with them."""
+    return {arm: model for arm, model in extra.items() if ARMS[arm].energy}
 
 
 def measure_latency(context: Context, models: dict[str, nn.Module]) -> dict:
@@ -103,7 +104,7 @@ def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
         dense = context.dense_result(split)
         found["dense"][split] = own_quality(context, split, dense)
         for arm, model in models.items():
-            if arm == "dense" or (arm != "iterative" and split != context.judging):
+            if arm == DENSE or (arm != RESULT and split != context.judging):
                 continue
             result = context.suite.evaluate(model, split, follow(context.progress, f"{arm} on {split} text"))
             context.suite.save_result(result, context.run.path("measure", f"{split}_{arm}.safetensors"))
@@ -171,7 +172,7 @@ def metrics_of(run: Run, context: Context, arm: str, report: dict) -> dict:
     label = next(iter(report["latency"]["shapes"]))
     latency, sizes = report["latency"]["shapes"][label][arm], report["sizes"][arm]
     setup = run.read_json("setup/setup.json")
-    objective = run.read_json(f"{arm}/solve.json")["objective"]["mean"] if arm != "dense" else None
+    objective = run.read_json(f"{arm}/solve.json")["objective"]["mean"] if arm != DENSE else None
     return {
         "run_id": f"{run.scenario.name}-{run.scenario.sha256[:12]}",
         "scenario": run.scenario.name,
@@ -201,7 +202,7 @@ def quality_figure(quality: dict, arm: str) -> dict:
         return not_measured("%", quality["reason"])
     split = quality["judging"]
     entry = quality[arm][split]
-    value = entry["quality_pct"] if arm == "dense" else entry["own"]["pct"]
+    value = entry["quality_pct"] if arm == DENSE else entry["own"]["pct"]
     return figure(value, "%", "measured", n=entry["n_items"], method=f"mean over tasks and domains, {split} text")
 
 
@@ -210,8 +211,8 @@ def drop_figure(quality: dict, arm: str) -> dict:
     if "reason" in quality:
         return not_measured("pp", quality["reason"])
     split = quality["judging"]
-    if arm == "dense":
-        count = quality["dense"][split]["n_items"]
+    if arm == DENSE:
+        count = quality[DENSE][split]["n_items"]
         return figure(0.0, "pp", "measured", n=count, method="by definition", ci95=(0.0, 0.0))
     return reading_figure(quality[arm][split], "own")
 
@@ -230,7 +231,7 @@ def reading_figure(entry: dict, reading: str) -> dict:
 def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
     """Dense and iterative under every runtime of the scenario."""
     quick = context.run.scenario.quick
-    chosen = {arm: models[arm] for arm in ("dense", "iterative") if arm in models}
+    chosen = {arm: models[arm] for arm in (DENSE, RESULT) if arm in models}
     calibration = context.calibration(64, 1024)
     calibration = calibration[:: max(1, len(calibration) // 8)]
     ladder = measure_ladder(
@@ -243,7 +244,7 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
         calibration=calibration,
         progress=context.progress,
     )
-    name = fastest(ladder, "iterative")
+    name = fastest(ladder, RESULT)
     ladder["fastest"] = None if name is None else {"runtime": name, **judge_runtime(context, name, chosen, calibration)}
     return ladder
 

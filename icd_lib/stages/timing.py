@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from icd_lib.experiment.arms import DENSE
+from icd_lib.experiment.comparisons import ROUNDS_FOR
 from icd_lib.measure.conditions import clocks_locked, warnings_of, watched
 from icd_lib.measure.environment import is_virtualised
 from icd_lib.measure.power import measure_until_clear
@@ -16,6 +18,7 @@ def time_arms(context, arms: dict[str, Callable[[], object]], label: str) -> tup
     with watched() as conditions:
         samples, power = measure_until_clear(
             arms,
+            ROUNDS_FOR,
             repeats=get("measure.repeats"),
             max_repeats=get("measure.max_repeats"),
             effect=get("measure.detect_rel"),
@@ -43,7 +46,7 @@ def stability(samples: dict, clocks: dict) -> dict:
 
     The tolerance is 1 % where clocks are fixed, 5 % where they are not.
     """
-    drift = max((half_drift(arms["dense"]) for arms in samples.values()), key=abs)
+    drift = max((half_drift(arms[DENSE]) for arms in samples.values()), key=abs)
     tolerance = DRIFT_LOCKED if clocks["locked"] else DRIFT_UNLOCKED
     return {
         "latency_drift_rel": drift,

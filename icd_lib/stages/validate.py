@@ -5,10 +5,12 @@ from dataclasses import replace
 
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.codesign.layouts import solve_layouts
+from icd_lib.experiment.arms import DENSE, MODEL, RESULT
+from icd_lib.experiment.comparisons import comparisons_of
 from icd_lib.experiment.cost import cost_change, cost_figures
-from icd_lib.experiment.gates import judge
+from icd_lib.experiment.gates import GATES
+from icd_lib.experiment.verdict import gate_verdicts, judged_figures, latency_sections, other_verdicts, outside_metrics
 from icd_lib.graph.contract import is_same_graph
-from icd_lib.measure import comparison
 from icd_lib.metric import figure, not_measured
 from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import evaluate_cost
@@ -25,52 +27,50 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     context = make_context(run, progress)
     report = run.read_json("measure/measure.json")
     samples = run.read_json("measure/samples.json")["shapes"]
-    comparison = run.scenario.get("gates.comparison")
+    gates = run.scenario.get("gates")
     verdict = {
-        "gates_comparison": comparison,
+        "gates_comparison": gates["comparison"],
         "quality": quality_of(report["quality"]),
-        "same_transform": same_transform(context, report, samples),
-        "same_quality": same_quality(context, report, samples),
-        "vs_dense": against(context, report, samples, "dense"),
-        "vs_oneshot": against(context, report, samples, "oneshot"),
-        "placebo": compare_arms(context, samples, "iterative", "placebo"),
-        "aa_control": aa_control(context, samples),
+        **compared(context, report, samples),
+        **outside_metrics(run, report),
         "cost": cost_change(run),
         "determinism": determinism(context, progress),
         "stability": stability(samples, report["latency"]["clocks"]),
         "prediction": predicted_beside_measured(run, report),
         "badges": run.read_json("setup/setup.json")["badges"],
     }
-    judged = {key: verdict[comparison][key] for key in ("latency_rel", "l2_pp", "ept_rel")}
-    judged |= {"quality_drop_pp": verdict["vs_dense"]["quality_drop_pp"], **cost_figures(verdict["cost"])}
-    for gate in ("smoke", "strict"):
-        verdict[gate] = judge(run.scenario.get(f"gates.{gate}"), judged)
+    judged = judged_figures(verdict, verdict["vs_dense"]["quality_drop_pp"], cost_figures(verdict["cost"]))
+    verdict |= gate_verdicts(gates, judged)
+    for gate in GATES:
         progress(f"{gate}: {verdict[gate]['status']} {verdict[gate]['checks']}")
-    verdict["other_comparisons"] = other_verdicts(run, verdict)
+    verdict["other_comparisons"] = other_verdicts(gates, verdict)
     run.write_json("verdict.json", verdict)
     return verdict
 
 
-OTHERS = ("same_transform", "same_quality", "vs_oneshot")  # comparisons that a gate's threshold of latency is put to
-
-
-def other_verdicts(run: Run, verdict: dict) -> dict:
-    """Comparison → gate → state: the comparisons that the gates do not judge, put to the same limit of latency."""
-    found: dict = {}
-    for key in OTHERS:
-        if key != verdict["gates_comparison"]:
-            for gate in ("smoke", "strict"):
-                limit = {"latency_rel": run.scenario.get(f"gates.{gate}")["latency_rel"]}
-                checks = judge(limit, {"latency_rel": verdict[key]["latency_rel"]})["checks"]
-                found.setdefault(key, {})[gate] = checks.get("latency_rel", "not_measured")
+def compared(context: Context, report: dict, samples: dict) -> dict[str, dict]:
+    """Comparison → its section: latency, and what belongs to the claim: hits, energy, error, quality lost."""
+    found = latency_sections(samples, MODEL, seed=context.get("seed"), resamples=context.get("measure.bootstrap"))
+    hits = report["l2_hit_pct"].get("reason", "no L2 figures of both arms")
+    for row in comparisons_of(MODEL):
+        if row.judged:
+            other = row.pairs[MODEL].other
+            found[row.key] |= {"l2_pp": not_measured("pp", hits), "ept_rel": energy_change(report["energy"], other)}
+    found["same_transform"]["max_rel_error"] = report["equality"].get("same_transform")
+    drops = {arm: drop_figure(report["quality"], arm) for arm in report["sizes"]}
+    lost = drops.get(RESULT) or not_measured("pp", "the run has no iterative arm")
+    found["same_quality"]["quality_drop_pp"] = {arm: drops[arm] for arm in ("linear", RESULT) if arm in drops}
+    found["vs_dense"]["quality_drop_pp"] = found["vs_oneshot"]["quality_drop_pp"] = lost
+    if "oneshot" in drops:
+        found["vs_oneshot"]["other_quality_drop_pp"] = drops["oneshot"]
     return found
 
 
 def quality_of(quality: dict) -> dict:
     """Split → iterative against dense: figures of every reading, the worst domain, and every domain and task."""
-    if "reason" in quality or "iterative" not in quality:
+    if "reason" in quality or RESULT not in quality:
         return {"reason": quality.get("reason", "the run has no iterative arm")}
-    return {split: split_quality(entry) for split, entry in quality["iterative"].items()}
+    return {split: split_quality(entry) for split, entry in quality[RESULT].items()}
 
 
 def split_quality(entry: dict) -> dict:
@@ -86,46 +86,9 @@ def split_quality(entry: dict) -> dict:
     return found | {"worst_domain": entry["worst_domain"], "n_items": entry["n_items"], "domains": entry["domains"]}
 
 
-def compare_arms(context: Context, samples: dict, arm: str, other: str) -> dict:
-    """Latency of `arm` relative to `other` at every shape, from the rounds they shared."""
-    seed, resamples = context.get("seed"), context.get("measure.bootstrap")
-    return comparison.compare_arms(samples, arm, other, seed=seed, resamples=resamples)
-
-
-def first(shapes: dict) -> dict:
-    """The figure at the scenario's first shape, which the gates judge."""
-    return next(iter(shapes.values()))
-
-
-def same_transform(context: Context, report: dict, samples: dict) -> dict:
-    """One mask, two layouts."""
-    shapes = compare_arms(context, samples, "iterative", "same_transform")
-    return {
-        "latency_rel": first(shapes),
-        "shapes": shapes,
-        "max_rel_error": report["equality"].get("same_transform"),
-        "l2_pp": not_measured("pp", report["l2_hit_pct"].get("reason", "no L2 figures of both layouts")),
-        "ept_rel": energy_change(report["energy"], "same_transform"),
-    }
-
-
-def same_quality(context: Context, report: dict, samples: dict) -> dict:
-    """Each mode spent the same quality budget: iterative against linear."""
-    shapes = compare_arms(context, samples, "iterative", "linear")
-    return {
-        "latency_rel": first(shapes),
-        "shapes": shapes,
-        "l2_pp": not_measured("pp", report["l2_hit_pct"].get("reason", "no L2 figures of both modes")),
-        "ept_rel": energy_change(report["energy"], "linear"),
-        "quality_drop_pp": {
-            arm: drop_figure(report["quality"], arm) for arm in ("linear", "iterative") if arm in report["sizes"]
-        },
-    }
-
-
 def energy_change(energy: dict, other: str) -> dict:
     """EpT of iterative relative to another arm, or why it was not measured."""
-    pair = [energy.get(arm) or not_measured("J/token", f"the run has no arm {arm!r}") for arm in ("iterative", other)]
+    pair = [energy.get(arm) or not_measured("J/token", f"the run has no arm {arm!r}") for arm in (RESULT, other)]
     missing = [item for item in pair if item["kind"] == "not_measured"]
     if missing:
         return not_measured("fraction", missing[0]["reason"])
@@ -138,27 +101,6 @@ def energy_change(energy: dict, other: str) -> dict:
         method="ratio of means, bounds from both intervals",
         ci95=(low / other_high - 1, high / other_low - 1),
     )
-
-
-def against(context: Context, report: dict, samples: dict, other: str) -> dict:
-    """Iterative against another arm: latency at every shape, and both quality losses against dense."""
-    shapes = compare_arms(context, samples, "iterative", other)
-    found = {"latency_rel": first(shapes), "shapes": shapes}
-    has = [arm for arm in ("iterative", other) if arm in report["sizes"]]
-    drops = {arm: drop_figure(report["quality"], arm) for arm in has}
-    found["quality_drop_pp"] = drops.get("iterative") or not_measured("pp", "the run has no iterative arm")
-    if other != "dense" and other in drops:
-        found["other_quality_drop_pp"] = drops[other]
-    return found
-
-
-def aa_control(context: Context, samples: dict) -> dict:
-    """The dense model against itself: the interval must contain 0 for the other intervals to be believed."""
-    shapes = compare_arms(context, samples, "dense_again", "dense")
-    return {
-        "shapes": shapes,
-        "contains_zero": {label: item["ci95"][0] <= 0 <= item["ci95"][1] for label, item in shapes.items()},
-    }
 
 
 def determinism(context: Context, progress: Callable[[str], None]) -> dict:
@@ -197,7 +139,7 @@ def predicted_beside_measured(run: Run, report: dict) -> dict:
     label = next(iter(report["latency"]["shapes"]))
     found = {}
     for mode in report["sizes"]:
-        if mode != "dense":
+        if mode != DENSE:
             plan = run.read_json(f"{mode}/solve.json")["plan"]
             found[mode] = {
                 "predicted_latency_rel": plan["predicted_latency_rel"] if plan else 0.0,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from icd_lib.measure import power
-from icd_lib.measure.power import detectable, judged_pairs, measure_until_clear, power_analysis, rounds_needed
+from icd_lib.measure.power import detectable, measure_until_clear, power_analysis, rounds_needed
 from icd_lib.measure.statistics import paired_ratio
 
 SETTINGS = {"seed": 0, "resamples": 400}
@@ -35,8 +35,7 @@ def test_rounds_grow_with_the_square_of_the_precision():
 
 def test_the_noisiest_pair_decides_and_a_shift_changes_nothing():
     samples = {"dense": noisy(40, 0.01), "linear": noisy(40, 0.01, seed=1), "iterative": noisy(40, 0.2, seed=2)}
-    pairs = judged_pairs(samples)
-    assert ("iterative", "oneshot") not in pairs and ("iterative", "dense") in pairs
+    pairs = [("iterative", "dense"), ("iterative", "linear"), ("linear", "dense")]
     found = power_analysis(samples, pairs, 0.02, **SETTINGS)
     assert found["needed"] > 40 and max(found["detectable"], key=found["detectable"].get) != "linear vs dense"
     slower = power_analysis(
@@ -55,9 +54,10 @@ def test_more_rounds_are_taken_only_where_the_noise_asks_and_up_to_the_cap(monke
 
     monkeypatch.setattr(power, "measure_interleaved", pretend)
     arms = {"dense": None, "iterative": None}
+    pairs = [("iterative", "dense"), ("iterative", "oneshot")]
     samples, found = measure_until_clear(
-        arms, repeats=10, max_repeats=cap, effect=0.02, warmup=3, seed=5, resamples=200
+        arms, pairs, repeats=10, max_repeats=cap, effect=0.02, warmup=3, seed=5, resamples=200
     )
     assert {len(ms) for ms in samples.values()} == {expected} and found["rounds"] == expected
-    assert found["planned"] == 10 and found["cap"] == cap
+    assert found["planned"] == 10 and found["cap"] == cap and list(found["detectable"]) == ["iterative vs dense"]
     assert taken[0] == (10, 3, 5) and len({seed for _, _, seed in taken}) == len(taken)

@@ -6,18 +6,10 @@ import numpy as np
 
 from icd_lib.codesign.layouts import pack_alive, perms_of
 from icd_lib.errors import ArtifactError
+from icd_lib.experiment.arms import DENSE, MODES, RESULT, ROWS, controls_of
 from icd_lib.run.artifacts import Run
 from icd_lib.stages.table.context import AXIS, TableContext
 from icd_lib.workloads.rows import TableRunner, place_rows
-
-MODES = ("linear", "oneshot", "iterative")
-CONTROLS = {
-    "dense_again": "A/A control: the untouched table a second time",
-    "permuted": "the whole table in layout π₀, nothing removed",
-    "masked": "the mask in the original order; only wholly dead tiles dropped",
-    "packed": "the mask in layout π₀, dead rows removed, not solved again: compaction alone",
-    "placebo": "the mask in a random layout; only wholly dead tiles dropped",
-}
 
 
 @dataclass(frozen=True)
@@ -65,24 +57,46 @@ def load_layout(run: Run, mode: str, name: str = "perm_after") -> np.ndarray:
 def compared_arms(context: TableContext) -> dict[str, Arm]:
     """dense, and every mode that has been solved."""
     everything = np.ones(context.size, dtype=bool)
-    arms = {"dense": Arm.of(np.arange(context.size), everything, context.tile)}
+    arms = {DENSE: Arm.of(np.arange(context.size), everything, context.tile)}
     for mode in solved_modes(context.run):
         arms[mode] = Arm.of(load_layout(context.run, mode), context.alive, context.tile)
     return arms
 
 
 def control_arms(context: TableContext) -> dict[str, Arm]:
-    """The arms of `CONTROLS`; those of π₀ only where a mode has solved it."""
-    everything, alive = np.ones(context.size, dtype=bool), context.alive
-    identity = np.arange(context.size)
-    chance = np.random.default_rng(context.get("seed")).permutation(context.size)
-    found = {
-        "dense_again": (identity, everything),
-        "masked": (identity, alive),
-        "placebo": (chance, alive),
-    }
-    mode = next((mode for mode in ("iterative", "linear") if mode in solved_modes(context.run)), None)
-    if mode is not None:
-        first = load_layout(context.run, mode, "perm_before")
-        found |= {"permuted": (first, everything), "packed": (pack_alive(first, alive), alive)}
-    return {name: Arm.of(*found[name], context.tile) for name in CONTROLS if name in found}
+    """Every control of a table that this run can have."""
+    made = {arm.name: arm.maker(ROWS)(context) for arm in controls_of(ROWS)}
+    return {name: Arm.of(*found, context.tile) for name, found in made.items() if found is not None}
+
+
+def dense_again(context: TableContext) -> tuple[np.ndarray, np.ndarray]:
+    """Layout and mask of the untouched table."""
+    return np.arange(context.size), np.ones(context.size, dtype=bool)
+
+
+def masked(context: TableContext) -> tuple[np.ndarray, np.ndarray]:
+    """The mask in the original order."""
+    return np.arange(context.size), context.alive
+
+
+def placebo(context: TableContext) -> tuple[np.ndarray, np.ndarray]:
+    """The mask in a random layout."""
+    return np.random.default_rng(context.get("seed")).permutation(context.size), context.alive
+
+
+def permuted(context: TableContext) -> tuple[np.ndarray, np.ndarray] | None:
+    """The whole table in π₀."""
+    first = first_layout(context)
+    return None if first is None else (first, np.ones(context.size, dtype=bool))
+
+
+def packed(context: TableContext) -> tuple[np.ndarray, np.ndarray] | None:
+    """The living rows in π₀'s order, then the dead ones."""
+    first = first_layout(context)
+    return None if first is None else (pack_alive(first, context.alive), context.alive)
+
+
+def first_layout(context: TableContext) -> np.ndarray | None:
+    """π₀, where a mode has solved it."""
+    mode = next((mode for mode in (RESULT, "linear") if mode in solved_modes(context.run)), None)
+    return None if mode is None else load_layout(context.run, mode, "perm_before")

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 
 from icd_lib.errors import MeasureError
+from icd_lib.experiment.arms import ARMS, DENSE, RESULT, ROWS
 from icd_lib.measure.comparison import latency_entry
 from icd_lib.metric import figure, not_measured
 from icd_lib.run.artifacts import Run
-from icd_lib.stages.table.arms import CONTROLS, Arm, compared_arms, control_arms
+from icd_lib.stages.table.arms import Arm, compared_arms, control_arms
 from icd_lib.stages.table.context import SAME_WORK, TableContext
 from icd_lib.stages.timing import clock_state, time_arms
 from icd_lib.workloads.rows import address_stream, simulate_table
@@ -42,10 +43,10 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         },
         "caches": caches,
         "energy": {name: caches["unseen"][name]["energy_j_per_event"] for name in arms},
-        "controls": {name: CONTROLS[name] for name in extra},
+        "controls": {name: ARMS[name].words[ROWS] for name in extra},
         "shapes": SHAPES,
     }
-    report["attribution"] = attribution(report) if "iterative" in compared else None
+    report["attribution"] = attribution(report) if RESULT in compared else None
     run.write_json("measure/measure.json", report)
     run.write_json("measure/ladder.json", None)
     for name in compared:
@@ -62,9 +63,7 @@ def measure_latency(context: TableContext, arms: dict[str, Arm]) -> tuple[dict, 
         samples, taken[label] = time_arms(context, runners, f"{label} reads")
         raw[label] = {name: ms.tolist() for name, ms in samples.items()}
         shapes[label] = {
-            name: latency_entry(
-                ms, samples["dense"], unseen.count, seed, context.get("measure.bootstrap"), item="event"
-            )
+            name: latency_entry(ms, samples[DENSE], unseen.count, seed, context.get("measure.bootstrap"), item="event")
             for name, ms in samples.items()
         }
         checksums[label] = {name: f"{runner():.0f}" for name, runner in runners.items()}
@@ -74,7 +73,7 @@ def measure_latency(context: TableContext, arms: dict[str, Arm]) -> tuple[dict, 
 
 def equality(checksums: dict) -> dict:
     """Whether all arms with everything alive agree, and all arms with the mask; `MeasureError` when one does not."""
-    whole = {"dense", "dense_again", "permuted"}
+    whole = {DENSE, "dense_again", "permuted"}
     groups = {"nothing removed": [], "transformed": []}
     for label, sums in checksums.items():
         for name, checksum in sums.items():
@@ -151,7 +150,7 @@ def metrics_of(run: Run, arm: str, report: dict) -> dict:
     label = next(iter(report["latency"]["shapes"]))
     latency, sizes = report["latency"]["shapes"][label][arm], report["sizes"][arm]
     setup = run.read_json("setup/setup.json")
-    objective = run.read_json(f"{arm}/solve.json")["objective"]["mean"] if arm != "dense" else None
+    objective = run.read_json(f"{arm}/solve.json")["objective"]["mean"] if arm != DENSE else None
     return {
         "run_id": f"{run.scenario.name}-{run.scenario.sha256[:12]}",
         "scenario": run.scenario.name,

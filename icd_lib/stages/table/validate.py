@@ -6,10 +6,12 @@ import numpy as np
 
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.codesign.layouts import solve_layout
+from icd_lib.experiment.arms import RESULT, ROWS
+from icd_lib.experiment.comparisons import comparisons_of
 from icd_lib.experiment.cost import cost_change, cost_figures
-from icd_lib.experiment.gates import judge
+from icd_lib.experiment.gates import GATES
+from icd_lib.experiment.verdict import gate_verdicts, judged_figures, latency_sections, missing_arm, outside_metrics
 from icd_lib.graph.contract import is_same_graph
-from icd_lib.measure.comparison import compare_arms
 from icd_lib.metric import figure, not_measured
 from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import evaluate_cost
@@ -24,28 +26,12 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     context = TableContext(run, progress)
     report = run.read_json("measure/measure.json")
     samples = run.read_json("measure/samples.json")["shapes"]
-    cost = cost_change(run)
+    cost, gates = cost_change(run), run.scenario.get("gates")
     same_work = not_measured("pp", SAME_WORK)
     verdict = {
-        "gates_comparison": run.scenario.get("gates.comparison"),
-        "same_transform": against(context, samples, "linear")
-        | {
-            "max_rel_error": 0.0,
-            "equality": report["equality"],
-            "l2_pp": hits_against(report, "linear"),
-            "ept_rel": energy_against(report, "linear"),
-        },
-        "same_quality": against(context, samples, "linear")
-        | {
-            "l2_pp": hits_against(report, "linear"),
-            "ept_rel": energy_against(report, "linear"),
-            "quality_drop_pp": {arm: same_work for arm in ("linear", "iterative") if arm in report["sizes"]},
-        },
-        "vs_dense": against(context, samples, "dense") | {"quality_drop_pp": same_work},
-        "vs_oneshot": against(context, samples, "oneshot") | {"quality_drop_pp": same_work},
-        "vs_packed": against(context, samples, "packed"),
-        "placebo": compare(context, samples, "iterative", "placebo"),
-        "aa_control": aa_control(context, samples),
+        "gates_comparison": gates["comparison"],
+        **compared(context, report, samples),
+        **outside_metrics(run, report),
         "cost": cost,
         "determinism": determinism(context),
         "stability": stability(samples, report["latency"]["clocks"]),
@@ -53,51 +39,43 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
         "calibration": calibration_words(context),
         "badges": run.read_json("setup/setup.json")["badges"],
     }
-    judged = {key: verdict[verdict["gates_comparison"]][key] for key in ("latency_rel", "l2_pp", "ept_rel")}
-    judged |= {"quality_drop_pp": same_work, **cost_figures(cost)}
-    verdict["judged"] = judged
-    for gate in ("smoke", "strict"):
-        verdict[gate] = judge(run.scenario.get(f"gates.{gate}"), judged)
+    verdict["judged"] = judged_figures(verdict, same_work, cost_figures(cost))
+    verdict |= gate_verdicts(gates, verdict["judged"])
+    for gate in GATES:
         progress(f"{gate}: {verdict[gate]['status']} {verdict[gate]['checks']}")
     run.write_json("verdict.json", verdict)
     return verdict
 
 
-def compare(context: TableContext, samples: dict, arm: str, other: str) -> dict:
-    """Latency of `arm` relative to `other`, chained and overlapped."""
-    return compare_arms(samples, arm, other, seed=context.get("seed"), resamples=context.get("measure.bootstrap"))
-
-
-def against(context: TableContext, samples: dict, other: str) -> dict:
-    """Iterative against another arm; the first shape is judged."""
-    shapes = compare(context, samples, "iterative", other)
-    return {"latency_rel": next(iter(shapes.values())), "shapes": shapes}
+def compared(context: TableContext, report: dict, samples: dict) -> dict[str, dict]:
+    """Comparison → its section: latency chained and overlapped, hits, energy; every arm does the same work."""
+    found = latency_sections(samples, ROWS, seed=context.get("seed"), resamples=context.get("measure.bootstrap"))
+    same_work = not_measured("pp", SAME_WORK)
+    for row in comparisons_of(ROWS):
+        if row.judged:
+            other = row.pairs[ROWS].other
+            found[row.key] |= {"l2_pp": hits_against(report, other), "ept_rel": energy_against(report, other)}
+    found["same_transform"] |= {"max_rel_error": 0.0, "equality": report["equality"]}
+    found["same_quality"]["quality_drop_pp"] = {arm: same_work for arm in ("linear", RESULT) if arm in report["sizes"]}
+    found["vs_dense"]["quality_drop_pp"] = found["vs_oneshot"]["quality_drop_pp"] = same_work
+    return found
 
 
 def hits_against(report: dict, other: str) -> dict:
     """L2 hit rate that iterative gains over another arm on the unseen events, simulated."""
     caches = report["caches"]["unseen"]
-    if "iterative" not in caches or other not in caches:
-        return not_measured("pp", f"the run has no arm {'iterative' if 'iterative' not in caches else other!r}")
-    return hit_change(caches["iterative"], caches[other])
+    if missing := missing_arm(caches, (RESULT, other), "pp"):
+        return missing
+    return hit_change(caches[RESULT], caches[other])
 
 
 def energy_against(report: dict, other: str) -> dict:
     """Energy of iterative relative to another arm on the unseen events, modelled."""
     energy = report["energy"]
-    if "iterative" not in energy or other not in energy:
-        return not_measured("fraction", f"the run has no arm {'iterative' if 'iterative' not in energy else other!r}")
-    ours, theirs = energy["iterative"], energy[other]
+    if missing := missing_arm(energy, (RESULT, other), "fraction"):
+        return missing
+    ours, theirs = energy[RESULT], energy[other]
     return figure(ours["value"] / theirs["value"] - 1, "fraction", "modelled", n=ours["n"], method=ours["method"])
-
-
-def aa_control(context: TableContext, samples: dict) -> dict:
-    """The untouched table against itself: the interval must contain 0 for the other intervals to be believed."""
-    shapes = compare(context, samples, "dense_again", "dense")
-    return {
-        "shapes": shapes,
-        "contains_zero": {label: item["ci95"][0] <= 0 <= item["ci95"][1] for label, item in shapes.items()},
-    }
 
 
 def predicted_beside_measured(context: TableContext, report: dict) -> dict | None:

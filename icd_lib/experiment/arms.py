@@ -1,0 +1,91 @@
+"""The arms of an experiment, one row each: dense, what every mode made of it, and controls that keep a claim honest."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from icd_lib.registry import Registry
+
+BASELINE, MODE, CONTROL = "baseline", "mode", "control"
+MODEL, ROWS = "model", "rows"  # what is laid out: the axes of a model, or the rows of a table
+DENSE = "dense"
+MODES = ("linear", "oneshot", "iterative")  # in the order in which they are solved
+RESULT = "iterative"  # the arm that a run is about
+
+
+@dataclass(frozen=True)
+class Arm:
+    """words: workload → what the arm is there; a workload that is not named has no such arm.
+
+    make: of a control, workload → function that makes it, or its place "module:attribute". For a model it takes the
+    stage's context and what 02_solve left of iterative, and returns a model (`icd_lib.stages.arms`); for rows it takes
+    the context and returns a layout with its mask, or None where the run has none (`icd_lib.stages.table.arms`).
+    energy: whether its energy is measured too.
+    """
+
+    name: str
+    role: str
+    words: Mapping[str, str]
+    make: Mapping[str, Callable | str] = field(default_factory=dict)
+    energy: bool = False
+
+    def maker(self, workload: str) -> Callable:
+        """The function that makes the arm for a workload."""
+        made = self.make[workload]
+        if isinstance(made, str):
+            module, _, name = made.partition(":")
+            return getattr(importlib.import_module(module), name)
+        return made
+
+
+def _control(name: str, words: Mapping[str, str], *, energy: bool = False) -> Arm:
+    places = {MODEL: "icd_lib.stages.arms", ROWS: "icd_lib.stages.table.arms"}
+    return Arm(name, CONTROL, words, {kind: f"{places[kind]}:{name}" for kind in words}, energy)
+
+
+_OWN = (
+    Arm(DENSE, BASELINE, {MODEL: "the dense model", ROWS: "the untouched table"}),
+    Arm("linear", MODE, {MODEL: "permute, then transform", ROWS: "permute, then transform"}),
+    Arm("oneshot", MODE, {MODEL: "transform at one rate, once", ROWS: "transform, in the original order"}),
+    Arm(RESULT, MODE, dict.fromkeys((MODEL, ROWS), "permute, transform, re-permute while it pays")),
+    _control(
+        "dense_again",
+        {
+            MODEL: "A/A control: the dense model a second time",
+            ROWS: "A/A control: the untouched table a second time",
+        },
+    ),
+    _control(
+        "same_transform",
+        {MODEL: "iterative's mask in linear's layout π₀; only wholly dead tiles dropped"},
+        energy=True,
+    ),
+    _control(
+        "placebo",
+        {
+            MODEL: "iterative's mask in a random layout; only wholly dead tiles dropped",
+            ROWS: "the mask in a random layout; only wholly dead tiles dropped",
+        },
+    ),
+    _control(
+        "permuted",
+        {
+            MODEL: "the dense model in layout π₁, nothing removed",
+            ROWS: "the whole table in layout π₀, nothing removed",
+        },
+    ),
+    _control("unrounded", {MODEL: "iterative with every tiled axis seven elements narrower: off the tile grid"}),
+    _control("masked", {ROWS: "the mask in the original order; only wholly dead tiles dropped"}),
+    _control("packed", {ROWS: "the mask in layout π₀, dead rows removed, not solved again: compaction alone"}),
+)
+ARMS = Registry("arms", {arm.name: arm for arm in _OWN})
+
+
+def controls_of(workload: str) -> list[Arm]:
+    """The controls that a workload has."""
+    return [arm for arm in ARMS.values() if arm.role == CONTROL and workload in arm.words]
+
+
+def workload_of(config: Mapping) -> str:
+    """What a run's configuration lays out: `MODEL` or `ROWS`."""
+    return MODEL if config.get("workload", {}).get("kind", "model") == "model" else ROWS

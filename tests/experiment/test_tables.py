@@ -1,0 +1,75 @@
+"""Arms, comparisons and metrics are rows: whole, about each other, and open to rows from outside."""
+
+import pytest
+
+from icd_lib.errors import ConfigError
+from icd_lib.experiment.arms import ARMS, CONTROL, DENSE, MODE, MODEL, MODES, ROWS, Arm, controls_of, workload_of
+from icd_lib.experiment.comparisons import COMPARISONS, ROUNDS_FOR, Comparison, Pair, comparisons_of, judged_names
+from icd_lib.experiment.gates import judge
+from icd_lib.experiment.metrics import METRICS, OUTSIDE, Metric, metrics_of
+from icd_lib.experiment.verdict import latency_sections, other_verdicts, outside_metrics
+from icd_lib.metric import figure
+
+
+@pytest.fixture
+def outside(monkeypatch):
+    """Adds a row to a table for one test."""
+
+    def add(table, name, row):
+        monkeypatch.setitem(table._rows, name, row)
+
+    return add
+
+
+@pytest.mark.parametrize("workload", [MODEL, ROWS])
+def test_every_arm_that_is_compared_exists_in_the_workload_and_every_control_is_made(workload):
+    there = {name for name, arm in ARMS.items() if workload in arm.words}
+    for row in comparisons_of(workload):
+        assert {row.arm, row.pairs[workload].other} <= there, row.key
+    assert {arm for pair in ROUNDS_FOR for arm in pair} <= there
+    for arm in controls_of(workload):
+        assert callable(arm.maker(workload)) and arm.maker(workload).__name__ == arm.name
+
+
+def test_modes_are_the_rows_of_that_role():
+    assert tuple(name for name, arm in ARMS.items() if arm.role == MODE) == MODES
+    assert workload_of({}) == workload_of({"workload": {"kind": "model"}}) == MODEL
+    assert {workload_of({"workload": {"kind": kind}}) for kind in ("mock", "trace")} == {ROWS}
+
+
+def test_sections_hold_the_change_of_latency_and_whether_the_control_is_clean():
+    samples = {"8x128": {"dense": [2.0] * 20, "dense_again": [2.0] * 20, "iterative": [1.0] * 20}}
+    found = latency_sections(samples, MODEL, seed=0, resamples=100)
+    assert found["vs_dense"]["latency_rel"]["value"] == pytest.approx(-0.5)
+    assert found["vs_dense"]["shapes"]["8x128"] == found["vs_dense"]["latency_rel"]
+    assert found["same_quality"]["latency_rel"]["kind"] == "not_measured"
+    assert "linear" in found["same_quality"]["latency_rel"]["reason"]
+    assert found["aa_control"]["contains_zero"] == {"8x128": True} and set(found["placebo"]) == {"8x128"}
+    assert "vs_packed" not in found and "vs_packed" in latency_sections(samples, ROWS, seed=0, resamples=100)
+
+
+def test_a_comparison_from_outside_is_timed_and_put_to_the_limits(outside):
+    outside(ARMS, "toy", Arm("toy", CONTROL, {MODEL: "a toy"}, {MODEL: lambda context, solved: None}))
+    pair = {MODEL: Pair("toy", "iterative vs a toy", "a toy")}
+    outside(COMPARISONS, "vs_toy", Comparison("vs_toy", pair, "toy", limited=True))
+    samples = {"8x128": {"iterative": [1.0] * 20, "toy": [2.0] * 20, "dense": [2.0] * 20, "dense_again": [2.0] * 20}}
+    verdict = {"gates_comparison": "same_transform"} | latency_sections(samples, MODEL, seed=0, resamples=100)
+    assert verdict["vs_toy"]["latency_rel"]["value"] == pytest.approx(-0.5)
+    gates = {"smoke": {"latency_rel": -0.1}, "strict": {"latency_rel": -0.6}}
+    assert other_verdicts(gates, verdict)["vs_toy"] == {"smoke": "pass", "strict": "fail"}
+    assert "toy" in {arm.name for arm in controls_of(MODEL)} and "vs_toy" not in judged_names()
+
+
+def test_a_metric_from_outside_is_measured_and_judged(outside):
+    assert outside_metrics(None, {}) == {}
+    given = figure(2.0, "widgets", "measured", n=3, method="counted", ci95=(1.0, 3.0))
+    outside(METRICS, "toy", Metric("toy", "widgets", "widgets", "widgets", measure=lambda run, report: given))
+    found = outside_metrics(None, {})["outside_metrics"]
+    assert found == {"toy": given} and metrics_of(OUTSIDE)[0].key == "toy"
+    assert judge({"toy": 3.5}, found)["status"] == "pass" and judge({"toy": 2.5}, found)["status"] == "fail"
+
+
+def test_a_metric_that_there_is_not_is_refused_with_the_nearest_name():
+    with pytest.raises(ConfigError, match="'latency_re' is none of the metrics; did you mean 'latency_rel'"):
+        judge({"latency_re": -0.1}, {})
+    assert DENSE not in judged_names()
