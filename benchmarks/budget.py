@@ -15,6 +15,7 @@ from pathlib import Path
 
 from scipy.stats import norm
 
+from icd_lib.codesign.evidence import Problem, gather
 from icd_lib.codesign.loop import solve
 from icd_lib.errors import IcdError
 from icd_lib.report.marked import with_marked
@@ -23,7 +24,7 @@ from icd_lib.run.scenario import load_scenario
 from icd_lib.stages.context import Context
 from icd_lib.stages.contexts import make_context
 from icd_lib.stages.graph import measure_tables, sensitivity_map
-from icd_lib.stages.solve import latency_tables, make_problem
+from icd_lib.stages.solve import findings_of, make_inputs
 from icd_lib.storage.atomic import atomic_write, to_json
 
 # Other divisions of the same domains, to see whether the result is luck of the first one.
@@ -51,18 +52,19 @@ def context_of(name: str, overrides: list[str], folder: Path) -> Context:
 def tables_of(name: str, overrides: list[str], threads: int, folder: Path) -> dict:
     """Width curves with so many threads."""
     context = context_of(name, [*overrides, f"threads={threads}"], folder)
-    return measure_tables(context, make_problem(context, {}, 0.0, {}), context.progress)
+    return measure_tables(context, make_inputs(context), context.progress)
 
 
 def judge(name: str, overrides: list[str], seed: int, threads: int, tables: dict, folder: Path) -> dict:
     """Solve iterative with a seed and tables; what it loses where strengths are chosen and on the text that judges."""
     context = context_of(name, [*overrides, f"seed={seed}"], folder)
-    problem = make_problem(context, latency_tables(tables), tables["dense_ms"], {})
-    problem.rates = {entry["axis"]: entry["rate"] for entry in sensitivity_map(problem)}
-    solution = solve(problem, "iterative")
-    found = {"seed": seed, "threads": threads, "widths": solution.best.widths, "z": problem.settings.selection_z}
-    found["predicted_latency_rel"] = solution.best.plan.predicted_latency_rel if solution.best.plan else 0.0
-    found["budgets"] = {"own": problem.settings.quality_budget_pp, "dropin": problem.settings.dropin_budget_pp}
+    inputs = make_inputs(context)
+    observed, settings = inputs.observe(), inputs.settings
+    findings = findings_of(tables, sensitivity_map(observed))
+    solution = solve(Problem(inputs, gather(inputs, findings, observed)), "iterative")
+    found = {"seed": seed, "threads": threads, "widths": solution.best.widths, "z": settings.selection_z}
+    found["predicted_latency_rel"] = solution.best.predicted_latency_rel
+    found["budgets"] = {"own": settings.quality_budget_pp, "dropin": settings.dropin_budget_pp}
     for split in (context.selecting, context.judging):
         result = context.suite.evaluate(solution.best.model, split)
         entry = context.suite.compare(result, context.dense_result(split))

@@ -33,8 +33,8 @@ READINGS = {"own": "own", "own_labelled": "own, labelled tasks", "dropin": "drop
 
 def point(context: Context, problem, mode: str, target: float) -> dict:
     """One arm at one latency: its readings on every judged split, and where strengths are chosen."""
-    strengths = dataclasses.replace(
-        problem.settings,
+    settings = dataclasses.replace(
+        problem.inputs.settings,
         strengths=(target,),
         max_rounds=1,
         quality_budget_pp=100.0,
@@ -42,7 +42,7 @@ def point(context: Context, problem, mode: str, target: float) -> dict:
         min_cosine=None,
         latency_target_rel=None,
     )
-    varied = dataclasses.replace(problem, settings=strengths)
+    varied = dataclasses.replace(problem, inputs=dataclasses.replace(problem.inputs, settings=settings))
     solution = solve(varied, mode)
     found = {"mode": mode, "target": target, "widths": solution.best.widths}
     found["predicted_latency_rel"] = solution.best.plan.predicted_latency_rel if solution.best.plan else None
@@ -113,8 +113,8 @@ def main() -> int:
     done = {(item["mode"], item["target"]) for item in points}
     try:
         context = make_context(Run(load_lock(args.run / "config.lock.json"), args.run))
-        problem = load_problem(context)
         for mode in args.modes:
+            problem = load_problem(context, mode)
             for target in args.targets:
                 if (mode, target) not in done:
                     print(f"{mode} at {target:+.0%}", flush=True)

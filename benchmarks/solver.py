@@ -144,16 +144,16 @@ def real_graphs(folder: Path) -> dict:
     if files:
         graphs = {file.stem[2:]: check_w(sp.csr_array(sp.load_npz(file))) for file in files}
     else:
-        from icd_lib.codesign.problem import build_graphs
+        from icd_lib.codesign.evidence import build_graphs
         from icd_lib.run.artifacts import Run
         from icd_lib.run.scenario import load_scenario
         from icd_lib.stages.contexts import make_context
-        from icd_lib.stages.solve import make_problem
+        from icd_lib.stages.solve import make_inputs
 
         with tempfile.TemporaryDirectory() as scratch:
             context = make_context(Run(load_scenario("bert"), Path(scratch)), print)
-            problem = make_problem(context, {}, 0.0, {})
-            graphs = build_graphs(problem.adapter, problem.moments, problem.settings.nnz_cap)
+            inputs = make_inputs(context)
+            graphs = build_graphs(inputs.observe(), inputs.settings.nnz_cap)
     meta = folder.parent / "iterative" / "transform_meta.json"
     kept = json.loads(meta.read_text())["axes"] if meta.is_file() else {}
     found = {}

@@ -11,15 +11,17 @@ from torch import nn
 
 from icd_lib.axes.axis import Axis
 from icd_lib.axes.verify import verify_axes
+from icd_lib.codesign.evidence import Problem, gather
+from icd_lib.codesign.inputs import Inputs, Judgement, Settings
 from icd_lib.codesign.layouts import SolverSettings
 from icd_lib.codesign.loop import Solution, solve
-from icd_lib.codesign.problem import Judgement, Problem, Settings
 from icd_lib.errors import ConfigError, MeasureError, TransformError
 from icd_lib.experiment.arms import MODES
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.solver.cost import CostConfig
+from icd_lib.transforms.observed import Findings, Observed
 from icd_lib.transforms.sparsity.allocate import LatencyTable
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
 
@@ -62,7 +64,7 @@ def optimize(
 
     calibration: the model's own input dicts (unlabelled); latency tables are measured at the largest of them.
     `latency_target_rel` (e.g. -0.3) asks for a latency instead; where it is not reached, a `UserWarning` says so and
-    `report["reached"]` is False. Further settings: fields of `icd_lib.codesign.problem.Settings`.
+    `report["reached"]` is False. Further settings: fields of `icd_lib.codesign.inputs.Settings`.
     The given model is not changed. Raises `ConfigError` on bad arguments, `TransformError` on empty
     calibration, `MeasureError` when `quality` returns no finite number.
     """
@@ -76,21 +78,18 @@ def optimize(
         raise ConfigError(f"unknown setting {unknown[0]!r}; it takes {', '.join(Settings.__dataclass_fields__)}")
     dense = copy.deepcopy(model).eval()
     chosen = Settings(quality_budget_pp=budget_pp, latency_target_rel=latency_target_rel, seed=seed, **settings)
-    problem = Problem(
+    inputs = Inputs(
         dense=dense,
         batches=batches,
         distill_batches=batches,
         example=_small(batches[0]),
         judge=_judge(quality, quality(dense)),
-        tables={},
-        dense_ms=0.0,
-        rates={},
         settings=chosen,
         solver=SolverSettings(CostConfig(g=chosen.tile, h=0), time_budget_s=120.0, seed=seed),
         progress=progress,
     )
-    _measure_machine(problem)
-    solution = solve(problem, mode)
+    observed = inputs.observe()
+    solution = solve(Problem(inputs, gather(inputs, _measure_machine(observed, chosen), observed)), mode)
     report = _report(solution) | {"reached": solution.reached(latency_target_rel)}
     if report["reached"] is False:
         refused = [entry["reasons"][0] for entry in solution.attempts if entry["reasons"]] or ["no attempt fits"]
@@ -102,19 +101,17 @@ def optimize(
     return Optimized(solution.best.model, report)
 
 
-def _measure_machine(problem: Problem) -> None:
-    """Width → latency tables and sensitivity rates, in place."""
-    sizes = {item.kind: item.elements for item in problem.adapter.prunable()}
-    widths = {kind: widths_to_try(size, 8, problem.settings.tiles[kind]) for kind, size in sizes.items()}
-    largest = max(problem.batches, key=lambda batch: batch["input_ids"].numel())
-    problem.dense_ms, curves = measure_width_curves(
-        problem.adapter, largest, widths, repeats=10, seed=problem.settings.seed
-    )
-    problem.tables = {kind: LatencyTable.of(kind, curve.kept, curve.saved_ms) for kind, curve in curves.items()}
+def _measure_machine(observed: Observed, settings: Settings) -> Findings:
+    """Width → latency tables of this machine, and what an error in each axis does to the output."""
+    sizes = {item.kind: item.elements for item in observed.adapter.prunable()}
+    widths = {kind: widths_to_try(size, 8, settings.tiles[kind]) for kind, size in sizes.items()}
+    largest = max(observed.batches, key=lambda batch: batch["input_ids"].numel())
+    dense_ms, curves = measure_width_curves(observed.adapter, largest, widths, repeats=10, seed=settings.seed)
+    tables = {kind: LatencyTable.of(kind, curve.kept, curve.saved_ms) for kind, curve in curves.items()}
     found = measure_sensitivity(
-        problem.adapter, problem.moments, problem.element_paths, problem.settings.ridge, problem.batches[:4]
+        observed.adapter, observed.moments, observed.element_paths, observed.ridge, observed.batches[:4]
     )
-    problem.rates = {entry.axis: entry.rate for entry in found}
+    return Findings(tables, dense_ms, {entry.axis: entry.rate for entry in found})
 
 
 def _judge(quality: Callable[[nn.Module], float], reference: float) -> Callable[[nn.Module], Judgement]:
@@ -141,7 +138,7 @@ def _report(solution: Solution) -> dict:
         "mode": solution.mode,
         "accepted_strength": best.strength,
         "widths": best.widths,
-        "predicted_latency_rel": best.plan.predicted_latency_rel if best.plan else 0.0,
+        "predicted_latency_rel": best.predicted_latency_rel,
         "validation": best.judgement.to_json() if best.judgement else None,
         "attempts": solution.attempts,
         "certificates": solution.certificates,

@@ -11,10 +11,13 @@ from transformers import (
     BertModel,
 )
 
+from icd_lib.codesign.evidence import Problem, gather
+from icd_lib.codesign.inputs import Inputs, Judgement, Settings
 from icd_lib.codesign.layouts import SolverSettings
-from icd_lib.codesign.problem import Judgement, Problem, Settings
 from icd_lib.solver.cost import CostConfig
+from icd_lib.transforms.observed import Findings
 from icd_lib.transforms.sparsity.allocate import LatencyTable
+from icd_lib.transforms.sparsity.transform import TRANSFORM as SPARSITY
 
 FFN, HEADS, HIDDEN, LAYERS, VOCAB = 48, 4, 32, 2, 61
 CLASSES = {
@@ -66,7 +69,14 @@ def small_tables():
     }
 
 
-def small_problem(judge=lambda model: Judgement(0.0, 0.0), model=None, log=lambda event, **meta: None, **changes):
+def small_problem(
+    judge=lambda model: Judgement(0.0, 0.0),
+    model=None,
+    log=lambda event, **meta: None,
+    transforms=(SPARSITY,),
+    keep_moments=None,
+    **changes,
+):
     dense = small_model(dtype=torch.float32) if model is None else model
     settings = {
         "tile": 8,
@@ -76,19 +86,18 @@ def small_problem(judge=lambda model: Judgement(0.0, 0.0), model=None, log=lambd
     }
     batches = small_batches()
     rates = {f"{kind}.{layer}": 1.0 + layer for kind in ("ffn", "heads") for layer in range(LAYERS)}
-    return Problem(
+    inputs = Inputs(
         dense=dense,
         batches=batches,
         distill_batches=batches,
         example=batches[0],
         judge=judge,
-        tables=small_tables(),
-        dense_ms=20.0,
-        rates=rates,
         settings=Settings(**(settings | changes)),
         solver=SolverSettings(CostConfig(g=8, v=8, h=24), refine_steps=60),
         log=log,
+        keep_moments=keep_moments,
     )
+    return Problem(inputs, gather(inputs, Findings(small_tables(), 20.0, rates)), tuple(transforms))
 
 
 def three_cycle(size):

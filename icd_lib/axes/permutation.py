@@ -50,3 +50,13 @@ def invert_permutation(perm: np.ndarray) -> np.ndarray:
 def hash_permutation(perm: np.ndarray) -> str:
     """sha256 of the permutation as little-endian int64 (the same on every machine)."""
     return hashlib.sha256(np.ascontiguousarray(perm, dtype="<i8").tobytes()).hexdigest()
+
+
+def pack_alive(perm: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    """The same order with everything alive first: a stable partition, so no two alive elements move apart.
+
+    >>> pack_alive(np.array([2, 0, 1, 3]), np.array([True, False, True, True]))
+    array([2, 0, 3, 1])
+    """
+    inside = alive[perm]
+    return np.concatenate([perm[inside], perm[~inside]])

@@ -1,4 +1,4 @@
-"""Layouts of all prunable axes of a model at once: solve them, apply them with certificates, pack what is alive.
+"""Layouts of all prunable axes of a model at once: solve them, apply them with certificates, solve them again.
 
 Torch is imported only by what touches a model, so that scenarios without one start fast.
 """
@@ -14,7 +14,6 @@ import numpy as np
 
 from icd_lib.axes.permutation import check_permutation, hash_permutation
 from icd_lib.errors import ArtifactError, AxisError
-from icd_lib.graph.mask import mask_graph
 from icd_lib.run.files import check_shape
 from icd_lib.solver.cache import solve_cached
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
@@ -24,6 +23,8 @@ from icd_lib.storage.machine import cache_folder
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from icd_lib.transforms.effects import Effect
 
 
 @dataclass(frozen=True)
@@ -96,33 +97,16 @@ def apply_layouts(model: nn.Module, perms: dict[str, np.ndarray], example: dict)
     return permuted, certificates
 
 
-def pack_alive(perm: np.ndarray, alive: np.ndarray) -> np.ndarray:
-    """The same order with everything alive first: a stable partition, so no two alive elements move apart.
+def repermute(effect: Effect, base, settings: SolverSettings, epsilon: float = 0.0) -> np.ndarray:
+    """π₁ after a transform: the present order packed, or W′ solved and packed, whichever has the lower J.
 
-    >>> pack_alive(np.array([2, 0, 1, 3]), np.array([True, False, True, True]))
-    array([2, 0, 3, 1])
+    base: W of what was there before. The solved order must be better by more than `epsilon`, and its C must not be
+    higher: J alone can be gamed.
     """
-    inside = alive[perm]
-    return np.concatenate([perm[inside], perm[~inside]])
-
-
-@dataclass(frozen=True)
-class Relayout:
-    """An axis's layout before and after a round, both over all dense elements, on the transformed graph W′."""
-
-    before: CostReport
-    after: CostReport
-
-
-def relayout(alive: np.ndarray, base, settings: SolverSettings, epsilon: float = 0.0) -> np.ndarray:
-    """π₁: what is alive packed into whole tiles, in the present order or as W′ is solved, whichever has the lower J.
-
-    The solved order must be better by more than `epsilon`, and its C must not be higher: J alone can be gamed.
-    """
-    identity = np.arange(len(alive))
-    graph, cost = mask_graph(alive, base=base), settings.cost_of(len(alive))
-    packed = pack_alive(identity, alive)
-    solved = pack_alive(solve_layout(graph, settings, initial=identity, previous=identity)[0], alive)
+    identity = np.arange(effect.size)
+    graph, cost = effect.graph(base), settings.cost_of(effect.size)
+    packed = effect.packed(identity)
+    solved = effect.packed(solve_layout(graph, settings, initial=identity, previous=identity)[0])
     before, after = (evaluate_cost(graph, order, cost, identity) for order in (packed, solved))
     return solved if after.J < before.J - epsilon and after.C <= before.C else packed
 
@@ -132,36 +116,42 @@ def with_dropped(left: np.ndarray, first: np.ndarray) -> np.ndarray:
     return np.concatenate([left, first[~np.isin(first, left)]])
 
 
+@dataclass(frozen=True)
+class LayoutChange:
+    """What an axis's layout cost before and after it was solved again, both over all dense elements, on W′."""
+
+    before: CostReport
+    after: CostReport
+
+
 def compare_layouts(
     graph, first: np.ndarray, before: np.ndarray, after: np.ndarray, settings: SolverSettings
-) -> Relayout:
-    """J of the elements `after` (just solved) against the layout they had in `before`, on W′ of what is alive now.
+) -> LayoutChange:
+    """J of the elements `after` (just solved) against the layout they had in `before`, on `graph`, the dense-sized W′.
 
-    `graph` is the dense W; R_stab counts moves from π₀ (`first`) in both, so that a second round does not pay twice.
+    R_stab counts moves from π₀ (`first`) in both, so that a second round does not pay twice.
     """
-    alive = np.isin(np.arange(graph.shape[0]), after)
-    now, cost = mask_graph(alive, base=graph), settings.cost_of(graph.shape[0])
-    return Relayout(
-        evaluate_cost(now, with_dropped(before, first), cost, first),
-        evaluate_cost(now, with_dropped(after, first), cost, first),
+    cost = settings.cost_of(graph.shape[0])
+    return LayoutChange(
+        evaluate_cost(graph, with_dropped(before, first), cost, first),
+        evaluate_cost(graph, with_dropped(after, first), cost, first),
     )
 
 
-def drop_dead_tiles(model: nn.Module, alive: dict[str, np.ndarray], tile: dict[str, int]) -> tuple[nn.Module, dict]:
-    """Copy of the model without the tiles that are wholly dead, and per axis which elements are still there."""
-    from icd_lib.axes.compact import compact
+def realise(
+    model: nn.Module, effects: dict[str, Effect], tile: dict[str, int]
+) -> tuple[nn.Module, dict[str, np.ndarray]]:
+    """Copy of the model in which the effects' saving is real, and which elements of each axis are still there.
+
+    tile: elements that go together, per axis kind. The effects are in the model's present order.
+    """
     from icd_lib.models.families import find_adapter
 
-    smaller, present = copy.deepcopy(model), {}
+    smaller = copy.deepcopy(model)
     axes = {axis.name: axis for axis in find_adapter(model).axes()}
-    for name, mask in alive.items():
-        granule = tile[axes[name].kind]
-        tiles = -(-len(mask) // granule)
-        padded = np.zeros(tiles * granule, dtype=bool)
-        padded[: len(mask)] = mask
-        present[name] = np.repeat(padded.reshape(tiles, granule).any(1), granule)[: len(mask)]
-        compact(smaller, axes[name], present[name])
-    return smaller, present
+    return smaller, {
+        name: effect.realise(smaller, axes[name], tile[axes[name].kind]) for name, effect in effects.items()
+    }
 
 
 def perm_record(perms: dict[str, np.ndarray], seed: int) -> dict:

@@ -1,12 +1,13 @@
-"""The co-design loop: permute → transform → re-permute → measure → accept or roll back.
+"""The co-design loop: permute → for each transform: transform → re-permute → realise → judge → accept or roll back.
 
-Three arms spend the same quality budget with the same transform, kernels, compaction and data (design sections 3, 4):
-linear prunes whole tiles of the layout π₀; oneshot prunes single elements at one rate, once; iterative prunes single
-elements, re-permutes what is left into whole tiles, drops the dead ones, and repeats while it pays.
+Three arms spend the same quality budget with the same transforms, kernels and data (`MODES`): linear transforms whole
+tiles of the layout π₀; oneshot transforms single elements at one rate, once, in no layout; iterative transforms single
+elements, lays what they became out anew, and repeats while it pays. The loop knows a transform by its effects only.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from torch import nn
@@ -14,48 +15,49 @@ from torch import nn
 from icd_lib.axes.expand import expand
 from icd_lib.axes.kinds import SINGLE
 from icd_lib.axes.permutation import invert_permutation
+from icd_lib.codesign.candidate import Candidate, judged, objections, record
+from icd_lib.codesign.evidence import Problem
+from icd_lib.codesign.ladder import Ladder, Rung
 from icd_lib.codesign.layouts import (
-    Relayout,
     apply_layouts,
     check_layouts,
     compare_layouts,
-    drop_dead_tiles,
-    relayout,
+    realise,
+    repermute,
     solve_layouts,
     with_dropped,
 )
-from icd_lib.codesign.problem import Judgement, Problem
 from icd_lib.errors import TransformError
 from icd_lib.models.families import find_adapter
-from icd_lib.transforms.base import AxisState, PrunePlan, TransformMeta
-from icd_lib.transforms.distill import distill
+from icd_lib.transforms.base import Evidence, Manner, Transform, join_plans
+from icd_lib.transforms.effects import Effect, untouched
 from icd_lib.transforms.head_dim import reduce_head_dim
-from icd_lib.transforms.sparsity.obs import Elimination
-from icd_lib.transforms.sparsity.prune import prune, prune_closed_form
 
 TARGET_TOLERANCE = 0.005  # of dense latency: widths come in whole tiles
 
 
-@dataclass
-class Candidate:
-    """A model on the way: `origin[axis]` says which dense elements are left, in their present order."""
+@dataclass(frozen=True)
+class Mode:
+    """How an arm goes about it. permutes: it begins in π₀; by_tile: transforms act on whole tiles of that layout.
 
-    model: nn.Module
-    origin: dict[str, np.ndarray]
-    strength: float = 0.0
-    plan: PrunePlan | None = None
-    meta: TransformMeta | None = None
-    judgement: Judgement | None = None
-    before_distill: nn.Module | None = None
-    relayouts: dict[str, Relayout] = field(default_factory=dict)
-    certificates: list[dict] = field(default_factory=list)
+    repermutes: after every transform, and an attempt goes on from the best candidate so far; even: one rate for all
+    layers.
+    """
 
-    @property
-    def widths(self) -> dict[str, int]:
-        return {axis: len(elements) for axis, elements in self.origin.items()}
+    permutes: bool = True
+    by_tile: bool = False
+    repermutes: bool = False
+    even: bool = False
 
 
-@dataclass
+MODES = {
+    "linear": Mode(by_tile=True),
+    "oneshot": Mode(permutes=False, even=True),
+    "iterative": Mode(repermutes=True),
+}
+
+
+@dataclass(frozen=True, eq=False)
 class Solution:
     """Result of one mode: the best accepted candidate, π₀ and its certificates, and every attempt with its fate."""
 
@@ -67,349 +69,188 @@ class Solution:
     attempts: list[dict]
 
     @property
-    def alive(self) -> dict[str, np.ndarray]:
-        """Bool (D,) per axis, in the dense model's order."""
+    def present(self) -> dict[str, np.ndarray]:
+        """Bool (D,) per axis, in the dense model's order: what is left."""
         return {axis: np.isin(np.arange(len(perm)), self.best.origin[axis]) for axis, perm in self.perms_before.items()}
-
-    def reached(self, target: float | None) -> bool | None:
-        """Whether the tables predict the latency that was asked for, within `TARGET_TOLERANCE`; None: none was."""
-        return None if target is None else predicted_latency(self.best) <= target + TARGET_TOLERANCE
 
     @property
     def perms_after(self) -> dict[str, np.ndarray]:
         """π₁ over all dense elements: what is left in its present order, then what was dropped, in π₀'s order."""
         return {axis: with_dropped(self.best.origin[axis], perm) for axis, perm in self.perms_before.items()}
 
+    def reached(self, target: float | None) -> bool | None:
+        """Whether the tables predict the latency that was asked for, within `TARGET_TOLERANCE`; None: none was."""
+        return None if target is None else self.best.predicted_latency_rel <= target + TARGET_TOLERANCE
+
 
 def solve(problem: Problem, mode: str) -> Solution:
     """Run one mode (`linear`, `oneshot` or `iterative`)."""
-    return {"linear": solve_linear, "oneshot": solve_oneshot, "iterative": solve_iterative}[mode](problem)
+    way, certificates = MODES[mode], []
+    perms, stats = first_layouts(problem) if way.permutes else (unpermuted(problem), {})
+    model = start_model(problem)
+    if way.permutes:
+        model, certificates = apply_layouts(model, perms, problem.inputs.example)
+    arm = Arm(problem, way, Candidate(model, dict(perms), effects=untouched_axes(problem)))
+    best, attempts = search(problem, arm.draft if arm.drafts else None, arm.attempt, arm.start, arm.decisive)
+    return Solution(mode, best, perms, stats, certificates + best.certificates, attempts)
 
 
 def start_model(problem: Problem) -> nn.Module:
     """The dense model, with smaller heads if the scenario asks for them (the same in every arm)."""
-    if problem.settings.head_dim is None:
-        return problem.dense
-    kept, ridge = problem.settings.head_dim, problem.settings.ridge
-    return reduce_head_dim(problem.dense, problem.dense, kept, problem.batches, ridge=ridge)[0]
+    inputs, kept = problem.inputs, problem.inputs.settings.head_dim
+    if kept is None:
+        return inputs.dense
+    return reduce_head_dim(inputs.dense, inputs.dense, kept, inputs.batches, ridge=inputs.settings.ridge)[0]
 
 
 def first_layouts(problem: Problem) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
     """π₀ of every axis: those the problem was given, or solved from the co-activation graphs."""
-    if problem.known_perms is None:
-        return solve_layouts(problem.graphs, problem.solver, problem.keep_layouts)
-    return check_layouts(problem.known_perms, problem.graphs), {}
+    graphs, perms = problem.evidence.graphs, problem.evidence.perms
+    if perms is None:
+        return solve_layouts(graphs, problem.inputs.solver, problem.inputs.keep_layouts)
+    return check_layouts(perms, graphs), {}
 
 
-def solve_linear(problem: Problem) -> Solution:
-    """Permute by π₀, then prune whole tiles of that layout as far as the budget allows."""
-    perms, stats = first_layouts(problem)
-    permuted, certificates = apply_layouts(start_model(problem), perms, problem.example)
-    paths, tiles = problem.tile_paths(perms), problem.settings.tiles
-    curves = problem.curves(paths, tiles)
-
-    def draft(strength: float) -> Candidate:
-        plan = problem.plan(curves, strength)
-        return drafted(problem, plan, paths, tiles, strength, perms)
-
-    def attempt(strength: float, _best: Candidate) -> Candidate:
-        plan = problem.plan(curves, strength)
-        return finish(problem, permuted, dict(perms), plan, paths, tiles, strength, perms)
-
-    best, attempts = search(problem, draft, attempt, Candidate(permuted, dict(perms)))
-    return Solution("linear", best, perms, stats, certificates, attempts)
+def unpermuted(problem: Problem) -> dict[str, np.ndarray]:
+    """Every axis as the dense model has it."""
+    return {axis: np.arange(size) for axis, size in problem.sizes.items()}
 
 
-def solve_oneshot(problem: Problem) -> Solution:
-    """Prune single FFN neurons at one rate in every layer, once, and remove them; no layout is solved."""
-    identity = {axis: np.arange(graph.shape[0]) for axis, graph in problem.graphs.items()}
-    start = start_model(problem)
-
-    def draft(strength: float) -> Candidate:
-        plan = problem.uniform_plan(problem.element_curves, strength)
-        return drafted(problem, plan, problem.element_paths, SINGLE, strength)
-
-    def attempt(strength: float, _best: Candidate) -> Candidate:
-        plan = problem.uniform_plan(problem.element_curves, strength)
-        return finish(problem, start, identity, plan, problem.element_paths, SINGLE, strength)
-
-    best, attempts = search(problem, draft, attempt, Candidate(start, identity))
-    return Solution("oneshot", best, identity, {}, [], attempts)
+def untouched_axes(problem: Problem) -> dict[str, Effect]:
+    """Every axis before a transform."""
+    items = problem.evidence.observed.adapter.prunable()
+    return {item.axis: untouched(item.axis, item.kind, item.elements) for item in items}
 
 
-def solve_iterative(problem: Problem) -> Solution:
-    """Permute by π₀; then transform, re-permute, compact and judge in rounds, keeping only what is accepted."""
-    perms, stats = first_layouts(problem)
-    permuted, certificates = apply_layouts(start_model(problem), perms, problem.example)
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One mode on a problem: `start` is the model in the layout from which it begins."""
 
-    def draft(strength: float) -> Candidate:
-        plan = problem.plan(problem.element_curves, strength)
-        return drafted(problem, plan, problem.element_paths, SINGLE, strength)
+    problem: Problem
+    mode: Mode
+    start: Candidate
 
-    def attempt(strength: float, best: Candidate) -> Candidate:
-        return transform_and_relayout(problem, best, perms, strength)
+    @cached_property
+    def transforms(self) -> list[tuple[Transform, Evidence]]:
+        """Every transform and what it knows."""
+        tiles, orders = self.problem.inputs.settings.tiles, self.start.origin
+        manner = Manner(tiles, orders) if self.mode.by_tile else Manner(even=self.mode.even)
+        return [(item, item.evidence(self.problem.given(item, manner))) for item in self.problem.transforms]
 
-    best, attempts = search(problem, draft, attempt, Candidate(permuted, dict(perms)))
-    return Solution("iterative", best, perms, stats, certificates + best.certificates, attempts)
+    @property
+    def drafts(self) -> bool:
+        """Whether a candidate can be drafted."""
+        return all(known.drafts for _, known in self.transforms)
+
+    @property
+    def decisive(self) -> bool:
+        """Whether an attempt gives what its draft gave; distilled, it may be better."""
+        return all(known.closed_form for _, known in self.transforms) and not self.problem.inputs.settings.distill_steps
+
+    def draft(self, strength: float) -> Candidate:
+        """The dense model transformed in closed form and judged; no layout is needed for that."""
+        state, plans = Candidate(self.problem.inputs.dense, unpermuted(self.problem)), {}
+        for transform, known in self.transforms:
+            plan = plans[transform.name] = transform.plan(known, strength, state.widths)
+            model, meta = transform.draft(known, plan, state.model)
+            state = self.realised(replace(state, model=model), meta.touched, SINGLE)
+        judgement = self.problem.inputs.judge(state.model)
+        return replace(state, strength=strength, plan=join_plans(plans), judgement=judgement)
+
+    def attempt(self, strength: float, best: Candidate) -> Candidate:
+        """Transform, re-permute and realise, one transform after the other; then distil and judge."""
+        goes_on = self.mode.repermutes and not self.transforms[0][1].closed_form
+        state, plans, metas = replace(best if goes_on else self.start, changes={}), {}, {}
+        # Without a layout there are no tiles to keep whole.
+        tile = self.problem.inputs.settings.tiles if self.mode.permutes else SINGLE
+        for transform, known in self.transforms:
+            plan = plans[transform.name] = transform.plan(known, strength, state.widths)
+            model, meta = transform.apply(known, plan, state.model, state.origin)
+            metas[transform.name] = meta
+            state, effects = replace(state, model=model), meta.touched
+            if self.mode.repermutes:
+                state, effects = self.repermuted(state, effects)
+            state = self.realised(state, effects, tile)
+        return judged(self.problem, replace(state, strength=strength, plan=join_plans(plans), metas=metas))
+
+    def repermuted(self, state: Candidate, effects: dict[str, Effect]) -> tuple[Candidate, dict[str, Effect]]:
+        """`state` in the layout that W′ of the effects asks for, and the effects in that layout."""
+        inputs, orders, changes = self.problem.inputs, {}, {}
+        for axis, effect in effects.items():
+            W, origin = self.problem.evidence.graphs[axis], state.origin[axis]
+            orders[axis] = repermute(effect, W[origin][:, origin], inputs.solver, inputs.settings.epsilon_j)
+            left = origin[orders[axis]][: effect.kept]
+            now = effect.spread(origin, W.shape[0]).graph(W)
+            changes[axis] = compare_layouts(now, self.start.origin[axis], origin, left, inputs.solver)
+        model, certificates = apply_layouts(state.model, orders, inputs.example)
+        moved = replace(
+            state,
+            model=model,
+            origin=state.origin | {axis: state.origin[axis][order] for axis, order in orders.items()},
+            changes=state.changes | changes,
+            certificates=state.certificates + certificates,
+        )
+        return moved, {axis: effect.permuted(orders[axis]) for axis, effect in effects.items()}
+
+    def realised(self, state: Candidate, effects: dict[str, Effect], tile: dict[str, int]) -> Candidate:
+        """`state` in which the effects' saving is real."""
+        model, there = realise(state.model, effects, tile)
+        origin = {axis: state.origin[axis][present] for axis, present in there.items()}
+        settled = {
+            axis: effect.settled(there[axis]).spread(state.origin[axis], self.problem.sizes[axis])
+            for axis, effect in effects.items()
+        }
+        return replace(state, model=model, origin=state.origin | origin, effects=state.effects | settled)
 
 
 def search(
     problem: Problem,
-    draft: Callable[[float], Candidate],
+    draft: Callable[[float], Candidate] | None,
     attempt: Callable[[float, Candidate], Candidate],
     start: Candidate,
+    decisive: bool = False,
 ) -> tuple[Candidate, list[dict]]:
-    """The strongest candidate that keeps the budget, the same way for every arm.
+    """The strongest candidate that keeps the budget, and what became of every draft and attempt on the ladder.
 
-    Drafts (closed form, no pass over the calibration text) say how strong; whole attempts then go on from there:
-    weaker until one is accepted, stronger from there until one is refused. An attempt gets the best candidate so far.
-    A latency target is aimed at in two steps and nowhere else.
+    An attempt gets the best candidate so far. A draft that is None leaves all to the attempts.
     """
-    attempts: list[dict] = []
-    settings, best = problem.settings, start
-    if settings.latency_target_rel is not None:
-        for strength in (settings.latency_target_rel / 2, settings.latency_target_rel):
-            best = _tried(problem, attempt, strength, best, attempts)
-        return best, attempts
-    ladder = sorted(settings.strengths, reverse=True)
-    rung, step, taken = first_rung(problem, ladder, draft, attempts), -1, 0
-    # A draft that is neither refitted nor distilled is what an attempt gives: the strongest is only laid out.
-    drafts_decide = problem.closed_form and not settings.distill_steps
-    while 0 <= rung < len(ladder) and taken < settings.max_rounds:
-        before, taken = best, taken + 1
-        best = _tried(problem, attempt, ladder[rung], best, attempts)
-        if best is not before:
-            step = 1
-        if step == 1 and (best is before or drafts_decide):
-            break
-        rung += step
-    return best, attempts
-
-
-def first_rung(problem: Problem, ladder: list[float], draft: Callable, attempts: list[dict]) -> int:
-    """The strongest rung whose draft is accepted, looked for from the middle; the middle one where none is drafted."""
-    rung, accepted, refused = middle(ladder), -1, len(ladder)
-    if not problem.drafts:
-        return rung
-    while accepted < rung < refused:
-        _tried(problem, lambda strength, _: draft(strength), ladder[rung], None, attempts, "draft")
-        if attempts[-1]["accepted"]:
-            rung, accepted = rung + 1, rung
+    ladder, best, entries = Ladder(problem.inputs.settings, drafts=draft is not None, decisive=decisive), start, []
+    rung = ladder.next()
+    while rung is not None:
+        if rung.what == "draft":
+            candidate = tried(problem, rung, entries, None, lambda rung=rung: draft(rung.strength))
         else:
-            rung, refused = rung - 1, rung
-    return max(accepted, 0)
+            candidate = tried(problem, rung, entries, best, lambda rung=rung, best=best: attempt(rung.strength, best))
+            best = candidate or best
+        rung = ladder.next(accepted=candidate is not None)
+    return best, entries
 
 
-def middle(ladder: list[float]) -> int:
-    """The rung from which the search starts."""
-    return (len(ladder) - 1) // 2
-
-
-def _tried(
-    problem: Problem,
-    make: Callable[[float, Candidate | None], Candidate],
-    strength: float,
-    best: Candidate | None,
-    attempts: list[dict],
-    what: str = "attempt",
+def tried(
+    problem: Problem, rung: Rung, entries: list[dict], best: Candidate | None, make: Callable[[], Candidate]
 ) -> Candidate | None:
-    """Make a candidate, judge it, append what became of it to `attempts`; returns it if it is accepted, else `best`."""
-    problem.progress(f"{what} {len(attempts) + 1}: aiming at {strength:+.1%} latency")
+    """Make a candidate, judge it, append what became of it to `entries`; returns it if it is accepted."""
+    inputs = problem.inputs
+    inputs.progress(f"{rung.what} {len(entries) + 1}: aiming at {rung.strength:+.1%} latency")
     try:
-        candidate = make(strength, best)
-        reasons = objections(problem, best, candidate)
+        candidate = make()
+        reasons = objections(inputs.settings, best, candidate)
     except TransformError as error:
         candidate, reasons = None, [str(error)]
-    attempts.append(record(candidate, strength, reasons, what))
-    report_attempt(problem, what, attempts[-1])
-    return best if reasons else candidate
+    entries.append(record(candidate, rung, reasons))
+    tell(problem, rung, entries[-1])
+    return None if reasons else candidate
 
 
-def drafted(
-    problem: Problem,
-    plan: PrunePlan,
-    paths: dict[str, Elimination],
-    tile: dict[str, int],
-    strength: float,
-    orders: dict[str, np.ndarray] | None = None,
-) -> Candidate:
-    """What `plan` leaves of the dense model in closed form, judged; no layout is needed for that."""
-    masked, alive = prune_closed_form(
-        problem.dense, plan, problem.moments, paths, tile=tile, ridge=problem.settings.ridge, orders=orders
-    )
-    smaller, _ = drop_dead_tiles(masked, alive, SINGLE)
-    origin = {axis: np.flatnonzero(mask) for axis, mask in alive.items()}
-    return Candidate(smaller, origin, strength, plan, judgement=problem.judge(smaller))
-
-
-def transform_and_relayout(problem: Problem, state: Candidate, first: dict, strength: float) -> Candidate:
-    """One round: prune single elements, solve W′ for π₁, pack what is alive into whole tiles, drop the rest."""
-    if problem.closed_form:  # always from the dense model, in π₀
-        state = Candidate(problem.dense, dict(first))
-        plan = problem.plan(problem.element_curves, strength)
-        masked, meta = prune_in_closed_form(problem, plan, problem.element_paths, SINGLE, first)
-    else:
-        plan = problem.plan(problem.element_curves, strength, state.widths)
-        masked, meta = prune_in_sequence(problem, state.model, plan, SINGLE)
-    perms, layouts = {}, {}
-    for axis, axis_state in meta.axes.items():
-        if not axis_state.alive.all():
-            base = problem.graphs[axis][state.origin[axis]][:, state.origin[axis]]
-            perms[axis] = relayout(axis_state.alive, base, problem.solver, problem.settings.epsilon_j)
-            left = state.origin[axis][perms[axis]][: axis_state.kept]
-            layouts[axis] = compare_layouts(problem.graphs[axis], first[axis], state.origin[axis], left, problem.solver)
-    packed, certificates = apply_layouts(masked, perms, problem.example)
-    alive = {axis: meta.axes[axis].alive[perm] for axis, perm in perms.items()}
-    smaller, present = drop_dead_tiles(packed, alive, problem.settings.tiles)
-    changed = {axis: state.origin[axis][perm][present[axis]] for axis, perm in perms.items()}
-    origin = state.origin | changed
-    certificates = state.certificates + certificates
-    return judged(
-        problem, Candidate(smaller, origin, strength, plan, meta, relayouts=layouts, certificates=certificates)
-    )
-
-
-def finish(
-    problem: Problem,
-    model: nn.Module,
-    origin: dict,
-    plan: PrunePlan,
-    paths: dict[str, Elimination],
-    tile: dict[str, int],
-    strength: float,
-    orders: dict[str, np.ndarray] | None = None,
-) -> Candidate:
-    """Prune at the given granularity in the layout `origin`, drop dead tiles, distil and judge.
-
-    `orders`: the layout in which `paths` count their groups (default: the dense model's own).
-    """
-    if problem.closed_form:
-        masked, meta = prune_in_closed_form(problem, plan, paths, tile, origin, orders)
-    else:
-        masked, meta = prune_in_sequence(problem, model, plan, tile)
-    smaller, present = drop_dead_tiles(masked, {axis: state.alive for axis, state in meta.axes.items()}, tile)
-    left = {axis: elements[present[axis]] for axis, elements in origin.items()}
-    return judged(problem, Candidate(smaller, left, strength, plan, meta))
-
-
-def prune_in_sequence(
-    problem: Problem, model: nn.Module, plan: PrunePlan, tile: dict[str, int]
-) -> tuple[nn.Module, TransformMeta]:
-    """Block after block on the stream of the already pruned network, following the dense model's residual stream."""
-    return prune(
-        model,
-        problem.dense,
-        plan,
-        problem.batches,
-        tile=tile,
-        ridge=problem.settings.ridge,
-        goals=problem.goals,
-        progress=problem.progress,
-    )
-
-
-def prune_in_closed_form(
-    problem: Problem,
-    plan: PrunePlan,
-    paths: dict[str, Elimination],
-    tile: dict[str, int],
-    layout: dict[str, np.ndarray],
-    orders: dict[str, np.ndarray] | None = None,
-) -> tuple[nn.Module, TransformMeta]:
-    """Every block alone, from the dense model's moments; the masked model and its axes are in `layout`.
-
-    `orders`: the layout in which `paths` count their groups (default: the dense model's own).
-    """
-    ridge, moments = problem.settings.ridge, problem.moments
-    masked, alive = prune_closed_form(problem.dense, plan, moments, paths, tile=tile, ridge=ridge, orders=orders)
-    permuted, _ = apply_layouts(masked, layout, problem.example)
-    meta = TransformMeta("sparsity", max(tile.values()), notes={"ridge": ridge, "closed_form": True})
-    for block in problem.adapter.blocks():
-        axis, granule = block.axis, tile[block.kind]
-        perm, path = layout[axis], paths[axis]
-        removed = int((~alive[axis]).sum()) // granule
-        order = np.arange(block.elements) if orders is None else orders[axis]
-        saliency = np.zeros(block.elements)
-        groups = order[: block.elements // granule * granule].reshape(-1, granule)
-        saliency[groups[path.order[:removed]]] = np.diff(path.loss[: removed + 1])[:, None]
-        loss = path.loss[removed] / max(moments[axis].energy, 1e-12)
-        meta.axes[axis] = AxisState(axis, block.kind, alive[axis][perm], saliency[perm], loss)
-    return permuted, meta
-
-
-def judged(problem: Problem, candidate: Candidate) -> Candidate:
-    """Distil the candidate toward the dense model, the same for every arm, then judge it."""
-    settings = problem.settings
-    candidate.before_distill = candidate.model
-    if settings.distill_steps:
-        candidate.model = distill(
-            candidate.model,
-            problem.dense,
-            problem.distill_batches,
-            steps=settings.distill_steps,
-            learning_rate=settings.distill_lr,
-            seed=settings.seed,
-            states=problem.teacher_states,
-            progress=problem.progress,
-        )
-    candidate.judgement = problem.judge(candidate.model)
-    return candidate
-
-
-def objections(problem: Problem, best: Candidate | None, candidate: Candidate) -> list[str]:
-    """Why the candidate is not accepted (empty: it is): its predicted latency must fall, and quality must hold.
-
-    J and C have no say in this: they choose between the layouts of one transform (`layouts.relayout`).
-    """
-    reasons = []
-    if best is not None and candidate.plan.predicted_latency_rel > predicted_latency(best):
-        reasons.append("the tables predict a rise in latency")
-    return reasons + problem.over_budget(candidate.judgement)
-
-
-def predicted_latency(state: Candidate) -> float:
-    return state.plan.predicted_latency_rel if state.plan else 0.0
-
-
-def mean_change(layouts: dict[str, Relayout], term: str) -> float:
-    """Mean over the axes that lost something of term(π₁) − term(before)."""
-    if not layouts:
-        return 0.0
-    return float(np.mean([getattr(layout.after, term) - getattr(layout.before, term) for layout in layouts.values()]))
-
-
-def record(candidate: Candidate | None, strength: float, reasons: list[str], what: str) -> dict:
-    """One draft or attempt for the log and the report."""
-    entry = {"what": what, "strength": strength, "accepted": not reasons, "reasons": reasons}
-    if candidate is not None:
-        entry |= {
-            "widths": candidate.widths,
-            "predicted_latency_rel": candidate.plan.predicted_latency_rel,
-            "predicted_loss": candidate.plan.predicted_loss,
-            "validation": candidate.judgement.to_json(),
-        }
-        if candidate.relayouts:
-            entry["change"] = {term: mean_change(candidate.relayouts, term) for term in ("C", "Q", "J")}
-            if entry["change"]["J"] > 0 > candidate.plan.predicted_latency_rel:
-                entry["disagreement"] = (
-                    f"J rose by {entry['change']['J']:.4f} (C by {entry['change']['C']:+.4f}), but fewer tiles are "
-                    f"touched: the tables predict {candidate.plan.predicted_latency_rel:+.1%}; the clock decides"
-                )
-            entry["objective"] = {
-                axis: {"before": vars(layout.before), "after": vars(layout.after)}
-                for axis, layout in candidate.relayouts.items()
-            }
-    return entry
-
-
-def report_attempt(problem: Problem, what: str, entry: dict) -> None:
-    """Say and log what became of an attempt."""
+def tell(problem: Problem, rung: Rung, entry: dict) -> None:
+    """Say and log what became of a draft or an attempt."""
     fate = "accepted" if entry["accepted"] else "rolled back: " + "; ".join(entry["reasons"])
     drop = entry.get("validation", {}).get("drop_pp")
-    problem.progress(f"{fate}" + (f" (loses {drop:+.3f} pp where strengths are chosen)" if drop is not None else ""))
+    say = problem.inputs.progress
+    say(f"{fate}" + (f" (loses {drop:+.3f} pp where strengths are chosen)" if drop is not None else ""))
     if "disagreement" in entry:
-        problem.progress(entry["disagreement"])
-    problem.log(what, **entry)
+        say(entry["disagreement"])
+    problem.inputs.log(rung.what, **entry)
 
 
 def at_dense_shape(origin: dict[str, np.ndarray], model: nn.Module, dense: nn.Module, perms: dict) -> nn.Module:

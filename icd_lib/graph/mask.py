@@ -1,4 +1,4 @@
-"""Access graph W' after a transform: what is alive is touched together by every token, what is dead never."""
+"""Access graph W' after a transform: what is alive, or in one group, is touched together; what is dead never."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,23 +28,63 @@ def mask_graph(
     Raises `SolverNotConverged` on bad arrays, `ConfigError` on bad settings.
     """
     alive, activity = _check_alive(alive, weights)
+    return _joined([np.flatnonzero(alive)], activity, base, base_share, bytes_per_element, events, nnz_cap)
+
+
+def group_graph(
+    groups,
+    *,
+    base: sp.sparray | None = None,
+    base_share: float = 0.5,
+    bytes_per_element: float = 4,
+    events: float = 1,
+    nnz_cap: int = 200_000,
+) -> sp.csr_array:
+    """W' of elements that are touched group by group, csr_array (D, D) in bytes; groups int (D,), -1 = touched never.
+
+    The truth is a complete graph on every group; it is thinned and mixed with `base` as in `mask_graph`, which is the
+    graph of one group. The edges of `base` also join groups, which orders the groups among themselves.
+    Raises `SolverNotConverged` on bad arrays, `ConfigError` on bad settings.
+    """
+    groups = np.asarray(groups)
+    if groups.ndim != 1 or not len(groups) or not np.issubdtype(groups.dtype, np.integer) or groups.min() < -1:
+        raise SolverNotConverged(
+            f"groups is an int array of shape (D,) with numbers >= -1, got {groups.dtype} of shape {groups.shape}"
+        )
+    members = [np.flatnonzero(groups == number) for number in np.unique(groups[groups >= 0])]
+    return _joined(members, np.ones(len(groups)), base, base_share, bytes_per_element, events, nnz_cap)
+
+
+def _joined(
+    groups: list[np.ndarray],
+    activity: np.ndarray,
+    base,
+    base_share: float,
+    element_bytes: float,
+    events: float,
+    nnz_cap,
+) -> sp.csr_array:
+    """The graph in which the elements of every group (indices) are joined, by their activity (D,)."""
     edge_cap = check_nnz_cap(nnz_cap)
     if not 0 <= base_share <= 1:
         raise ConfigError(f"base_share is a fraction in [0, 1], got {base_share!r}")
-    if not (bytes_per_element > 0 and events > 0):
-        raise ConfigError(f"bytes_per_element and events are positive, got {bytes_per_element!r} and {events!r}")
-    size, ids = len(alive), np.flatnonzero(alive)
-    w = activity[ids]
-    total = bytes_per_element * events * (w.sum() ** 2 - (w**2).sum()) / 2
-    base_edges = _base_edges(base, alive, edge_cap if base_share == 1 else edge_cap // 2)
+    if not (element_bytes > 0 and events > 0):
+        raise ConfigError(f"bytes_per_element and events are positive, got {element_bytes!r} and {events!r}")
+    size = len(activity)
+    touched = np.zeros(size, dtype=bool)
+    for ids in groups:
+        touched[ids] = True
+    base_edges = _base_edges(base, touched, edge_cap if base_share == 1 else edge_cap // 2)
     share = base_share if len(base_edges[2]) else 0.0
-    room = edge_cap - len(base_edges[2])
-    rows, cols = (ids[ranks] for ranks in _complete_or_circulant(len(ids), room))
-    spread = activity[rows] * activity[cols]
-    parts = [
-        (rows, cols, _scale_to(spread, (1 - share) * total)),
-        (*base_edges[:2], _scale_to(base_edges[2], share * total)),
-    ]
+    room, pairs = edge_cap - len(base_edges[2]), sum(len(ids) ** 2 for ids in groups)
+    parts, total = [], 0.0
+    for ids in groups:
+        w = activity[ids]
+        bytes_of_group = element_bytes * events * (w.sum() ** 2 - (w**2).sum()) / 2
+        rows, cols = (ids[ranks] for ranks in _complete_or_circulant(len(ids), room * len(ids) ** 2 // max(pairs, 1)))
+        parts.append((rows, cols, _scale_to(activity[rows] * activity[cols], (1 - share) * bytes_of_group)))
+        total += bytes_of_group
+    parts.append((*base_edges[:2], _scale_to(base_edges[2], share * total)))
     edges = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return build_symmetric(*edges, size)
 

@@ -1,5 +1,6 @@
 """report.html: every figure and table of a run on one page."""
 
+from collections.abc import Callable, Iterable
 from html import escape
 
 from icd_lib.report import (
@@ -17,8 +18,11 @@ from icd_lib.report.results import Results
 from icd_lib.report.table import DoesNotApply, Missing, badges
 
 
-def draw_all(results: Results) -> dict[str, Picture | Missing]:
-    """Every figure that this kind of run has, by its role; one without data is a `Missing` with its reason."""
+def draw_all(results: Results, panels: Iterable[Callable] = ()) -> dict[str, Picture | Missing]:
+    """Every figure that this kind of run has, by its role; one without data is a `Missing` with its reason.
+
+    panels: what draws the figures of transforms from outside, each called with the results.
+    """
     modes = list(results.solves)
     drawn = {
         "domains": measure_figures.quality_domains(results),
@@ -36,6 +40,7 @@ def draw_all(results: Results) -> dict[str, Picture | Missing]:
         "calibration": calibration_figures.correlations(results),
     }
     drawn |= {f"path_{mode}": loop_figures.loop_path(results, mode) for mode in modes}
+    drawn |= {f"panel_{number}": draw(results) for number, draw in enumerate(panels)}
     return {role: item for role, item in drawn.items() if not isinstance(item, DoesNotApply)}
 
 
@@ -76,6 +81,7 @@ def report_page(results: Results, drawn: dict) -> str:
             setup_tables.objective(results, mode),
             setup_tables.certificates(results.solves[mode]["certificates"], f"Equivalence certificates, {mode}"),
         ]
+    sections["Transforms"] = [item for role, item in drawn.items() if role.startswith("panel_")]
     sections["Set-up"] = [setup_tables.machine(results), setup_tables.provenance(results)]
     sections = {
         title: found

@@ -8,13 +8,14 @@ from torch import nn
 
 from icd_lib.axes.compact import compact
 from icd_lib.axes.kinds import KINDS, granules
-from icd_lib.codesign.layouts import drop_dead_tiles, perms_of
+from icd_lib.codesign.layouts import perms_of, realise
 from icd_lib.codesign.loop import at_dense_shape
 from icd_lib.experiment.arms import MODEL, MODES, controls_of
 from icd_lib.models.checkpoint.optimized import load_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.run.artifacts import Run
 from icd_lib.stages.context import Context
+from icd_lib.transforms.effects import Alive
 from icd_lib.transforms.head_dim import reduce_head_dim
 
 OFF_GRID = 7
@@ -62,8 +63,9 @@ def skeleton(context: Context) -> nn.Module:
 def in_layout(context: Context, saved: Saved, perms: dict[str, np.ndarray]) -> nn.Module:
     """The mode's function in another layout of the dense axes, without the tiles that are wholly dead there."""
     whole = at_dense_shape(saved.origin, saved.model, skeleton(context), perms)
-    alive = {axis: saved.alive[axis][perm] for axis, perm in perms.items()}
-    return drop_dead_tiles(whole, alive, granules(context.get("transform.tile")))[0]
+    kinds = {item.name: item.kind for item in find_adapter(whole).axes()}
+    dead = {axis: Alive.of(axis, kinds[axis], saved.alive[axis][perm]) for axis, perm in perms.items()}
+    return realise(whole, dead, granules(context.get("transform.tile")))[0]
 
 
 def random_layout(saved: Saved, seed: int) -> dict[str, np.ndarray]:

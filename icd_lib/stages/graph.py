@@ -8,18 +8,24 @@ import torch
 
 from icd_lib.axes.kinds import KINDS
 from icd_lib.axes.verify import verify_axes
-from icd_lib.codesign.problem import Problem, build_graphs
+from icd_lib.codesign.evidence import Evidence, Problem, build_graphs
+from icd_lib.codesign.inputs import Inputs
 from icd_lib.errors import TransformError
 from icd_lib.measure.conditions import disturbances, watched
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
+from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
 from icd_lib.stages.context import Context
 from icd_lib.stages.contexts import make_context
-from icd_lib.stages.solve import latency_tables, make_problem
+from icd_lib.stages.solve import findings_of, make_inputs
 from icd_lib.storage.machine import cpu_model, keep_tables, read_tables
 from icd_lib.storage.npz import save_graph
+from icd_lib.transforms.base import Manner
+from icd_lib.transforms.observed import Observed
+from icd_lib.transforms.sparsity.allocate import LossCurve
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
+from icd_lib.transforms.sparsity.transform import TRANSFORM as SPARSITY
 
 SENSITIVITY_BATCHES = 6
 
@@ -27,33 +33,36 @@ SENSITIVITY_BATCHES = 6
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     """Write graph/*; returns {"axes", "graphs", "tables", "sensitivity", "prediction"}."""
     context = make_context(run, progress)
-    problem = make_problem(context, tables={}, dense_ms=0.0, rates={})
-    certificates = verify_axes(context.model, problem.adapter.axes(), context.example, context.get("seed"))
+    inputs = make_inputs(context)
+    observed = inputs.observe()
+    certificates = verify_axes(context.model, observed.adapter.axes(), context.example, context.get("seed"))
     run.write_json("graph/axes.json", certificates)
     progress(f"{len(certificates)} axes verified in float64")
-    graphs = write_graphs(run, problem)
+    graphs = build_graphs(observed, inputs.settings.nnz_cap)
+    described = write_graphs(run, graphs, observed)
     progress("access graphs written; measuring width → latency")
-    tables = measure_tables(context, problem, progress)
+    tables = measure_tables(context, inputs, progress)
     run.write_json("graph/tables.json", tables)
     progress("measuring which layer and axis hurts")
-    sensitivity = sensitivity_map(problem)
+    sensitivity = sensitivity_map(observed)
     run.write_json("graph/sensitivity.json", sensitivity)
-    prediction = predict(problem, tables, sensitivity)
+    problem = Problem(inputs, Evidence(observed, findings_of(tables, sensitivity), graphs))
+    prediction, curves = predict(problem)
     run.write_json("graph/prediction.json", prediction)
-    run.write_json("graph/curves.json", [curve.to_json() for curve in problem.element_curves])
+    run.write_json("graph/curves.json", [curve.to_json() for curve in curves])
     return {
         "axes": certificates,
-        "graphs": graphs,
+        "graphs": described,
         "tables": tables,
         "sensitivity": sensitivity,
         "prediction": prediction,
     }
 
 
-def write_graphs(run: Run, problem: Problem) -> dict:
+def write_graphs(run: Run, graphs: dict, observed: Observed) -> dict:
     """Save W of every prunable axis with its structure figures."""
     meta = {}
-    for axis, graph in build_graphs(problem.adapter, problem.moments, problem.settings.nnz_cap).items():
+    for axis, graph in graphs.items():
         save_graph(run.path("graph", f"W.{axis}.npz"), graph)
         degree = np.asarray(graph.sum(axis=1)).ravel()
         meta[axis] = {
@@ -61,7 +70,7 @@ def write_graphs(run: Run, problem: Problem) -> dict:
             "nnz": int(graph.nnz),
             "kind": "co-activation",
             "unit": "bytes",
-            "tokens": problem.moments[axis].tokens,
+            "tokens": observed.moments[axis].tokens,
             "degree_mean": float(degree.mean()),
             "degree_cv": float(degree.std() / degree.mean()) if degree.mean() else 0.0,
         }
@@ -69,11 +78,11 @@ def write_graphs(run: Run, problem: Problem) -> dict:
     return meta
 
 
-def measure_tables(context: Context, problem: Problem, progress: Callable[[str], None]) -> dict:
+def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], None]) -> dict:
     """Dense milliseconds and width curves at the first shape of `measure.shapes`, on this machine."""
     quick = context.run.scenario.quick
-    sizes = {item.kind: item.elements for item in problem.adapter.prunable()}
-    tile = problem.settings.tiles
+    adapter, tile = find_adapter(inputs.dense), inputs.settings.tiles
+    sizes = {item.kind: item.elements for item in adapter.prunable()}
     points = {True: 6 if quick else 12, False: 4 if quick else 6}
     widths = {kind: widths_to_try(size, points[KINDS[kind].tiled], tile[kind]) for kind, size in sizes.items()}
     batch, length = context.get("measure.shapes")[0]
@@ -93,7 +102,7 @@ def measure_tables(context: Context, problem: Problem, progress: Callable[[str],
         return known
     with watched() as conditions:
         dense_ms, curves = measure_width_curves(
-            problem.adapter,
+            adapter,
             context.fixed(batch, length),
             widths,
             repeats=repeats,
@@ -115,34 +124,35 @@ def measure_tables(context: Context, problem: Problem, progress: Callable[[str],
     return tables | {"conditions": conditions}
 
 
-def sensitivity_map(problem: Problem) -> list[dict]:
+def sensitivity_map(observed: Observed) -> list[dict]:
     """One entry per block: what pruning it alone does to the output."""
     found = measure_sensitivity(
-        problem.adapter,
-        problem.moments,
-        problem.element_paths,
-        problem.settings.ridge,
-        problem.batches[:: max(1, len(problem.batches) // SENSITIVITY_BATCHES)],
+        observed.adapter,
+        observed.moments,
+        observed.element_paths,
+        observed.ridge,
+        observed.batches[:: max(1, len(observed.batches) // SENSITIVITY_BATCHES)],
     )
     return [{**vars(entry), "rate": entry.rate} for entry in found]
 
 
-def predict(problem: Problem, tables: dict, sensitivity: list[dict]) -> dict:
-    """What each latency would cost, predicted from the tables and the loss curves before the model is touched."""
-    problem.tables, problem.dense_ms = latency_tables(tables), tables["dense_ms"]
-    problem.rates = {entry["axis"]: entry["rate"] for entry in sensitivity}
+def predict(problem: Problem) -> tuple[dict, list[LossCurve]]:
+    """What each latency would cost, predicted from tables and loss curves before the model is touched; and the curves.
+
+    The transform is asked as it would be for iterative, and for oneshot (one rate for all layers).
+    """
+    uneven = SPARSITY.evidence(problem.given(SPARSITY))
+    known = {"uneven": uneven, "uniform": SPARSITY.evidence(problem.given(SPARSITY, Manner(even=True)))}
     frontier = []
     for strength in np.round(np.arange(-0.05, -0.81, -0.05), 2):
         entry = {"latency_rel": float(strength)}
-        for name, make in (
-            ("uneven", lambda s: problem.plan(problem.element_curves, s)),
-            ("uniform", lambda s: problem.uniform_plan(problem.element_curves, s)),
-        ):
+        for name, evidence in known.items():
             try:
-                plan = make(float(strength))
+                plan = SPARSITY.plan(evidence, float(strength))
             except TransformError as error:
                 entry[name] = {"reason": str(error)}
             else:
                 entry[name] = {"output_error": plan.predicted_loss, "kept": plan.kept}
         frontier.append(entry)
-    return {"kind": "modelled", "dense_ms": tables["dense_ms"], "frontier": frontier}
+    dense_ms = problem.evidence.findings.dense_ms
+    return {"kind": "modelled", "dense_ms": dense_ms, "frontier": frontier}, uneven.curves

@@ -3,6 +3,7 @@
 `python -m icd_lib.stages.report FOLDER` writes the index of a run that did not finish.
 """
 
+import pkgutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from icd_lib.report.rows import report_csv
 from icd_lib.run.artifacts import Run
 from icd_lib.scrub.text import scrub_html, scrub_text
 from icd_lib.storage.atomic import atomic_write
+from icd_lib.transforms import TRANSFORMS
 
 OWN_NOTEBOOK = ("05_report.html", "05_report.ipynb")
 
@@ -23,7 +25,7 @@ OWN_NOTEBOOK = ("05_report.html", "05_report.ipynb")
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     """Write figures/*.png, report.html, report.csv and index.html; returns {"headline", "files"}."""
     results = Results.load(run.dir)
-    drawn = draw_all(results)
+    drawn = draw_all(results, outside_panels(results))
     pictures = save_pictures(run, drawn)
     progress(f"{len(pictures)} figures drawn")
     atomic_write(run.path("report.html"), scrub_html(report_page(results, drawn)))
@@ -33,6 +35,13 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     atomic_write(run.path("index.html"), scrub_html(index_page(results, drawn, OWN_NOTEBOOK if running else ())))
     progress("report and index written")
     return {"headline": headline(results), "files": [*pictures, *REPORT_FILES, "index.html"]}
+
+
+def outside_panels(results: Results) -> list[Callable]:
+    """What draws the figures of the transforms from outside that this run's scenario has a section for."""
+    rows = [TRANSFORMS[name] for name in TRANSFORMS if name != "sparsity"]  # whose figures every report has
+    places = [place for row in rows if row.options in results.config for place in row.panels]
+    return [pkgutil.resolve_name(place) for place in places]
 
 
 def save_pictures(run: Run, drawn: dict) -> list[str]:
@@ -46,7 +55,7 @@ def save_pictures(run: Run, drawn: dict) -> list[str]:
 def write_index(run: Run) -> None:
     """Write index.html for as much of the run as exists, e.g. after a stage has failed."""
     results = Results.load(run.dir)
-    drawn = draw_all(results)
+    drawn = draw_all(results, outside_panels(results))
     save_pictures(run, drawn)
     atomic_write(run.path("index.html"), scrub_html(index_page(results, drawn)))
 

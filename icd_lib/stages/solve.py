@@ -1,17 +1,18 @@
 """Stage 02: one mode of the co-design loop, from the dense model to an optimised one on disk."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
+from icd_lib.codesign.evidence import Evidence, Problem
+from icd_lib.codesign.inputs import Inputs, Judgement, Settings
 from icd_lib.codesign.layouts import SolverSettings, layouts_folder, perm_record, read_perm_record
 from icd_lib.codesign.loop import Solution, solve
-from icd_lib.codesign.problem import Judgement, Problem, Settings
 from icd_lib.graph.contract import check_w
-from icd_lib.graph.mask import mask_graph
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import CostConfig, evaluate_cost
@@ -19,30 +20,44 @@ from icd_lib.stages.context import Context
 from icd_lib.stages.contexts import make_context
 from icd_lib.storage.machine import cpu_model, kept_file
 from icd_lib.storage.npz import load_graph, save_graph
+from icd_lib.transforms import TRANSFORMS
+from icd_lib.transforms.base import Transform
+from icd_lib.transforms.observed import Findings
 from icd_lib.transforms.sparsity.allocate import LatencyTable, LossCurve
 
 
 def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> dict:
     """Solve `mode`, write <mode>/*; returns what <mode>/solve.json holds."""
     context = make_context(run, progress)
-    problem = load_problem(context)
-    if context.get("solver.reuse_perm") and mode != "oneshot":  # oneshot has no layout
-        problem.known_perms = read_perm_record(context.get("solver.reuse_perm"), mode)
-    problem.log = lambda event, **meta: run.log(f"02_solve[{mode}]", event=event, **meta)
+    problem = load_problem(context, mode, lambda event, **meta: run.log(f"02_solve[{mode}]", event=event, **meta))
     solution = solve(problem, mode)
     return write_solution(context, problem, solution)
 
 
-def load_problem(context: Context) -> Problem:
+def load_problem(context: Context, mode: str, log: Callable[..., None] = lambda event, **meta: None) -> Problem:
     """The scenario with the tables, curves and graphs that the graph stage left in the run's folder."""
-    run = context.run
-    tables = run.read_json("graph/tables.json")
-    rates = {entry["axis"]: entry["rate"] for entry in run.read_json("graph/sensitivity.json")}
-    problem = make_problem(context, latency_tables(tables), tables["dense_ms"], rates)
-    problem.known_curves = [LossCurve.from_json(entry) for entry in run.read_json("graph/curves.json")]
-    problem.known_graphs = {axis: read_graph(run, axis) for axis in run.read_json("graph/w.meta.json")}
-    problem.keep_layouts = layouts_folder(run.dir, context.get("solver.cache"))
-    return problem
+    run, reused = context.run, context.get("solver.reuse_perm")
+    keep_layouts = layouts_folder(run.dir, context.get("solver.cache"))
+    inputs = replace(make_inputs(context), keep_layouts=keep_layouts, log=log)
+    curves = [LossCurve.from_json(entry) for entry in run.read_json("graph/curves.json")]
+    evidence = Evidence(
+        inputs.observe(),
+        findings_of(run.read_json("graph/tables.json"), run.read_json("graph/sensitivity.json"), curves),
+        graphs={axis: read_graph(run, axis) for axis in run.read_json("graph/w.meta.json")},
+        perms=read_perm_record(reused, mode) if reused and mode != "oneshot" else None,  # oneshot has no layout
+    )
+    return Problem(inputs, evidence, chosen_transforms(inputs))
+
+
+def chosen_transforms(inputs: Inputs) -> tuple[Transform, ...]:
+    """Sparsity, then every transform from outside whose section the scenario has."""
+    return tuple(row for name, row in TRANSFORMS.items() if name == "sparsity" or row.options in inputs.sections)
+
+
+def findings_of(tables: dict, sensitivity: list[dict], curves: list[LossCurve] | None = None) -> Findings:
+    """What graph/tables.json, graph/sensitivity.json and graph/curves.json say."""
+    rates = {entry["axis"]: entry["rate"] for entry in sensitivity}
+    return Findings(latency_tables(tables), tables["dense_ms"], rates, curves)
 
 
 def moments_file(context: Context) -> Path:
@@ -75,25 +90,30 @@ def latency_tables(tables: dict) -> dict[str, LatencyTable]:
     }
 
 
-def make_problem(context: Context, tables: dict, dense_ms: float, rates: dict) -> Problem:
+def make_inputs(context: Context) -> Inputs:
     """The scenario as the loop sees it."""
     get = context.get
     tokens = get("transform.distill_tokens")
     texts = get("data.distill_texts") if get("transform.distill_steps") else 1
-    return Problem(
+    return Inputs(
         dense=context.model,
         batches=context.calibration(get("data.calibration_texts"), 2048),
         distill_batches=context.calibration(texts, tokens),
         example=context.example,
         judge=selection_judge(context),
-        tables=tables,
-        dense_ms=dense_ms,
-        rates=rates,
         settings=settings_of(context),
         solver=solver_settings(context),
+        sections=outside_sections(context),
         progress=context.progress,
         keep_moments=moments_file(context),
     )
+
+
+def outside_sections(context: Context) -> dict:
+    """The scenario's sections that belong to transforms from outside."""
+    config = context.run.scenario.config
+    names = (row.options for name, row in TRANSFORMS.items() if name != "sparsity")
+    return {name: config[name] for name in names if name in config}
 
 
 def settings_of(context: Context) -> Settings:
@@ -160,30 +180,25 @@ def judgement_of(found: dict) -> Judgement:
 def write_solution(context: Context, problem: Problem, solution: Solution) -> dict:
     """Save permutations, graphs, masks, the model and the story of the loop."""
     run, mode, seed = context.run, solution.mode, context.get("seed")
-    before, after, alive = solution.perms_before, solution.perms_after, solution.alive
+    before, after = solution.perms_before, solution.perms_after
+    best, graphs = solution.best, problem.evidence.graphs
     run.write_json(f"{mode}/perm_before.json", perm_record(before, seed))
     run.write_json(f"{mode}/perm_after.json", perm_record(after, seed))
     objective = {}
     for axis in before:
-        graph = mask_graph(alive[axis], base=problem.graphs[axis])
+        graph = best.effects[axis].graph(graphs[axis])
         save_graph(run.path(mode, f"W.{axis}.npz"), graph)
-        objective[axis] = objective_of(graph, before[axis], after[axis], problem.solver)
-    best = solution.best
-    run.write_json(
-        f"{mode}/transform_meta.json",
-        {
-            "axes": {axis: {"D": len(mask), "alive": np.flatnonzero(mask).tolist()} for axis, mask in alive.items()},
-            "last_transform": best.meta.to_json() if best.meta else None,
-        },
-    )
+        objective[axis] = objective_of(graph, before[axis], after[axis], problem.inputs.solver)
+    run.write_json(f"{mode}/transform_meta.json", transform_record(problem, solution))
+    target = problem.inputs.settings.latency_target_rel
     report = {
         "mode": mode,
         "accepted_strength": best.strength,
         "widths": best.widths,
         "plan": best.plan.to_json() if best.plan else None,
         "validation": best.judgement.to_json() if best.judgement else None,
-        "latency_target_rel": problem.settings.latency_target_rel,
-        "reached": solution.reached(problem.settings.latency_target_rel),
+        "latency_target_rel": target,
+        "reached": solution.reached(target),
         "attempts": solution.attempts,
         "objective": {"mean": mean_objective(objective), "axes": objective},
         "solver": solution.solver_stats,
@@ -198,10 +213,19 @@ def write_solution(context: Context, problem: Problem, solution: Solution) -> di
     run.write_json(f"{mode}/solve.json", report)
     if report["reached"] is False:
         predicted = f"{best.plan.predicted_latency_rel:+.1%}" if best.plan else "none"
-        context.progress(
-            f"latency target {problem.settings.latency_target_rel:+.1%} NOT reached: predicted {predicted}"
-        )
+        context.progress(f"latency target {target:+.1%} NOT reached: predicted {predicted}")
     return report
+
+
+def transform_record(problem: Problem, solution: Solution) -> dict:
+    """What <mode>/transform_meta.json holds: what is left of every axis, and what the last attempt's transforms did."""
+    rows = {transform.name: transform for transform in problem.transforms}
+    done = [rows[name].save(meta) for name, meta in solution.best.metas.items()]
+    axes = {
+        axis: {"D": len(there), "alive": np.flatnonzero(there).tolist()} for axis, there in solution.present.items()
+    }
+    found = {"axes": axes, "last_transform": done[-1] if done else None}
+    return found | ({"transforms": done} if len(done) > 1 else {})
 
 
 def objective_of(graph, before: np.ndarray, after: np.ndarray, solver: SolverSettings) -> dict:

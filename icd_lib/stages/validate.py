@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from icd_lib.axes.permutation import hash_permutation
-from icd_lib.codesign.layouts import solve_layouts
+from icd_lib.codesign.evidence import build_graphs
+from icd_lib.codesign.layouts import SolverSettings, solve_layouts
 from icd_lib.experiment.arms import DENSE, MODEL, RESULT
 from icd_lib.experiment.comparisons import comparisons_of
 from icd_lib.experiment.cost import cost_change, cost_figures
@@ -17,7 +18,7 @@ from icd_lib.solver.cost import evaluate_cost
 from icd_lib.stages.context import Context
 from icd_lib.stages.contexts import make_context
 from icd_lib.stages.measure import drop_figure, reading_figure
-from icd_lib.stages.solve import make_problem
+from icd_lib.stages.solve import make_inputs
 from icd_lib.stages.timing import stability
 from icd_lib.storage.npz import load_graph
 
@@ -111,24 +112,26 @@ def determinism(context: Context, progress: Callable[[str], None]) -> dict:
         return {"reason": "the run has no mode that solves a layout"}
     if not run.read_json(f"{modes[0]}/solve.json")["solver"]:
         return {"reason": "the permutations were given (solver.reuse_perm), not solved"}
-    problem = replace(make_problem(context, {}, 0.0, {}), keep_moments=None)  # computed again, not read back
-    perms, _ = solve_layouts(problem.graphs, problem.solver)
+    inputs = replace(make_inputs(context), keep_moments=None)  # computed again, not read back
+    graphs = build_graphs(inputs.observe(), inputs.settings.nnz_cap)
+    perms, _ = solve_layouts(graphs, inputs.solver)
     stored = run.read_json(f"{modes[0]}/perm_before.json")["axes"]
     same_pi = all(hash_permutation(perm) == stored[axis]["hash"] for axis, perm in perms.items())
     same_w = all(
-        is_same_graph(load_graph(run.dir / "graph" / f"W.{axis}.npz"), graph) for axis, graph in problem.graphs.items()
+        is_same_graph(load_graph(run.dir / "graph" / f"W.{axis}.npz"), graph) for axis, graph in graphs.items()
     )
     progress(f"solved again: π hashes {'equal' if same_pi else 'DIFFER'}, W {'equal' if same_w else 'DIFFERS'}")
-    return {"pi_hash_equal": same_pi, "w_hash_equal": same_w, "max_metric_drift_rel": metric_drift(problem, perms, run)}
+    drift = metric_drift(graphs, inputs.solver, perms, run)
+    return {"pi_hash_equal": same_pi, "w_hash_equal": same_w, "max_metric_drift_rel": drift}
 
 
-def metric_drift(problem, perms: dict, run: Run) -> float:
+def metric_drift(graphs: dict, solver: SolverSettings, perms: dict, run: Run) -> float:
     """Largest relative difference of the layouts' J between the two solves."""
     mode = "linear" if (run.dir / "linear" / "solve.json").is_file() else "iterative"
     stats = run.read_json(f"{mode}/solve.json")["solver"]
     drift = [0.0]
     for axis, perm in perms.items():
-        again = evaluate_cost(problem.graphs[axis], perm, problem.solver.cost_of(len(perm))).J
+        again = evaluate_cost(graphs[axis], perm, solver.cost_of(len(perm))).J
         before = stats[axis]["after"]["J"]
         drift.append(abs(again - before) / max(abs(before), 1e-12))
     return max(drift)

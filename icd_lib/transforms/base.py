@@ -1,75 +1,137 @@
-"""What a transform reports about each axis it touched."""
+"""What a transform is to the loop: its options, what it knows beforehand, its plan, its effects, its file, its figures.
 
-from dataclasses import asdict, dataclass, field
+    known = transform.evidence(given)                        # once per arm, before anything changes
+    plan = transform.plan(known, strength, present)          # per attempt
+    model, meta = transform.apply(known, plan, model, origin)
+
+The loop reads nothing but the effects in `meta` (`icd_lib.transforms.effects`): from them it lays every axis out anew
+and makes the saving real. A new transform is a file or folder here and a row of `TRANSFORMS`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
+from torch import nn
+
+from icd_lib.axes.kinds import SINGLE
+from icd_lib.transforms.effects import TransformMeta
+from icd_lib.transforms.observed import Findings, Observed
 
 
-@dataclass
-class AxisState:
-    """One axis after a transform: `alive` bool (D,), `saliency` float (D,) = loss caused when the element left.
+class Plan(Protocol):
+    """What a transform is going to do, and what that is expected to give against dense (None: it cannot say)."""
 
-    Elements are indexed in the axis's order before the transform. `loss` is the predicted squared error of the block's
-    output relative to its energy.
-    """
+    predicted_latency_rel: float | None
+    predicted_loss: float | None
 
-    axis: str
-    kind: str
-    alive: np.ndarray
-    saliency: np.ndarray
-    loss: float
-
-    @classmethod
-    def untouched(cls, axis: str, kind: str, size: int) -> "AxisState":
-        """An axis of `size` elements of which none was removed."""
-        return cls(axis, kind, np.ones(size, dtype=bool), np.zeros(size), 0.0)
-
-    @property
-    def kept(self) -> int:
-        return int(self.alive.sum())
-
-    def to_json(self) -> dict:
-        return {
-            "axis": self.axis,
-            "kind": self.kind,
-            "size": len(self.alive),
-            "kept": self.kept,
-            "alive": np.flatnonzero(self.alive).tolist(),
-            "saliency": [float(f"{value:.6g}") for value in self.saliency],
-            "loss": self.loss,
-        }
-
-
-@dataclass
-class TransformMeta:
-    """Result of one transform: the axes' states and whether the best layout may have changed (`delta_layout`)."""
-
-    name: str
-    tile: int
-    axes: dict[str, AxisState] = field(default_factory=dict)
-    notes: dict = field(default_factory=dict)
-
-    @property
-    def delta_layout(self) -> bool:
-        return any(not state.alive.all() for state in self.axes.values())
-
-    def to_json(self) -> dict:
-        return {
-            "name": self.name,
-            "tile": self.tile,
-            "delta_layout": self.delta_layout,
-            "notes": self.notes,
-            "axes": [state.to_json() for state in self.axes.values()],
-        }
+    def to_json(self) -> dict: ...
 
 
 @dataclass(frozen=True)
-class PrunePlan:
-    """How many elements of each axis stay: `{"ffn.0": 640, "heads.0": 10, ...}` and what the tables say of it."""
+class JointPlan:
+    """The plans of several transforms, by name; what they are expected to give is taken for their sum."""
 
-    kept: dict[str, int]
-    predicted_latency_rel: float | None = None
-    predicted_loss: float | None = None
+    plans: dict[str, Plan]
+
+    @property
+    def predicted_latency_rel(self) -> float:
+        return sum(plan.predicted_latency_rel or 0.0 for plan in self.plans.values())
+
+    @property
+    def predicted_loss(self) -> float:
+        return sum(plan.predicted_loss or 0.0 for plan in self.plans.values())
 
     def to_json(self) -> dict:
-        return asdict(self)
+        """All fields of the plans together, the sums, and each plan by its name."""
+        each = {name: plan.to_json() for name, plan in self.plans.items()}
+        merged = {key: value for entry in each.values() for key, value in entry.items()}
+        sums = {"predicted_latency_rel": self.predicted_latency_rel, "predicted_loss": self.predicted_loss}
+        return merged | sums | {"transforms": each}
+
+
+def join_plans(plans: dict[str, Plan]) -> Plan:
+    """One plan for all: the only one, or a `JointPlan`."""
+    return next(iter(plans.values())) if len(plans) == 1 else JointPlan(plans)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How an arm lets its transforms act.
+
+    granule: elements that are treated alike, per axis kind; orders: the layout in which granules are counted (None:
+    the dense model's own); even: one rate for all layers.
+    """
+
+    granule: dict[str, int] = field(default_factory=lambda: SINGLE)
+    orders: dict[str, np.ndarray] | None = None
+    even: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """All that a transform may build its evidence on; `options` are the values of its section of the scenario."""
+
+    observed: Observed
+    findings: Findings
+    options: object
+    manner: Manner = Manner()  # noqa: B008 (frozen)
+    progress: Callable[[str], None] = lambda line: None
+
+
+class Evidence(Protocol):
+    """What a transform knows before anything changes: frozen; what is computed on first use depends on nothing else.
+
+    drafts: whether `Transform.draft` can be called; closed_form: whether `apply` computes what `draft` does, so that an
+    attempt goes on from nothing (the first transform of a list then begins with the dense model every time).
+    """
+
+    drafts: bool
+    closed_form: bool
+
+
+class Transform(ABC):
+    """A row of `TRANSFORMS`. It holds no state: what it knows is in its evidence.
+
+    name: as in the table; options: the section of the scenario that holds its values, which is also what asks for it;
+    panels: functions that draw its figures from a run's files, each "module:attribute", called with
+    `icd_lib.report.results.Results` (sparsity's are in every report).
+    """
+
+    name: str
+    options: str
+    panels: tuple[str, ...] = ()
+
+    @abstractmethod
+    def evidence(self, given: Given) -> Evidence:
+        """What is known of the dense model before anything changes."""
+
+    @abstractmethod
+    def plan(self, evidence: Evidence, strength: float, present: dict[str, int]) -> Plan:
+        """How to get `strength` (change of latency against dense, negative) with axes of `present` elements.
+
+        Raises `TransformError` when that is out of reach: the attempt is then rolled back.
+        """
+
+    @abstractmethod
+    def draft(self, evidence: Evidence, plan: Plan, model: nn.Module) -> tuple[nn.Module, TransformMeta]:
+        """A quick candidate from `model` in the dense model's order; called only where `evidence.drafts`."""
+
+    @abstractmethod
+    def apply(
+        self, evidence: Evidence, plan: Plan, model: nn.Module, origin: dict[str, np.ndarray]
+    ) -> tuple[nn.Module, TransformMeta]:
+        """Changed copy of `model` at the same shapes, and what happened to each axis, in the model's present order.
+
+        origin: which dense elements each axis has left, in that order.
+        """
+
+    def save(self, meta: TransformMeta) -> dict:
+        """What a run's file holds of it."""
+        return meta.to_json()
+
+    def load(self, entry: dict) -> TransformMeta:
+        """The inverse of `save`."""
+        return TransformMeta.from_json(entry)

@@ -13,7 +13,7 @@ from torch import nn
 from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Attention
 from icd_lib.models.families import FAMILIES, family_of, find_adapter, labels
-from icd_lib.transforms.base import AxisState, TransformMeta
+from icd_lib.transforms.effects import Alive, TransformMeta
 from icd_lib.transforms.sparsity.obs import Moments, affine, refit
 from icd_lib.transforms.sparsity.prune import collect
 from icd_lib.transforms.streams import ResidualStream
@@ -176,4 +176,4 @@ def _record(meta: TransformMeta, prefix: str, kind: str, sigma: torch.Tensor, ke
     for head, values in enumerate(sigma.square()):
         lost = (values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)).masked_fill(alive, 0.0)
         name = f"{prefix}.{head}"
-        meta.axes[name] = AxisState(name, kind, alive.numpy().copy(), lost.numpy(), float(lost.sum()))
+        meta.axes[name] = Alive(name, kind, alive.numpy().copy(), lost.numpy(), float(lost.sum()))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from icd_lib.axes.permutation import check_permutation, hash_permutation, invert_permutation
+from icd_lib.axes.permutation import check_permutation, hash_permutation, invert_permutation, pack_alive
 from icd_lib.errors import AxisError
 
 
@@ -33,3 +33,20 @@ def test_hash_depends_on_the_order_and_not_on_the_dtype():
 def test_what_is_no_permutation_is_refused(perm, complaint):
     with pytest.raises(AxisError, match=complaint):
         check_permutation(perm, 3, "ffn.0")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_packing_is_a_stable_partition(seed):
+    rng = np.random.default_rng(seed)
+    perm, alive = rng.permutation(20), rng.random(20) < 0.5
+    packed = pack_alive(perm, alive)
+    kept = int(alive.sum())
+    assert sorted(packed) == list(range(20))
+    assert alive[packed[:kept]].all()
+    assert not alive[packed[kept:]].any()
+    assert packed[:kept].tolist() == [i for i in perm if alive[i]]
+    assert packed[kept:].tolist() == [i for i in perm if not alive[i]]
+
+
+def test_packing_what_is_all_alive_changes_nothing():
+    assert pack_alive(np.array([1, 3, 2, 0]), np.ones(4, dtype=bool)).tolist() == [1, 3, 2, 0]

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from icd_lib.axes.permutation import hash_permutation
+from icd_lib.axes.permutation import hash_permutation, pack_alive
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.codesign import layouts
 from icd_lib.codesign.layouts import (
@@ -13,12 +13,11 @@ from icd_lib.codesign.layouts import (
     apply_layouts,
     check_layouts,
     compare_layouts,
-    drop_dead_tiles,
     layouts_folder,
-    pack_alive,
     perm_record,
     read_perm_record,
-    relayout,
+    realise,
+    repermute,
     solve_layout,
     solve_layouts,
     with_dropped,
@@ -28,6 +27,7 @@ from icd_lib.errors import ArtifactError, AxisError
 from icd_lib.graph.mask import mask_graph
 from icd_lib.models.families import find_adapter
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
+from icd_lib.transforms.effects import Alive
 from icd_lib.transforms.sparsity.prune import zero_elements
 from tests.solver_instances import planted_blocks
 from tests.tiny_problems import assert_same_state, small_batches, small_model, state_of, three_cycle
@@ -52,21 +52,13 @@ def masked_model(dead_share=0.4, seed=0):
     return model, alive
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_packing_is_a_stable_partition(seed):
-    rng = np.random.default_rng(seed)
-    perm, alive = rng.permutation(20), rng.random(20) < 0.5
-    packed = pack_alive(perm, alive)
-    kept = int(alive.sum())
-    assert sorted(packed) == list(range(20))
-    assert alive[packed[:kept]].all()
-    assert not alive[packed[kept:]].any()
-    assert packed[:kept].tolist() == [i for i in perm if alive[i]]
-    assert packed[kept:].tolist() == [i for i in perm if not alive[i]]
+def mask(alive):
+    return Alive.of("ffn.0", "ffn", alive)
 
 
-def test_packing_what_is_all_alive_changes_nothing():
-    assert pack_alive(three_cycle(6), np.ones(6, dtype=bool)).tolist() == three_cycle(6).tolist()
+def dying(alive):
+    """The effects of masks by axis."""
+    return {axis: Alive.of(axis, axis.split(".")[0], there) for axis, there in alive.items()}
 
 
 def test_layouts_are_applied_to_a_copy_with_certificates():
@@ -95,7 +87,7 @@ def test_only_wholly_dead_tiles_are_dropped():
     axis = find_adapter(model).axis("ffn.0")
     zero_elements(model, axis, torch.from_numpy(~alive))
     state, wanted = state_of(model), model_outputs(model, inputs)
-    smaller, present = drop_dead_tiles(model, {"ffn.0": alive}, TILES)
+    smaller, present = realise(model, dying({"ffn.0": alive}), TILES)
     assert_same_state(model, state)
     assert np.flatnonzero(present["ffn.0"].reshape(-1, 8).all(1)).tolist() == [0, 2, 5]
     assert present["ffn.0"].sum() == smaller.encoder.layer[0].intermediate.dense.out_features == 24
@@ -105,21 +97,21 @@ def test_only_wholly_dead_tiles_are_dropped():
 def test_a_last_tile_that_is_cut_short_is_a_tile():
     model = small_model(intermediate_size=44)
     alive = np.arange(44) < 40
-    smaller, present = drop_dead_tiles(model, {"ffn.1": alive}, TILES)
+    smaller, present = realise(model, dying({"ffn.1": alive}), TILES)
     assert np.array_equal(present["ffn.1"], alive)
     assert smaller.encoder.layer[1].output.dense.in_features == 40
     alive[43] = True
-    assert drop_dead_tiles(model, {"ffn.1": alive}, TILES)[1]["ffn.1"].all()
+    assert realise(model, dying({"ffn.1": alive}), TILES)[1]["ffn.1"].all()
 
 
 def test_packing_makes_dead_tiles_where_there_were_none():
     model, alive = masked_model()
     (inputs,) = small_batches(1)
-    scattered, _ = drop_dead_tiles(model, alive, TILES)
+    scattered, _ = realise(model, dying(alive), TILES)
     packing = {axis: pack_alive(np.arange(len(mask)), mask) for axis, mask in alive.items()}
     packed, _ = apply_layouts(model, packing, inputs)
     there = {axis: alive[axis][perm] for axis, perm in packing.items()}
-    smaller, _ = drop_dead_tiles(packed, there, TILES)
+    smaller, _ = realise(packed, dying(there), TILES)
     assert scattered.encoder.layer[0].intermediate.dense.out_features == 48
     # 29 of 48 are alive: four tiles of eight.
     assert smaller.encoder.layer[0].intermediate.dense.out_features == 32
@@ -131,7 +123,7 @@ def test_at_dense_shape_is_one_function_in_any_layout():
     masked, alive = masked_model()
     packing = {axis: pack_alive(random_perms(3)[axis], mask) for axis, mask in alive.items()}
     packed, _ = apply_layouts(masked, packing, inputs)
-    small, present = drop_dead_tiles(packed, {a: alive[a][p] for a, p in packing.items()}, TILES)
+    small, present = realise(packed, dying({a: alive[a][p] for a, p in packing.items()}), TILES)
     origin = {axis: perm[present[axis]] for axis, perm in packing.items()}
     wanted = model_outputs(masked, inputs)
     identity = {axis: np.arange(len(mask)) for axis, mask in alive.items()}
@@ -193,14 +185,14 @@ def test_no_reach_given_means_half_the_axis():
     assert (free.cost_of(1536).h, free.cost_of(12).h, SETTINGS.cost_of(48).h) == (768, 6, 24)
 
 
-def test_relayout_packs_the_alive_elements():
+def test_re_permuting_packs_the_alive_elements():
     graph, _ = planted_blocks(48, 8)
     alive = np.random.default_rng(0).random(48) < 0.6
-    perm = relayout(alive, graph, SETTINGS)
+    perm = repermute(mask(alive), graph, SETTINGS)
     kept = int(alive.sum())
     assert sorted(perm) == list(range(48))
     assert alive[perm[:kept]].all()
-    assert np.array_equal(perm, relayout(alive, graph, SETTINGS))
+    assert np.array_equal(perm, repermute(mask(alive), graph, SETTINGS))
 
 
 def cost_on_what_is_left(alive, graph, order):
@@ -208,26 +200,26 @@ def cost_on_what_is_left(alive, graph, order):
     return evaluate_cost(mask_graph(alive, base=graph), order, SETTINGS.cost_of(size), np.arange(size))
 
 
-def test_relayout_solves_anew_where_that_pays():
+def test_re_permuting_solves_anew_where_that_pays():
     """The blocks are planted under shuffled labels: the present order is a bad one."""
     graph, _ = planted_blocks(48, 8)
     alive = np.random.default_rng(0).random(48) < 0.6
-    packed, chosen = pack_alive(np.arange(48), alive), relayout(alive, graph, SETTINGS)
+    packed, chosen = pack_alive(np.arange(48), alive), repermute(mask(alive), graph, SETTINGS)
     before, after = (cost_on_what_is_left(alive, graph, order) for order in (packed, chosen))
     assert after.J < before.J and after.C <= before.C
     gain = before.J - after.J
-    assert np.array_equal(relayout(alive, graph, SETTINGS, epsilon=0.9 * gain), chosen)
-    assert np.array_equal(relayout(alive, graph, SETTINGS, epsilon=1.1 * gain), packed)
+    assert np.array_equal(repermute(mask(alive), graph, SETTINGS, epsilon=0.9 * gain), chosen)
+    assert np.array_equal(repermute(mask(alive), graph, SETTINGS, epsilon=1.1 * gain), packed)
 
 
-def test_relayout_keeps_the_present_order_where_it_is_as_good():
+def test_re_permuting_keeps_the_present_order_where_it_is_as_good():
     graph, _ = planted_blocks(48, 8)
     first = solve_layout(graph, SETTINGS)[0]
     base, alive = graph[first][:, first], np.arange(48) < 40
-    again = relayout(alive, base, SETTINGS)
+    again = repermute(mask(alive), base, SETTINGS)
     costs = [cost_on_what_is_left(alive, base, order) for order in (again, np.arange(48))]
     assert costs[0].J <= costs[1].J
-    assert np.array_equal(relayout(np.ones(48, dtype=bool), sp.csr_array((48, 48)), SETTINGS), np.arange(48))
+    assert np.array_equal(repermute(mask(np.ones(48, dtype=bool)), sp.csr_array((48, 48)), SETTINGS), np.arange(48))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +239,7 @@ def test_of_two_layouts_the_lower_j_is_taken_unless_its_c_is_higher(monkeypatch,
     monkeypatch.setattr(
         layouts, "evaluate_cost", lambda *_: CostReport(Q=0.1, R_align=0.1, R_stab=0.0, **next(reports))
     )
-    chosen = relayout(alive, sp.csr_array((4, 4)), SETTINGS)
+    chosen = repermute(mask(alive), sp.csr_array((4, 4)), SETTINGS)
     assert chosen.tolist() == ([3, 2, 0, 1] if taken else [0, 2, 3, 1])
 
 
@@ -258,11 +250,11 @@ def test_dropped_elements_follow_in_the_order_of_the_first_layout():
 def test_comparison_is_zero_for_the_same_layout_and_falls_for_a_packed_one():
     graph, order = planted_blocks(48, 8)
     first = solve_layout(graph, SETTINGS)[0]
-    same = compare_layouts(graph, first, first, first, SETTINGS)
+    same = compare_layouts(mask_graph(np.ones(48, dtype=bool), base=graph), first, first, first, SETTINGS)
     assert same.before == same.after
     alive = np.random.default_rng(1).random(48) < 0.5
-    left = first[relayout(alive[first], graph[first][:, first], SETTINGS)][: int(alive.sum())]
-    change = compare_layouts(graph, first, first, left, SETTINGS)
+    left = first[repermute(mask(alive[first]), graph[first][:, first], SETTINGS)][: int(alive.sum())]
+    change = compare_layouts(mask_graph(alive, base=graph), first, first, left, SETTINGS)
     assert change.before.R_stab == 0.0
     assert change.after.C < change.before.C
     assert change.after.J < change.before.J

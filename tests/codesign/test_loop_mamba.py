@@ -6,14 +6,15 @@ import torch
 
 from icd_lib.axes.kinds import SINGLE
 from icd_lib.axes.verify import model_outputs, outputs_error
-from icd_lib.codesign.layouts import SolverSettings, drop_dead_tiles
+from icd_lib.codesign.evidence import Problem, gather
+from icd_lib.codesign.inputs import Inputs, Judgement, Settings
+from icd_lib.codesign.layouts import SolverSettings, realise
 from icd_lib.codesign.loop import at_dense_shape, solve
-from icd_lib.codesign.problem import Judgement, Problem, Settings
 from icd_lib.models.families import find_adapter
 from icd_lib.solver.cost import CostConfig
-from icd_lib.transforms.base import PrunePlan
 from icd_lib.transforms.distill import distill
-from icd_lib.transforms.sparsity.allocate import LatencyTable
+from icd_lib.transforms.observed import Findings
+from icd_lib.transforms.sparsity.allocate import LatencyTable, PrunePlan
 from icd_lib.transforms.sparsity.prune import consumer_moments, prune
 from icd_lib.transforms.sparsity.sensitivity import eliminations, measure_sensitivity
 from tests.tiny_mambas import LAYERS, STATES, tiny_mamba, tokens
@@ -53,7 +54,7 @@ def test_compensation_keeps_the_function_closer(model, kind, size):
 @pytest.mark.parametrize(("kind", "size"), [("inner", INNER), ("state", STATES)])
 def test_what_was_removed_can_be_dropped_physically(model, kind, size):
     masked, meta = pruned(model, half(kind, size))
-    smaller, _ = drop_dead_tiles(masked, {axis: state.alive for axis, state in meta.axes.items()}, SINGLE)
+    smaller, _ = realise(masked, meta.axes, SINGLE)
     sizes = {axis.name: axis.size for axis in find_adapter(smaller).axes()}
     assert all(sizes[axis] == kept for axis, kept in half(kind, size).items())
     for inputs in batches():
@@ -91,25 +92,25 @@ def test_every_axis_has_a_sensitivity(model):
     assert all(0 < entry.output_error < 10 and entry.block_loss >= 0 for entry in found)
 
 
-def small_problem(model, **changes):
+def small_problem(model, judge=lambda candidate: Judgement(0.0, 0.0), **changes):
     inner, states = np.arange(8, INNER + 1, 8), np.arange(1, STATES + 1)
     adapter = find_adapter(model)
     settings = {"tile": 8, "distill_steps": 2, "strengths": (-0.1, -0.2, -0.3), "max_rounds": 2}
-    return Problem(
+    inputs = Inputs(
         dense=model,
         batches=batches(),
         distill_batches=batches(),
         example=batches()[0],
-        judge=lambda candidate: Judgement(0.0, 0.0),
-        tables={
-            "inner": LatencyTable("inner", inner, 5.0 * (1 - inner / INNER)),
-            "state": LatencyTable("state", states, 3.0 * (1 - states / STATES)),
-        },
-        dense_ms=20.0,
-        rates={item.axis: 1.0 for item in adapter.prunable()},
+        judge=judge,
         settings=Settings(**(settings | changes)),
         solver=SolverSettings(CostConfig(g=8, v=8, h=24), refine_steps=60),
     )
+    tables = {
+        "inner": LatencyTable("inner", inner, 5.0 * (1 - inner / INNER)),
+        "state": LatencyTable("state", states, 3.0 * (1 - states / STATES)),
+    }
+    rates = {item.axis: 1.0 for item in adapter.prunable()}
+    return Problem(inputs, gather(inputs, Findings(tables, 20.0, rates)))
 
 
 @pytest.mark.parametrize("mode", ["linear", "oneshot", "iterative"])
@@ -128,8 +129,8 @@ def test_every_mode_makes_a_smaller_model(model, mode):
 
 
 def test_the_budget_of_perplexity_is_kept(model):
-    problem = small_problem(model, max_perplexity_ratio=1.01, distill_steps=0)
-    problem.judge = lambda candidate: Judgement(0.0, 0.0, {"perplexity_ratio": 1.02})
+    judge = lambda candidate: Judgement(0.0, 0.0, {"perplexity_ratio": 1.02})  # noqa: E731
+    problem = small_problem(model, judge, max_perplexity_ratio=1.01, distill_steps=0)
     solution = solve(problem, "oneshot")
     assert solution.best.model is model
     assert [entry["strength"] for entry in solution.attempts] == [-0.2, -0.1], "weaker, since the first was refused"

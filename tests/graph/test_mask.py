@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from icd_lib.errors import ConfigError, SolverNotConverged
-from icd_lib.graph import check_w, mask_graph
+from icd_lib.graph import check_w, group_graph, mask_graph
 
 
 def alive_mask(size, share, seed=0):
@@ -55,6 +55,41 @@ def test_nothing_to_touch_together(n_alive):
     alive = np.zeros(5, dtype=bool)
     alive[:n_alive] = True
     assert mask_graph(alive).nnz == 0
+
+
+def test_one_group_is_the_mask_of_its_elements():
+    alive = alive_mask(60, 0.6)
+    dense = np.random.default_rng(2).random((60, 60))
+    base = sp.csr_array(np.triu(dense, 1) + np.triu(dense, 1).T)
+    for graph in (None, base):
+        one = mask_graph(alive, base=graph, nnz_cap=600)
+        other = group_graph(alive.astype(int) - 1, base=graph, nnz_cap=600)
+        assert (one != other).nnz == 0 and one.nnz
+
+
+@pytest.mark.parametrize("nnz_cap", [200_000, 800])
+def test_a_group_is_touched_together_and_nothing_else_is(nnz_cap):
+    groups = np.random.default_rng(0).permutation(80) // 20 - 1
+    W = check_w(group_graph(groups, nnz_cap=nnz_cap, bytes_per_element=2))
+    rows, cols = W.nonzero()
+    assert (groups[rows] == groups[cols]).all() and not W[groups == -1].nnz and W.nnz <= nnz_cap
+    for number in range(3):
+        inside = W[groups == number][:, groups == number]
+        assert connected_components(inside)[0] == 1 and inside.sum() / 2 == pytest.approx(2 * 20 * 19 / 2)
+
+
+def test_base_joins_groups():
+    base = np.zeros((5, 5))
+    base[0, 2] = base[2, 0] = 3.0
+    base[1, 4] = base[4, 1] = 9.0  # 4 is in no group: must not count
+    W = group_graph(np.array([0, 0, 1, 1, -1]), base=sp.csr_array(base), bytes_per_element=1).toarray()
+    assert (W[0, 1], W[2, 3], W[0, 2]) == pytest.approx((0.5, 0.5, 1.0)) and not W[4].any()
+
+
+def test_bad_groups_are_refused():
+    for groups in ([0.5, 1.0], [], [0, -2], [[0, 1]]):
+        with pytest.raises(SolverNotConverged, match="numbers >= -1"):
+            group_graph(np.array(groups))
 
 
 def test_refusals():

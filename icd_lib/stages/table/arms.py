@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icd_lib.codesign.layouts import pack_alive, perms_of
+from icd_lib.axes.permutation import pack_alive
+from icd_lib.codesign.layouts import perms_of
 from icd_lib.errors import ArtifactError
 from icd_lib.experiment.arms import DENSE, MODES, RESULT, ROWS, controls_of
 from icd_lib.run.artifacts import Run

@@ -21,7 +21,7 @@ from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import CostConfig
 from icd_lib.stages.table.workload import read_events, split_events
 from icd_lib.storage.npz import load_graph
-from icd_lib.transforms.base import AxisState
+from icd_lib.transforms.effects import Alive
 from icd_lib.transforms.sparsity.rows import prune_rows
 from icd_lib.workloads.rows import TableWorkload
 
@@ -101,7 +101,7 @@ class TableContext:
         return check_w(load_graph(self.run.dir / "graph" / f"W.{AXIS}.npz"))
 
     @cached_property
-    def pruned(self) -> AxisState:
+    def pruned(self) -> Alive:
         """The transform: the same rows die in every arm."""
         touches = np.bincount(self.seen.ids, minlength=self.size)
         share, scatter = self.get("transform.dead_share"), self.get("transform.scatter")

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse as sp
 
-from icd_lib.axes.permutation import hash_permutation
-from icd_lib.codesign.layouts import layouts_folder, pack_alive, perm_record, solve_layout
+from icd_lib.axes.permutation import hash_permutation, pack_alive
+from icd_lib.codesign.layouts import layouts_folder, perm_record, solve_layout
 from icd_lib.errors import AxisError
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.latency import measure_interleaved

@@ -5,14 +5,26 @@ a loss curve gives, for one axis, the predicted loss as a function of what it ke
 choice knapsack, solved exactly by dynamic programming over time bins.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from icd_lib.axes.kinds import KINDS
 from icd_lib.errors import TransformError
-from icd_lib.transforms.base import PrunePlan
 
 BINS = 4000
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """How many elements of each axis stay: `{"ffn.0": 640, "heads.0": 10, ...}` and what the tables say of it."""
+
+    kept: dict[str, int]
+    predicted_latency_rel: float | None = None
+    predicted_loss: float | None = None
+
+    def to_json(self) -> dict:
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,13 @@ class LossCurve:
     def at(self, kept: int) -> float:
         return float(np.interp(kept, self.kept, self.loss))
 
+    def up_to(self, limit: int | None) -> "LossCurve":
+        """The curve without what is wider than `limit`."""
+        if limit is None:
+            return self
+        allowed = self.kept <= limit
+        return LossCurve(self.axis, self.kind, self.kept[allowed], self.loss[allowed])
+
     def to_json(self) -> dict:
         return {"axis": self.axis, "kind": self.kind, "kept": self.kept.tolist(), "loss": self.loss.tolist()}
 
@@ -73,6 +92,28 @@ def allocate(
         [(np.floor(saved / bin_ms).astype(int), curve.loss) for saved, curve in options], needed / bin_ms
     )
     kept = {curve.axis: int(curve.kept[i]) for (_, curve), i in zip(options, chosen, strict=True)}
+    return describe(tables, curves, dense_ms, kept)
+
+
+def allocate_evenly(
+    tables: dict[str, LatencyTable], curves: list[LossCurve], dense_ms: float, latency_rel: float, step: int = 1
+) -> PrunePlan:
+    """One width of the tiled axes for every layer, all else kept: the widest that reaches the predicted latency.
+
+    step: widths are multiples of it. Raises `TransformError` when no width reaches the latency.
+    """
+    wide = [curve for curve in curves if KINDS[curve.kind].tiled]
+    if not wide:
+        raise TransformError(
+            "one rate for all layers is a rate of FFN neurons or inner channels; add ffn or inner to transform.axes"
+        )
+    size = int(wide[0].kept[-1])
+    widths = np.arange(step, size + 1, step)
+    saved = sum(tables[curve.kind].saved(widths) for curve in wide)
+    enough = widths[saved >= -latency_rel * dense_ms]
+    if not len(enough):
+        raise TransformError(f"no uniform width reaches {latency_rel:+.0%} on this machine; ask for less")
+    kept = {curve.axis: int(enough[-1]) if KINDS[curve.kind].tiled else int(curve.kept[-1]) for curve in curves}
     return describe(tables, curves, dense_ms, kept)
 
 

@@ -17,7 +17,8 @@ from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Adapter, Block, Terms
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import DETAIL
-from icd_lib.transforms.base import AxisState, PrunePlan, TransformMeta
+from icd_lib.transforms.effects import Alive, TransformMeta, untouched
+from icd_lib.transforms.sparsity.allocate import PrunePlan
 from icd_lib.transforms.sparsity.obs import Elimination, Moments, affine, eliminate, refit, restrict, term_moments
 from icd_lib.transforms.streams import Goals, ResidualStream
 
@@ -50,7 +51,7 @@ def prune(
     for goal_sums, block in zip(goals, adapter.blocks(), strict=True):
         for terms in block.terms:
             if plan.kept.get(terms.axis, terms.elements) == terms.elements:
-                meta.axes[terms.axis] = AxisState.untouched(terms.axis, terms.kind, terms.elements)
+                meta.axes[terms.axis] = untouched(terms.axis, terms.kind, terms.elements)
                 continue
             meta.axes[terms.axis] = _prune_terms(terms, plan, ridge, compensate, collect_terms(stream, terms))
             zero_elements(pruned, axes[terms.axis], ~torch.from_numpy(meta.axes[terms.axis].alive))
@@ -113,7 +114,7 @@ def collect_terms(stream: ResidualStream, terms: Terms) -> Moments:
     return moments
 
 
-def _prune_terms(terms: Terms, plan: PrunePlan, ridge: float, compensate: bool, moments: Moments) -> AxisState:
+def _prune_terms(terms: Terms, plan: PrunePlan, ridge: float, compensate: bool, moments: Moments) -> Alive:
     """Remove whole terms, cheapest first; factors on the others make up for them as well as they can."""
     kept, gram = plan.kept[terms.axis], moments.damped(ridge)
     elimination = eliminate(gram, terms.weights(), 1, terms.elements - kept)
@@ -125,7 +126,7 @@ def _prune_terms(terms: Terms, plan: PrunePlan, ridge: float, compensate: bool, 
     saliency = torch.zeros(terms.elements, dtype=torch.float64)
     saliency[elimination.order] = torch.tensor(elimination.loss, dtype=torch.float64).diff()
     loss = elimination.loss[-1] / max(moments.energy, 1e-12)
-    return AxisState(terms.axis, terms.kind, alive.numpy(), saliency.numpy(), loss)
+    return Alive(terms.axis, terms.kind, alive.numpy(), saliency.numpy(), loss)
 
 
 @torch.inference_mode()
@@ -140,7 +141,7 @@ def _follow_readers(
     model: nn.Module,
     axis: Axis,
     block: Block,
-    state: AxisState,
+    state: Alive,
     ridge: float,
     compensate: bool,
     stream: ResidualStream,
@@ -169,7 +170,7 @@ def _follow_readers(
 
 def _prune_block(
     block: Block, plan: PrunePlan, tile: dict[str, int], ridge: float, compensate: bool, moments: Moments
-) -> AxisState:
+) -> Alive:
     elements = block.elements
     kept = plan.kept.get(block.axis, elements)
     granule = tile[block.kind] if kept < elements else 1
@@ -184,7 +185,7 @@ def _prune_block(
     saliency = torch.zeros(elements // granule, dtype=torch.float64)
     saliency[elimination.order] = torch.tensor(elimination.loss, dtype=torch.float64).diff()
     loss = elimination.loss[-1] / max(moments.energy, 1e-12)
-    return AxisState(block.axis, block.kind, alive.numpy(), saliency.repeat_interleave(granule).numpy(), loss)
+    return Alive(block.axis, block.kind, alive.numpy(), saliency.repeat_interleave(granule).numpy(), loss)
 
 
 def _write(consumer: nn.Linear, columns: torch.Tensor, weights: torch.Tensor) -> None:

@@ -3,10 +3,10 @@
 import numpy as np
 
 from icd_lib.errors import TransformError
-from icd_lib.transforms.base import AxisState
+from icd_lib.transforms.effects import Alive
 
 
-def prune_rows(touches: np.ndarray, dead_share: float, *, scatter: float = 1.0, seed: int = 0) -> AxisState:
+def prune_rows(touches: np.ndarray, dead_share: float, *, scatter: float = 1.0, seed: int = 0) -> Alive:
     """Which rows stay: the `dead_share` of them with the least saliency are dead.
 
     touches int (D,): accesses of each row; saliency = log(1 + touches) + scatter * N(0, 1), the second term standing
@@ -26,4 +26,4 @@ def prune_rows(touches: np.ndarray, dead_share: float, *, scatter: float = 1.0, 
         raise TransformError(
             f"removing {dead_share:.0%} of {size:,} rows leaves none that is ever read; lower transform.dead_share"
         )
-    return AxisState("rows", "rows", alive, saliency, 1 - int(touches[alive].sum()) / total)
+    return Alive("rows", "rows", alive, saliency, 1 - int(touches[alive].sum()) / total)

@@ -9,7 +9,7 @@ from icd_lib.axes.permute import permute
 from icd_lib.errors import TransformError
 from icd_lib.models.families import find_adapter
 from icd_lib.transforms import streams
-from icd_lib.transforms.base import PrunePlan
+from icd_lib.transforms.sparsity.allocate import PrunePlan
 from icd_lib.transforms.sparsity.prune import consumer_moments, prune, prune_closed_form
 from icd_lib.transforms.sparsity.sensitivity import eliminations
 from tests.tiny_problems import assert_same_state, encode, small_batches, small_model, state_of

@@ -1,0 +1,102 @@
+"""A model on the way: what it still has, what is expected of it, what it was judged, and the record of its fate."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch import nn
+
+from icd_lib.codesign.budget import over_budget
+from icd_lib.codesign.evidence import Problem
+from icd_lib.codesign.inputs import Judgement, Settings
+from icd_lib.codesign.ladder import Rung
+from icd_lib.codesign.layouts import LayoutChange
+from icd_lib.transforms.base import Plan
+from icd_lib.transforms.distill import distill
+from icd_lib.transforms.effects import Effect, TransformMeta
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """`origin[axis]`: which dense elements are left, in their present order; `effects[axis]`: over all dense elements.
+
+    metas: what each transform of its last attempt did; changes: the axes that this attempt laid out anew.
+    """
+
+    model: nn.Module
+    origin: dict[str, np.ndarray]
+    strength: float = 0.0
+    plan: Plan | None = None
+    judgement: Judgement | None = None
+    before_distill: nn.Module | None = None
+    effects: dict[str, Effect] = field(default_factory=dict)
+    metas: dict[str, TransformMeta] = field(default_factory=dict)
+    changes: dict[str, LayoutChange] = field(default_factory=dict)
+    certificates: list[dict] = field(default_factory=list)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {axis: len(elements) for axis, elements in self.origin.items()}
+
+    @property
+    def predicted_latency_rel(self) -> float:
+        """Against dense, by the tables."""
+        return self.plan.predicted_latency_rel if self.plan else 0.0
+
+
+def judged(problem: Problem, candidate: Candidate) -> Candidate:
+    """Distil the candidate toward the dense model, the same for every arm, then judge it."""
+    inputs, settings, model = problem.inputs, problem.inputs.settings, candidate.model
+    if settings.distill_steps:
+        model = distill(
+            model,
+            inputs.dense,
+            inputs.distill_batches,
+            steps=settings.distill_steps,
+            learning_rate=settings.distill_lr,
+            seed=settings.seed,
+            states=problem.evidence.observed.teacher_states,
+            progress=inputs.progress,
+        )
+    return replace(candidate, model=model, before_distill=candidate.model, judgement=inputs.judge(model))
+
+
+def objections(settings: Settings, best: Candidate | None, candidate: Candidate) -> list[str]:
+    """Why the candidate is not accepted (empty: it is): its predicted latency must fall, and quality must hold.
+
+    J and C have no say in this: they choose between the layouts of one transform (`layouts.repermute`).
+    """
+    reasons = []
+    if best is not None and candidate.predicted_latency_rel > best.predicted_latency_rel:
+        reasons.append("the tables predict a rise in latency")
+    return reasons + over_budget(candidate.judgement, settings)
+
+
+def record(candidate: Candidate | None, rung: Rung, reasons: list[str]) -> dict:
+    """One draft or attempt for the log and the report."""
+    entry = {"what": rung.what, "strength": rung.strength, "accepted": not reasons, "reasons": reasons}
+    if candidate is not None:
+        entry |= {
+            "widths": candidate.widths,
+            "predicted_latency_rel": candidate.plan.predicted_latency_rel,
+            "predicted_loss": candidate.plan.predicted_loss,
+            "validation": candidate.judgement.to_json(),
+        }
+        if candidate.changes:
+            entry["change"] = {term: mean_change(candidate.changes, term) for term in ("C", "Q", "J")}
+            if entry["change"]["J"] > 0 > candidate.plan.predicted_latency_rel:
+                entry["disagreement"] = (
+                    f"J rose by {entry['change']['J']:.4f} (C by {entry['change']['C']:+.4f}), but fewer tiles are "
+                    f"touched: the tables predict {candidate.plan.predicted_latency_rel:+.1%}; the clock decides"
+                )
+            entry["objective"] = {
+                axis: {"before": vars(change.before), "after": vars(change.after)}
+                for axis, change in candidate.changes.items()
+            }
+    return entry
+
+
+def mean_change(changes: dict[str, LayoutChange], term: str) -> float:
+    """Mean over the axes that were laid out anew of term(π₁) − term(before)."""
+    if not changes:
+        return 0.0
+    return float(np.mean([getattr(change.after, term) - getattr(change.before, term) for change in changes.values()]))

@@ -1,0 +1,61 @@
+"""What is known before the loop starts: complete and never changed; what is lazy depends on nothing but the inputs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+
+from icd_lib.codesign.inputs import Inputs
+from icd_lib.graph.moments import correlation_graph
+from icd_lib.transforms.base import Given, Manner, Transform
+from icd_lib.transforms.observed import Findings, Observed
+from icd_lib.transforms.sparsity.transform import TRANSFORM as SPARSITY
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """observed: the dense model on its batches; findings: tables, rates, curves; graphs: W of every prunable axis.
+
+    perms: π₀ of every axis where it is given and need not be solved.
+    """
+
+    observed: Observed
+    findings: Findings
+    graphs: Mapping[str, sp.csr_array]
+    perms: dict[str, np.ndarray] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """All that a mode needs. transforms: what is done to the model, in this order."""
+
+    inputs: Inputs
+    evidence: Evidence
+    transforms: tuple[Transform, ...] = (SPARSITY,)
+
+    def given(self, transform: Transform, manner: Manner = Manner()) -> Given:  # noqa: B008 (frozen)
+        """What a transform may build its own evidence on."""
+        inputs = self.inputs
+        options = inputs.options(transform.options)
+        return Given(self.evidence.observed, self.evidence.findings, options, manner, inputs.progress)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """How many elements every axis of the dense model has."""
+        return {axis: graph.shape[0] for axis, graph in self.evidence.graphs.items()}
+
+
+def gather(inputs: Inputs, findings: Findings, observed: Observed | None = None) -> Evidence:
+    """The evidence on `inputs` where no earlier stage has left any but the findings; computes the graphs."""
+    observed = observed or inputs.observe()
+    return Evidence(observed, findings, build_graphs(observed, inputs.settings.nnz_cap))
+
+
+def build_graphs(observed: Observed, nnz_cap: int) -> dict[str, sp.csr_array]:
+    """W per axis from the moments the transform needs anyway; a head's activity is the norm of its output."""
+    return {
+        block.axis: correlation_graph(observed.moments[block.axis].gram.numpy(), block.unit, nnz_cap)
+        for block in observed.adapter.prunable()
+    }

@@ -1,0 +1,88 @@
+"""What is given to the loop: the dense model, its text, the judge of quality, and the scenario's numbers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from icd_lib.axes.kinds import KINDS, granules
+from icd_lib.codesign.layouts import SolverSettings
+from icd_lib.run.schema import STRENGTHS
+from icd_lib.transforms.observed import Observed
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Quality lost against dense where strengths are chosen, percentage points, with its paired standard error."""
+
+    drop_pp: float
+    se_pp: float
+    detail: dict = field(default_factory=dict)
+
+    def bound(self, z: float) -> float:
+        return self.drop_pp + z * self.se_pp
+
+    def to_json(self) -> dict:
+        return {"drop_pp": self.drop_pp, "se_pp": self.se_pp, **self.detail}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Numbers of the scenario's `transform` and `codesign` sections that the loop needs."""
+
+    axes: tuple[str, ...] = tuple(KINDS)
+    tile: int = 16
+    ridge: float = 0.01
+    uniform: bool = False
+    sequential: bool = True
+    distill_steps: int = 200
+    distill_lr: float = 2e-4
+    quality_budget_pp: float = 0.1
+    latency_target_rel: float | None = None
+    selection_z: float = 1.0
+    dropin_budget_pp: float | None = None
+    min_cosine: float | None = None
+    max_perplexity_ratio: float | None = None
+    head_dim: int | None = None
+    max_rounds: int = 6
+    epsilon_j: float = 1e-3
+    strengths: tuple[float, ...] = STRENGTHS
+    nnz_cap: int = 200_000
+    seed: int = 0
+
+    @property
+    def tiles(self) -> dict[str, int]:
+        """Granule per axis kind."""
+        return granules(self.tile)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """A dense model that is never changed, and everything needed to judge changed copies of it.
+
+    batches: the model's own inputs, unlabelled, for calibration; example: one of them for equality checks; sections:
+    values of the scenario's sections that belong to transforms from outside; keep_moments, keep_layouts: where the
+    moments and the solved layouts lie, or will.
+    """
+
+    dense: nn.Module
+    batches: list[dict]
+    distill_batches: list[dict]
+    example: dict
+    judge: Callable[[nn.Module], Judgement]
+    settings: Settings
+    solver: SolverSettings
+    sections: Mapping[str, object] = field(default_factory=dict)
+    log: Callable[..., None] = lambda event, **meta: None
+    progress: Callable[[str], None] = lambda line: None
+    keep_moments: Path | None = None
+    keep_layouts: Path | None = None
+
+    def options(self, section: str) -> object:
+        """The values of a transform's section; those of the project's own are among the settings."""
+        return self.sections.get(section, self.settings)
+
+    def observe(self) -> Observed:
+        """The dense model on the batches; nothing is computed yet."""
+        return Observed(self.dense, self.batches, self.distill_batches, self.settings.ridge, self.keep_moments)
