@@ -29,7 +29,7 @@ from icd_lib.codesign.layouts import (
 )
 from icd_lib.errors import TransformError
 from icd_lib.models.families import find_adapter
-from icd_lib.transforms.base import Evidence, Manner, Transform, join_plans
+from icd_lib.transforms.base import Known, Manner, Transform, join_plans
 from icd_lib.transforms.effects import Effect, untouched
 from icd_lib.transforms.head_dim import reduce_head_dim
 
@@ -118,8 +118,8 @@ def unpermuted(problem: Problem) -> dict[str, np.ndarray]:
 
 def untouched_axes(problem: Problem) -> dict[str, Effect]:
     """Every axis before a transform."""
-    items = problem.evidence.observed.adapter.prunable()
-    return {item.axis: untouched(item.axis, item.kind, item.elements) for item in items}
+    kinds = {axis.name: axis.kind for axis in problem.evidence.observed.adapter.axes()}
+    return {axis: untouched(axis, kinds[axis], size) for axis, size in problem.sizes.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +131,7 @@ class Arm:
     start: Candidate
 
     @cached_property
-    def transforms(self) -> list[tuple[Transform, Evidence]]:
+    def transforms(self) -> list[tuple[Transform, Known]]:
         """Every transform and what it knows."""
         tiles, orders = self.problem.inputs.settings.tiles, self.start.origin
         manner = Manner(tiles, orders) if self.mode.by_tile else Manner(even=self.mode.even)

@@ -81,7 +81,7 @@ class Given:
     progress: Callable[[str], None] = lambda line: None
 
 
-class Evidence(Protocol):
+class Known(Protocol):
     """What a transform knows before anything changes: frozen; what is computed on first use depends on nothing else.
 
     drafts: whether `Transform.draft` can be called; closed_form: whether `apply` computes what `draft` does, so that an
@@ -105,23 +105,23 @@ class Transform(ABC):
     panels: tuple[str, ...] = ()
 
     @abstractmethod
-    def evidence(self, given: Given) -> Evidence:
+    def evidence(self, given: Given) -> Known:
         """What is known of the dense model before anything changes."""
 
     @abstractmethod
-    def plan(self, evidence: Evidence, strength: float, present: dict[str, int]) -> Plan:
+    def plan(self, evidence: Known, strength: float, present: dict[str, int]) -> Plan:
         """How to get `strength` (change of latency against dense, negative) with axes of `present` elements.
 
         Raises `TransformError` when that is out of reach: the attempt is then rolled back.
         """
 
     @abstractmethod
-    def draft(self, evidence: Evidence, plan: Plan, model: nn.Module) -> tuple[nn.Module, TransformMeta]:
+    def draft(self, evidence: Known, plan: Plan, model: nn.Module) -> tuple[nn.Module, TransformMeta]:
         """A quick candidate from `model` in the dense model's order; called only where `evidence.drafts`."""
 
     @abstractmethod
     def apply(
-        self, evidence: Evidence, plan: Plan, model: nn.Module, origin: dict[str, np.ndarray]
+        self, evidence: Known, plan: Plan, model: nn.Module, origin: dict[str, np.ndarray]
     ) -> tuple[nn.Module, TransformMeta]:
         """Changed copy of `model` at the same shapes, and what happened to each axis, in the model's present order.
 

@@ -1,5 +1,7 @@
 """The loop: drafts say how strong, whole attempts go on from there, and only quality and latency refuse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from icd_lib.codesign.inputs import Judgement
 from icd_lib.codesign.loop import Solution, at_dense_shape, search, solve
 from icd_lib.errors import TransformError
 from icd_lib.models.families import find_adapter
+from icd_lib.transforms.effects import Pages
 from icd_lib.transforms.sparsity.allocate import PrunePlan
+from icd_lib.transforms.sparsity.transform import Sparsity
 from tests.tiny_problems import assert_same_state, small_batches, small_model, small_problem, state_of
 
 MODES = ("linear", "oneshot", "iterative")
@@ -338,6 +342,34 @@ def test_the_loop_works_in_a_model_with_a_head_on_top():
     solution = solve(problem, "iterative")
     assert solution.attempts[0]["accepted"]
     assert solution.best.model(**problem.inputs.example).logits.shape == (6, 2)
+
+
+class Paged(Sparsity):
+    """Sparsity that tells of its dead elements as evicted from the only page."""
+
+    def draft(self, evidence, plan, model):
+        return self.told(*super().draft(evidence, plan, model))
+
+    def apply(self, evidence, plan, model, origin):
+        return self.told(*super().apply(evidence, plan, model, origin))
+
+    def told(self, model, meta):
+        pages = {axis: np.where(effect.values, 0, -1) for axis, effect in meta.axes.items()}
+        axes = {
+            axis: Pages(axis, effect.kind, pages[axis], effect.saliency, effect.loss)
+            for axis, effect in meta.axes.items()
+        }
+        return model, replace(meta, axes=axes)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_loop_asks_an_effect_and_not_what_it_is(mode):
+    """What is evicted is laid out, dropped and rolled back as what is dead, by the same code."""
+    changes = {"distill_steps": 0, "strengths": (-0.1, -0.2)}
+    one = solve(small_problem(**changes), mode)
+    other = solve(small_problem(transforms=(Paged(),), **changes), mode)
+    assert one.attempts == other.attempts and one.certificates == other.certificates
+    assert_same_state(one.best.model, state_of(other.best.model))
 
 
 def closed(**changes):
