@@ -17,7 +17,7 @@ from icd_lib.report.rows import report_csv
 from icd_lib.run.artifacts import Run
 from icd_lib.scrub.text import scrub_html, scrub_text
 from icd_lib.storage.atomic import atomic_write
-from icd_lib.transforms import TRANSFORMS
+from icd_lib.transforms import further_transforms
 
 OWN_NOTEBOOK = ("05_report.html", "05_report.ipynb")
 
@@ -25,7 +25,7 @@ OWN_NOTEBOOK = ("05_report.html", "05_report.ipynb")
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     """Write figures/*.png, report.html, report.csv and index.html; returns {"headline", "files"}."""
     results = Results.load(run.dir)
-    drawn = draw_all(results, outside_panels(results))
+    drawn = draw_all(results, further_panels(results))
     pictures = save_pictures(run, drawn)
     progress(f"{len(pictures)} figures drawn")
     atomic_write(run.path("report.html"), scrub_html(report_page(results, drawn)))
@@ -37,11 +37,9 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
     return {"headline": headline(results), "files": [*pictures, *REPORT_FILES, "index.html"]}
 
 
-def outside_panels(results: Results) -> list[Callable]:
-    """What draws the figures of the transforms from outside that this run's scenario has a section for."""
-    rows = [TRANSFORMS[name] for name in TRANSFORMS if name != "sparsity"]  # whose figures every report has
-    places = [place for row in rows if row.options in results.config for place in row.panels]
-    return [pkgutil.resolve_name(place) for place in places]
+def further_panels(results: Results) -> list[Callable]:
+    """What draws the figures of the run's transforms beside sparsity, whose figures every report has."""
+    return [pkgutil.resolve_name(place) for row in further_transforms(results.config) for place in row.panels]
 
 
 def save_pictures(run: Run, drawn: dict) -> list[str]:
@@ -55,7 +53,7 @@ def save_pictures(run: Run, drawn: dict) -> list[str]:
 def write_index(run: Run) -> None:
     """Write index.html for as much of the run as exists, e.g. after a stage has failed."""
     results = Results.load(run.dir)
-    drawn = draw_all(results, outside_panels(results))
+    drawn = draw_all(results, further_panels(results))
     save_pictures(run, drawn)
     atomic_write(run.path("index.html"), scrub_html(index_page(results, drawn)))
 

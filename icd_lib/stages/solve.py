@@ -20,10 +20,10 @@ from icd_lib.stages.context import Context
 from icd_lib.stages.contexts import make_context
 from icd_lib.storage.machine import cpu_model, kept_file
 from icd_lib.storage.npz import load_graph, save_graph
-from icd_lib.transforms import TRANSFORMS
-from icd_lib.transforms.base import Transform
+from icd_lib.transforms import further_transforms
 from icd_lib.transforms.observed import Findings
 from icd_lib.transforms.sparsity.allocate import LatencyTable, LossCurve
+from icd_lib.transforms.sparsity.transform import TRANSFORM as SPARSITY
 
 
 def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> dict:
@@ -46,12 +46,7 @@ def load_problem(context: Context, mode: str, log: Callable[..., None] = lambda 
         graphs={axis: read_graph(run, axis) for axis in run.read_json("graph/w.meta.json")},
         perms=read_perm_record(reused, mode) if reused and mode != "oneshot" else None,  # oneshot has no layout
     )
-    return Problem(inputs, evidence, chosen_transforms(inputs))
-
-
-def chosen_transforms(inputs: Inputs) -> tuple[Transform, ...]:
-    """Sparsity, then every transform from outside whose section the scenario has."""
-    return tuple(row for name, row in TRANSFORMS.items() if name == "sparsity" or row.options in inputs.sections)
+    return Problem(inputs, evidence, (SPARSITY, *further_transforms(inputs.sections)))
 
 
 def findings_of(tables: dict, sensitivity: list[dict], curves: list[LossCurve] | None = None) -> Findings:
@@ -92,7 +87,7 @@ def latency_tables(tables: dict) -> dict[str, LatencyTable]:
 
 def make_inputs(context: Context) -> Inputs:
     """The scenario as the loop sees it."""
-    get = context.get
+    get, config = context.get, context.run.scenario.config
     tokens = get("transform.distill_tokens")
     texts = get("data.distill_texts") if get("transform.distill_steps") else 1
     return Inputs(
@@ -103,17 +98,10 @@ def make_inputs(context: Context) -> Inputs:
         judge=selection_judge(context),
         settings=settings_of(context),
         solver=solver_settings(context),
-        sections=outside_sections(context),
+        sections={row.options: config[row.options] for row in further_transforms(config)},
         progress=context.progress,
         keep_moments=moments_file(context),
     )
-
-
-def outside_sections(context: Context) -> dict:
-    """The scenario's sections that belong to transforms from outside."""
-    config = context.run.scenario.config
-    names = (row.options for name, row in TRANSFORMS.items() if name != "sparsity")
-    return {name: config[name] for name in names if name in config}
 
 
 def settings_of(context: Context) -> Settings:

@@ -19,10 +19,10 @@ from icd_lib.models.families import find_adapter
 from icd_lib.paths import project_root
 from icd_lib.report.full_report import draw_all
 from icd_lib.report.results import Results
-from icd_lib.stages.report import outside_panels
-from icd_lib.stages.solve import chosen_transforms, transform_record
+from icd_lib.stages.report import further_panels
+from icd_lib.stages.solve import transform_record
 from icd_lib.storage.atomic import atomic_write, to_json
-from icd_lib.transforms import TRANSFORMS
+from icd_lib.transforms import TRANSFORMS, further_transforms
 from icd_lib.transforms.effects import Groups
 from tests.extend.toy_transform import Toy
 from tests.report_factory import write_run
@@ -113,9 +113,8 @@ def test_the_file_holds_what_every_transform_did():
 
 
 def test_a_scenario_without_its_section_does_not_run_it():
-    inputs = toy_problem().inputs
-    assert [row.name for row in chosen_transforms(inputs)] == ["sparsity", "toy"]
-    assert [row.name for row in chosen_transforms(replace(inputs, sections={}))] == ["sparsity"]
+    assert [row.name for row in further_transforms({"seed": 0, "toy": {"bits": 4}})] == ["toy"]
+    assert further_transforms({"seed": 0, "transform": {}}) == []
 
 
 def test_naming_the_module_is_enough():
@@ -130,9 +129,9 @@ def test_its_figure_stands_in_the_report_of_a_run_that_has_its_section(tmp_path)
     folder = write_run(tmp_path / "run")
     record = transform_record(problem, solve(problem, "iterative"))
     atomic_write(folder / "iterative" / "transform_meta.json", to_json(record))
-    assert outside_panels(Results.load(folder)) == []
+    assert further_panels(Results.load(folder)) == []
     results = replace(Results.load(folder), lock={"scenario": "run", "config": {"toy": {"bits": 6, "group": 8}}})
-    drawn = draw_all(results, outside_panels(results))
+    drawn = draw_all(results, further_panels(results))
     assert drawn["panel_0"].name == "toy_groups"
 
 
