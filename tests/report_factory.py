@@ -149,6 +149,10 @@ def frontier():
     ]
 
 
+OVER = {"code": "quality", "value": 1.9, "limit": 0.1}
+NO_PLAN = {"code": "transform", "value": None, "limit": None}
+
+
 def solve(mode, trained):
     terms = {"C": 0.4, "Q": 0.1, "R_align": 0.9, "R_stab": 0.0, "J": 0.5}
     pair = {"before": terms, "after": terms | {"J": 0.4}}
@@ -161,8 +165,14 @@ def solve(mode, trained):
     attempts = [
         {"what": "draft", "strength": -0.4, "accepted": True, "reasons": [], **entry},
         {"what": "attempt", "strength": -0.4, "accepted": True, "reasons": [], **entry},
-        {"what": "attempt", "strength": -0.6, "accepted": False, "reasons": [lost], **entry},
-        {"what": "attempt", "strength": -0.8, "accepted": False, "reasons": ["the tables allow no plan"]},
+        {"what": "attempt", "strength": -0.6, "accepted": False, "reasons": [lost], "why": [OVER], **entry},
+        {
+            "what": "attempt",
+            "strength": -0.8,
+            "accepted": False,
+            "reasons": ["the tables allow no plan"],
+            "why": [NO_PLAN],
+        },
     ]
     if mode == "iterative":  # the other modes re-permute nothing
         attempts[1] |= rose

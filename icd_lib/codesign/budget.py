@@ -1,29 +1,50 @@
 """What a candidate's quality must keep."""
 
 from icd_lib.codesign.inputs import Judgement, Settings
+from icd_lib.codesign.reasons import Reason
 
 
-def over_budget(judgement: Judgement, settings: Settings) -> list[str]:
-    """What is wrong with a candidate's quality, in words; nothing if a latency target was asked for instead."""
-    reasons = []
+def over_budget(judgement: Judgement, settings: Settings) -> list[Reason]:
+    """What is wrong with a candidate's quality; nothing if a latency target was asked for instead."""
     if settings.latency_target_rel is not None:
-        return reasons
-    # "Not within" and not "beyond": a figure that is no number keeps no budget.
-    if not judgement.bound(settings.selection_z) <= settings.quality_budget_pp:
-        reasons.append(
-            f"quality lost {judgement.drop_pp:+.3f} ± {judgement.se_pp:.3f} pp; with {settings.selection_z:g} "
-            f"standard errors that exceeds the budget of {settings.quality_budget_pp:g} pp"
-        )
-    dropin, most = judgement.detail.get("dropin"), settings.dropin_budget_pp
-    if most is not None and dropin and not dropin["drop_pp"] + settings.selection_z * dropin["se_pp"] <= most:
-        reasons.append(
-            f"drop-in quality lost {dropin['drop_pp']:+.3f} ± {dropin['se_pp']:.3f} pp; with "
-            f"{settings.selection_z:g} standard errors that exceeds {most:g} pp"
-        )
-    cosine = judgement.detail.get("cosine")
-    if settings.min_cosine is not None and cosine is not None and not cosine >= settings.min_cosine:
-        reasons.append(f"cosine to dense {cosine:.4f} is below {settings.min_cosine:g}")
-    ratio, most = judgement.detail.get("perplexity_ratio"), settings.max_perplexity_ratio
-    if most is not None and ratio is not None and not ratio <= most:
-        reasons.append(f"perplexity is {ratio:.4f} times the dense model's, more than {most:g}")
-    return reasons
+        return []
+    found = [_own(judgement, settings), _dropin(judgement, settings)]
+    found += [_cosine(judgement, settings), _perplexity(judgement, settings)]
+    return [reason for reason in found if reason]
+
+
+# "Not within" and not "beyond": a figure that is no number keeps no budget.
+def _own(judgement: Judgement, settings: Settings) -> Reason | None:
+    z, most = settings.selection_z, settings.quality_budget_pp
+    if judgement.bound(z) <= most:
+        return None
+    text = (
+        f"quality lost {judgement.drop_pp:+.3f} ± {judgement.se_pp:.3f} pp; with {z:g} "
+        f"standard errors that exceeds the budget of {most:g} pp"
+    )
+    return Reason("quality", text, judgement.bound(z), most)
+
+
+def _dropin(judgement: Judgement, settings: Settings) -> Reason | None:
+    z, most, found = settings.selection_z, settings.dropin_budget_pp, judgement.detail.get("dropin")
+    if most is None or not found or found["drop_pp"] + z * found["se_pp"] <= most:
+        return None
+    text = (
+        f"drop-in quality lost {found['drop_pp']:+.3f} ± {found['se_pp']:.3f} pp; with "
+        f"{z:g} standard errors that exceeds {most:g} pp"
+    )
+    return Reason("drop-in quality", text, found["drop_pp"] + z * found["se_pp"], most)
+
+
+def _cosine(judgement: Judgement, settings: Settings) -> Reason | None:
+    found, least = judgement.detail.get("cosine"), settings.min_cosine
+    if least is None or found is None or found >= least:
+        return None
+    return Reason("cosine", f"cosine to dense {found:.4f} is below {least:g}", found, least)
+
+
+def _perplexity(judgement: Judgement, settings: Settings) -> Reason | None:
+    found, most = judgement.detail.get("perplexity_ratio"), settings.max_perplexity_ratio
+    if most is None or found is None or found <= most:
+        return None
+    return Reason("perplexity", f"perplexity is {found:.4f} times the dense model's, more than {most:g}", found, most)

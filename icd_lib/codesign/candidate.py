@@ -10,6 +10,7 @@ from icd_lib.codesign.evidence import Problem
 from icd_lib.codesign.inputs import Judgement, Settings
 from icd_lib.codesign.ladder import Rung
 from icd_lib.codesign.layouts import LayoutChange
+from icd_lib.codesign.reasons import Reason
 from icd_lib.transforms.base import Plan
 from icd_lib.transforms.distill import distill
 from icd_lib.transforms.effects import Effect, TransformMeta
@@ -60,20 +61,27 @@ def judged(problem: Problem, candidate: Candidate) -> Candidate:
     return replace(candidate, model=model, before_distill=candidate.model, judgement=inputs.judge(model))
 
 
-def objections(settings: Settings, best: Candidate | None, candidate: Candidate) -> list[str]:
+def objections(settings: Settings, best: Candidate | None, candidate: Candidate) -> list[Reason]:
     """Why the candidate is not accepted (empty: it is): its predicted latency must fall, and quality must hold.
 
     J and C have no say in this: they choose between the layouts of one transform (`layouts.repermute`).
     """
     reasons = []
     if best is not None and candidate.predicted_latency_rel > best.predicted_latency_rel:
-        reasons.append("the tables predict a rise in latency")
+        before, after = best.predicted_latency_rel, candidate.predicted_latency_rel
+        reasons.append(Reason("latency", "the tables predict a rise in latency", after, before))
     return reasons + over_budget(candidate.judgement, settings)
 
 
-def record(candidate: Candidate | None, rung: Rung, reasons: list[str]) -> dict:
+def record(candidate: Candidate | None, rung: Rung, reasons: list[Reason]) -> dict:
     """One draft or attempt for the log and the report."""
-    entry = {"what": rung.what, "strength": rung.strength, "accepted": not reasons, "reasons": reasons}
+    entry = {
+        "what": rung.what,
+        "strength": rung.strength,
+        "accepted": not reasons,
+        "reasons": [reason.text for reason in reasons],
+        "why": [reason.to_json() for reason in reasons],
+    }
     if candidate is not None:
         entry |= {
             "widths": candidate.widths,

@@ -24,15 +24,16 @@ class Ladder:
     """The strengths of the settings, handed out one by one: `next` is told what became of the last.
 
     drafts: whether a candidate can be drafted; decisive: whether a draft that is accepted gives what an attempt gives,
-    so that the strongest is only laid out.
+    so that the strongest is only laid out; onward: whether an attempt goes on from the best candidate so far. Where
+    each begins anew, what was refused is not tried again.
 
     >>> ladder = Ladder(Settings(strengths=(-0.1, -0.2, -0.3)), drafts=False)
     >>> [ladder.next().strength, ladder.next(accepted=True).strength, ladder.next(accepted=False)]
     [-0.2, -0.3, None]
     """
 
-    def __init__(self, settings: Settings, *, drafts: bool, decisive: bool = False):
-        self.settings, self.drafts, self.decisive = settings, drafts, decisive
+    def __init__(self, settings: Settings, *, drafts: bool, decisive: bool = False, onward: bool = True):
+        self.settings, self.drafts, self.decisive, self.onward = settings, drafts, decisive, onward
         self.strengths = sorted(settings.strengths, reverse=True)
         self._rungs = self._climb() if settings.latency_target_rel is None else self._aim()
 
@@ -50,13 +51,15 @@ class Ladder:
 
     def _climb(self) -> Generator[Rung, bool, None]:
         at = (yield from self._draft()) if self.drafts else middle(self.strengths)
-        step = -1
+        step, refused = -1, set()
         for _ in range(self.settings.max_rounds):
-            if not 0 <= at < len(self.strengths):
+            if not 0 <= at < len(self.strengths) or (at in refused and not self.onward):
                 return
             accepted = yield Rung("attempt", self.strengths[at])
             if accepted:
                 step = 1
+            else:
+                refused.add(at)
             if step == 1 and (self.decisive or not accepted):
                 return
             at += step

@@ -27,6 +27,7 @@ from icd_lib.codesign.layouts import (
     solve_layouts,
     with_dropped,
 )
+from icd_lib.codesign.reasons import Reason
 from icd_lib.errors import TransformError
 from icd_lib.models.families import find_adapter
 from icd_lib.transforms.base import Known, Manner, Transform, join_plans
@@ -91,7 +92,8 @@ def solve(problem: Problem, mode: str) -> Solution:
     if way.permutes:
         model, certificates = apply_layouts(model, perms, problem.inputs.example)
     arm = Arm(problem, way, Candidate(model, dict(perms), effects=untouched_axes(problem)))
-    best, attempts = search(problem, arm.draft if arm.drafts else None, arm.attempt, arm.start, arm.decisive)
+    draft = arm.draft if arm.drafts else None
+    best, attempts = search(problem, draft, arm.attempt, arm.start, decisive=arm.decisive, onward=arm.onward)
     return Solution(mode, best, perms, stats, certificates + best.certificates, attempts)
 
 
@@ -147,6 +149,11 @@ class Arm:
         """Whether an attempt gives what its draft gave; distilled, it may be better."""
         return all(known.closed_form for _, known in self.transforms) and not self.problem.inputs.settings.distill_steps
 
+    @property
+    def onward(self) -> bool:
+        """Whether an attempt goes on from the best candidate so far, and not from the start."""
+        return self.mode.repermutes and not self.transforms[0][1].closed_form
+
     def draft(self, strength: float) -> Candidate:
         """The dense model transformed in closed form and judged; no layout is needed for that."""
         state, plans = Candidate(self.problem.inputs.dense, unpermuted(self.problem)), {}
@@ -159,8 +166,7 @@ class Arm:
 
     def attempt(self, strength: float, best: Candidate) -> Candidate:
         """Transform, re-permute and realise, one transform after the other; then distil and judge."""
-        goes_on = self.mode.repermutes and not self.transforms[0][1].closed_form
-        state, plans, metas = replace(best if goes_on else self.start, changes={}), {}, {}
+        state, plans, metas = replace(best if self.onward else self.start, changes={}), {}, {}
         # Without a layout there are no tiles to keep whole.
         tile = self.problem.inputs.settings.tiles if self.mode.permutes else SINGLE
         for transform, known in self.transforms:
@@ -208,13 +214,16 @@ def search(
     draft: Callable[[float], Candidate] | None,
     attempt: Callable[[float, Candidate], Candidate],
     start: Candidate,
+    *,
     decisive: bool = False,
+    onward: bool = True,
 ) -> tuple[Candidate, list[dict]]:
     """The strongest candidate that keeps the budget, and what became of every draft and attempt on the ladder.
 
     An attempt gets the best candidate so far. A draft that is None leaves all to the attempts.
     """
-    ladder, best, entries = Ladder(problem.inputs.settings, drafts=draft is not None, decisive=decisive), start, []
+    best, entries = start, []
+    ladder = Ladder(problem.inputs.settings, drafts=draft is not None, decisive=decisive, onward=onward)
     rung = ladder.next()
     while rung is not None:
         if rung.what == "draft":
@@ -236,7 +245,7 @@ def tried(
         candidate = make()
         reasons = objections(inputs.settings, best, candidate)
     except TransformError as error:
-        candidate, reasons = None, [str(error)]
+        candidate, reasons = None, [Reason("transform", str(error))]
     entries.append(record(candidate, rung, reasons))
     tell(problem, rung, entries[-1])
     return None if reasons else candidate

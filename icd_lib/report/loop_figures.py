@@ -10,14 +10,6 @@ from icd_lib.report.results import Results
 from icd_lib.report.table import Missing
 
 _PANELS = {"drop": "lost where strengths are chosen, pp (± SE)", "J": "change of J by re-permutation"}
-# How a reason begins that the loop gives, and one word for it.
-_REASONS = {
-    "quality lost": "quality",
-    "drop-in quality lost": "drop-in quality",
-    "cosine": "cosine",
-    "perplexity": "perplexity",
-    "the tables predict": "latency",
-}
 
 
 @for_tables(workload_figures.loop_path)
@@ -89,16 +81,13 @@ def _height(entry: dict, what: str) -> float | None:
 def _fate(entry: dict) -> str:
     """One or two words for why an attempt was not kept.
 
-    >>> _fate({"accepted": False, "reasons": ["quality lost +1.8 ± 0.1 pp", "cosine to dense 0.9 is below 0.95"]})
+    >>> _fate({"accepted": False, "why": [{"code": "quality", "value": 1.9, "limit": 0.1}, {"code": "cosine"}]})
     'rolled back: quality, cosine'
     """
     if entry["accepted"]:
         return "accepted"
-    words = [
-        next((word for start, word in _REASONS.items() if reason.startswith(start)), "other")
-        for reason in entry["reasons"]
-    ]
-    return "rolled back: " + ", ".join(dict.fromkeys(words))
+    codes = dict.fromkeys(reason["code"] for reason in entry.get("why", []))
+    return "rolled back" + (f": {', '.join(codes)}" if codes else "")
 
 
 @for_tables(workload_figures.kept_rows)

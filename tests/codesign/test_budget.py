@@ -11,7 +11,7 @@ def test_fidelity_is_part_of_the_budget(cosine, refused):
     settings = Settings(min_cosine=0.95)
     reasons = over_budget(Judgement(-1.0, 0.1, {} if cosine is None else {"cosine": cosine}), settings)
     assert bool(reasons) == refused
-    assert not refused or "0.9490 is below 0.95" in reasons[0]
+    assert not refused or "0.9490 is below 0.95" in reasons[0].text
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,9 @@ def test_the_drop_in_has_a_budget_of_its_own(budget, z, drop, se, refused):
     settings = Settings(dropin_budget_pp=budget, selection_z=z)
     reasons = over_budget(Judgement(-1.0, 0.0, {"dropin": {"drop_pp": drop, "se_pp": se}}), settings)
     assert bool(reasons) == refused
-    assert not refused or reasons[0].startswith(f"drop-in quality lost {drop:+.3f} ± {se:.3f} pp; with {z:g} standard")
+    assert not refused or reasons[0].text.startswith(
+        f"drop-in quality lost {drop:+.3f} ± {se:.3f} pp; with {z:g} standard"
+    )
     assert over_budget(Judgement(-1.0, 0.0), settings) == [], "a judge that knows no drop-in is not asked for it"
 
 
@@ -48,3 +50,10 @@ def test_a_figure_that_is_no_number_keeps_no_budget():
     detail = {"dropin": {"drop_pp": nothing, "se_pp": 0.1}, "cosine": nothing, "perplexity_ratio": nothing}
     assert len(over_budget(Judgement(nothing, 0.0, detail), settings)) == 4
     assert len(over_budget(Judgement(0.0, nothing), settings)) == 1
+
+
+def test_a_reason_says_what_was_compared():
+    (reason,) = over_budget(Judgement(0.3, 0.1), Settings(selection_z=1.0, quality_budget_pp=0.1))
+    assert (reason.code, reason.value, reason.limit) == ("quality", pytest.approx(0.4), 0.1)
+    (nothing,) = over_budget(Judgement(float("nan"), 0.0), Settings())
+    assert nothing.to_json() == {"code": "quality", "value": None, "limit": Settings().quality_budget_pp}

@@ -7,6 +7,7 @@ from icd_lib.codesign.candidate import Candidate, mean_change, objections, recor
 from icd_lib.codesign.inputs import Judgement, Settings
 from icd_lib.codesign.ladder import Rung
 from icd_lib.codesign.layouts import LayoutChange
+from icd_lib.codesign.reasons import Reason
 from icd_lib.solver.cost import CostReport
 from icd_lib.transforms.sparsity.allocate import PrunePlan
 
@@ -40,7 +41,7 @@ def test_quality_and_latency_refuse_and_the_cost_of_a_layout_does_not(changed, r
     state = Candidate(None, {}, -0.1, PrunePlan({}, -0.1, 0.05))
     reasons = objections(Settings(selection_z=1.0), state, changed)
     assert len(reasons) == (reason is not None)
-    assert reason is None or reason in reasons[0]
+    assert reason is None or reason in reasons[0].text
 
 
 def test_all_objections_are_told_at_once():
@@ -59,7 +60,8 @@ def test_where_cost_and_tables_disagree_it_is_recorded():
 
 
 def test_an_attempt_is_recorded_with_its_fate():
-    entry = record(candidate(report(), drop_pp=0.3), Rung("draft", -0.2), ["too much"])
+    entry = record(candidate(report(), drop_pp=0.3), Rung("draft", -0.2), [Reason("quality", "too much", 0.3, 0.1)])
+    assert entry["why"] == [{"code": "quality", "value": 0.3, "limit": 0.1}]
     assert (entry["what"], entry["strength"], entry["accepted"], entry["reasons"]) == (
         "draft",
         -0.2,
@@ -68,7 +70,13 @@ def test_an_attempt_is_recorded_with_its_fate():
     )
     assert entry["widths"] == {"ffn.0": 8} and entry["validation"] == {"drop_pp": 0.3, "se_pp": 0.0}
     assert entry["objective"]["ffn.0"]["before"] == vars(report())
-    assert record(None, Rung("attempt", -0.9), ["out of reach"]).keys() == {"what", "strength", "accepted", "reasons"}
+    assert record(None, Rung("attempt", -0.9), [Reason("transform", "out of reach")]).keys() == {
+        "what",
+        "strength",
+        "accepted",
+        "reasons",
+        "why",
+    }
 
 
 def test_a_change_is_the_mean_over_the_axes_that_lost_something():

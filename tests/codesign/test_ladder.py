@@ -8,9 +8,10 @@ from icd_lib.codesign.ladder import Ladder, middle
 STRENGTHS = (-0.1, -0.2, -0.3, -0.4, -0.5)
 
 
-def climbed(holds, *, drafts=True, decisive=False, **changes):
+def climbed(holds, *, drafts=True, decisive=False, onward=True, **changes):
     """What a ladder hands out when an attempt or a draft is accepted where `holds(what, strength)`."""
-    ladder = Ladder(Settings(**({"strengths": STRENGTHS, "max_rounds": 9} | changes)), drafts=drafts, decisive=decisive)
+    settings = Settings(**({"strengths": STRENGTHS, "max_rounds": 9} | changes))
+    ladder = Ladder(settings, drafts=drafts, decisive=decisive, onward=onward)
     rung, found = ladder.next(), []
     while rung is not None:
         found.append((rung.what, rung.strength))
@@ -32,6 +33,14 @@ def test_drafts_find_the_strongest_and_attempts_go_on_from_it():
 def test_attempts_go_weaker_until_one_holds_and_stronger_from_there():
     found = climbed(lambda what, strength: what == "draft" or strength >= -0.2)
     assert found[3:] == [("attempt", strength) for strength in (-0.5, -0.4, -0.3, -0.2, -0.3)]
+
+
+def test_what_was_refused_is_tried_again_only_from_a_better_start():
+    def holds(what, strength):
+        return strength >= -0.2
+
+    assert climbed(holds, drafts=False) == [("attempt", strength) for strength in (-0.3, -0.2, -0.3)]
+    assert climbed(holds, drafts=False, onward=False) == [("attempt", strength) for strength in (-0.3, -0.2)]
 
 
 def test_a_decisive_draft_leaves_one_attempt():

@@ -51,7 +51,7 @@ class FakeSearch:
     def run(self, drafts=True, decisive=False):
         self.start = Candidate(None, {})
         draft = self.draft if drafts else None
-        best, self.entries = search(self.problem, draft, self.attempt, self.start, decisive)
+        best, self.entries = search(self.problem, draft, self.attempt, self.start, decisive=decisive)
         return best
 
 

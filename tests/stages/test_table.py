@@ -162,7 +162,7 @@ def test_a_round_that_does_not_pay_is_rolled_back_and_its_reason_kept(run, tmp_p
 def test_each_condition_of_acceptance_has_its_own_objection(change_c, change_j, interval, words):
     before, after = CostReport(0.5, 0.1, 0, 0, 0.4), CostReport(0.5 + change_c, 0.1, 0, 0, 0.4 + change_j)
     found = objections(before, after, {"value": 0.05, "ci95": interval}, 1e-3)
-    assert len(found) == len(words) and all(word in reason for word, reason in zip(words, found, strict=True))
+    assert len(found) == len(words) and all(word in reason.text for word, reason in zip(words, found, strict=True))
 
 
 def test_all_arms_with_one_mask_have_one_checksum_and_another_one_is_refused(measured):

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from icd_lib.axes.permutation import hash_permutation, pack_alive
 from icd_lib.codesign.layouts import layouts_folder, perm_record, solve_layout
+from icd_lib.codesign.reasons import Reason
 from icd_lib.errors import AxisError
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.latency import measure_interleaved
@@ -103,7 +104,8 @@ def judge(context: TableContext, masked, first, now, candidate, number: int) -> 
         "what": f"round {number}: solve W′ of the living rows, remove the dead ones",
         "strength": context.get("transform.dead_share"),
         "accepted": not reasons,
-        "reasons": reasons,
+        "reasons": [reason.text for reason in reasons],
+        "why": [reason.to_json() for reason in reasons],
         "change": {term: getattr(after, term) - getattr(before, term) for term in ("C", "Q", "J")},
         "objective": {AXIS: {"before": vars(before), "after": vars(after)}},
         "latency_rel": trial,
@@ -111,15 +113,19 @@ def judge(context: TableContext, masked, first, now, candidate, number: int) -> 
     }
 
 
-def objections(before: CostReport, after: CostReport, trial: dict, epsilon_j: float) -> list[str]:
+def objections(before: CostReport, after: CostReport, trial: dict, epsilon_j: float) -> list[Reason]:
     """Why a layout is not accepted (empty: it is): J must fall, C must not rise, the clock must not show a rise."""
     reasons = []
     if after.J - before.J > -epsilon_j:
-        reasons.append(f"J changed by {after.J - before.J:+.4f}; it must fall by at least {epsilon_j}")
+        change = after.J - before.J
+        text = f"J changed by {change:+.4f}; it must fall by at least {epsilon_j}"
+        reasons.append(Reason("layout", text, change, -epsilon_j))
     if after.C - before.C > 1e-9:
-        reasons.append(f"J fell while C rose by {after.C - before.C:+.4f}; such a layout is never accepted on J alone")
+        text = f"J fell while C rose by {after.C - before.C:+.4f}; such a layout is never accepted on J alone"
+        reasons.append(Reason("layout", text, after.C - before.C, 0.0))
     if trial["ci95"][0] > 0:
-        reasons.append(f"the measured latency rose by {100 * trial['value']:+.1f} %")
+        text = f"the measured latency rose by {100 * trial['value']:+.1f} %"
+        reasons.append(Reason("latency", text, trial["ci95"][0], 0.0))
     return reasons
 
 
@@ -139,6 +145,7 @@ def one_step(context: TableContext, what: str) -> dict:
         "strength": context.get("transform.dead_share"),
         "accepted": True,
         "reasons": [],
+        "why": [],
         "validation": {"reason": SAME_WORK},
     }
 
