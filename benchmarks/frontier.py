@@ -13,11 +13,10 @@ import json
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-
 from icd_lib.codesign.loop import solve
 from icd_lib.errors import IcdError, TransformError
 from icd_lib.report.marked import with_marked
+from icd_lib.report.picture import COLOURS, FULL, MARKERS, canvas, legend, png_bytes, themed
 from icd_lib.run.artifacts import Run
 from icd_lib.run.lock import load_lock
 from icd_lib.stages.context import Context
@@ -73,11 +72,12 @@ def cells_of(entry: dict) -> list[str]:
     return [*shown, f"{entry['cosine']['value']:.4f}"]
 
 
+@themed
 def draw(points: list[dict], path: Path) -> None:
     """Each reading on unseen text against predicted latency, with 95 % intervals."""
-    figure, axes = plt.subplots(1, len(READINGS), figsize=(13, 4.2), sharey=True, layout="constrained")
+    figure, axes = canvas(0.9 + 2.4 * len(READINGS), len(READINGS), sharex=True)
     for panel, (reading, words) in zip(axes, READINGS.items(), strict=True):
-        for mode, style in zip(MODES, ("o-", "s--", "^:"), strict=True):
+        for mode, line in zip(MODES, ("-", "--", ":"), strict=True):
             chosen = [p for p in points if p["mode"] == mode and p["predicted_latency_rel"] is not None]
             chosen.sort(key=lambda p: p["predicted_latency_rel"])
             if chosen:
@@ -86,16 +86,16 @@ def draw(points: list[dict], path: Path) -> None:
                     [100 * p["predicted_latency_rel"] for p in chosen],
                     [item["drop_pp"] for item in losses],
                     yerr=[1.96 * item["se_pp"] for item in losses],
-                    fmt=style,
+                    fmt=MARKERS[mode] + line,
+                    color=COLOURS[mode],
                     capsize=3,
                     label=mode,
                 )
-        panel.axhline(0, color="black", linewidth=0.6)
-        panel.set(title=f"{words}, unseen text", xlabel="predicted latency against dense, %")
-    axes[0].set_ylabel("loss against dense, pp (95 % CI)")
-    axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+        panel.axhline(0, color=FULL, linewidth=0.6)
+        panel.set(title=f"{words}, unseen text", ylabel="lost, pp (95 % CI)")
+    axes[-1].set_xlabel("predicted latency against dense, %")
+    legend(figure, axes[0])
+    atomic_write(path, png_bytes(figure))
 
 
 def main() -> int:

@@ -21,12 +21,14 @@ import igraph
 import numpy as np
 import pymetis
 import scipy.sparse as sp
+from matplotlib.ticker import NullFormatter
 from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.sparse.linalg import eigsh
 from threadpoolctl import threadpool_limits
 
 from icd_lib.graph import check_w, mask_graph
 from icd_lib.graph.mock import band_graph, planted_graph
+from icd_lib.report.picture import FULL, SPLIT_COLOURS, canvas, legend, png_bytes, themed
 from icd_lib.solver import CostConfig, evaluate_cost, fit_permutation, lower_bound
 from icd_lib.solver.refine import warm_up
 from icd_lib.storage.atomic import atomic_write
@@ -35,6 +37,7 @@ from icd_lib.storage.machine import cpu_model
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ("<!-- table: begin, written by benchmarks/solver.py -->", "<!-- table: end -->")
 FIGURES = ROOT / "docs" / "figures"
+OURS, METIS, OTHERS = *SPLIT_COLOURS.values(), "#b5b5b5"  # no arm's colour
 WANTED_GAIN = 0.05  # in J over the best peer, on real graphs
 LONGER_STEPS, LONGER_SEEDS = 20_000, 3  # where it is less: ten times the usual effort
 SLOW_PEERS_NNZ = 20_000_000  # igraph and the Lanczos Fiedler take minutes beyond
@@ -325,64 +328,63 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
+@themed
 def draw(result: dict, folder: Path) -> None:
-    import matplotlib
+    """J of every solver on every instance; J over time; time over size."""
+    atomic_write(folder / "solver_gap.png", png_bytes(draw_gap(result["instances"])))
+    atomic_write(folder / "solver_anytime.png", png_bytes(draw_anytime(result["instances"])))
+    atomic_write(folder / "solver_scaling.png", png_bytes(draw_scaling(**result["scaling"])))
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import NullFormatter
 
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 150})
-    ink, others = "#0b5fa5", "#b5b5b5"
-    entries = [e for e in result["instances"]]
-    fig, axis = plt.subplots(figsize=(7.5, 0.27 * len(entries) + 1.3))
+def draw_gap(entries: list[dict]):
+    figure, axis = canvas(0.24 * len(entries) + 1.6)
     marks = dict(zip([p for p in PEERS if p not in ("random", "identity")], "s^vDPX", strict=True))
     for peer, mark in marks.items():
         points = [(e["peers"][peer]["J"], i) for i, e in enumerate(entries) if peer in e["peers"]]
-        axis.scatter(
-            *zip(*points, strict=True), marker=mark, s=22, color=others, edgecolor="#777777", lw=0.4, label=peer
-        )
-    axis.scatter([e["ours"]["J"] for e in entries], range(len(entries)), s=38, color=ink, zorder=3, label="ICD")
+        style = {"marker": mark, "s": 22, "color": OTHERS, "edgecolor": FULL, "linewidth": 0.4}
+        axis.scatter(*zip(*points, strict=True), label=peer, **style)
+    axis.scatter([e["ours"]["J"] for e in entries], range(len(entries)), s=38, color=OURS, zorder=3, label="ICD")
     axis.set_yticks(range(len(entries)), [e["name"] for e in entries])
+    axis.margins(y=0.01)
     axis.invert_yaxis()
     axis.set_xlabel("objective J (lower is better)")
-    axis.grid(axis="x", lw=0.3)
-    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
-    fig.savefig(folder / "solver_gap.png", bbox_inches="tight")
+    axis.grid(axis="x")
+    legend(figure, axis, 4)
+    return figure
 
+
+def draw_anytime(entries: list[dict]):
     shown = [e for e in entries if e["D"] > 64]
     wanted = ("blocks 2,560", "blocks 20,000 heavy", "ffn.0 co-activation", "ffn.0 mask")
     shown = [e for e in shown if e["name"] in wanted] or shown[:2]
-    fig, axes = plt.subplots(1, len(shown), figsize=(3.1 * len(shown), 2.8), squeeze=False)
-    for axis, e in zip(axes[0], shown, strict=True):
+    figure, axes = canvas(0.8 + 2.0 * len(shown), len(shown), squeeze=False)
+    for axis, e in zip(axes[:, 0], shown, strict=True):
         seconds, J = zip(*e["ours"]["curve"], strict=True)
         end = e["ours"]["seconds"]
-        axis.step([*seconds, end], [*J, J[-1]], where="post", color=ink, label="ICD, best J so far")
-        axis.scatter([end], [e["ours"]["J"]], color=ink, s=24, zorder=3, label="ICD, returned (C guarded)")
+        axis.step([*seconds, end], [*J, J[-1]], where="post", color=OURS, label="ICD, best J so far")
+        axis.scatter([end], [e["ours"]["J"]], color=OURS, s=24, zorder=3, label="ICD, returned (C guarded)")
         metis = e["peers"]["METIS RB"]
-        axis.plot(
-            [metis["seconds"], max(end, 1.1 * metis["seconds"])], [metis["J"]] * 2, color="#c2571a", label="METIS"
-        )
-        axis.scatter([metis["seconds"]], [metis["J"]], color="#c2571a", s=24, zorder=3)
-        axis.set(title=e["name"], xlabel="seconds", xscale="log")
+        reach = [metis["seconds"], max(end, 1.1 * metis["seconds"])]
+        axis.plot(reach, [metis["J"]] * 2, "--", color=METIS, label="METIS")
+        axis.scatter([metis["seconds"]], [metis["J"]], color=METIS, s=24, zorder=3)
+        axis.set(title=e["name"], xscale="log", ylabel="objective J")
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.grid(lw=0.3)
-    axes[0][0].set_ylabel("objective J")
-    axes[0][0].legend(frameon=False, fontsize=7)
-    fig.tight_layout()
-    fig.savefig(folder / "solver_anytime.png")
+        axis.grid()
+    axes[-1, 0].set_xlabel("seconds")
+    legend(figure, axes[0, 0], 2)
+    return figure
 
-    rows, exponent = result["scaling"]["rows"], result["scaling"]["exponent"]
-    fig, axis = plt.subplots(figsize=(4.2, 3))
+
+def draw_scaling(rows: list[dict], exponent: dict):
+    figure, axis = canvas(3.6)
     nnz = np.array([row["nnz"] for row in rows])
-    for name, color in (("ours", ink), ("METIS RB", "#c2571a")):
+    for name, style, colour in (("ours", "o-", OURS), ("METIS RB", "s--", METIS)):
         label = f"{'ICD' if name == 'ours' else 'METIS alone'}: nnz^{exponent[name]:.2f}"
-        axis.loglog(nnz, [row[name] for row in rows], "o-", color=color, label=label)
+        axis.loglog(nnz, [row[name] for row in rows], style, color=colour, label=label)
     axis.set(xlabel="non-zeros of W", ylabel="seconds, one thread")
-    axis.grid(lw=0.3, which="both")
-    axis.legend(frameon=False)
-    fig.tight_layout()
-    fig.savefig(folder / "solver_scaling.png")
+    axis.grid(which="both")
+    axis.legend()
+    return figure
 
 
 def write_document(result: dict, path: Path) -> None:

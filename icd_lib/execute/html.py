@@ -12,7 +12,7 @@ _TEMPLATE = """
 <style>
 nav.icd-home { padding: .8em var(--jp-cell-padding, 5px); font-family: var(--jp-content-font-family, sans-serif); }
 body.jp-Notebook { max-width: 72rem; margin: 0 auto; }
-.jp-RenderedImage img { max-width: 100%; height: auto; }
+.jp-RenderedImage img { max-width: min(100%, 40rem); height: auto; }
 .jp-OutputArea-output { overflow-x: auto; }
 @media (max-width: 48rem) {
   .jp-InputPrompt, .jp-OutputPrompt { display: none; }

@@ -1,9 +1,11 @@
 """Drawings and tables of the calibration: what C, Q and R of pilot layouts have to do with time, hits and energy."""
 
+import textwrap
+
 import numpy as np
 
 from icd_lib.report.kinds import tables_only
-from icd_lib.report.picture import COLOURS, FULL, Picture, canvas, finish
+from icd_lib.report.picture import FULL, Picture, canvas, finish, themed, title
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, badged
 from icd_lib.report.words import number
@@ -30,6 +32,7 @@ def changes(pilots: list[dict], name: str) -> np.ndarray | None:
 
 
 @tables_only(TITLE, NO_PILOTS)
+@themed
 def correlations(results: Results) -> Picture | Missing:
     """C and Q of every pilot layout against its time, hits and energy, each with its correlation."""
     if not results.calibration:
@@ -37,22 +40,23 @@ def correlations(results: Results) -> Picture | Missing:
     pilots = results.calibration["pilots"]
     shown = {target: changes(pilots, target) for target in TARGETS}
     shown = {target: values for target, values in shown.items() if values is not None}
-    drawing, axes = canvas(3.4 * len(shown), 6.2, 2, len(shown), squeeze=False, sharex="row", sharey="col")
+    drawing, axes = canvas(0.6 + 1.9 * len(shown), len(shown), 2, squeeze=False, sharex="col", sharey="row")
     told = []
-    for row, term in enumerate(TERMS[:2]):
+    for column, term in enumerate(TERMS[:2]):
         across = changes(pilots, term)
-        for panel, (target, up) in zip(axes[row], shown.items(), strict=True):
+        for panel, (target, up) in zip(axes[:, column], shown.items(), strict=True):
             scale = TARGETS[target][2]
-            panel.scatter(across, scale * up, s=34, color=COLOURS["linear"], edgecolor="white", linewidth=0.6)
-            panel.scatter(across[:1], scale * up[:1], s=60, color=FULL, marker="s")
+            panel.scatter(across, scale * up, s=30, color=FULL, alpha=0.6, linewidth=0)
+            panel.scatter(across[:1], scale * up[:1], s=60, color="black", marker="s")
             panel.axhline(0, color=FULL, linewidth=0.5)
             r = correlation(across, up)
-            panel.set_title("does not vary" if r is None else f"r = {r:+.2f}".replace("-", "−"), fontsize=10)
-            panel.set_xlabel(f"Δ{term}")
-            panel.set_ylabel(f"Δ {TARGETS[target][1]}\n({KINDS[target]})")
+            panel.set_title("does not vary" if r is None else f"r = {r:+.2f}".replace("-", "−"))
+            if column == 0:
+                panel.set_ylabel(textwrap.fill(f"Δ {TARGETS[target][1]}", 18) + f"\n({KINDS[target]})")
             if r is not None:
                 told.append(f"{term} and {TARGETS[target][0]} r = {r:+.2f}")
-    drawing.suptitle(f"{len(pilots)} pilot layouts of the whole table against the original order (square)", fontsize=11)
+        axes[-1, column].set_xlabel(f"Δ{term}")
+    title(drawing, f"{len(pilots)} pilot layouts of the whole table against the original order (square)")
     alt = f"Change of C and Q of the pilot layouts against latency, hits and energy. {'; '.join(told)}."
     return finish(
         drawing, "calibration", alt, "What C and Q of a layout have to do with time, hits and energy", results

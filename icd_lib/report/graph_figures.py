@@ -4,7 +4,20 @@ import numpy as np
 
 from icd_lib.axes.kinds import KINDS
 from icd_lib.report.kinds import models_only
-from icd_lib.report.picture import COLOURS, FULL, MARKERS, Picture, canvas, error_bar, finish
+from icd_lib.report.picture import (
+    COLOURS,
+    FULL,
+    MARKERS,
+    SCALE,
+    SMALL,
+    Picture,
+    canvas,
+    error_bar,
+    finish,
+    legend,
+    themed,
+    title,
+)
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing
 
@@ -64,15 +77,15 @@ def _summed(degree: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return starts + together / 2, np.add.reduceat(degree, starts)
 
 
+@themed
 def access_graph(results: Results, axis: str | None = None, mode: str | None = "iterative") -> Picture | Missing:
     """Heat maps of an axis' access graph in the original order and the mode's layouts, its degree by position below."""
     if not results.graphs:
         return Missing("Access graph", "01_build_graph has not finished")
     axis = axis or most_pruned(results, mode)
     layouts = layouts_of(results, mode, axis)
-    drawing, axes = canvas(
-        3.1 * len(layouts) + 1.0, 4.8, 2, len(layouts), squeeze=False, height_ratios=[3, 1], sharex="col", sharey="row"
-    )
+    across, down = min(len(layouts), 2), -(-len(layouts) // 2)
+    drawing, axes = canvas(0.9 + 3.4 * down, 2 * down, across, squeeze=False, height_ratios=[3, 1] * down, sharex=True)
     images = [binned(graph, perm) for _, graph, perm in layouts]
     positive = np.concatenate([image[image > 0] for image in images])
     limits = {"vmin": np.log10(np.percentile(positive, 5)), "vmax": np.log10(positive.max())}
@@ -81,30 +94,35 @@ def access_graph(results: Results, axis: str | None = None, mode: str | None = "
     what = "bytes" if in_bytes else "weight"
     if not in_bytes:
         unit, scale = "", 1.0
-    for column, ((title, graph, perm), image) in enumerate(zip(layouts, images, strict=True)):
-        size = graph.shape[0]
+    tallest = 0.0
+    for place, ((name, graph, perm), image) in enumerate(zip(layouts, images, strict=True)):
+        row, column, size = 2 * (place // across), place % across, graph.shape[0]
+        square, below = axes[row, column], axes[row + 1, column]
+        style = {"cmap": SCALE, "aspect": "auto", "interpolation": "nearest", "extent": (0, size, size, 0)}
         with np.errstate(divide="ignore"):
-            shown = axes[0, column].imshow(
-                np.log10(image),
-                cmap="viridis",
-                extent=(0, size, size, 0),
-                aspect="auto",
-                interpolation="nearest",
-                **limits,
-            )
-        axes[0, column].set_facecolor("#f2f2f2")
-        axes[0, column].set_title(title, fontsize=10)
+            shown = square.imshow(np.log10(image), **style, **limits)
+        square.set_facecolor("white")
+        square.set_title(name)
         places, degree = _summed(np.asarray(graph.sum(axis=1)).ravel()[perm])
-        axes[1, column].fill_between(places, degree / scale, step="mid", color=FULL, alpha=0.8)
-        axes[1, column].set_xlim(0, size)
-        axes[1, column].set_xlabel(f"position in {axis}", fontsize=9)
-    axes[0, 0].set_ylabel("position")
-    axes[1, 0].set_ylabel(f"degree{unit}")
-    drawing.colorbar(shown, ax=axes[0, :].tolist(), label=f"log₁₀ {what} per cell", pad=0.01)
+        below.fill_between(places, degree / scale, step="mid", color=FULL, alpha=0.8)
+        below.set_xlim(0, size)
+        tallest = max(tallest, degree.max() / scale)
+        if column == 0:
+            square.set_ylabel("position")
+            below.set_ylabel(f"degree{unit}")
+        else:
+            square.tick_params(labelleft=False)
+            below.tick_params(labelleft=False)
+    for panel in axes[1::2].ravel():
+        panel.set_ylim(0, 1.05 * tallest or None)
+    for panel in axes[-1]:
+        panel.set_xlabel(f"position in {axis}")
+    label = f"log₁₀ {what} per cell (white: none)"
+    drawing.colorbar(shown, ax=axes.ravel().tolist(), location="bottom", label=label, aspect=45, pad=0.02)
     name = f"access_graph_{mode or 'dense'}_{axis.replace('.', '_')}"
     alt = (
         f"Heat maps of the access graph of {axis}: " + "; ".join(title for title, *_ in layouts) + ". "
-        "Bright cells are elements that are touched together often; grey cells are never touched together."
+        "Bright cells are elements that are touched together often; white cells are never touched together."
     )
     caption = f"Access graph of {axis} ({mode or 'dense'}): bytes touched together by two elements, and their degree"
     return finish(drawing, name, alt, caption, results)
@@ -119,11 +137,12 @@ def most_pruned(results: Results, mode: str | None) -> str:
 
 
 @models_only("Width → latency", NO_LAYERS)
+@themed
 def width_curves(results: Results) -> Picture | Missing:
     """Measured latency of the whole model against the kept width of every layer."""
     if not results.tables:
         return Missing("Width → latency", "01_build_graph has not finished")
-    drawing, axes = canvas(7.5, 4)
+    drawing, axes = canvas(3.6)
     for (kind, curve), marker in zip(results.tables["curves"].items(), "os^D", strict=False):
         kept = np.array(curve["kept"]) / max(curve["kept"])
         colour = KIND_COLOURS.get(kind, FULL)
@@ -131,8 +150,8 @@ def width_curves(results: Results) -> Picture | Missing:
     axes.axhline(results.tables["dense_ms"], color=FULL, linestyle=":", label="dense")
     batch, length = results.tables["shape"]
     axes.set(xlabel="kept in every layer, %", ylabel="latency of the whole model, ms", ylim=(0, None))
-    axes.set_title(f"What width costs on this machine (batch {batch} × {length} tokens)", fontsize=11)
-    axes.legend(frameon=False)
+    title(drawing, f"What width costs on this machine (batch {batch} × {length} tokens)")
+    axes.legend()
     ends = "; ".join(
         f"{KIND_NAMES.get(kind, kind)} from {curve['model_ms'][-1]:.1f} to {curve['model_ms'][0]:.1f} ms"
         for kind, curve in results.tables["curves"].items()
@@ -143,46 +162,49 @@ def width_curves(results: Results) -> Picture | Missing:
 
 
 @models_only("Sensitivity map", "removing a row changes no output but its own")
+@themed
 def sensitivity_map(results: Results) -> Picture | Missing:
     """Layer × axis heat maps: error of the output when one block alone is pruned, and per unit of its own loss."""
     if not results.sensitivity:
         return Missing("Sensitivity map", "01_build_graph has not finished")
     kinds = sorted({entry["kind"] for entry in results.sensitivity})
     layers = sorted({int(entry["axis"].partition(".")[2]) for entry in results.sensitivity})
-    drawing, axes = canvas(max(7.5, 0.9 * len(layers) + 4), 1.5 + 1.3 * len(kinds), 2, 1)
+    import seaborn
+
+    drawing, axes = canvas(1.2 + 0.34 * len(layers), 1, 2, sharey=True)
     titles = {
-        "output_error": "relative error of the model's output",
-        "rate": "output error per unit of the block's own loss",
+        "output_error": "relative error\nof the output",
+        "rate": "output error per unit\nof the block's loss",
     }
-    for panel, (key, title) in zip(axes, titles.items(), strict=True):
-        grid = np.full((len(kinds), len(layers)), np.nan)
+    labels = [_probe_label(results, kind) for kind in kinds]
+    for panel, (key, words) in zip(axes, titles.items(), strict=True):
+        grid = np.full((len(layers), len(kinds)), np.nan)
         for entry in results.sensitivity:
-            row, column = kinds.index(entry["kind"]), layers.index(int(entry["axis"].partition(".")[2]))
+            row, column = layers.index(int(entry["axis"].partition(".")[2])), kinds.index(entry["kind"])
             grid[row, column] = entry[key]
-        spread = grid / np.nanmax(grid, axis=1, keepdims=True)
-        panel.imshow(spread, cmap="cividis", aspect="auto", vmin=0, vmax=1)
-        for (row, column), value in np.ndenumerate(grid):
-            ink = "black" if spread[row, column] > 0.6 else "white"
-            panel.text(column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=9)
-        panel.set_title(title, fontsize=10)
-        panel.set_yticks(range(len(kinds)), [_probe_label(results, kind) for kind in kinds])
-        panel.set_xticks(range(len(layers)), [f"layer {layer}" for layer in layers])
+        style = {"cmap": SCALE, "vmin": 0, "vmax": 1, "cbar": False, "annot_kws": {"fontsize": SMALL}}
+        names = {"xticklabels": labels, "yticklabels": [f"layer {layer}" for layer in layers]}
+        seaborn.heatmap(grid / np.nanmax(grid, axis=0), annot=grid, fmt=".3g", ax=panel, **style, **names)
+        panel.set_title(words)
+        panel.tick_params(axis="x", rotation=0, bottom=False)
+        panel.tick_params(axis="y", rotation=0, left=False)
     worst = max(results.sensitivity, key=lambda entry: entry["output_error"])
     alt = f"Sensitivity of each layer and axis. {worst['axis']} hurts most: output error {worst['output_error']:.3g}."
-    return finish(drawing, "sensitivity", alt, "Which layer and axis hurts (brighter is worse, per row)", results)
+    return finish(drawing, "sensitivity", alt, "Which layer and axis hurts (brighter is worse, per column)", results)
 
 
 def _probe_label(results: Results, kind: str) -> str:
     kept = next(entry["probe_kept"] for entry in results.sensitivity if entry["kind"] == kind)
-    return f"{KIND_NAMES.get(kind, kind)},\n{kept} kept"
+    return f"{KIND_NAMES.get(kind, kind)}".replace(" ", "\n") + f",\n{kept} kept"
 
 
 @models_only("Predicted frontier", "there is no quality to trade; the calibration predicts, see 04_validate")
+@themed
 def predicted_frontier(results: Results) -> Picture | Missing:
     """Modelled output error against modelled latency, uneven and uniform, before the model is touched."""
     if not results.prediction:
         return Missing("Prediction", "01_build_graph has not finished")
-    drawing, axes = canvas(7.5, 4)
+    drawing, axes = canvas(3.6)
     styles = {
         "uneven": ("o-", COLOURS["iterative"], "uneven, from the tables"),
         "uniform": ("D--", COLOURS["oneshot"], "one rate"),
@@ -198,21 +220,22 @@ def predicted_frontier(results: Results) -> Picture | Missing:
             axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=4)
             reached[name] = min(points)[0]
     axes.set(xlabel="predicted latency against dense, %", ylabel="predicted output error")
-    axes.set_title("Prediction before anything is changed (modelled)", fontsize=11)
-    axes.legend(frameon=False)
+    title(drawing, "Prediction before anything is changed (modelled)")
+    axes.legend()
     ends = ", ".join(f"{name} to {end:+.0f} %" for name, end in reached.items())
     return finish(
         drawing, "prediction", f"Predicted output error against latency: {ends}.", "Predicted frontier", results
     )
 
 
+@themed
 def predicted_and_measured(results: Results) -> Picture | Missing:
     """Predicted beside measured latency of every mode."""
     if not results.verdict or not results.verdict.get("prediction"):
         waits = not results.verdict
         return Missing("Predicted and measured", "04_validate has not finished" if waits else "nothing was calibrated")
     entries = results.verdict["prediction"]
-    drawing, axes = canvas(7.5, 1.4 + 0.6 * len(entries))
+    drawing, axes = canvas(1.5 + 0.55 * len(entries))
     words = []
     for row, (mode, entry) in enumerate(entries.items()):
         colour, measured = COLOURS[mode], entry["measured"]
@@ -233,5 +256,5 @@ def predicted_and_measured(results: Results) -> Picture | Missing:
     names = {"permuted": "whole table\nin layout π₀"} if results.is_table else {}
     axes.set_yticks(range(len(entries)), [names.get(mode, mode) for mode in entries])
     axes.set(xlabel="latency against dense, %", ylim=(len(entries) - 0.5, -0.5))
-    axes.legend(frameon=False)
+    legend(drawing, axes, 2)
     return finish(drawing, "predicted_measured", "; ".join(words) + ".", "Predicted beside measured", results)

@@ -24,7 +24,7 @@ p.lead{font-size:1.15rem;margin:.7rem 0}.soft{color:var(--soft)}
 .scroll{overflow-x:auto;margin:.6rem 0}
 .icd table{min-width:100%}
 .icd td{min-width:6rem;max-width:26rem;overflow-wrap:anywhere}
-figure{margin:1rem 0}figure img{max-width:100%;height:auto;border-radius:.4rem;background:#fff}
+figure{margin:1rem 0}figure img{max-width:min(100%,40rem);height:auto;border-radius:.4rem;background:#fff}
 figcaption{color:var(--soft);font-size:.9rem}
 ul.links{columns:18rem;padding-left:1.2rem}ul.links li{break-inside:avoid}
 pre{background:var(--card);border:1px solid var(--line);border-radius:.4rem;padding:.7rem;overflow-x:auto}

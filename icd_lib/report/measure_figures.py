@@ -1,25 +1,42 @@
 """Drawings of the measurement: latency distributions, quality against latency, attribution, runtime ladder."""
 
+import textwrap
+
 import numpy as np
 
 from icd_lib.report import workload_figures
 from icd_lib.report.kinds import for_tables, models_only, tables_only
 from icd_lib.report.losses import READINGS, lost, readings, text_words
-from icd_lib.report.picture import COLOURS, FULL, LIMIT, MARKERS, SPLIT_COLOURS, Picture, canvas, error_bar, finish
+from icd_lib.report.picture import (
+    COLOURS,
+    FULL,
+    LIMIT,
+    MARKERS,
+    SMALL,
+    SPLIT_COLOURS,
+    Picture,
+    canvas,
+    error_bar,
+    finish,
+    legend,
+    themed,
+    title,
+)
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing
 from icd_lib.report.words import value_text
 
 
+@themed
 def latency_distributions(results: Results) -> Picture | Missing:
     """Every round of every arm as a point, the median with its interval, one panel per shape."""
     if not results.samples or not results.measure:
         return Missing("Latency distributions", "03_measure has not finished")
     shapes = results.samples["shapes"]
     arms = list(next(iter(shapes.values())))
-    drawing, axes = canvas(6 * len(shapes), 1.6 + 0.42 * len(arms), 1, len(shapes), squeeze=False, sharey=True)
+    drawing, axes = canvas((0.9 + 0.36 * len(arms)) * len(shapes), len(shapes), squeeze=False)
     generator = np.random.default_rng(0)  # vertical jitter only
-    for panel, (label, samples) in zip(axes[0], shapes.items(), strict=True):
+    for panel, (label, samples) in zip(axes[:, 0], shapes.items(), strict=True):
         for row, arm in enumerate(arms):
             ms, item, colour = np.array(samples[arm]), results.shapes[label][arm]["latency_ms"], COLOURS.get(arm, FULL)
             panel.scatter(
@@ -29,11 +46,11 @@ def latency_distributions(results: Results) -> Picture | Missing:
         pooled = np.concatenate([samples[arm] for arm in arms])
         panel.set_xlim(pooled.min() * 0.98, np.percentile(pooled, 99) * 1.02)
         what = "reads" if results.is_table else "tokens"
-        panel.set_title(f"{label} {what}, n = {len(ms)} rounds", fontsize=10)
+        panel.set_title(f"{label} {what}, n = {len(ms)} rounds")
         panel.set_xlabel("latency, ms (bar: median with 95 % CI)")
-        panel.grid(axis="x", alpha=0.3)
-    axes[0, 0].set_yticks(range(len(arms)), arms)
-    axes[0, 0].invert_yaxis()
+        panel.grid(axis="x")
+        panel.set_yticks(range(len(arms)), arms)
+        panel.invert_yaxis()
     first = next(iter(shapes))
     medians = {arm: results.shapes[first][arm]["latency_ms"]["value"] for arm in results.arms}
     told = ", ".join(f"{arm} {ms:.{1 if ms >= 10 else 2}f} ms" for arm, ms in medians.items())
@@ -46,14 +63,18 @@ NO_TRADE = "every arm has the same transform, so there is no quality to trade fo
 
 
 @models_only("Quality against latency", NO_TRADE)
+@themed
 def quality_frontier(results: Results) -> Picture | Missing:
     """Candidates (small) and results with intervals on the budget's text (large): all, and those around the budget."""
     if results.quality_reason:
         return Missing("Quality against latency", results.quality_reason)
-    drawing, axes = canvas(12, 4.8, 1, 2)
     label, arms = next(iter(results.shapes.items()))
     drops = {arm: _drop(results, arm) for arm in results.arms}
-    for panel in axes:
+    reach = 1.3 * max([abs(bound) for drop in drops.values() for bound in drop["ci95"]] + [results.budget_pp or 0.0])
+    beyond = any(abs(entry["validation"]["drop_pp"]) > reach for _, entry in _judged_attempts(results))
+    names = ["everything", "around the budget"] if beyond else [""]
+    drawing, axes = canvas(1.4 + 3.1 * len(names), len(names), squeeze=False)
+    for panel, name in zip(axes[:, 0], names, strict=True):
         _draw_attempts(panel, results)
         for arm, drop in drops.items():
             latency = arms[arm]["vs_dense"]
@@ -62,15 +83,12 @@ def quality_frontier(results: Results) -> Picture | Missing:
             panel.errorbar(100 * latency["value"], drop["value"], **bars, **style, label=arm)
         _draw_budget(results, panel.axhline)
         panel.axhline(0, color=FULL, linewidth=0.6)
-        panel.set(xlabel=f"latency against dense, % ({label})", ylabel="own quality lost against dense, pp")
-    reach = max([abs(bound) for drop in drops.values() for bound in drop["ci95"]] + [results.budget_pp or 0.0])
-    axes[1].set_ylim(-1.3 * reach or None, 1.3 * reach or None)
-    axes[0].set_title("everything", fontsize=10)
-    axes[1].set_title("around the budget", fontsize=10)
+        panel.set(xlabel=f"latency against dense, % ({label})", ylabel="own quality lost, pp", title=name)
+    axes[-1, 0].set_ylim(-reach or None, reach or None)
     large = f"Large: {results.judging} text, 95 % CI"
     small = "small: where strengths are chosen, at predicted latency (open: rolled back; smallest: drafts)"
-    drawing.suptitle(f"{large}; {small}", fontsize=10)
-    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    title(drawing, f"{large}; {small}")
+    legend(drawing, axes[0, 0])
     told = (
         f"{arm} {100 * arms[arm]['vs_dense']['value']:+.1f} % latency, {drop['value']:+.3f} pp lost"
         for arm, drop in drops.items()
@@ -90,28 +108,35 @@ def _draw_budget(results: Results, line) -> None:
         line(results.budget_pp, color=LIMIT, linestyle="--", label=f"budget {results.budget_pp:g} pp")
 
 
+def _judged_attempts(results: Results) -> list[tuple[str, dict]]:
+    """(mode, entry) of every draft and attempt whose loss is known."""
+    attempts = [(mode, entry) for mode, solve in results.solves.items() for entry in solve["attempts"]]
+    return [(mode, entry) for mode, entry in attempts if "drop_pp" in entry.get("validation", {})]
+
+
 def _draw_attempts(panel, results: Results) -> None:
-    for mode, solve in results.solves.items():
-        for entry in (entry for entry in solve["attempts"] if "drop_pp" in entry.get("validation", {})):
-            colour, small = COLOURS[mode], entry.get("what") == "draft"
-            style = {"color": colour, "mfc": colour if entry["accepted"] else "none"}
-            style |= {"markersize": 3 if small else 6, "alpha": 0.4 if small else 0.7}
-            panel.plot(100 * entry["predicted_latency_rel"], entry["validation"]["drop_pp"], MARKERS[mode], **style)
+    for mode, entry in _judged_attempts(results):
+        colour, small = COLOURS[mode], entry.get("what") == "draft"
+        style = {"color": colour, "mfc": colour if entry["accepted"] else "none"}
+        style |= {"markersize": 4 if small else 6, "alpha": 0.6 if small else 0.8}
+        panel.plot(100 * entry["predicted_latency_rel"], entry["validation"]["drop_pp"], MARKERS[mode], **style)
 
 
 @models_only("Quality by domain", NO_TRADE)
+@themed
 def quality_domains(results: Results) -> Picture | Missing:
-    """Own and drop-in loss of iterative in every domain with intervals, unseen and seen text side by side."""
+    """Own and drop-in loss of iterative in every domain with intervals, unseen text above seen text."""
     if not results.lost("iterative"):
         return Missing("Quality by domain", results.quality_reason or "the run has no iterative arm")
     judged, told = results.lost("iterative"), []
-    height = 1.9 + 0.42 * max(len(entry["domains"]) for entry in judged.values())
-    drawing, axes = canvas(6 * len(judged), height, 1, len(judged), squeeze=False, sharex=True)
-    for panel, (split, entry) in zip(axes[0], judged.items(), strict=True):
+    sizes = [len(entry["domains"]) for entry in judged.values()]
+    shares = {"height_ratios": [0.6 + size for size in sizes]}
+    drawing, axes = canvas(1.0 * len(sizes) + 0.42 * sum(sizes), len(sizes), squeeze=False, sharex=True, **shares)
+    for panel, (split, entry) in zip(axes[:, 0], judged.items(), strict=True):
         _draw_domains(panel, results, split, entry)
         told += [f"{split} {name} {_told(part)}" for name, part in entry["domains"].items()]
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    drawing.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    axes[-1, 0].set_xlabel("lost against dense, pp (95 % CI)")
+    legend(drawing, axes[0, 0])
     alt = f"Quality that iterative loses by domain, percentage points: {'; '.join(told)}."
     return finish(drawing, "quality_domains", alt, "Quality lost by domain, unseen and seen text", results)
 
@@ -129,8 +154,8 @@ def _draw_domains(panel, results: Results, split: str, entry: dict) -> None:
     _draw_budget(results, panel.axvline)
     panel.axvline(0, color=FULL, linewidth=0.6)
     panel.set_yticks(range(len(names)), names)
-    panel.set(xlabel="lost against dense, pp (95 % CI)", ylim=(len(names) - 0.5, -0.5))
-    panel.set_title(f"text: {text_words(results, split)}", fontsize=11, color=colour)
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    panel.set_title(f"text: {text_words(results, split)}", color=colour)
 
 
 def _told(part: dict) -> str:
@@ -144,29 +169,38 @@ cache_hits = tables_only("Simulated caches", "the accesses of a model's operator
 
 
 @for_tables(workload_figures.attribution)
+@themed
 def attribution(results: Results) -> Picture | Missing:
     """Latency against dense after each step from dense to iterative, with intervals and the quality of each step."""
     steps = results.measure.get("attribution") if results.measure else None
     if not steps:
         return Missing("Attribution", "the run has no measured iterative arm")
-    drawing, axes = canvas(8.5, 1.3 + 0.5 * len(steps))
+    drawing, axes = canvas(1.4 + 0.4 * len(steps))
     for row, step in enumerate(steps):
         item = step["latency_rel"]
-        colour = COLOURS["placebo"] if step["note"] == "placebo" else COLOURS["iterative"]
-        axes.barh(row, 100 * item["value"], color=colour, alpha=0.75, height=0.62)
+        axes.barh(row, 100 * item["value"], color=COLOURS.get(_arm_of(results, step), FULL), height=0.62)
         axes.errorbar(100 * item["value"], row, xerr=error_bar(item, 100), fmt="none", color="black", capsize=3)
         if step.get("validation"):
             drop = value_text(step["validation"]["drop_pp"], "pp")
-            axes.annotate(f"lost {drop}", (1.0, row), xycoords=("axes fraction", "data"), fontsize=9, va="center")
+            axes.annotate(f"lost\n{drop}", (1.0, row), xycoords=("axes fraction", "data"), fontsize=SMALL, va="center")
     axes.axvline(0, color=FULL, linewidth=0.8)
-    axes.set_yticks(range(len(steps)), [step["step"] for step in steps])
+    axes.set_yticks(range(len(steps)), [textwrap.fill(step["step"], 20) for step in steps])
     axes.invert_yaxis()
-    axes.set_xlabel("latency against dense, % (95 % CI); right: quality lost where strengths are chosen")
+    axes.set_xlabel("latency against dense, % (95 % CI)")
+    if any(step.get("validation") for step in steps):
+        title(drawing, "right: quality lost where strengths are chosen")
     told = ", ".join(f"{step['step']} {100 * step['latency_rel']['value']:+.1f} %" for step in steps)
     return finish(drawing, "attribution", f"Latency after each step: {told}.", "What the gain is made of", results)
 
 
+def _arm_of(results: Results, step: dict) -> str:
+    """The arm whose latency a step shows; the record names none."""
+    arms = next(iter(results.shapes.values()))
+    return next((arm for arm, entry in arms.items() if entry.get("vs_dense") == step["latency_rel"]), "iterative")
+
+
 @models_only("Runtime ladder", "the pass over the table is one compiled loop")
+@themed
 def runtime_ladder(results: Results) -> Picture | Missing:
     """Latency of dense and iterative under every runtime, against dense under eager."""
     if not results.ladder:
@@ -175,26 +209,20 @@ def runtime_ladder(results: Results) -> Picture | Missing:
     if not measured:
         return Missing("Runtime ladder", "no runtime could be measured here")
     shapes = list(next(iter(measured.values()))["shapes"])
-    drawing, axes = canvas(6 * len(shapes), 1.5 + 0.62 * len(measured), 1, len(shapes), squeeze=False, sharey=True)
+    drawing, axes = canvas(0.5 + (0.8 + 0.5 * len(measured)) * len(shapes), len(shapes), squeeze=False)
     told = []
-    for panel, label in zip(axes[0], shapes, strict=True):
+    for panel, label in zip(axes[:, 0], shapes, strict=True):
         for row, (name, entry) in enumerate(measured.items()):
             arms = entry["shapes"][label]["arms"]
             for i, (arm, figures) in enumerate(arms.items()):
-                item = figures["latency_ms"]
-                place = row + (i + 0.5) * 0.8 / len(arms) - 0.4
-                panel.barh(
-                    place,
-                    item["value"],
-                    0.74 / len(arms),
-                    color=COLOURS.get(arm, FULL),
-                    label=arm if row == 0 else None,
-                )
+                item, place = figures["latency_ms"], row + (i + 0.5) * 0.8 / len(arms) - 0.4
+                named = {"label": arm} if row == 0 else {}
+                panel.barh(place, item["value"], 0.74 / len(arms), color=COLOURS.get(arm, FULL), **named)
                 panel.errorbar(item["value"], place, xerr=error_bar(item), fmt="none", color="black", capsize=2)
                 told.append(f"{name} {arm} {item['value']:.1f} ms")
         panel.set_xlabel(f"latency, ms ({label}, 95 % CI)")
-    axes[0, 0].set_yticks(range(len(measured)), [entry["label"] for entry in measured.values()])
-    axes[0, 0].invert_yaxis()
-    axes[0, 0].legend(frameon=False)
+        panel.set_yticks(range(len(measured)), [textwrap.fill(entry["label"], 26) for entry in measured.values()])
+        panel.invert_yaxis()
+    legend(drawing, axes[0, 0])
     alt = f"Latency under each runtime: {', '.join(told)}."
     return finish(drawing, "ladder", alt, "Runtime ladder: arms interleaved within each runtime", results)

@@ -1,12 +1,21 @@
 """Figures: the binned graph keeps its weight, pictures carry alt text, missing data gives a reason."""
 
+import subprocess
+import sys
+from itertools import combinations
+
+import matplotlib
 import numpy as np
+import pytest
 import scipy.sparse as sp
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from report_factory import HOSTILE, write_run
 
 from icd_lib.report import graph_figures, loop_figures, measure_figures, setup_tables
 from icd_lib.report.full_report import draw_all
-from icd_lib.report.picture import COLOURS, SPLIT_COLOURS, Picture
+from icd_lib.report.picture import COLOURS, MARKERS, SMALL, SPLIT_COLOURS, WIDTH, Picture, canvas, png_bytes, themed
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict, badges
 
@@ -27,6 +36,62 @@ def test_every_figure_draws_with_alt_text(tmp_path):
     png, metadata = drawn["frontier"]._repr_png_()
     assert png.startswith(b"\x89PNG") and metadata["alt"] == drawn["frontier"].alt
     assert "iterative −40.0 % latency" in metadata["alt"].replace("-", "−")
+
+
+@pytest.fixture
+def drawings(monkeypatch):
+    """Every figure that is rendered while the test runs."""
+    rendered, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **named: rendered.append(self) or save(self, *args, **named)
+    )
+    return rendered
+
+
+@pytest.mark.parametrize("language", [False, True])
+def test_every_figure_is_legible_on_a_phone(tmp_path, drawings, language):
+    drawn = draw_all(Results.load(write_run(tmp_path / "run", language=language)))
+    assert len(drawings) == sum(isinstance(item, Picture) for item in drawn.values())
+    for figure in drawings:
+        assert figure.get_figwidth() == WIDTH
+        small = {text.get_text() for text in figure.findobj(Text) if text.get_text() and text.get_fontsize() < SMALL}
+        assert not small
+
+
+def test_the_theme_is_on_while_a_figure_is_drawn_and_only_then():
+    before = dict(matplotlib.rcParams)
+    sizes = themed(lambda: matplotlib.rcParams["font.size"])()
+    assert sizes >= SMALL and dict(matplotlib.rcParams) == before
+
+
+def test_the_same_drawing_gives_the_same_bytes():
+    @themed
+    def draw():
+        figure, axes = canvas(2)
+        axes.plot([0, 1], [1, 0])
+        return png_bytes(figure)
+
+    assert draw() == draw()
+
+
+# Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
+PROTAN = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+DEUTAN = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+
+
+@pytest.mark.parametrize("seen_as", [np.eye(3), PROTAN, DEUTAN], ids=["all cones", "no red cones", "no green cones"])
+def test_colours_are_told_apart_by_the_colour_blind(seen_as):
+    modes = {mode: np.array(to_rgb(COLOURS[mode])) for mode in MARKERS}
+    splits = {split: np.array(to_rgb(colour)) for split, colour in SPLIT_COLOURS.items()}
+    for colours in (modes, splits):
+        shown = {name: np.clip(np.array(seen_as) @ colour**2.2, 0, 1) ** (1 / 2.2) for name, colour in colours.items()}
+        for one, other in combinations(shown, 2):
+            assert np.abs(shown[one] - shown[other]).max() > 0.15, (one, other)
+
+
+def test_reading_results_needs_no_drawing_library():
+    code = "import sys, icd_lib.report.headline, icd_lib.report.picture; sys.exit('seaborn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_without_data_there_is_a_reason_instead(tmp_path):
