@@ -6,10 +6,17 @@ MODELS   ?=
 RUNS     ?=
 MINUTES  ?= 25
 PACKAGE  ?= artifacts/icd_artifacts.zip
+WORKERS  ?= 2
 
 VENV   := .venv
 PY     := $(VENV)/bin/python
 comma  := ,
+space  := $(subst ,, )
+# mamba-ssm is built against the torch that is there, so it comes after the rest, and only where CUDA is.
+PLAIN  := $(subst $(space),$(comma),$(filter-out mamba,$(subst $(comma),$(space),$(EXTRAS))))
+# A file's tests stay together, for they share what they made; one thread each, for workers would wait for each other's.
+FAST   := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile \
+  -m "not slow and not gpu and not notebooks"
 # The stamp's name holds a checksum of what is installed from, so a second call has nothing to do.
 STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)-$(subst $(comma),-,$(EXTRAS))
 # Likewise for the texts: what is fetched, and the variables that say where to. It is made only once nothing is missing.
@@ -17,27 +24,36 @@ DATA   := $(VENV)/.fetched-$(shell (echo "$(ICD_DATA_DIR):$(ICD_CACHE_DIR)"; cat
   icd_lib/data/sources.py) | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format fetch_models fetch_data train_mamba reference validate claims pack sbom \
+.PHONY: help run check test test-all lint lab format fetch_models fetch_data train_mamba reference validate claims pack sbom \
   repro_smoke repro_bert repro_mamba repro_codesign repro_full repro_ae gpu-check env venv clean distclean
 
 help:  ## list the targets
 	@grep -E '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
 	@echo
 	@echo '  make run SCENARIO=bert ARGS="--quick --out /tmp/icd"   ARGS go to run_all.py (or to pytest)'
-	@echo '  PYTHON=/path/to/python3.12 chooses the interpreter; EXTRAS=dev,runtimes,hub,gpu the optional packages'
+	@echo '  PYTHON=/path/to/python3.12 chooses the interpreter; EXTRAS=dev,runtimes,hub,gpu,mamba the optional packages'
 
 run: $(DATA)  ## run a scenario: SCENARIO=bert, ARGS="--quick"
 	@$(PY) run_all.py --scenario $(SCENARIO) $(ARGS)
 
-test: $(DATA)  ## the fast tests
+check: lint $(DATA)  ## before a commit, two minutes: lint, types, and the tests that execute no notebook
+	@$(FAST) $(ARGS)
+
+test: $(DATA)  ## the fast tests, those that execute notebooks too
+ifeq ($(strip $(ARGS)),)
+	@$(FAST)
+	@$(PY) -m pytest -m "notebooks and not slow and not gpu"
+else
 	@$(PY) -m pytest -m "not slow and not gpu" $(ARGS)
+endif
 
 test-all: $(DATA)  ## all tests, the slow ones and, with a CUDA device, those for it
 	@$(PY) -m pytest $(ARGS)
 
-lint: $(STAMP)  ## ruff, and no outputs in committed notebooks
+lint: $(STAMP)  ## ruff, types, and no outputs in committed notebooks
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
 	@for notebook in notebooks/*.ipynb; do \
 	  if [ -e "$$notebook" ]; then $(PY) -m nbstripout --verify "$$notebook"; fi || exit 1; \
 	done
@@ -48,6 +64,9 @@ format: $(STAMP)  ## let ruff and nbstripout put it right
 	@for notebook in notebooks/*.ipynb; do \
 	  if [ -e "$$notebook" ]; then $(PY) -m nbstripout "$$notebook"; fi || exit 1; \
 	done
+
+lab: $(DATA)  ## open the notebooks in JupyterLab
+	@$(PY) -m jupyterlab notebooks $(ARGS)
 
 fetch_models: $(STAMP)  ## fill the model cache: MODELS="org/name …" adds to the default one
 	@$(PY) -c 'import sys; from icd_lib.models.checkpoint.loading import fetch_models; \
@@ -138,7 +157,16 @@ $(STAMP):
 	  "$$chosen" -m venv --clear $(VENV); \
 	fi; \
 	echo "installing the pinned packages (once; a few minutes)"; \
-	$(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'; \
+	$(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(PLAIN)]'; \
+	case ",$(EXTRAS)," in *,mamba,*) \
+	  if command -v nvcc >/dev/null && $(PY) -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then \
+	    echo "building mamba-ssm (once; some minutes)"; \
+	    $(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt 'setuptools>=77' wheel packaging ninja; \
+	    $(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[mamba]'; \
+	  else \
+	    echo "mamba-ssm is left out: it is built by nvcc for a torch with CUDA, and here is none" >&2; \
+	  fi;; \
+	esac; \
 	echo "compiling the solver's kernels (once; some seconds)"; \
 	$(PY) -c 'from icd_lib.solver.refine import warm_up; warm_up()'; \
 	rm -f $(VENV)/.installed-*; \
@@ -150,7 +178,7 @@ $(DATA): $(STAMP)
 	@if $(PY) -m icd_lib.data.fetch --check >/dev/null; then rm -f $(VENV)/.fetched-*; touch $@; fi
 
 clean:  ## remove caches and build leftovers; runs in outputs/ stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove the environment

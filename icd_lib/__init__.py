@@ -4,8 +4,26 @@ Names are imported on first use, so that `import icd_lib` (and the command line'
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from icd_lib.version import VERSION as __version__  # noqa: N811 (the conventional name)
+
+if TYPE_CHECKING:  # what editors and type checkers see; `_WHERE` says the same to Python
+    from icd_lib.api import find_axes as find_axes
+    from icd_lib.api import optimize as optimize
+    from icd_lib.axes.compact import compact as compact
+    from icd_lib.axes.permute import permute as permute
+    from icd_lib.codesign.calibration import calibrate as calibrate
+    from icd_lib.graph import build_w as build_w
+    from icd_lib.models.checkpoint.optimized import load_optimized as load_optimized
+    from icd_lib.models.checkpoint.optimized import save_optimized as save_optimized
+    from icd_lib.models.export import export_onnx as export_onnx
+    from icd_lib.models.export import run_onnx as run_onnx
+    from icd_lib.run.artifacts import open_run as open_run
+    from icd_lib.run.scenario import load_scenario as load_scenario
+    from icd_lib.solver import CostConfig as CostConfig
+    from icd_lib.solver import evaluate_cost as evaluate_cost
+    from icd_lib.solver import fit_permutation as fit_permutation
 
 _WHERE = {
     "load_scenario": "icd_lib.run.scenario",
@@ -28,10 +46,12 @@ _WHERE = {
 __all__ = ["__version__", *_WHERE]
 
 
-def __getattr__(name: str):
-    if name not in _WHERE:
-        raise AttributeError(f"module 'icd_lib' has no attribute {name!r}; it has {', '.join(_WHERE)}")
-    return getattr(importlib.import_module(_WHERE[name]), name)
+if not TYPE_CHECKING:  # to a type checker this would be leave to use any name
+
+    def __getattr__(name: str):
+        if name not in _WHERE:
+            raise AttributeError(f"module 'icd_lib' has no attribute {name!r}; it has {', '.join(_WHERE)}")
+        return getattr(importlib.import_module(_WHERE[name]), name)
 
 
 def __dir__() -> list[str]:

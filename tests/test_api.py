@@ -1,5 +1,8 @@
 """icd.optimize on a tiny model: the caller's model is untouched, the result obeys the judge, and it reloads."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -166,3 +169,14 @@ def test_find_axes_returns_verified_axes_of_every_kind(problem):
 def test_unknown_names_of_the_package_are_refused():
     with pytest.raises(AttributeError, match="no attribute 'optimise'"):
         icd.optimise  # noqa: B018
+
+
+def test_editors_see_the_names_that_the_package_has():
+    """What is imported under TYPE_CHECKING is what `__getattr__` finds, from the same modules."""
+    tree = ast.parse(Path(icd.__file__).read_text(encoding="utf-8"))
+    (guarded,) = [n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING"]
+    seen = {alias.asname: node.module for node in guarded.body for alias in node.names if alias.name == alias.asname}
+    assert seen == icd._WHERE and {"__version__", *seen} == set(icd.__all__)
+    for name in icd.__all__:
+        assert hasattr(icd, name), name
+    assert (Path(icd.__file__).parent / "py.typed").is_file()

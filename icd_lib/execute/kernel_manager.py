@@ -22,6 +22,7 @@ def own_kernel(scratch: str, server: KernelServer | None = None) -> type:
 
     class ForkingProvisioner(LocalProvisioner):
         async def launch_kernel(self, cmd: list[str], **kwargs) -> dict:
+            assert server is not None
             self.cwd = kwargs.get("cwd") or os.getcwd()
             self.process = server.fork(cmd[cmd.index("-m") + 1 :], kwargs["env"], self.cwd)
             self.pid = self.process.pid

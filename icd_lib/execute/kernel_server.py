@@ -82,26 +82,26 @@ class KernelServer:
         return self
 
     def __exit__(self, *_) -> None:
-        if self._process is not None:
+        if self._process is not None and self._connection is not None:
             self._connection.close()
             self._process.kill()
             self._process.wait()
 
     def fork(self, command: Sequence[str], env: dict[str, str], cwd) -> ForkedKernel:
         """A kernel with this command line, environment and folder; `RuntimeError` if the server is gone."""
-        self.start()
+        connection = self.start()
         try:
-            self._connection.sendall(json.dumps([list(command), env, str(cwd)]).encode() + b"\n")
-            return ForkedKernel(int(self._connection.recv(32)))
+            connection.sendall(json.dumps([list(command), env, str(cwd)]).encode() + b"\n")
+            return ForkedKernel(int(connection.recv(32)))
         except (OSError, ValueError, psutil.NoSuchProcess) as error:
             raise RuntimeError(f"the process that starts kernels does not answer ({error})") from error
 
-    def start(self) -> None:
-        """Let the imports begin, if they have not."""
-        if self._process is not None:
-            return
-        self._connection, theirs = socket.socketpair()
-        self._connection.settimeout(_REPLY_S)
+    def start(self) -> socket.socket:
+        """Let the imports begin, if they have not; returns this end of the socket."""
+        if self._connection is not None:
+            return self._connection
+        ours, theirs = socket.socketpair()
+        ours.settimeout(_REPLY_S)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __spec__.name, str(theirs.fileno()), *self.modules],
@@ -111,6 +111,8 @@ class KernelServer:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the run, which ends its kernels in order
             )
+        self._connection = ours
+        return ours
 
 
 def serve(connection: socket.socket) -> list[str] | None:

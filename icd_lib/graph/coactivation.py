@@ -128,7 +128,7 @@ class CoactivationStream:
     def _moment_blocks(self):
         """(first row, correlations of some rows with the elements from the first row on) over all rows."""
         mean, scale = self._mean_and_scale()
-        whitened = None if self.whiten is None else self._whiten_moments(mean, scale)
+        whitened = None if self.whiten is None else self._whiten_moments(mean, scale, self.whiten)
         for rows in _row_blocks(self.D):
             if whitened is not None:
                 yield rows.start, whitened[rows, rows.start :]
@@ -139,20 +139,20 @@ class CoactivationStream:
             block *= np.outer(scale[rows], scale[cols])
             yield rows.start, block
 
-    def _whiten_moments(self, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """R (R + r I)^-1 = I - r (R + r I)^-1 at unit diagonal; only its upper triangle is filled."""
+    def _whiten_moments(self, mean: np.ndarray, scale: np.ndarray, whiten: float) -> np.ndarray:
+        """R (R + r I)^-1 = I - r (R + r I)^-1, r = `whiten`, at unit diagonal; only its upper triangle is filled."""
         matrix = self._gram / self.tokens
         for col in range(self.D):
             matrix[:, col] = (matrix[:, col] - mean[col] * mean) * (scale[col] * scale)
-        matrix[np.diag_indices(self.D)] = (scale > 0) + self.whiten
+        matrix[np.diag_indices(self.D)] = (scale > 0) + whiten
         factor, failed = dpotrf(matrix, lower=0, overwrite_a=1)
         if not failed:
             matrix, failed = dpotri(factor, lower=0, overwrite_c=1)
         if failed:
             raise SolverNotConverged(
-                f"the correlation matrix plus {self.whiten} is not positive definite; give a larger whiten"
+                f"the correlation matrix plus {whiten} is not positive definite; give a larger whiten"
             )
-        matrix *= -self.whiten
+        matrix *= -whiten
         return _to_unit_diagonal(matrix, 1 + np.diag(matrix))
 
     def _sketch_blocks(self):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -65,7 +66,7 @@ def module_graph(
     t' - t is the reuse distance in operations. hops = 1 counts operations alone, byte_weight = 0 counts touches instead
     of bytes. Raises `ConfigError` when the module cannot be traced or a setting is out of range.
     """
-    settings = {"hops": hops, "decay": decay, "byte_weight": byte_weight, "nnz_cap": nnz_cap}
+    settings: dict[str, Any] = {"hops": hops, "decay": decay, "byte_weight": byte_weight, "nnz_cap": nnz_cap}
     return check_w(normalize_graph(build_module(source, example_inputs, **settings)[0], normalize))
 
 

@@ -33,7 +33,7 @@ class HeaviestEdges:
     def __init__(self, count: int):
         self.count = count
         self.edges, self.weight = 0, 0.0
-        self._kept = [np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0)]
+        self._kept: list[np.ndarray] = [np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0)]
         self._threshold = 0.0
 
     def offer_block(self, block: np.ndarray, first: int) -> None:
@@ -43,7 +43,8 @@ class HeaviestEdges:
         rows, cols = np.nonzero(block > self._threshold)
         if not len(rows):
             return
-        new = (rows + first).astype(np.int32), (cols + first).astype(np.int32), block[rows, cols].astype(np.float64)
+        weights = block[rows, cols].astype(np.float64)
+        new: list[np.ndarray] = [(rows + first).astype(np.int32), (cols + first).astype(np.int32), weights]
         self._kept = [np.concatenate(pair) for pair in zip(self._kept, new, strict=True)]
         if len(self._kept[2]) > 2 * self.count:
             self._prune()
@@ -51,7 +52,8 @@ class HeaviestEdges:
     def result(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(rows, cols, weights) of the heaviest, in order of arrival."""
         self._prune()
-        return tuple(self._kept)
+        rows, cols, weights = self._kept
+        return rows, cols, weights
 
     def _prune(self) -> None:
         keep = find_heaviest(self._kept[2], self.count)

@@ -1,6 +1,7 @@
 """Access graph of a recorded trace: what a program really touched together."""
 
 from pathlib import Path
+from typing import Any
 
 import scipy.sparse as sp
 
@@ -30,7 +31,7 @@ def trace_graph(
     is D, without it one more than the largest id. `max_event_ids`, `max_edges`: what is exact, see `CoaccessStream`.
     Raises `ArtifactError` with the line number on a bad trace, `ConfigError` on bad settings.
     """
-    settings = {"window": window, "size": size, "nnz_cap": nnz_cap, "max_event_ids": max_event_ids}
+    settings: dict[str, Any] = {"window": window, "size": size, "nnz_cap": nnz_cap, "max_event_ids": max_event_ids}
     return check_w(normalize_graph(build_trace(source, max_edges=max_edges, **settings)[0], normalize))
 
 

@@ -4,6 +4,8 @@ Shapes are those of `selective_scan`; tensors are read in place where their chan
 (B, L, D) tensors do, and copied where they do not. Everything is computed in float64 if `u` is, else in float32.
 """
 
+from types import ModuleType
+
 import numpy as np
 import torch
 
@@ -61,7 +63,7 @@ def _kind(tensor: torch.Tensor) -> torch.dtype:
 class _Call:
     """An argument vector, and the tensors whose addresses it holds."""
 
-    module = None
+    module: ModuleType  # of the kernel
 
     def __init__(self, kind: torch.dtype):
         self.kind, self.kept, self.updates = kind, [], 0

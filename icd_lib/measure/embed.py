@@ -32,7 +32,7 @@ def embed(
                 embeddings = np.empty((len(sequences), pooled.shape[1]), np.float32)
                 logits = np.empty((len(sequences), output.logits.shape[1]), np.float32) if own_head else None
             embeddings[indices] = pooled.float().numpy()
-            if own_head:
+            if logits is not None:
                 logits[indices] = output.logits.float().numpy()
             done += sum(len(sequences[i]) for i in indices)
             if progress is not None:

@@ -2,21 +2,24 @@
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
 from icd_lib.errors import MeasureError
 
+Name = TypeVar("Name", bound=Hashable)
+
 
 def measure_interleaved(
-    arms: dict[str, Callable[[], object]],
+    arms: Mapping[Name, Callable[[], object]],
     *,
     repeats: int,
     warmup: int = 8,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, np.ndarray]:
+) -> dict[Name, np.ndarray]:
     """Time every arm once per round: arm -> float64 array of shape (repeats,) in ms, one entry per round.
 
     Each round visits the arms in its own random order (from `seed`), so that samples of one round are pairs and no arm

@@ -1,6 +1,7 @@
 """Drawings of what 01_build_graph and 02_solve know about axes: W, width curves, sensitivity, prediction."""
 
 import numpy as np
+import scipy.sparse as sp
 
 from icd_lib.axes.kinds import KINDS
 from icd_lib.report.kinds import models_only
@@ -39,14 +40,14 @@ def binned(graph, perm: np.ndarray, bins: int = BINS) -> np.ndarray:
     return flat.reshape(bins, bins)
 
 
-def read_graph(results: Results, rel: str):
+def read_graph(results: Results, rel: str) -> sp.csr_array:
     """A stored W as CSR."""
     from icd_lib.storage.npz import load_graph
 
     return load_graph(results.dir / rel)
 
 
-def layouts_of(results: Results, mode: str | None, axis: str) -> list[tuple[str, object, np.ndarray]]:
+def layouts_of(results: Results, mode: str | None, axis: str) -> list[tuple[str, sp.csr_array, np.ndarray]]:
     """(title, W, order) for each layout that the run has of an axis."""
     dense = read_graph(results, f"graph/W.{axis}.npz")
     found = [("W, original order", dense, np.arange(dense.shape[0]))]

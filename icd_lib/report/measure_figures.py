@@ -1,6 +1,7 @@
 """Drawings of the measurement: latency distributions, quality against latency, attribution, runtime ladder."""
 
 import textwrap
+from typing import Any
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def _judged_attempts(results: Results) -> list[tuple[str, dict]]:
 def _draw_attempts(panel, results: Results) -> None:
     for mode, entry in _judged_attempts(results):
         colour, small = COLOURS[mode], entry.get("what") == "draft"
-        style = {"color": colour, "mfc": colour if entry["accepted"] else "none"}
+        style: dict[str, Any] = {"color": colour, "mfc": colour if entry["accepted"] else "none"}
         style |= {"markersize": 4 if small else 6, "alpha": 0.6 if small else 0.8}
         panel.plot(100 * entry["predicted_latency_rel"], entry["validation"]["drop_pp"], MARKERS[mode], **style)
 
@@ -130,8 +131,8 @@ def quality_domains(results: Results) -> Picture | Missing:
         return Missing("Quality by domain", results.quality_reason or "the run has no iterative arm")
     judged, told = results.lost("iterative"), []
     sizes = [len(entry["domains"]) for entry in judged.values()]
-    shares = {"height_ratios": [0.6 + size for size in sizes]}
-    drawing, axes = canvas(1.0 * len(sizes) + 0.42 * sum(sizes), len(sizes), squeeze=False, sharex=True, **shares)
+    height, shares = 1.0 * len(sizes) + 0.42 * sum(sizes), [0.6 + size for size in sizes]
+    drawing, axes = canvas(height, len(sizes), squeeze=False, sharex=True, height_ratios=shares)
     for panel, (split, entry) in zip(axes[:, 0], judged.items(), strict=True):
         _draw_domains(panel, results, split, entry)
         told += [f"{split} {name} {_told(part)}" for name, part in entry["domains"].items()]

@@ -108,7 +108,7 @@ def restore_paths(value):
         return value
     for path, name in reversed(_known_folders(*_environment())):
         if path:
-            value = re.sub(rf"{re.escape(name)}(?=/|$|\")", lambda _, path=path: path.rstrip("/"), value)
+            value = re.sub(rf"{re.escape(name)}(?=/|$|\")", path.rstrip("/").replace("\\", "\\\\"), value)
     return value
 
 

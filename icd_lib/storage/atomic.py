@@ -24,7 +24,7 @@ _CURES = {
 
 def write_error(path: Path, error: OSError) -> ArtifactError:
     """The `ArtifactError` for an `OSError` met while writing `path`: what failed and the cure."""
-    cure = _CURES.get(error.errno, f"{error.strerror or error}; choose another folder with --out")
+    cure = _CURES.get(error.errno or 0, f"{error.strerror or error}; choose another folder with --out")
     return ArtifactError(f"cannot write {path}: {cure}")
 
 

@@ -12,7 +12,10 @@ from icd_lib.errors import ResourceError
 from icd_lib.execute.kernel_server import KernelServer
 from icd_lib.execute.notebook import execute
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
+pytestmark = [
+    pytest.mark.notebooks,
+    pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only"),
+]
 
 BODY = (
     "import os, sys, signal\n"

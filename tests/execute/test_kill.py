@@ -59,6 +59,7 @@ def kill_and_resume(folder: Path, moments, args=(), said=("", "", "")) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
+@pytest.mark.notebooks
 def test_a_run_killed_at_any_moment_can_be_resumed_to_the_same_result(whole, tmp_path, seed):
     expected, duration = whole
     chance, kills, tried = random.Random(seed), 0, 0
@@ -73,6 +74,7 @@ def test_a_run_killed_at_any_moment_can_be_resumed_to_the_same_result(whole, tmp
     assert kills == KILLS_PER_CASE
 
 
+@pytest.mark.notebooks
 def test_a_short_run_killed_in_each_of_its_stages_ends_as_one_that_was_not(tmp_path):
     finish(tmp_path / "whole", *SHORT)
     expected = results(tmp_path / "whole" / "mock", ["linear"], measured=False)
@@ -102,6 +104,7 @@ def run(notebooks, *args, **options) -> subprocess.CompletedProcess:
     return subprocess.run(command(notebooks, *args), capture_output=True, text=True, cwd=project_root(), **options)
 
 
+@pytest.mark.notebooks
 def test_a_second_run_is_refused_and_changes_nothing_and_the_lock_dies_with_its_owner(tmp_path):
     notebooks, args, owner, kernel = start_waiting(tmp_path, tmp_path / "out")
     folder = tmp_path / "out" / "bert"
@@ -131,6 +134,7 @@ def test_a_second_run_is_refused_and_changes_nothing_and_the_lock_dies_with_its_
         pytest.param("os.kill(os.getpid(), 9)", "died", marks=SLOW),
     ],
 )
+@pytest.mark.notebooks
 def test_a_hung_or_dead_kernel_ends_the_run_with_its_files_whole(tmp_path, body, says):
     notebooks = write_project(tmp_path / "notebooks", build_graph="import os, threading\n" + body)
     args = ["--no-measure", "--mode", "linear", "--out", tmp_path / "out", "--override", "stage_timeout_s=4"]
@@ -154,6 +158,7 @@ def test_a_hung_or_dead_kernel_ends_the_run_with_its_files_whole(tmp_path, body,
 
 
 @pytest.mark.parametrize("room", [1_000, pytest.param(5_000, marks=SLOW), pytest.param(100_000, marks=SLOW)])
+@pytest.mark.notebooks
 def test_a_disk_that_fills_up_ends_the_run_with_exit_7_and_every_file_whole(tmp_path, room):
     """A limit on the size of a file stands for the disk: the lock, the records or a page is what no longer fits."""
     notebooks = write_project(tmp_path / "notebooks")
@@ -195,6 +200,7 @@ def can_obey(folder: Path) -> bool:
         ("out/bert/stages.json", 0),
     ],
 )
+@pytest.mark.notebooks
 def test_folders_and_files_without_permission_end_the_run_with_exit_7_and_the_cure(tmp_path, place, mode):
     if not can_obey(tmp_path / "probe"):
         pytest.skip("this system does not let root give up its way around permissions")
@@ -212,6 +218,7 @@ def test_folders_and_files_without_permission_end_the_run_with_exit_7_and_the_cu
     assert run(notebooks, *args, "--resume", preexec_fn=obey_permissions).returncode == 0
 
 
+@pytest.mark.notebooks
 def test_a_clock_that_runs_backwards_breaks_neither_a_run_nor_its_resumption(tmp_path, monkeypatch):
     now = datetime(2031, 5, 1, tzinfo=UTC)
 

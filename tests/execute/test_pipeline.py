@@ -32,6 +32,7 @@ def run_notebook(tmp_path, *cells, timeout_s=60, parameters="x = 1", given=None)
     return lines, target
 
 
+@pytest.mark.notebooks
 def test_notebook_runs_on_this_interpreter_with_its_parameters_and_prints_live(tmp_path):
     lines, target = run_notebook(
         tmp_path,
@@ -46,6 +47,7 @@ def test_notebook_runs_on_this_interpreter_with_its_parameters_and_prints_live(t
         assert str(project_root()) not in path.read_text() and str(tmp_path) not in path.read_text()
 
 
+@pytest.mark.notebooks
 def test_failing_cell_keeps_the_evidence_and_raises_the_same_error(tmp_path):
     with pytest.raises(AxisError, match=r"n\.ipynb, cell 4 \(`from icd_lib import errors`\) failed: no such axis") as e:
         run_notebook(tmp_path, "print('before')", "from icd_lib import errors\nraise errors.AxisError('no such axis')")
@@ -73,12 +75,14 @@ def test_the_class_of_a_cells_error_decides_the_exit_code(ename, evalue, error, 
     assert type(raised) is error and says in str(raised) and "n.ipynb, cell 3 (`f()`)" in str(raised)
 
 
+@pytest.mark.notebooks
 def test_the_time_limit_is_the_notebooks_not_the_cells(tmp_path):
     wait = "import threading\nthreading.Event().wait(1.2)"
     with pytest.raises(ResourceError, match="stage_timeout_s"):
         run_notebook(tmp_path, wait, wait, wait, "threading.Event().wait(60)", timeout_s=3)
 
 
+@pytest.mark.notebooks
 def test_a_kernel_that_dies_is_a_resource_error(tmp_path):
     with pytest.raises(ResourceError, match="died"):
         run_notebook(tmp_path, "import os\nos._exit(1)")
@@ -168,6 +172,7 @@ def finished(tmp_path_factory):
     return pipeline
 
 
+@pytest.mark.notebooks
 def test_a_run_writes_every_stage_and_its_records(finished):
     assert finished.ran() == ALL
     assert any(re.search(r"\| opened [0-9a-f]{8}$", line) for line in finished.lines)
@@ -185,6 +190,7 @@ def test_a_run_writes_every_stage_and_its_records(finished):
     assert 'href="../index.html"' in (finished.dir / "linear" / "02_solve.html").read_text()
 
 
+@pytest.mark.notebooks
 def test_a_second_run_skips_everything_until_something_changes(finished, tmp_path):
     pipeline = Pipeline(tmp_path)
     shutil.copytree(finished.dir, pipeline.dir)
@@ -200,6 +206,7 @@ def test_a_second_run_skips_everything_until_something_changes(finished, tmp_pat
     assert pipeline.ran() == ALL[3:]
 
 
+@pytest.mark.notebooks
 def test_another_configuration_replaces_the_run_unless_it_is_resumed(finished, tmp_path):
     pipeline = Pipeline(tmp_path)
     shutil.copytree(finished.dir, pipeline.dir)
@@ -215,6 +222,7 @@ def test_another_configuration_replaces_the_run_unless_it_is_resumed(finished, t
     assert left == {"00_setup_check.ipynb", "00_setup_check.html", "index.html", "notes.txt"}
 
 
+@pytest.mark.notebooks
 def test_failure_names_the_cell_and_the_run_goes_on_after_the_cure(tmp_path):
     bad = (
         'run.write_json(f"{mode}/solve.json", {})\nrun.write_json(f"{mode}/stale.json", {})\n'
@@ -238,6 +246,7 @@ def test_failure_names_the_cell_and_the_run_goes_on_after_the_cure(tmp_path):
     assert not (pipeline.dir / "linear" / "stale.json").exists()
 
 
+@pytest.mark.notebooks
 def test_force_runs_everything_and_forgives_a_damaged_record(finished, tmp_path):
     pipeline = Pipeline(tmp_path, setup_check="raise SystemExit(1)")
     pipeline.dir.mkdir(parents=True)

@@ -82,6 +82,7 @@ def verdict(smoke, strict="fail"):
     return f'run.write_json("verdict.json", {{"smoke": {{"status": "{smoke}"}}, "strict": {{"status": "{strict}"}}}})'
 
 
+@pytest.mark.notebooks
 def test_a_whole_run_a_gate_that_fails_and_a_dry_run_after_it(tmp_path, capsys):
     notebooks = write_project(tmp_path / "notebooks", validate=verdict("fail"))
     args = ["--mode", "linear", "--out", str(tmp_path / "out")]
@@ -102,6 +103,7 @@ def test_a_whole_run_a_gate_that_fails_and_a_dry_run_after_it(tmp_path, capsys):
     assert "another configuration" in capsys.readouterr().err
 
 
+@pytest.mark.notebooks
 def test_a_quick_run_shows_its_gates_and_does_not_enforce_them(tmp_path, capsys):
     notebooks = write_project(tmp_path / "notebooks", validate=verdict("fail"))
     assert run_all.main(["--quick", "--mode", "linear", "--out", str(tmp_path / "out")], notebooks) == 0
@@ -134,6 +136,7 @@ def test_a_bug_exits_9_and_shows_where(tmp_path, capsys, monkeypatch):
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
+@pytest.mark.notebooks
 def test_full_disk_in_a_notebook_exits_7(tmp_path, capsys):
     body = "import errno, os\nraise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'x')"
     notebooks = write_project(tmp_path / "notebooks", setup_check=body)
@@ -147,6 +150,7 @@ def heed_interrupts():
 
 
 @pytest.mark.parametrize("name", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.notebooks
 def test_an_interrupt_ends_the_kernel_keeps_whole_files_and_can_be_resumed(tmp_path, name):
     wait = 'print("working", os.getpid(), flush=True)\nthreading.Event().wait(120)'
     body = "import os, subprocess, threading\n" + wait

@@ -38,6 +38,7 @@ def test_notebook_is_thin_stripped_and_parameterised(name):
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, LOGIC)]
 
 
+@pytest.mark.notebooks
 def test_report_notebook_runs_on_a_finished_run(tmp_path):
     run = open_run("bert", out=tmp_path)
     write_run(run.dir)

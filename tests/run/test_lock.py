@@ -158,6 +158,7 @@ def test_the_command_line_takes_a_lock(run, tmp_path, capsys):
     assert run_all.main(args, notebooks) == 2
 
 
+@pytest.mark.notebooks
 @pytest.mark.slow
 def test_a_run_from_a_lock_hands_the_lock_to_its_notebooks(run, tmp_path, capsys):
     notebooks = write_project(tmp_path / "notebooks")

@@ -150,6 +150,7 @@ def test_every_hostile_text_comes_back_as_it_was(text):
     assert assigned(injected(parameters)) == parameters
 
 
+@pytest.mark.notebooks
 def test_an_executed_notebook_gets_the_texts_and_shows_them_as_text(tmp_path):
     texts = [text for text in HOSTILE if text != "\ud800"]
     everything = " ".join(texts)
@@ -262,6 +263,7 @@ def test_scrubbing_a_page_never_turns_text_into_an_element(text):
     check_inert(scrub_html(f"<p>{text}</p>"))
 
 
+@pytest.mark.notebooks
 def test_a_failed_run_shows_its_error_as_text_and_logs_it_in_one_line(tmp_path):
     """Through the command line: a stage prints and raises what is hostile, and so does its own scenario's name."""
     body = f"text = {EVERYTHING.encode('utf-8', 'replace').decode()!r}\nprint(text)\nraise ValueError(text)"
@@ -336,6 +338,7 @@ def test_a_hostile_checkpoint_name_reaches_the_lock_and_comes_back(tmp_path, tex
 
 
 @pytest.mark.slow
+@pytest.mark.notebooks
 def test_a_whole_run_on_a_hostile_trace_leaves_inert_pages(tmp_path, monkeypatch):
     """The real notebooks: a trace, a folder and a scenario with names that are markup, code and templates."""
     folder = tmp_path / "<svg onload=alert(1)> {{7*7}} \"'"

@@ -13,6 +13,8 @@ import run_all
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.stages.arms import load_saved
 
+pytestmark = pytest.mark.notebooks
+
 SMALLER = [
     "data.test_items=60",
     "data.validation_items=40",

@@ -20,6 +20,8 @@ from icd_lib.errors import IcdError
 from icd_lib.paths import project_root
 from icd_lib.run.artifacts import open_run
 
+pytestmark = pytest.mark.notebooks
+
 SMALLER = ["calibration.pilots=8", "calibration.repeats=3", "measure.repeats=8"]
 NOTEBOOKS = ["00_setup_check", "01_build_graph", "03_measure", "04_validate", "05_report"]
 NOTEBOOKS += [f"{mode}/02_solve" for mode in ("linear", "oneshot", "iterative")]
