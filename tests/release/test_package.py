@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import tomllib
 import zipfile
@@ -173,6 +174,11 @@ def test_the_command_line(root, capsys, monkeypatch):
 def test_runs_are_found_in_outputs_and_reference(root):
     shutil.copytree(root / "outputs" / "bert", root / "outputs" / "reference" / "mamba")
     assert sorted(find_runs(root)) == ["reference/mamba", "runs/bert"]
+
+
+def test_the_changelogs_newest_version_is_the_projects():
+    headings = re.findall(r"^## (.*)$", (project_root() / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0] == "Unreleased" and headings[1].split()[0] == VERSION
 
 
 def test_licence_citation_and_project_agree():
