@@ -147,11 +147,13 @@ def real_graphs(folder: Path) -> dict:
         from icd_lib.codesign.problem import build_graphs
         from icd_lib.run.artifacts import Run
         from icd_lib.run.scenario import load_scenario
+        from icd_lib.runtimes.threads import torch_threads
         from icd_lib.stages.contexts import make_context
         from icd_lib.stages.solve import make_problem
 
-        with tempfile.TemporaryDirectory() as scratch:
-            context = make_context(Run(load_scenario("bert"), Path(scratch)), print)
+        scenario = load_scenario("bert")
+        with tempfile.TemporaryDirectory() as scratch, torch_threads(scenario.get("threads")):
+            context = make_context(Run(scenario, Path(scratch)), print)
             problem = make_problem(context, {}, 0.0, {})
             graphs = build_graphs(problem.adapter, problem.moments, problem.settings.nnz_cap)
     meta = folder.parent / "iterative" / "transform_meta.json"
