@@ -22,7 +22,7 @@ def two_threads():
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(3, 3), (0, len(os.sched_getaffinity(0)))])
-def test_a_models_stage_has_the_scenarios_threads_and_the_user_gets_theirs_back(tmp_path, monkeypatch, threads, expected):
+def test_a_models_stage_has_the_scenarios_threads_and_torch_gets_its_own_back(tmp_path, monkeypatch, threads, expected):
     def stage(run, progress):
         return {"threads": torch.get_num_threads(), "told": progress}
 
