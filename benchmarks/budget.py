@@ -21,6 +21,7 @@ from icd_lib.errors import IcdError
 from icd_lib.report.marked import with_marked
 from icd_lib.run.artifacts import Run
 from icd_lib.run.scenario import load_scenario
+from icd_lib.runtimes.threads import torch_threads
 from icd_lib.stages.context import Context
 from icd_lib.stages.contexts import make_context
 from icd_lib.stages.graph import measure_tables, sensitivity_map
@@ -52,7 +53,8 @@ def context_of(name: str, overrides: list[str], folder: Path) -> Context:
 def tables_of(name: str, overrides: list[str], threads: int, folder: Path) -> dict:
     """Width curves with so many threads."""
     context = context_of(name, [*overrides, f"threads={threads}"], folder)
-    return measure_tables(context, make_inputs(context), context.progress)
+    with torch_threads(threads):
+        return measure_tables(context, make_inputs(context), context.progress)
 
 
 def judge(name: str, overrides: list[str], seed: int, threads: int, tables: dict, folder: Path) -> dict:
@@ -144,7 +146,8 @@ def main() -> int:
     rows = json.loads(file.read_text(encoding="utf-8")) if args.resume and file.is_file() else []
     done = {(row["seed"], row["threads"]) for row in rows}
     try:
-        with tempfile.TemporaryDirectory() as scratch:
+        solved_with = load_scenario(args.scenario, args.override).get("threads")
+        with tempfile.TemporaryDirectory() as scratch, torch_threads(solved_with):
             for threads in args.threads:
                 tables = tables_of(args.scenario, args.override, threads, Path(scratch) / "tables")
                 for seed in args.seeds:

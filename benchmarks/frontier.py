@@ -19,6 +19,7 @@ from icd_lib.report.marked import with_marked
 from icd_lib.report.picture import COLOURS, FULL, MARKERS, canvas, legend, png_bytes, themed
 from icd_lib.run.artifacts import Run
 from icd_lib.run.lock import load_lock
+from icd_lib.runtimes.threads import torch_threads
 from icd_lib.stages.context import Context
 from icd_lib.stages.contexts import make_context
 from icd_lib.stages.solve import load_problem
@@ -113,17 +114,18 @@ def main() -> int:
     done = {(item["mode"], item["target"]) for item in points}
     try:
         context = make_context(Run(load_lock(args.run / "config.lock.json"), args.run))
-        for mode in args.modes:
-            problem = load_problem(context, mode)
-            for target in args.targets:
-                if (mode, target) not in done:
-                    print(f"{mode} at {target:+.0%}", flush=True)
-                    try:
-                        points.append(point(context, problem, mode, target))
-                    except TransformError as error:
-                        print(f"  {error}", flush=True)
-                        continue
-                    atomic_write(file, to_json(points))
+        with torch_threads(context.get("threads")):
+            for mode in args.modes:
+                problem = load_problem(context, mode)
+                for target in args.targets:
+                    if (mode, target) not in done:
+                        print(f"{mode} at {target:+.0%}", flush=True)
+                        try:
+                            points.append(point(context, problem, mode, target))
+                        except TransformError as error:
+                            print(f"  {error}", flush=True)
+                            continue
+                        atomic_write(file, to_json(points))
     except IcdError as error:
         print(error, file=sys.stderr)
         return error.exit_code

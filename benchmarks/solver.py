@@ -150,11 +150,13 @@ def real_graphs(folder: Path) -> dict:
         from icd_lib.codesign.evidence import build_graphs
         from icd_lib.run.artifacts import Run
         from icd_lib.run.scenario import load_scenario
+        from icd_lib.runtimes.threads import torch_threads
         from icd_lib.stages.contexts import make_context
         from icd_lib.stages.solve import make_inputs
 
-        with tempfile.TemporaryDirectory() as scratch:
-            context = make_context(Run(load_scenario("bert"), Path(scratch)), print)
+        scenario = load_scenario("bert")
+        with tempfile.TemporaryDirectory() as scratch, torch_threads(scenario.get("threads")):
+            context = make_context(Run(scenario, Path(scratch)), print)
             inputs = make_inputs(context)
             graphs = build_graphs(inputs.observe(), inputs.settings.nnz_cap)
     meta = folder.parent / "iterative" / "transform_meta.json"

@@ -11,6 +11,7 @@ import torch
 from icd_lib.measure.memory import peak_memory_mb
 from icd_lib.metric import not_measured
 from icd_lib.models.checkpoint.optimized import load_optimized
+from icd_lib.runtimes import reference_call
 
 
 def peaks_of_folders(folders: list, module: str, batch: int, length: int) -> list[dict]:
@@ -40,9 +41,9 @@ def print_peak(folder: str, batch: int, length: int) -> None:
     def load_and_run() -> None:
         model = load_optimized(folder)
         ids = torch.full((batch, length), 1000 % model.config.vocab_size)
-        with torch.inference_mode():
-            for _ in range(3):
-                model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        call = reference_call(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        for _ in range(3):
+            call()
 
     print(json.dumps(peak_memory_mb(load_and_run)), flush=True)
 

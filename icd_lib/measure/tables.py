@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.optimize import isotonic_regression
 from torch import nn
 
@@ -16,6 +15,7 @@ from icd_lib.axes.compact import compact
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter
+from icd_lib.runtimes import reference_call
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ def measure_width_curves(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[float, dict[str, WidthCurve]]:
     """Dense milliseconds, and one curve per axis kind in `widths`; all variants interleaved in one process."""
-    arms = {("dense", 0): _runner(adapter.model, inputs)}
+    arms = {("dense", 0): reference_call(adapter.model, inputs)}
     for kind, kept in widths.items():
         for width in kept[:-1]:
-            arms[kind, width] = _runner(narrowed_copy(adapter, kind, width), inputs)
+            arms[kind, width] = reference_call(narrowed_copy(adapter, kind, width), inputs)
     samples = measure_interleaved(arms, repeats=repeats, warmup=3, seed=seed, progress=progress)
     dense = samples["dense", 0]
     layers = len({block.layer for block in adapter.blocks()})
@@ -80,11 +80,3 @@ def measure_width_curves(
         model_ms = [float(np.median(samples[kind, width])) for width in kept[:-1]] + [float(np.median(dense))]
         curves[kind] = WidthCurve(kind, list(kept), model_ms, monotone.tolist())
     return float(np.median(dense)), curves
-
-
-def _runner(model: nn.Module, inputs: dict) -> Callable[[], object]:
-    def run():
-        with torch.inference_mode():
-            return model(**inputs)
-
-    return run

@@ -98,10 +98,7 @@ def run_onnx(path, inputs: dict, *, threads: int = 0) -> np.ndarray:
 
 def onnx_session(path, *, threads: int = 0):
     """An ONNX Runtime CPU session with all graph optimisations; ResourceError without the package onnxruntime."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ResourceError("running ONNX needs the package onnxruntime; run pip install onnxruntime") from error
+    onnxruntime = import_onnxruntime()
     if not Path(path).is_file():
         raise ArtifactError(f"no ONNX file {Path(path).name}; write it with export_onnx")
     options = onnxruntime.SessionOptions()
@@ -110,6 +107,15 @@ def onnx_session(path, *, threads: int = 0):
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def import_onnxruntime():
+    """The package onnxruntime, or ResourceError."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ResourceError("running ONNX needs the package onnxruntime; run pip install onnxruntime") from error
+    return onnxruntime
 
 
 def as_tensors(inputs: dict) -> dict[str, torch.Tensor]:

@@ -15,6 +15,8 @@ from icd_lib.axes.kinds import KINDS
 from icd_lib.errors import ConfigError
 from icd_lib.models.families import DEFAULT_FAMILY, family_names
 from icd_lib.models.shapes import shape_names
+from icd_lib.runtimes import OWN as OWN_RUNTIMES
+from icd_lib.runtimes import RUNTIMES
 
 REQUIRED = object()  # default of a key that a scenario must give
 OMITTED = object()  # default of a key that stays absent when a scenario does not give it
@@ -86,9 +88,6 @@ def text(default, doc, **more) -> Field:
 def flag(default, doc) -> Field:
     """A true/false field."""
     return Field(bool, default, doc)
-
-
-RUNTIMES = ("eager", "compile", "onnxruntime", "openvino", "openvino_bf16", "openvino_int8")
 
 
 def _gate(latency_rel, l2_pp, ept_rel, quality_drop_pp) -> dict:
@@ -263,7 +262,7 @@ SCHEMA: dict = {
         "ncu": flag(True, "ask for L2 counters (NVIDIA Nsight Compute); false leaves L2 not measured"),
         "energy": flag(True, "ask for energy counters (RAPL, NVML); false leaves energy not measured"),
         "clocks": choice("auto", ["auto", "unlocked"], "whether clocks count as fixed: as found, or not at all"),
-        "runtimes": Field(list, list(RUNTIMES), "runtimes of the ladder", item=choice(None, RUNTIMES, "")),
+        "runtimes": Field(list, list(OWN_RUNTIMES), "runtimes of the ladder", item=choice(None, RUNTIMES, "")),
     },
     "gates": {
         "comparison": choice(

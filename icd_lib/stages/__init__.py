@@ -1,6 +1,7 @@
 """The six stages of a run; each notebook calls one of them and shows what it returns."""
 
 import importlib
+from contextlib import AbstractContextManager, nullcontext
 
 from icd_lib.models.shapes import SHAPES
 
@@ -8,8 +9,13 @@ TABLE_KINDS = ("mock", "trace")
 
 
 def run_stage(name: str, run, *given) -> dict:
-    """Run the stage "setup", "graph", "solve", "measure" or "validate" of a model or of a table; `given` goes to it."""
-    return importlib.import_module(f"{_package(run)}.{name}").run_stage(run, *given)
+    """Run the stage "setup", "graph", "solve", "measure" or "validate" of a model or of a table; `given` goes to it.
+
+    A model's stage has as many of torch's threads as the scenario says, for as long as it takes.
+    """
+    stage = importlib.import_module(f"{_package(run)}.{name}").run_stage
+    with _threads(run):
+        return stage(run, *given)
 
 
 def stage_modules(run) -> list[str]:
@@ -20,6 +26,14 @@ def stage_modules(run) -> list[str]:
         types = {shape.config["model_type"]: None for shape in SHAPES.values() if shape.family == family}
         modules += [f"transformers.models.{name}.modeling_{name}" for name in types]
     return [*modules, "icd_lib.report", "icd_lib.stages.report"]
+
+
+def _threads(run) -> AbstractContextManager:
+    if _package(run) != __name__:
+        return nullcontext()  # a table is read by one thread, without torch
+    from icd_lib.runtimes.threads import torch_threads
+
+    return torch_threads(run.scenario.get("threads"))
 
 
 def _package(run) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,14 +30,13 @@ RANDOM_WEIGHTS = "random weights: a latency-only run, quality is not measured"
 
 @dataclass
 class Context(ABC):
-    """Loaded lazily, so that a stage pays only for what it uses."""
+    """Loaded lazily, so that a stage pays only for what it uses; computes on the threads that torch has."""
 
     run: Run
     progress: Callable[[str], None] = print
 
     def __post_init__(self):
         self._dense: dict[str, object] = {}
-        torch.set_num_threads(self.get("threads") or len(os.sched_getaffinity(0)))
 
     def get(self, path: str):
         """A value of the scenario."""

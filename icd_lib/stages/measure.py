@@ -3,6 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from icd_lib.experiment.arms import ARMS, DENSE, MODEL, RESULT, controls_of
 from icd_lib.measure.comparison import latency_entry
 from icd_lib.measure.energy import energy_j_per_token
 from icd_lib.measure.l2 import l2_hit_pct
+from icd_lib.measure.ladder import fastest, measure_ladder
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
 from icd_lib.measure.peak import peaks_of_folders
 from icd_lib.metric import figure, not_measured
@@ -22,7 +24,8 @@ from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
-from icd_lib.runtimes.ladder import ROUNDED, RUNTIMES, RuntimeEncoder, build_runner, fastest, measure_ladder
+from icd_lib.runtimes import RUNTIMES, reference_call
+from icd_lib.runtimes.encoder import RuntimeEncoder
 from icd_lib.stages.arms import controls, dense_again, load_saved, solved_modes
 from icd_lib.stages.attribution import attribute_gain
 from icd_lib.stages.context import RANDOM_WEIGHTS, Context
@@ -71,7 +74,7 @@ def measure_latency(context: Context, models: dict[str, nn.Module]) -> dict:
     seed, resamples = context.get("seed"), context.get("measure.bootstrap")
     for batch, length in context.get("measure.shapes"):
         inputs = context.fixed(batch, length)
-        arms = {arm: runner(model, inputs) for arm, model in models.items()}
+        arms = {arm: reference_call(model, inputs) for arm, model in models.items()}
         label = f"{batch}x{length}"
         samples, taken[label] = time_arms(context, arms, f"latency {label}")
         raw[label] = {arm: ms.tolist() for arm, ms in samples.items()}
@@ -80,16 +83,6 @@ def measure_latency(context: Context, models: dict[str, nn.Module]) -> dict:
         }
     context.run.write_json("measure/samples.json", {"unit": "ms", "order": "one per round", "shapes": raw})
     return {"threads": torch.get_num_threads(), "shapes": shapes, "taken": taken, "clocks": clock_state(context)}
-
-
-def runner(model: nn.Module, inputs: dict) -> Callable[[], object]:
-    """A call without arguments, for the clock."""
-
-    def run():
-        with torch.inference_mode():
-            return model(**inputs)
-
-    return run
 
 
 def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
@@ -162,7 +155,7 @@ def measure_energy(context: Context, model: nn.Module) -> dict:
         return not_measured("J/token", "energy counters are switched off in this scenario (measure.energy)")
     batch, length = context.get("measure.shapes")[0]
     try:
-        return energy_j_per_token(runner(model, context.fixed(batch, length)), batch * length)
+        return energy_j_per_token(reference_call(model, context.fixed(batch, length)), batch * length)
     except (ResourceError, MeasureError) as error:
         return not_measured("J/token", str(error))
 
@@ -251,19 +244,22 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
 
 def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module], calibration: list[dict]) -> dict:
     """{"quality": arm → what it loses in `runtime` against dense in eager fp32}, or null with the reason."""
-    if runtime not in ROUNDED:
-        return {"quality": None, "reason": "it computes in fp32; the ladder says how far its outputs are from eager's"}
+    row = RUNTIMES[runtime]
+    if not row.rounds:
+        why = f"it computes in {row.precision}; the ladder says how far its outputs are from eager's"
+        return {"quality": None, "reason": why}
     if not context.is_trained:
         return {"quality": None, "reason": RANDOM_WEIGHTS}
     found, dense = {}, context.dense_result(context.judging)
     if getattr(dense, "head_logits", None):
         return {"quality": None, "reason": "a model with its own head is judged in eager only"}
     for arm, model in models.items():
-        with tempfile.TemporaryDirectory() as folder:
-            encoder = RuntimeEncoder(build_runner(runtime, model, calibration[0], folder, calibration))
-            result = context.suite.evaluate(
-                encoder, context.judging, follow(context.progress, f"{arm} in {RUNTIMES[runtime]}")
-            )
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            closing(row.prepare(model, calibration[0], workdir=folder, calibration=calibration)) as prepared,
+        ):
+            told = follow(context.progress, f"{arm} in {row.label}")
+            result = context.suite.evaluate(RuntimeEncoder(prepared), context.judging, told)
         entry = context.suite.compare(result, dense)
         found[arm] = {key: entry[key] for key in ("own", "own_labelled", "dropin", "cosine", "n_items", "worst_domain")}
     return {"quality": found}

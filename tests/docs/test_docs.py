@@ -20,6 +20,7 @@ from icd_lib.models.shapes import shape_names
 from icd_lib.run.configuration import parse_override
 from icd_lib.run.scenario import list_scenarios, load_scenario
 from icd_lib.run.schema import SCHEMA, check_config, key_paths
+from icd_lib.runtimes import OWN, REFERENCE, RUNTIMES
 
 ROOT = Path(__file__).parents[2]
 READMES = [ROOT / "README.md", ROOT / "README.ko.md"]
@@ -414,6 +415,25 @@ def test_the_table_of_families_is_the_registry():
         ]
         for name, row in FAMILIES.items()
     ]
+
+
+def test_the_architecture_page_has_the_runtimes_of_the_table():
+    stated = [
+        [*names(row[0]), row[1], row[2], row[3] == "yes", row[4] == "yes", names(row[5])]
+        for row in rows(section(read("docs/SAS.md"), "Runtimes"))
+    ]
+    expected = [
+        [name, row.label, row.precision, row.rounds, row.from_onnx, list(row.needs)] for name, row in RUNTIMES.items()
+    ]
+    assert stated == expected
+
+
+def test_no_room_but_their_own_names_a_runtime():
+    """Except the one that is a word, and the list of packages whose versions a run notes."""
+    named = re.compile("|".join(f'"{name}"' for name in OWN if name != REFERENCE))
+    files = [file for file in (ROOT / "icd_lib").rglob("*.py") if file.parent.name != "runtimes"]
+    found = [str(file.relative_to(ROOT)) for file in files if named.search(file.read_text(encoding="utf-8"))]
+    assert found == ["icd_lib/measure/environment.py"]
 
 
 @pytest.mark.parametrize("column", [("bert", 2), ("bert_domain", 3)])

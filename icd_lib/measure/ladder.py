@@ -1,0 +1,176 @@
+"""The runtime ladder: the same models in every runtime, compared within each and with the reference runtime."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.measure.latency import measure_interleaved
+from icd_lib.measure.statistics import bootstrap_ci, paired_ratio, summarise
+from icd_lib.metric import figure
+from icd_lib.models.export import as_tensors, export_onnx
+from icd_lib.runtimes import REFERENCE, RUNTIMES
+from icd_lib.runtimes.base import Prepared, Runtime
+from icd_lib.runtimes.threads import torch_threads
+
+
+def fastest(ladder: dict, arm: str) -> str | None:
+    """The measured runtime with the least median latency of `arm` at the first shape; None if none was measured."""
+    found = {}
+    for name, entry in ladder["runtimes"].items():
+        if entry["status"] == "measured":
+            arms = next(iter(entry["shapes"].values()))["arms"]
+            if arm in arms:
+                found[name] = arms[arm]["latency_ms"]["value"]
+    return min(found, key=found.get, default=None)
+
+
+def measure_ladder(
+    models: dict[str, nn.Module],
+    inputs: Sequence[dict],
+    *,
+    runtimes: Sequence[str] | None = None,
+    repeats: int = 30,
+    warmup: int = 3,
+    seed: int = 0,
+    resamples: int = 2000,
+    baseline: str = "dense",
+    workdir=None,
+    calibration: Sequence[dict] | None = None,
+    threads: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> dict:
+    """Every arm under every runtime, at every shape, arms interleaved within a runtime.
+
+    models    arm -> model; `baseline` names the arm the others are compared with
+    inputs    one input dict per shape, each (B, L); shapes are labelled "8x128"
+    runtimes  names of rows of `icd_lib.runtimes.RUNTIMES` (default: all)
+    threads   CPU threads of every runtime, torch's included for the time of the measurement (default: torch's)
+    progress  called with one line per finished runtime
+
+    Returns {"baseline", "threads", "runtimes": {runtime: entry}}, where an entry is {"status": "measured", "label",
+    "setup_s": {arm: s}, "shapes": {shape: {"arms": {arm: {"latency_ms", "p95_ms", "vs_baseline", "vs_eager",
+    "max_abs_error": figures}}, "samples_ms": {arm: list}}}}, or {"status": "not_measured", "label", "reason"} for a
+    runtime that is not available. `vs_baseline` compares with the baseline in the same runtime (paired); `vs_eager`
+    with the baseline in the reference runtime, which ran earlier (not paired); without that one it is left out.
+    """
+    if baseline not in models:
+        raise MeasureError(f"the baseline arm {baseline!r} is not among the models {', '.join(models)}")
+    runtimes = list(RUNTIMES) if runtimes is None else runtimes
+    unknown = [name for name in runtimes if name not in RUNTIMES]
+    if unknown:
+        raise MeasureError(f"unknown runtime {unknown[0]!r}; known are {', '.join(RUNTIMES)}")
+    threads = threads or torch.get_num_threads()
+    shapes = {shape_label(item): as_tensors(item) for item in inputs}
+    ordered = sorted(runtimes, key=lambda name: name != REFERENCE)
+    timing = {"repeats": repeats, "warmup": warmup, "seed": seed}
+    result = {"baseline": baseline, "threads": threads, "runtimes": {}}
+    reference_ms: dict[str, float] = {}
+    with torch_threads(threads), tempfile.TemporaryDirectory(dir=workdir) as folder:
+        arms = _Arms(models, shapes, Path(folder), calibration, threads)
+        references = arms.outputs(RUNTIMES[REFERENCE])
+        for name in ordered:
+            start = time.perf_counter()
+            row = RUNTIMES[name]
+            with ExitStack() as held:
+                try:
+                    prepared, setup_s = arms.prepare(row, held)
+                except ResourceError as error:
+                    entry = {"status": "not_measured", "label": row.label, "reason": error.args[0]}
+                else:
+                    entry = {"status": "measured", "label": row.label, "setup_s": setup_s, "shapes": {}}
+                    for label, item in shapes.items():
+                        samples = measure_interleaved({arm: one.call(item) for arm, one in prepared.items()}, **timing)
+                        if name == REFERENCE:
+                            reference_ms[label] = float(np.median(samples[baseline]))
+                        errors = {arm: _error(one.run(item), references[arm][label]) for arm, one in prepared.items()}
+                        entry["shapes"][label] = _shape_entry(
+                            samples, errors, baseline, reference_ms.get(label), seed, resamples
+                        )
+            result["runtimes"][name] = entry
+            if progress is not None:
+                progress(f"{name}: {entry['status']} in {time.perf_counter() - start:.1f} s")
+    return result
+
+
+def shape_label(inputs: dict) -> str:
+    """The shape of an input dict as "BxL", e.g. "8x128"."""
+    return "x".join(str(size) for size in next(iter(inputs.values())).shape)
+
+
+class _Arms:
+    """The models and what they are prepared with; an arm is exported once, by the first runtime that reads ONNX."""
+
+    def __init__(self, models, shapes: dict[str, dict], folder: Path, calibration, threads: int):
+        self.models, self.shapes, self.folder = models, shapes, folder
+        self.options = {"workdir": folder, "calibration": calibration, "threads": threads}
+        self.example = next(iter(shapes.values()))
+        self._exports: dict[str, Path] = {}
+
+    def prepare(self, row: Runtime, held: ExitStack) -> tuple[dict[str, Prepared], dict[str, float]]:
+        """Every arm ready for every shape, closed with `held`; and the seconds that each took."""
+        row.check()
+        row.reset()
+        prepared, setup_s = {}, {}
+        for arm, model in self.models.items():
+            start = time.perf_counter()
+            path = self._exported(arm) if row.from_onnx else None
+            prepared[arm] = row.prepare(model, self.example, onnx_path=path, **self.options)
+            held.enter_context(closing(prepared[arm]))
+            for item in self.shapes.values():
+                prepared[arm].warm(item)
+            setup_s[arm] = round(time.perf_counter() - start, 3)
+        return prepared, setup_s
+
+    def outputs(self, row: Runtime) -> dict[str, dict[str, np.ndarray]]:
+        """arm → shape → the arm's output in a runtime."""
+        with ExitStack() as held:
+            prepared, _ = self.prepare(row, held)
+            return {arm: {label: one.run(item) for label, item in self.shapes.items()} for arm, one in prepared.items()}
+
+    def _exported(self, arm: str) -> Path:
+        if arm not in self._exports:
+            path = self.folder / f"arm{len(self._exports)}.onnx"
+            self._exports[arm] = export_onnx(self.models[arm], self.example, path)
+        return self._exports[arm]
+
+
+def _error(output: np.ndarray, reference: np.ndarray) -> float:
+    return float(np.abs(output - reference).max())
+
+
+def _shape_entry(samples, errors, baseline, reference_ms, seed, resamples) -> dict:
+    """Figures of one runtime at one shape, and the raw samples in ms."""
+    reference = f"{REFERENCE} {RUNTIMES[REFERENCE].precision}"
+    arms = {}
+    for arm, sample in samples.items():
+        summary = summarise(sample)
+        interval = bootstrap_ci(sample, seed=seed, resamples=resamples)
+        timed = {"kind": "measured", "n": summary["n"]}
+        arms[arm] = {
+            "latency_ms": figure(summary["median"], "ms", ci95=interval, method="median, interleaved", **timed),
+            "p95_ms": figure(summary["p95"], "ms", method="95th percentile, interleaved", **timed),
+            "max_abs_error": figure(
+                errors[arm], "1", "measured", n=1, method=f"largest absolute output difference to {reference}, same arm"
+            ),
+        }
+        if arm != baseline:
+            ratio = paired_ratio(sample, samples[baseline], seed=seed, resamples=resamples)
+            arms[arm]["vs_baseline"] = figure(
+                ratio["value"], "fraction", ci95=ratio["ci95"], method=ratio["method"], **timed
+            )
+        if reference_ms:
+            arms[arm]["vs_eager"] = figure(
+                summary["median"] / reference_ms - 1,
+                "fraction",
+                ci95=[bound / reference_ms - 1 for bound in interval],
+                method=f"ratio of medians - 1 to {baseline} under {REFERENCE}, not paired",
+                **timed,
+            )
+    return {"arms": arms, "samples_ms": {arm: sample.tolist() for arm, sample in samples.items()}}

@@ -1,0 +1,104 @@
+"""What a runtime is: a row that prepares models, and the prepared model that is run, timed and closed."""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from torch import nn
+
+from icd_lib.errors import ResourceError
+
+
+class Prepared(ABC):
+    """A model that is ready to run; `close` gives back what it holds.
+
+    memory_bytes: what the runtime holds for the model's weights, None where it does not say
+    """
+
+    memory_bytes: int | None = None
+
+    @abstractmethod
+    def run(self, inputs: dict) -> np.ndarray:
+        """The model's main output, float32 (B, L, D), in memory that no later run writes to.
+
+        inputs: name → (B, L) int64 tensor or array; a missing `attention_mask` means all ones.
+        """
+
+    def warm(self, inputs: dict) -> None:
+        """Do what is done once per shape; `ResourceError` where the runtime cannot take inputs of this shape."""
+        self.run(inputs)
+
+    def call(self, inputs: dict) -> Callable[[], object]:
+        """A call without arguments, for the clock; it returns when the work is done."""
+        return partial(self.run, inputs)
+
+    def synchronise(self) -> None:  # noqa: B027, a hook that few need
+        """Wait for the device; on a CPU a call that has returned has done its work."""
+
+    def close(self) -> None:  # noqa: B027, a hook that few need
+        """Give back what is held; the prepared model cannot be run any more."""
+
+
+@dataclass(frozen=True)
+class Runtime(ABC):
+    """A row of `icd_lib.runtimes.RUNTIMES`.
+
+    label: what it is called on pages; precision: what it computes in, "fp32", "bf16" or "int8"
+    needs: packages that it imports and that the project can do without
+    tolerance: largest absolute difference to eager that is rounding, for outputs of a size around one
+    from_onnx: whether it reads a model's ONNX file, which all runtimes that do can share
+    """
+
+    name: str
+    label: str
+    precision: str = "fp32"
+    needs: tuple[str, ...] = ()
+    tolerance: float = 1e-5
+    from_onnx: ClassVar[bool] = False
+
+    @property
+    def rounds(self) -> bool:
+        """Whether it computes with fewer bits than fp32, so that quality has to be judged again."""
+        return self.precision != "fp32"
+
+    def check(self) -> None:
+        """Raise `ResourceError` with the cure where a package or a tool is missing."""
+        for package in self.needs:
+            require(package)
+
+    def reset(self) -> None:  # noqa: B027, a hook that few need
+        """Forget what earlier models left in the process; called before models that are compared are prepared."""
+
+    @abstractmethod
+    def prepare(
+        self,
+        model: nn.Module,
+        example_inputs: dict,
+        *,
+        workdir: Path | str | None = None,
+        calibration: Sequence[dict] | None = None,
+        threads: int | None = None,
+        onnx_path: Path | str | None = None,
+    ) -> Prepared:
+        """Make the model, in evaluation mode from now on, ready to run.
+
+        workdir      folder for an ONNX file, where the runtime reads one and `onnx_path` does not name it
+        calibration  input dicts for int8 (8 batches of real text are enough)
+        threads      CPU threads (default: torch's); torch's own runtimes take those of the process
+
+        Raises `ResourceError` as `check` does and where the runtime cannot run the model, `MeasureError` where
+        calibration is missing.
+        """
+
+
+def require(package: str):
+    """Import an optional package, or say which one is missing."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ResourceError(f"package {package} is not installed; run pip install {package}") from error

@@ -1,0 +1,44 @@
+"""torch.compile (Inductor) with static shapes: one graph per shape, compiled by `warm`."""
+
+import os
+import shutil
+
+import torch
+from torch import nn
+
+from icd_lib.errors import ResourceError
+from icd_lib.runtimes.base import Runtime
+from icd_lib.runtimes.eager import PreparedModule
+
+
+class PreparedCompiled(PreparedModule):
+    def warm(self, inputs: dict) -> None:
+        exceptions = torch._dynamo.exc
+        try:
+            # Past the recompile limit dynamo would run eager without a word, and eager would be timed as compiled.
+            with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+                self.run(inputs)
+        except (exceptions.TorchDynamoException, exceptions.FailOnRecompileLimitHit) as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise ResourceError(f"torch.compile failed here ({type(error).__name__}): {first_line}") from error
+
+
+class Compiled(Runtime):
+    def check(self) -> None:
+        super().check()
+        compiler = os.environ.get("CXX", "g++")
+        if not (shutil.which(compiler) or shutil.which("clang++")):
+            raise ResourceError(f"torch.compile needs a C++ compiler and {compiler} is not on the PATH; install g++")
+
+    def reset(self) -> None:
+        """Graphs of earlier models count towards the recompile limit."""
+        torch.compiler.reset()
+
+    def prepare(self, model: nn.Module, example_inputs: dict, **_) -> PreparedCompiled:
+        self.check()
+        prepared = PreparedCompiled(torch.compile(model.eval(), dynamic=False))
+        prepared.warm(example_inputs)
+        return prepared
+
+
+RUNTIME = Compiled("compile", "torch.compile (Inductor), fp32, one graph per shape")

@@ -1,0 +1,40 @@
+"""What the runtimes have in common that read a model's ONNX file."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from icd_lib.models.export import export_onnx
+from icd_lib.runtimes.base import Prepared, Runtime
+
+
+class OnnxBased(Runtime):
+    """Prepares from `onnx_path`, an export of this very model, or else from one that it writes to `workdir`."""
+
+    from_onnx: ClassVar[bool] = True
+
+    def prepare(
+        self,
+        model: nn.Module,
+        example_inputs: dict,
+        *,
+        workdir: Path | str | None = None,
+        calibration: Sequence[dict] | None = None,
+        threads: int | None = None,
+        onnx_path: Path | str | None = None,
+    ) -> Prepared:
+        self.check()
+        self.check_calibration(calibration)
+        path = onnx_path or export_onnx(model.eval(), example_inputs, Path(workdir) / "model.onnx")
+        return self.open(path, calibration, threads or torch.get_num_threads())
+
+    def check_calibration(self, calibration: Sequence[dict] | None) -> None:
+        """Raise `MeasureError` where the runtime needs calibration batches and there are none."""
+
+    @abstractmethod
+    def open(self, path: Path | str, calibration: Sequence[dict] | None, threads: int) -> Prepared:
+        """The model of an ONNX file, ready to run on so many threads."""

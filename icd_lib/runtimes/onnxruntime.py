@@ -1,0 +1,32 @@
+"""ONNX Runtime on the CPU, with all its graph optimisations."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from icd_lib.models.export import as_arrays, import_onnxruntime, onnx_session
+from icd_lib.runtimes.base import Prepared
+from icd_lib.runtimes.onnx_based import OnnxBased
+
+
+class PreparedSession(Prepared):
+    def __init__(self, session):
+        self.session = session
+
+    def run(self, inputs: dict) -> np.ndarray:
+        return self.session.run(None, as_arrays(inputs))[0]
+
+    def close(self) -> None:
+        self.session = None
+
+
+class OnnxRuntime(OnnxBased):
+    def check(self) -> None:
+        import_onnxruntime()
+
+    def open(self, path: Path | str, calibration: Sequence[dict] | None, threads: int) -> PreparedSession:
+        return PreparedSession(onnx_session(path, threads=threads))
+
+
+RUNTIME = OnnxRuntime("onnxruntime", "ONNX Runtime, fp32, all graph optimisations", needs=("onnxruntime",))

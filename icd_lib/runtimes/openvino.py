@@ -1,0 +1,79 @@
+"""OpenVINO on the CPU: in fp32, in bf16, and in int8 by NNCF's post-training quantization."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.models.export import as_arrays
+from icd_lib.runtimes.base import Prepared, require
+from icd_lib.runtimes.onnx_based import OnnxBased
+
+
+class PreparedRequest(Prepared):
+    def __init__(self, request):
+        self.request = request
+
+    def run(self, inputs: dict) -> np.ndarray:
+        # The inputs are read where they lie; the output is a copy, since the request writes to its own again.
+        return self.request.infer(as_arrays(inputs), share_inputs=True, share_outputs=False)[0]
+
+    def close(self) -> None:
+        self.request = None
+
+
+class OpenVino(OnnxBased):
+    """`hint`: the precision that OpenVINO is told; left to itself it computes fp32 models in bf16 where the CPU can."""
+
+    hint = "f32"
+
+    def open(self, path: Path | str, calibration: Sequence[dict] | None, threads: int) -> PreparedRequest:
+        openvino = require("openvino")
+        network = self.transform(openvino.convert_model(str(path)), calibration)
+        settings = {
+            "INFERENCE_PRECISION_HINT": self.hint,
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = openvino.Core().compile_model(network, "CPU", settings)
+        used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if used != self.hint:
+            raise ResourceError(f"OpenVINO computes in {used} on this CPU though {self.hint} was asked for")
+        return PreparedRequest(compiled.create_infer_request())
+
+    def transform(self, network, calibration: Sequence[dict] | None):
+        """The network that is compiled, of the one that was read."""
+        return network
+
+
+class OpenVinoBf16(OpenVino):
+    hint = "bf16"
+
+
+class OpenVinoInt8(OpenVino):
+    def check_calibration(self, calibration: Sequence[dict] | None) -> None:
+        if not calibration:
+            raise MeasureError(f"{self.name} needs calibration batches: pass calibration=[input dict, ...]")
+
+    def transform(self, network, calibration: Sequence[dict] | None):
+        """The transformer recipe of NNCF, with SmoothQuant."""
+        nncf = require("nncf")
+        nncf.set_log_level("ERROR")
+        batches = [as_arrays(batch) for batch in calibration]
+        return nncf.quantize(
+            network, nncf.Dataset(batches), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(batches)
+        )
+
+
+FP32 = OpenVino("openvino", "OpenVINO, fp32", needs=("openvino",))
+BF16 = OpenVinoBf16(
+    "openvino_bf16", "OpenVINO, fp32 weights computed in bf16", precision="bf16", needs=("openvino",), tolerance=0.15
+)
+INT8 = OpenVinoInt8(
+    "openvino_int8",
+    "OpenVINO, int8 weights and activations by NNCF post-training quantization",
+    precision="int8",
+    needs=("openvino", "nncf"),
+    tolerance=0.5,
+)

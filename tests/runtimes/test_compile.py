@@ -1,0 +1,38 @@
+"""torch.compile: what it needs, and that a shape too many is refused instead of run in eager."""
+
+import pytest
+import torch
+from torch import nn
+
+from icd_lib.errors import ResourceError
+from icd_lib.runtimes.compile import RUNTIME
+from tests.tiny_encoders import batch, tiny_bert
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embeddings = nn.Embedding(97, 4)
+
+    def forward(self, input_ids, attention_mask):
+        return self.embeddings(input_ids) * attention_mask[..., None]
+
+
+def test_without_a_compiler_it_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ResourceError, match=r"C\+\+ compiler"):
+        RUNTIME.prepare(tiny_bert(), batch(1, 5))
+
+
+def test_past_the_limit_of_graphs_a_shape_is_refused():
+    RUNTIME.reset()
+    with torch._dynamo.config.patch(recompile_limit=1):
+        try:
+            prepared = RUNTIME.prepare(Small(), batch(1, 5))
+        except ResourceError as error:
+            pytest.skip(error.args[0])
+        prepared.warm(batch(1, 5))
+        with pytest.raises(ResourceError, match=r"torch\.compile failed here \(FailOnRecompileLimitHit\)"):
+            prepared.warm(batch(2, 3))
+    RUNTIME.reset()
