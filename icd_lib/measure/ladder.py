@@ -28,7 +28,7 @@ def fastest(ladder: dict, arm: str) -> str | None:
             arms = next(iter(entry["shapes"].values()))["arms"]
             if arm in arms:
                 found[name] = arms[arm]["latency_ms"]["value"]
-    return min(found, key=found.get, default=None)
+    return min(found, key=lambda name: found[name], default=None)
 
 
 def measure_ladder(
@@ -69,7 +69,6 @@ def measure_ladder(
     threads = threads or torch.get_num_threads()
     shapes = {shape_label(item): as_tensors(item) for item in inputs}
     ordered = sorted(runtimes, key=lambda name: name != REFERENCE)
-    timing = {"repeats": repeats, "warmup": warmup, "seed": seed}
     result = {"baseline": baseline, "threads": threads, "runtimes": {}}
     reference_ms: dict[str, float] = {}
     with torch_threads(threads), tempfile.TemporaryDirectory(dir=workdir) as folder:
@@ -84,15 +83,15 @@ def measure_ladder(
                 except ResourceError as error:
                     entry = {"status": "not_measured", "label": row.label, "reason": error.args[0]}
                 else:
-                    entry = {"status": "measured", "label": row.label, "setup_s": setup_s, "shapes": {}}
+                    timed: dict[str, dict] = {}
+                    entry = {"status": "measured", "label": row.label, "setup_s": setup_s, "shapes": timed}
                     for label, item in shapes.items():
-                        samples = measure_interleaved({arm: one.call(item) for arm, one in prepared.items()}, **timing)
+                        calls = {arm: one.call(item) for arm, one in prepared.items()}
+                        samples = measure_interleaved(calls, repeats=repeats, warmup=warmup, seed=seed)
                         if name == REFERENCE:
                             reference_ms[label] = float(np.median(samples[baseline]))
                         errors = {arm: _error(one.run(item), references[arm][label]) for arm, one in prepared.items()}
-                        entry["shapes"][label] = _shape_entry(
-                            samples, errors, baseline, reference_ms.get(label), seed, resamples
-                        )
+                        timed[label] = _shape_entry(samples, errors, baseline, reference_ms.get(label), seed, resamples)
             result["runtimes"][name] = entry
             if progress is not None:
                 progress(f"{name}: {entry['status']} in {time.perf_counter() - start:.1f} s")
