@@ -69,7 +69,8 @@ def measure_ladder(
     threads = threads or torch.get_num_threads()
     shapes = {shape_label(item): as_tensors(item) for item in inputs}
     ordered = sorted(runtimes, key=lambda name: name != REFERENCE)
-    result = {"baseline": baseline, "threads": threads, "runtimes": {}}
+    found: dict[str, dict] = {}
+    result = {"baseline": baseline, "threads": threads, "runtimes": found}
     reference_ms: dict[str, float] = {}
     with torch_threads(threads), tempfile.TemporaryDirectory(dir=workdir) as folder:
         arms = _Arms(models, shapes, Path(folder), calibration, threads)
@@ -92,7 +93,7 @@ def measure_ladder(
                             reference_ms[label] = float(np.median(samples[baseline]))
                         errors = {arm: _error(one.run(item), references[arm][label]) for arm, one in prepared.items()}
                         timed[label] = _shape_entry(samples, errors, baseline, reference_ms.get(label), seed, resamples)
-            result["runtimes"][name] = entry
+            found[name] = entry
             if progress is not None:
                 progress(f"{name}: {entry['status']} in {time.perf_counter() - start:.1f} s")
     return result
