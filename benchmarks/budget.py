@@ -22,11 +22,11 @@ from icd_lib.report.marked import with_marked
 from icd_lib.run.artifacts import Run
 from icd_lib.run.scenario import load_scenario
 from icd_lib.runtimes.threads import torch_threads
-from icd_lib.stages.context import Context
-from icd_lib.stages.contexts import make_context
-from icd_lib.stages.graph import measure_tables, sensitivity_map
-from icd_lib.stages.solve import findings_of, make_inputs
 from icd_lib.storage.atomic import atomic_write, to_json
+from icd_lib.workloads.model.context import Context
+from icd_lib.workloads.model.contexts import make_context
+from icd_lib.workloads.model.graph import measure_tables, sensitivity_map
+from icd_lib.workloads.model.solve import findings_of, make_inputs
 
 # Other divisions of the same domains, to see whether the result is luck of the first one.
 ROTATIONS = {

@@ -20,10 +20,10 @@ from icd_lib.report.picture import COLOURS, FULL, MARKERS, canvas, legend, png_b
 from icd_lib.run.artifacts import Run
 from icd_lib.run.lock import load_lock
 from icd_lib.runtimes.threads import torch_threads
-from icd_lib.stages.context import Context
-from icd_lib.stages.contexts import make_context
-from icd_lib.stages.solve import load_problem
 from icd_lib.storage.atomic import atomic_write, to_json
+from icd_lib.workloads.model.context import Context
+from icd_lib.workloads.model.contexts import make_context
+from icd_lib.workloads.model.solve import load_problem
 
 ROOT = Path(__file__).resolve().parent.parent
 MODES = ("iterative", "linear", "oneshot")

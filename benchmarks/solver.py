@@ -151,8 +151,8 @@ def real_graphs(folder: Path) -> dict:
         from icd_lib.run.artifacts import Run
         from icd_lib.run.scenario import load_scenario
         from icd_lib.runtimes.threads import torch_threads
-        from icd_lib.stages.contexts import make_context
-        from icd_lib.stages.solve import make_inputs
+        from icd_lib.workloads.model.contexts import make_context
+        from icd_lib.workloads.model.solve import make_inputs
 
         scenario = load_scenario("bert")
         with tempfile.TemporaryDirectory() as scratch, torch_threads(scenario.get("threads")):

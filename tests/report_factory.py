@@ -7,8 +7,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from icd_lib.metric import figure, not_measured
-from icd_lib.stages.measure import drop_figure
-from icd_lib.stages.validate import quality_of
+from icd_lib.workloads.model.measure import drop_figure
+from icd_lib.workloads.model.validate import quality_of
 
 SIZES = {"ffn.0": 32, "heads.0": 4, "ffn.1": 32, "heads.1": 4}
 ARMS = {"dense": 10.0, "linear": 9.0, "oneshot": 8.0, "iterative": 6.0, "dense_again": 10.0, "placebo": 9.9}

@@ -11,15 +11,16 @@ from pathlib import Path
 from icd_lib.errors import ConfigError, IcdError, ResourceError
 from icd_lib.execute.kernel_server import KernelServer
 from icd_lib.execute.notebook import check_parameters, execute
-from icd_lib.experiment.arms import MODES
+from icd_lib.experiment.arms import MODES, ROWS
 from icd_lib.paths import project_root, user_path
 from icd_lib.progress import Screen
 from icd_lib.run.artifacts import Run, locked_config, mend_log, run_folder, sweep_leftovers, write_lock
 from icd_lib.run.configuration import Scenario
 from icd_lib.run.manifest import write_manifest
 from icd_lib.run.records import Records, snapshot
-from icd_lib.stages import TABLE_KINDS, stage_modules
+from icd_lib.stages import stage_modules
 from icd_lib.storage.atomic import write_error
+from icd_lib.workloads import kind_of
 
 # Seconds of the bert scenario on two CPU cores, for the first estimate only; later ones come from earlier runs.
 _TYPICAL_S = {
@@ -262,7 +263,7 @@ class Clock:
     def __init__(self, stages: list[Stage], records: Records, quick: bool):
         self.began = time.monotonic()
         share = _QUICK_SHARE if quick else 1
-        if records.run.scenario.get("workload.kind") in TABLE_KINDS:
+        if kind_of(records.run).lays_out == ROWS:
             share = _TABLE_SHARE
         self.typical = {s.name: _TYPICAL_S.get(s.notebook, 60) * share for s in stages}
         self.known = {

@@ -18,8 +18,8 @@ class Arm:
     """words: workload → what the arm is there; a workload that is not named has no such arm.
 
     make: of a control, workload → function that makes it, or its place "module:attribute". For a model it takes the
-    stage's context and what 02_solve left of iterative, and returns a model (`icd_lib.stages.arms`); for rows it takes
-    the context and returns a layout with its mask, or None where the run has none (`icd_lib.stages.table.arms`).
+    context and what 02_solve left of iterative, and returns a model (`icd_lib.workloads.model.arms`); for rows it takes
+    the context and returns a layout with its mask, or None where the run has none (`icd_lib.workloads.rows.arms`).
     energy: whether its energy is measured too.
     """
 
@@ -39,7 +39,7 @@ class Arm:
 
 
 def _control(name: str, words: Mapping[str, str], *, energy: bool = False) -> Arm:
-    places = {MODEL: "icd_lib.stages.arms", ROWS: "icd_lib.stages.table.arms"}
+    places = {MODEL: "icd_lib.workloads.model.arms", ROWS: "icd_lib.workloads.rows.arms"}
     return Arm(name, CONTROL, words, {kind: f"{places[kind]}:{name}" for kind in words}, energy)
 
 

@@ -44,7 +44,7 @@ class Family:
 
     label, signs: what it is called, and what its models are known by, in messages
     adapters: the first that accepts a model reads it; model_types: those of `config.json` that may be loaded
-    kinds: kinds of axes that its models have; judge: a row of `icd_lib.stages.contexts.JUDGES`
+    kinds: kinds of axes that its models have; judge: a row of `icd_lib.workloads.model.contexts.JUDGES`
     default: None where every scenario has to name a checkpoint; layouts: other forms of its checkpoints
     tokenizer_of: family whose default's tokenizer comes with random weights, if not its own
     prepare: what every loaded model gets before anybody times it, in place

@@ -1,171 +1,51 @@
-"""Stage 03: every arm interleaved in one process: latency, quality on test data, memory, sizes, runtimes."""
+"""Stage 03: every arm interleaved in one process, and what else is known of the arms."""
 
-import copy
-import tempfile
 from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
 
-import torch
-from torch import nn
-
-from icd_lib.axes.kinds import KINDS, granules
-from icd_lib.axes.verify import model_outputs, outputs_error
-from icd_lib.errors import MeasureError, ResourceError
-from icd_lib.experiment.arms import ARMS, DENSE, MODEL, RESULT, controls_of
+from icd_lib.experiment.arms import DENSE
 from icd_lib.measure.comparison import latency_entry
-from icd_lib.measure.energy import energy_j_per_token
-from icd_lib.measure.l2 import l2_hit_pct
-from icd_lib.measure.ladder import fastest, measure_ladder
-from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
-from icd_lib.measure.peak import peaks_of_folders
-from icd_lib.metric import figure, not_measured
-from icd_lib.models.checkpoint.optimized import save_optimized
-from icd_lib.models.families import find_adapter
-from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
-from icd_lib.runtimes import RUNTIMES, reference_call
-from icd_lib.runtimes.encoder import RuntimeEncoder
-from icd_lib.stages.arms import controls, dense_again, load_saved, solved_modes
-from icd_lib.stages.attribution import attribute_gain
-from icd_lib.stages.context import RANDOM_WEIGHTS, Context
-from icd_lib.stages.contexts import make_context
-from icd_lib.stages.setup import own_quality
-from icd_lib.stages.timing import clock_state, time_arms
+from icd_lib.workloads import make_workload
+from icd_lib.workloads.base import Workload
+from icd_lib.workloads.timing import clock_state, time_arms
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
-    """Write measure/* and <mode>/metrics.json; returns {"latency", "quality", "equality", "sizes", "ladder", ...}."""
-    context = make_context(run, progress)
-    saved = {mode: load_saved(run, mode) for mode in solved_modes(run)}
-    models = {DENSE: context.model} | {mode: item.model for mode, item in saved.items()}
-    extra = controls(context, saved[RESULT]) if RESULT in saved else {"dense_again": dense_again(context)}
-    latency = measure_latency(context, models | extra)
-    quality = measure_quality(context, models)
-    report = {
-        "latency": latency,
-        "quality": quality,
-        "equality": {},
-        "sizes": measure_sizes(context, models),
-        "energy": {arm: measure_energy(context, model) for arm, model in (models | compared(extra)).items()},
-        "l2_hit_pct": l2_hit_pct(context.get("measure.ncu")),
-        "attribution": None,
-        "controls": {arm.name: arm.words[MODEL] for arm in controls_of(MODEL)},
-    }
-    if RESULT in saved:
-        report["equality"] = same_function(context, saved[RESULT].model, extra)
-        report["attribution"] = attribute_gain(context, saved[RESULT], latency["shapes"])
+    """Write measure/* and <arm>/metrics.json; returns {"latency", "quality", "equality", "sizes", "ladder", …}."""
+    workload = make_workload(run, progress)
+    compared, controls = workload.compared(), workload.controls()
+    latency = measure_latency(workload, compared | controls)
+    report = {"latency": latency, **workload.measured(compared, controls, latency)}
     run.write_json("measure/measure.json", report)
-    for arm in models:
-        run.write_json(f"{arm}/metrics.json", metrics_of(run, context, arm, report))
-    report["ladder"] = measure_runtimes(context, models) if context.get("measure.ladder") else None
+    for arm in compared:
+        run.write_json(f"{arm}/metrics.json", metrics_of(workload, arm, report))
+    report["ladder"] = workload.ladder(compared)
     run.write_json("measure/ladder.json", report["ladder"])
     return report
 
 
-def compared(extra: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    """The controls whose energy is measured too: gates compare iterative with them."""
-    return {arm: model for arm, model in extra.items() if ARMS[arm].energy}
-
-
-def measure_latency(context: Context, models: dict[str, nn.Module]) -> dict:
+def measure_latency(workload: Workload, arms: dict[str, object]) -> dict:
     """Raw samples to measure/samples.json; per shape and arm the distribution and the paired change against dense."""
-    shapes, raw, taken = {}, {}, {}
-    seed, resamples = context.get("seed"), context.get("measure.bootstrap")
-    for batch, length in context.get("measure.shapes"):
-        inputs = context.fixed(batch, length)
-        arms = {arm: reference_call(model, inputs) for arm, model in models.items()}
-        label = f"{batch}x{length}"
-        samples, taken[label] = time_arms(context, arms, f"latency {label}")
-        raw[label] = {arm: ms.tolist() for arm, ms in samples.items()}
-        shapes[label] = {
-            arm: latency_entry(ms, samples["dense"], batch * length, seed, resamples) for arm, ms in samples.items()
+    shapes: dict[str, dict] = {}
+    raw, taken = {}, {}
+    seed, resamples = workload.get("seed"), workload.get("measure.bootstrap")
+    for timed in workload.timed(arms):
+        samples, taken[timed.label] = time_arms(workload, timed.runners, timed.words)
+        raw[timed.label] = {arm: ms.tolist() for arm, ms in samples.items()}
+        shapes[timed.label] = {
+            arm: latency_entry(ms, samples[DENSE], timed.items, seed, resamples, item=workload.item)
+            for arm, ms in samples.items()
         }
-    context.run.write_json("measure/samples.json", {"unit": "ms", "order": "one per round", "shapes": raw})
-    return {"threads": torch.get_num_threads(), "shapes": shapes, "taken": taken, "clocks": clock_state(context)}
+    workload.run.write_json("measure/samples.json", {"unit": "ms", "order": "one per round", "shapes": raw})
+    return {"threads": workload.threads, "shapes": shapes, "taken": taken, "clocks": clock_state(workload)}
 
 
-def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
-    """Judged once: {"judging", arm: {split: what it loses against dense}}; the dense arm: {split: its own quality}.
-
-    The result is judged on all splits, linear and oneshot on the budget's only: they are there for comparison.
-    """
-    if not context.is_trained:
-        return {"reason": RANDOM_WEIGHTS}
-    found: dict = {"judging": context.judging, "dense": {}}
-    for split in context.judged:
-        dense = context.dense_result(split)
-        found["dense"][split] = own_quality(context, split, dense)
-        for arm, model in models.items():
-            if arm == DENSE or (arm != RESULT and split != context.judging):
-                continue
-            result = context.suite.evaluate(model, split, follow(context.progress, f"{arm} on {split} text"))
-            context.suite.save_result(result, context.run.path("measure", f"{split}_{arm}.safetensors"))
-            entry = context.suite.compare(result, dense)
-            found.setdefault(arm, {})[split] = entry
-            context.progress(
-                f"{arm}: loses {entry['own']['drop_pp']:+.3f} ± {entry['own']['se_pp']:.3f} pp on {split} text"
-            )
-    return found
-
-
-def same_function(context: Context, iterative: nn.Module, extra: dict[str, nn.Module]) -> dict:
-    """Largest relative output difference between iterative and the same mask in the other layouts."""
-    found = {}
-    for name in ("same_transform", "placebo"):
-        found[name] = {}
-        for precision in (torch.float32, torch.float64):
-            pair = [copy.deepcopy(model).to(precision) for model in (extra[name], iterative)]
-            outputs = [model_outputs(model, context.example) for model in pair]
-            found[name][str(precision).removeprefix("torch.")] = outputs_error(*outputs)
-    return found
-
-
-def measure_sizes(context: Context, models: dict[str, nn.Module]) -> dict[str, dict]:
-    """Per arm parameter bytes, FLOPs at the first shape, tiles, widths and peak memory in a process of its own."""
-    batch, length = context.get("measure.shapes")[0]
-    tile = granules(context.get("transform.tile"))
-    with tempfile.TemporaryDirectory() as parent:
-        saved = [save_optimized(model, context.tokenizer, Path(parent) / arm) for arm, model in models.items()]
-        peaks = peaks_of_folders(saved, type(context.model).__module__, batch, length)
-    return {
-        arm: {
-            "parameter_bytes": parameter_bytes(model),
-            "flops": linear_flops(model, batch, length),
-            "widths": {axis.name: axis.size for axis in find_adapter(model).axes() if axis.kind in KINDS},
-            "tiles": alive_per_kind(model, tile),
-            "peak_memory_mb": peak,
-        }
-        for (arm, model), peak in zip(models.items(), peaks, strict=True)
-    }
-
-
-def alive_per_kind(model: nn.Module, granule: dict[str, int]) -> dict[str, int]:
-    """Tiles (of elements that are tiles by themselves: elements) that the model still has, per axis kind."""
-    kinds: dict[str, dict[str, int]] = {}
-    for axis in find_adapter(model).axes():
-        if axis.kind in KINDS:
-            kinds.setdefault(axis.kind, {})[axis.name] = axis.size
-    return {kind: alive_tiles(sizes, granule[kind])["total"] for kind, sizes in kinds.items()}
-
-
-def measure_energy(context: Context, model: nn.Module) -> dict:
-    """J per token where this machine has a counter, else not_measured with the reason."""
-    if not context.get("measure.energy"):
-        return not_measured("J/token", "energy counters are switched off in this scenario (measure.energy)")
-    batch, length = context.get("measure.shapes")[0]
-    try:
-        return energy_j_per_token(reference_call(model, context.fixed(batch, length)), batch * length)
-    except (ResourceError, MeasureError) as error:
-        return not_measured("J/token", str(error))
-
-
-def metrics_of(run: Run, context: Context, arm: str, report: dict) -> dict:
+def metrics_of(workload: Workload, arm: str, report: dict) -> dict:
     """metrics.json of one arm (design section 8)."""
-    label = next(iter(report["latency"]["shapes"]))
-    latency, sizes = report["latency"]["shapes"][label][arm], report["sizes"][arm]
-    setup = run.read_json("setup/setup.json")
-    objective = run.read_json(f"{arm}/solve.json")["objective"]["mean"] if arm != DENSE else None
+    run, label = workload.run, next(iter(report["latency"]["shapes"]))
+    latency, setup = report["latency"]["shapes"][label][arm], run.read_json("setup/setup.json")
+    own = workload.metrics(arm, report)
+    lost = own.pop("quality_drop_pp")
     return {
         "run_id": f"{run.scenario.name}-{run.scenario.sha256[:12]}",
         "scenario": run.scenario.name,
@@ -175,91 +55,9 @@ def metrics_of(run: Run, context: Context, arm: str, report: dict) -> dict:
         "shape": label,
         "latency_ms": latency["latency_ms"],
         "throughput_tokens_per_s": latency["throughput_tokens_per_s"],
-        "l2_hit_pct": report["l2_hit_pct"],
-        "energy_j_per_token": report["energy"][arm],
-        "quality_pct": quality_figure(report["quality"], arm),
-        "peak_memory_mb": sizes["peak_memory_mb"],
-        "parameter_bytes": sizes["parameter_bytes"],
-        "flops": sizes["flops"],
-        "widths": sizes["widths"],
-        "objective": objective,
-        "vs_dense": {"latency_rel": latency["vs_dense"], "quality_drop_pp": drop_figure(report["quality"], arm)},
+        **own,
+        "objective": run.read_json(f"{arm}/solve.json")["objective"]["mean"] if arm != DENSE else None,
+        "vs_dense": {"latency_rel": latency["vs_dense"], "quality_drop_pp": lost},
         "environment": setup["environment"],
         "config_sha256": run.scenario.sha256,
     }
-
-
-def quality_figure(quality: dict, arm: str) -> dict:
-    """Own accuracy in percent on the text that the budget is for."""
-    if "reason" in quality:
-        return not_measured("%", quality["reason"])
-    split = quality["judging"]
-    entry = quality[arm][split]
-    value = entry["quality_pct"] if arm == DENSE else entry["own"]["pct"]
-    return figure(value, "%", "measured", n=entry["n_items"], method=f"mean over tasks and domains, {split} text")
-
-
-def drop_figure(quality: dict, arm: str) -> dict:
-    """Own accuracy lost against dense on the text that the budget is for, percentage points."""
-    if "reason" in quality:
-        return not_measured("pp", quality["reason"])
-    split = quality["judging"]
-    if arm == DENSE:
-        count = quality[DENSE][split]["n_items"]
-        return figure(0.0, "pp", "measured", n=count, method="by definition", ci95=(0.0, 0.0))
-    return reading_figure(quality[arm][split], "own")
-
-
-def reading_figure(entry: dict, reading: str) -> dict:
-    """One reading of a comparison on a split ("own", "own_labelled", "dropin") as a figure in percentage points."""
-    if entry.get(reading) is None:
-        return not_measured("pp", f"no task of this model and text has the reading {reading!r}")
-    found = entry[reading]
-    method = f"{reading}, {entry['split']} text: {entry['method']}"
-    return figure(found["drop_pp"], "pp", "measured", n=entry["n_items"], method=method, ci95=found["ci95"]) | {
-        "se_pp": found["se_pp"]
-    }
-
-
-def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
-    """Dense and iterative under every runtime of the scenario."""
-    quick = context.run.scenario.quick
-    chosen = {arm: models[arm] for arm in (DENSE, RESULT) if arm in models}
-    calibration = context.calibration(64, 1024)
-    calibration = calibration[:: max(1, len(calibration) // 8)]
-    ladder = measure_ladder(
-        chosen,
-        [context.fixed(batch, length) for batch, length in context.get("measure.shapes")],
-        runtimes=context.get("measure.runtimes"),
-        repeats=8 if quick else 20,
-        seed=context.get("seed"),
-        resamples=context.get("measure.bootstrap"),
-        calibration=calibration,
-        progress=context.progress,
-    )
-    name = fastest(ladder, RESULT)
-    ladder["fastest"] = None if name is None else {"runtime": name, **judge_runtime(context, name, chosen, calibration)}
-    return ladder
-
-
-def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module], calibration: list[dict]) -> dict:
-    """{"quality": arm → what it loses in `runtime` against dense in eager fp32}, or null with the reason."""
-    row = RUNTIMES[runtime]
-    if not row.rounds:
-        why = f"it computes in {row.precision}; the ladder says how far its outputs are from eager's"
-        return {"quality": None, "reason": why}
-    if not context.is_trained:
-        return {"quality": None, "reason": RANDOM_WEIGHTS}
-    found, dense = {}, context.dense_result(context.judging)
-    if getattr(dense, "head_logits", None):
-        return {"quality": None, "reason": "a model with its own head is judged in eager only"}
-    for arm, model in models.items():
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            closing(row.prepare(model, calibration[0], workdir=folder, calibration=calibration)) as prepared,
-        ):
-            told = follow(context.progress, f"{arm} in {row.label}")
-            result = context.suite.evaluate(RuntimeEncoder(prepared), context.judging, told)
-        entry = context.suite.compare(result, dense)
-        found[arm] = {key: entry[key] for key in ("own", "own_labelled", "dropin", "cosine", "n_items", "worst_domain")}
-    return {"quality": found}

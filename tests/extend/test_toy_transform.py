@@ -20,10 +20,10 @@ from icd_lib.paths import project_root
 from icd_lib.report.full_report import draw_all
 from icd_lib.report.results import Results
 from icd_lib.stages.report import further_panels
-from icd_lib.stages.solve import transform_record
 from icd_lib.storage.atomic import atomic_write, to_json
 from icd_lib.transforms import TRANSFORMS, further_transforms
 from icd_lib.transforms.effects import Groups
+from icd_lib.workloads.model.solve import transform_record
 from tests.extend.toy_transform import Toy
 from tests.report_factory import write_run
 from tests.tiny_problems import assert_same_state, small_batches, small_problem, state_of

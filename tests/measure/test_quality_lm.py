@@ -36,9 +36,9 @@ from icd_lib.measure.quality_lm import (
 )
 from icd_lib.run.artifacts import Run
 from icd_lib.run.scenario import load_scenario
-from icd_lib.stages.contexts import make_context
-from icd_lib.stages.setup import own_quality
-from icd_lib.stages.solve import judgement_of
+from icd_lib.workloads.model.contexts import make_context
+from icd_lib.workloads.model.setup import own_quality
+from icd_lib.workloads.model.solve import judgement_of
 
 VOCABULARY, LENGTH, DOCUMENTS = 40, 12, 90
 

@@ -1,4 +1,4 @@
-"""The entrance to the stages: which package runs, and on whose threads."""
+"""The entrance to the stages: on whose threads they run."""
 
 import os
 
@@ -8,8 +8,7 @@ import torch
 from icd_lib import stages
 from icd_lib.run.artifacts import open_run
 from icd_lib.stages import graph
-from icd_lib.stages.contexts import make_context
-from icd_lib.stages.table import graph as table_graph
+from icd_lib.workloads.model.contexts import make_context
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +31,7 @@ def test_a_models_stage_has_the_scenarios_threads_and_torch_gets_its_own_back(tm
 
 
 def test_a_tables_stage_leaves_torch_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_graph, "run_stage", lambda run: {"threads": torch.get_num_threads()})
+    monkeypatch.setattr(graph, "run_stage", lambda run: {"threads": torch.get_num_threads()})
     assert stages.run_stage("graph", open_run("mock", ["threads=3"], out=tmp_path)) == {"threads": 2}
 
 

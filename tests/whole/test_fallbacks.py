@@ -12,8 +12,9 @@ from icd_lib.measure.l2 import l2_hit_pct
 from icd_lib.report import measure_tables, setup_tables
 from icd_lib.report.results import Results
 from icd_lib.run.artifacts import open_run
-from icd_lib.stages import report, setup
-from icd_lib.stages.measure import measure_energy
+from icd_lib.stages import report
+from icd_lib.workloads.model import setup
+from icd_lib.workloads.model.measure import measure_energy
 
 
 def context(**values):

@@ -43,10 +43,10 @@ from icd_lib.run.scenario import load_scenario, parameters_dir
 from icd_lib.run.schema import SCHEMA, check_config, key_paths
 from icd_lib.scrub.files import check_file, scrub_file
 from icd_lib.solver.cache import keep_layout, read_layout
-from icd_lib.stages.table.arms import load_layout
-from icd_lib.stages.table.workload import read_events, save_events
 from icd_lib.storage import machine
 from icd_lib.storage.npz import load_arrays, load_graph, save_graph
+from icd_lib.workloads.rows.arms import load_layout
+from icd_lib.workloads.rows.events import read_events, save_events
 
 PATHS = key_paths()
 SHIPPED = [path.read_bytes() for path in sorted(parameters_dir().glob("*.yaml"))]

@@ -30,9 +30,9 @@ from icd_lib.run.artifacts import Run, locked_config, open_run
 from icd_lib.run.files import check_shape
 from icd_lib.run.records import Records, snapshot
 from icd_lib.run.scenario import load_scenario
-from icd_lib.stages.table.workload import read_events
 from icd_lib.storage.json_text import MAX_BYTES, read_text
 from icd_lib.storage.npz import load_graph, save_graph
+from icd_lib.workloads.rows.events import read_events
 
 SOURCES = [*sorted((project_root() / "icd_lib").rglob("*.py")), project_root() / "run_all.py"]
 SOURCES += sorted((project_root() / "scripts").glob("*.py"))
@@ -193,7 +193,7 @@ def test_a_graph_that_was_changed_is_made_again_and_not_used(tmp_path):
 
 @pytest.mark.parametrize("change", [{"pi": [0, 1, 2]}, {"D": 10**12}, {"hash": "0" * 64}, {"pi": [2, 0]}])
 def test_the_layouts_of_a_model_run_are_refused_when_they_were_changed(tmp_path, change):
-    from icd_lib.stages.arms import load_saved
+    from icd_lib.workloads.model.arms import load_saved
 
     record = perm_record({"ffn.0": np.array([2, 0, 1])}, 0)
     record["axes"]["ffn.0"] |= change

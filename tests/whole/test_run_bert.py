@@ -11,7 +11,7 @@ from transformers import AutoModel
 import icd_lib as icd
 import run_all
 from icd_lib.axes.permutation import hash_permutation
-from icd_lib.stages.arms import load_saved
+from icd_lib.workloads.model.arms import load_saved
 
 pytestmark = pytest.mark.notebooks
 

@@ -10,9 +10,9 @@ import pytest
 from icd_lib.errors import ConfigError
 from icd_lib.registry import VARIABLE
 from icd_lib.run.artifacts import open_run
-from icd_lib.stages.context import EncoderContext
-from icd_lib.stages.contexts import make_context
-from icd_lib.stages.language import LanguageContext
+from icd_lib.workloads.model.context import EncoderContext
+from icd_lib.workloads.model.contexts import make_context
+from icd_lib.workloads.model.language import LanguageContext
 
 ROOT = Path(__file__).parents[2]
 OUTSIDE = """
@@ -20,7 +20,7 @@ import sys
 from icd_lib.models.families import find_adapter
 from icd_lib.run.artifacts import open_run
 from icd_lib.stages import stage_modules
-from icd_lib.stages.contexts import make_context
+from icd_lib.workloads.model.contexts import make_context
 
 changes = ["threads=1", "model.family=toy", "model.weights=random", "model.shape=toy-tiny"]
 run = open_run("bert", changes, out=sys.argv[1])

@@ -8,9 +8,9 @@ from torch import nn
 from icd_lib.axes.compact import compact
 from icd_lib.models.checkpoint.optimized import load_optimized
 from icd_lib.models.families import find_adapter
-from icd_lib.stages.arms import Saved
-from icd_lib.stages.context import Context
-from icd_lib.stages.solve import judgement_of
+from icd_lib.workloads.model.arms import Saved
+from icd_lib.workloads.model.context import Context
+from icd_lib.workloads.model.solve import judgement_of
 
 
 def attribute_gain(context: Context, iterative: Saved, shapes: dict) -> list[dict]:

@@ -1,18 +1,16 @@
-"""Stage 03 of a table: every arm interleaved on the clock, its caches simulated, its energy modelled."""
+"""What is known of a table's arms besides the clock: checksums, simulated caches, modelled energy."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 
 from icd_lib.errors import MeasureError
-from icd_lib.experiment.arms import ARMS, DENSE, RESULT, ROWS
-from icd_lib.measure.comparison import latency_entry
+from icd_lib.experiment.arms import ARMS, RESULT, ROWS
 from icd_lib.metric import figure, not_measured
-from icd_lib.run.artifacts import Run
-from icd_lib.stages.table.arms import Arm, compared_arms, control_arms
-from icd_lib.stages.table.context import SAME_WORK, TableContext
-from icd_lib.stages.timing import clock_state, time_arms
+from icd_lib.workloads.base import Timed
 from icd_lib.workloads.rows import address_stream, simulate_table
+from icd_lib.workloads.rows.arms import Arm
+from icd_lib.workloads.rows.context import SAME_WORK, TableContext
 
 # What is timed, always on the unseen events; the first is the one that is judged.
 SHAPES = {
@@ -22,58 +20,41 @@ SHAPES = {
 NO_METER = "the table is a few megabytes in a process of many; its bytes are counted instead"
 
 
-def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
-    """Write measure/* and <arm>/metrics.json; returns {"latency", "quality", "equality", "sizes", "caches", ...}."""
-    context = TableContext(run, progress)
-    compared = compared_arms(context)
-    extra = control_arms(context)
-    arms = compared | extra
-    latency, checksums = measure_latency(context, arms)
-    caches = {name: simulate_arms(context, arms, events) for name, events in context.streams.items()}
-    progress("caches simulated")
-    row_bytes = context.get("workload.row_bytes")
-    report = {
-        "latency": latency,
-        "quality": {"reason": SAME_WORK},
-        "checksums": checksums,
-        "equality": equality(checksums),
-        "sizes": {
-            name: arm.sizes(context.tile, row_bytes) | {"peak_memory_mb": not_measured("MB", NO_METER)}
-            for name, arm in arms.items()
-        },
-        "caches": caches,
-        "energy": {name: caches["unseen"][name]["energy_j_per_event"] for name in arms},
-        "controls": {name: ARMS[name].words[ROWS] for name in extra},
-        "shapes": SHAPES,
-    }
-    report["attribution"] = attribution(report) if RESULT in compared else None
-    run.write_json("measure/measure.json", report)
-    run.write_json("measure/ladder.json", None)
-    for name in compared:
-        run.write_json(f"{name}/metrics.json", metrics_of(run, name, report))
-    return report
-
-
-def measure_latency(context: TableContext, arms: dict[str, Arm]) -> tuple[dict, dict]:
-    """Raw samples to measure/samples.json; per shape and arm the figures, and every arm's checksum."""
-    unseen, seed = context.streams["unseen"], context.get("seed")
-    shapes, raw, checksums, taken = {}, {}, {}, {}
+def timed(context: TableContext, arms: dict[str, Arm], checksums: dict[str, dict]) -> Iterator[Timed]:
+    """Both ways of reading the unseen events; what every arm sums up is put into `checksums`."""
+    unseen = context.streams["unseen"]
     for label in SHAPES:
         runners = {name: arm.runner(context, unseen, chained=label == "chained") for name, arm in arms.items()}
-        samples, taken[label] = time_arms(context, runners, f"{label} reads")
-        raw[label] = {name: ms.tolist() for name, ms in samples.items()}
-        shapes[label] = {
-            name: latency_entry(ms, samples[DENSE], unseen.count, seed, context.get("measure.bootstrap"), item="event")
-            for name, ms in samples.items()
-        }
+        yield Timed(label, f"{label} reads", unseen.count, runners)
         checksums[label] = {name: f"{runner():.0f}" for name, runner in runners.items()}
-    context.run.write_json("measure/samples.json", {"unit": "ms", "order": "one per round", "shapes": raw})
-    return {"threads": 1, "shapes": shapes, "taken": taken, "clocks": clock_state(context)}, checksums
 
 
-def equality(checksums: dict) -> dict:
-    """Whether all arms with everything alive agree, and all arms with the mask; `MeasureError` when one does not."""
-    whole = {DENSE, "dense_again", "permuted"}
+def measured(
+    context: TableContext, arms: dict[str, Arm], extra: dict[str, Arm], latency: dict, checksums: dict[str, dict]
+) -> dict:
+    """What measure.json holds besides latency."""
+    every = arms | extra
+    caches = {name: simulate_arms(context, every, events) for name, events in context.streams.items()}
+    context.progress("caches simulated")
+    row_bytes = context.get("workload.row_bytes")
+    return {
+        "quality": {"reason": SAME_WORK},
+        "checksums": checksums,
+        "equality": equality(checksums, {name for name, arm in every.items() if arm.alive.all()}),
+        "sizes": {
+            name: arm.sizes(context.tile, row_bytes) | {"peak_memory_mb": not_measured("MB", NO_METER)}
+            for name, arm in every.items()
+        },
+        "caches": caches,
+        "energy": {name: caches["unseen"][name]["energy_j_per_event"] for name in every},
+        "controls": {name: ARMS[name].words[ROWS] for name in extra},
+        "shapes": SHAPES,
+        "attribution": attribution(latency) if RESULT in arms else None,
+    }
+
+
+def equality(checksums: dict, whole: set[str]) -> dict:
+    """Whether all arms with everything alive (`whole`) agree, and all others; `MeasureError` when one does not."""
     groups = {"nothing removed": [], "transformed": []}
     for label, sums in checksums.items():
         for name, checksum in sums.items():
@@ -118,7 +99,7 @@ def lines_per_event(context: TableContext, arm: Arm, events) -> dict:
     return figure(len(distinct) / count, "lines", "measured", n=count, method="counted")
 
 
-def attribution(report: dict) -> list[dict]:
+def attribution(latency: dict) -> list[dict]:
     """Steps from the untouched table to iterative: latency against dense, and where reads were served."""
     steps = {
         "dense_again": ("dense", "A/A control"),
@@ -130,8 +111,7 @@ def attribution(report: dict) -> list[dict]:
         "packed": ("+ compaction in π₀'s order", "dead rows removed, not solved again"),
         "iterative": ("+ re-permutation (iterative)", "W′ solved for π₁: the result"),
     }
-    label = next(iter(report["latency"]["shapes"]))
-    found = report["latency"]["shapes"][label]
+    found = next(iter(latency["shapes"].values()))
     return [
         {"step": step, "arm": arm, "latency_rel": found[arm]["vs_dense"], "note": note}
         for arm, (step, note) in steps.items()
@@ -145,35 +125,18 @@ def second_level(figures: dict) -> dict:
     return hits[1] if len(hits) > 1 else not_measured("%", "this machine shows one cache only")
 
 
-def metrics_of(run: Run, arm: str, report: dict) -> dict:
-    """metrics.json of one arm (design section 8); an access event stands where a model has a token."""
-    label = next(iter(report["latency"]["shapes"]))
-    latency, sizes = report["latency"]["shapes"][label][arm], report["sizes"][arm]
-    setup = run.read_json("setup/setup.json")
-    objective = run.read_json(f"{arm}/solve.json")["objective"]["mean"] if arm != DENSE else None
+def metrics(arm: str, report: dict) -> dict:
+    """What metrics.json of an arm holds of a table; an access event stands where a model has a token."""
+    sizes, hits = report["sizes"][arm], report["caches"]["unseen"][arm]
     return {
-        "run_id": f"{run.scenario.name}-{run.scenario.sha256[:12]}",
-        "scenario": run.scenario.name,
-        "mode": arm,
-        "model": setup["model"],
-        "badges": setup["badges"],
-        "shape": label,
-        "latency_ms": latency["latency_ms"],
-        "throughput_tokens_per_s": latency["throughput_tokens_per_s"],
-        "l2_hit_pct": second_level(report["caches"]["unseen"][arm]),
-        "cache_hits": report["caches"]["unseen"][arm],
+        "l2_hit_pct": second_level(hits),
+        "cache_hits": hits,
         "energy_j_per_token": report["energy"][arm],
         "quality_pct": not_measured("%", SAME_WORK),
         "peak_memory_mb": sizes["peak_memory_mb"],
         "parameter_bytes": sizes["parameter_bytes"],
         "widths": {"rows": sizes["rows"]},
-        "objective": objective,
-        "vs_dense": {
-            "latency_rel": latency["vs_dense"],
-            "quality_drop_pp": not_measured("pp", SAME_WORK),
-        },
-        "environment": setup["environment"],
-        "config_sha256": run.scenario.sha256,
+        "quality_drop_pp": not_measured("pp", SAME_WORK),
     }
 
 

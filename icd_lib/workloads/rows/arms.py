@@ -9,8 +9,8 @@ from icd_lib.codesign.layouts import perms_of
 from icd_lib.errors import ArtifactError
 from icd_lib.experiment.arms import DENSE, MODES, RESULT, ROWS, controls_of
 from icd_lib.run.artifacts import Run
-from icd_lib.stages.table.context import AXIS, TableContext
 from icd_lib.workloads.rows import TableRunner, place_rows
+from icd_lib.workloads.rows.context import AXIS, TableContext
 
 
 @dataclass(frozen=True)

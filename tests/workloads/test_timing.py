@@ -2,7 +2,7 @@
 
 import pytest
 
-from icd_lib.stages.timing import clock_state, half_drift, stability
+from icd_lib.workloads.timing import clock_state, half_drift, stability
 
 
 class Context:

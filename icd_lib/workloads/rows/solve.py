@@ -1,7 +1,6 @@
-"""Stage 02 of a table: permute → transform → (iterative: re-permute → measure → accept or roll back)."""
+"""One mode on a table: permute → transform → (iterative: re-permute → measure → accept or roll back)."""
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,12 +12,11 @@ from icd_lib.errors import AxisError
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.statistics import paired_ratio
-from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import CostReport
-from icd_lib.stages.table.arms import Arm
-from icd_lib.stages.table.context import AXIS, SAME_WORK, TableContext
-from icd_lib.stages.table.frame import shrunk_cost, table_cost
-from icd_lib.stages.table.graph import save_graph
+from icd_lib.workloads.rows.arms import Arm
+from icd_lib.workloads.rows.context import AXIS, SAME_WORK, TableContext
+from icd_lib.workloads.rows.frame import shrunk_cost, table_cost
+from icd_lib.workloads.rows.graph import save_graph
 
 TRIAL_ROUNDS = 15  # interleaved rounds in which a new layout is tried before it is accepted
 
@@ -33,9 +31,8 @@ class Solution:
     attempts: list[dict]
 
 
-def run_stage(run: Run, mode: str, progress: Callable[[str], None] = print) -> dict:
+def solve_mode(context: TableContext, mode: str) -> dict:
     """Solve `mode`, write <mode>/*; returns what <mode>/solve.json holds."""
-    context = TableContext(run, progress)
     masked, _ = context.build_graph(context.seen.keep(context.alive))
     solution = {"linear": solve_linear, "oneshot": solve_oneshot, "iterative": solve_iterative}[mode](context, masked)
     return write_solution(context, mode, masked, solution)

@@ -19,11 +19,11 @@ from icd_lib.graph.trace import build_trace
 from icd_lib.measure.cache_sim import TYPICAL_CACHES, CacheLevel, machine_caches
 from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import CostConfig
-from icd_lib.stages.table.workload import read_events, split_events
 from icd_lib.storage.npz import load_graph
 from icd_lib.transforms.effects import Alive
 from icd_lib.transforms.sparsity.rows import prune_rows
 from icd_lib.workloads.rows import TableWorkload
+from icd_lib.workloads.rows.events import read_events, split_events
 
 AXIS = "rows"
 PAGE_BYTES = 4096

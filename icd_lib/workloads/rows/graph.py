@@ -1,6 +1,5 @@
-"""Stage 01 of a table: W of the accesses, the certificate of its axis, and what a layout costs on this machine."""
+"""W of the accesses, the certificate of the table's axis, and what a layout costs on this machine."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
@@ -12,20 +11,10 @@ from icd_lib.errors import AxisError, ConfigError
 from icd_lib.measure.conditions import disturbances, watched
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
-from icd_lib.stages.table.context import AXIS, TableContext
 from icd_lib.storage import npz
 from icd_lib.version import VERSION
 from icd_lib.workloads.rows import TableRunner, measure_layouts, place_rows
-
-
-def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
-    """Write graph/*; returns {"axes", "graphs", "calibration"}."""
-    context = TableContext(run, progress)
-    certificates = [certify_axis(context)]
-    run.write_json("graph/axes.json", certificates)
-    graphs = write_graph(context)
-    calibration = weigh_cost(context)
-    return {"axes": certificates, "graphs": graphs, "calibration": calibration}
+from icd_lib.workloads.rows.context import AXIS, TableContext
 
 
 def certify_axis(context: TableContext) -> dict:
@@ -67,7 +56,6 @@ def write_graph(context: TableContext) -> dict:
         "degree_cv": float(degree.std() / degree.mean()) if degree.mean() else 0.0,
         **counted,
     }
-    context.run.write_json("graph/w.meta.json", {AXIS: meta})
     context.progress(f"W has {graph.nnz:,} non-zeros over {graph.shape[0]:,} rows")
     return {AXIS: meta}
 

@@ -10,9 +10,9 @@ from icd_lib.data.domains import groups
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.measure.battery import Battery
 from icd_lib.run.artifacts import open_run
-from icd_lib.stages.context import EncoderContext
-from icd_lib.stages.setup import own_quality, report_of_missing
-from icd_lib.stages.solve import judgement_of, moments_file, selection_judge
+from icd_lib.workloads.model.context import EncoderContext
+from icd_lib.workloads.model.setup import own_quality, report_of_missing
+from icd_lib.workloads.model.solve import judgement_of, moments_file, selection_judge
 from tests.tiny_domains import damage, toy_domain, toy_encoder, toy_tokenizer
 
 SCENARIO = """

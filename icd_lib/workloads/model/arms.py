@@ -14,9 +14,9 @@ from icd_lib.experiment.arms import MODEL, MODES, controls_of
 from icd_lib.models.checkpoint.optimized import load_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.run.artifacts import Run
-from icd_lib.stages.context import Context
 from icd_lib.transforms.effects import Alive
 from icd_lib.transforms.head_dim import reduce_head_dim
+from icd_lib.workloads.model.context import Context
 
 OFF_GRID = 7
 

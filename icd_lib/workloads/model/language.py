@@ -8,7 +8,7 @@ from icd_lib.data.domains import GROUPS, DomainText
 from icd_lib.data.language import CHAPTERS, Blocks, LanguageData, domain_blocks, load_domains, load_language_data
 from icd_lib.errors import ConfigError, MeasureError
 from icd_lib.measure.quality_lm import LanguageSuite
-from icd_lib.stages.context import Context
+from icd_lib.workloads.model.context import Context
 
 OTHER_TEXT = {"selection": "data.validation_items", "unseen": "data.test_items"}  # split → at most so many blocks
 

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from icd_lib.models.families import find_family
 from icd_lib.registry import Registry
 from icd_lib.run.artifacts import Run
-from icd_lib.stages.context import Context
+from icd_lib.workloads.model.context import Context
 
 JUDGES = Registry(
     "judges",
-    {"encoder": "icd_lib.stages.context:EncoderContext", "language": "icd_lib.stages.language:LanguageContext"},
+    {
+        "encoder": "icd_lib.workloads.model.context:EncoderContext",
+        "language": "icd_lib.workloads.model.language:LanguageContext",
+    },
 )
 
 

@@ -1,6 +1,4 @@
-"""Stage 04 of a table: the comparisons, controls, determinism, the calibration's prediction, and the gates."""
-
-from collections.abc import Callable
+"""What a verdict says of a table: the claims of comparisons, determinism, the calibration's prediction."""
 
 import numpy as np
 
@@ -8,57 +6,35 @@ from icd_lib.axes.permutation import hash_permutation
 from icd_lib.codesign.layouts import solve_layout
 from icd_lib.experiment.arms import RESULT, ROWS
 from icd_lib.experiment.comparisons import comparisons_of
-from icd_lib.experiment.cost import cost_change, cost_figures
-from icd_lib.experiment.gates import GATES
-from icd_lib.experiment.verdict import gate_verdicts, judged_figures, latency_sections, missing_arm, outside_metrics
+from icd_lib.experiment.verdict import missing_arm
 from icd_lib.graph.contract import is_same_graph
 from icd_lib.metric import figure, not_measured
-from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import evaluate_cost
-from icd_lib.stages.table.arms import load_layout
-from icd_lib.stages.table.context import AXIS, SAME_WORK, TableContext
-from icd_lib.stages.table.measure import hit_change
-from icd_lib.stages.timing import stability
+from icd_lib.workloads.rows.arms import load_layout
+from icd_lib.workloads.rows.context import AXIS, SAME_WORK, TableContext
+from icd_lib.workloads.rows.measure import hit_change
 
 
-def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
-    """Write verdict.json and return it."""
-    context = TableContext(run, progress)
-    report = run.read_json("measure/measure.json")
-    samples = run.read_json("measure/samples.json")["shapes"]
-    cost, gates = cost_change(run), run.scenario.get("gates")
-    same_work = not_measured("pp", SAME_WORK)
-    verdict = {
-        "gates_comparison": gates["comparison"],
-        **compared(context, report, samples),
-        **outside_metrics(run, report),
-        "cost": cost,
-        "determinism": determinism(context),
-        "stability": stability(samples, report["latency"]["clocks"]),
-        "prediction": predicted_beside_measured(context, report),
-        "calibration": calibration_words(context),
-        "badges": run.read_json("setup/setup.json")["badges"],
-    }
-    verdict["judged"] = judged_figures(verdict, same_work, cost_figures(cost))
-    verdict |= gate_verdicts(gates, verdict["judged"])
-    for gate in GATES:
-        progress(f"{gate}: {verdict[gate]['status']} {verdict[gate]['checks']}")
-    run.write_json("verdict.json", verdict)
-    return verdict
-
-
-def compared(context: TableContext, report: dict, samples: dict) -> dict[str, dict]:
-    """Comparison → its section: latency chained and overlapped, hits, energy; every arm does the same work."""
-    found = latency_sections(samples, ROWS, seed=context.get("seed"), resamples=context.get("measure.bootstrap"))
+def claim(sections: dict[str, dict], report: dict) -> None:
+    """Add to the comparisons' sections: hits, energy, equality of the work; every arm does the same."""
     same_work = not_measured("pp", SAME_WORK)
     for row in comparisons_of(ROWS):
         if row.judged:
             other = row.pairs[ROWS].other
-            found[row.key] |= {"l2_pp": hits_against(report, other), "ept_rel": energy_against(report, other)}
-    found["same_transform"] |= {"max_rel_error": 0.0, "equality": report["equality"]}
-    found["same_quality"]["quality_drop_pp"] = {arm: same_work for arm in ("linear", RESULT) if arm in report["sizes"]}
-    found["vs_dense"]["quality_drop_pp"] = found["vs_oneshot"]["quality_drop_pp"] = same_work
-    return found
+            sections[row.key] |= {"l2_pp": hits_against(report, other), "ept_rel": energy_against(report, other)}
+    sections["same_transform"] |= {"max_rel_error": 0.0, "equality": report["equality"]}
+    lost = {arm: same_work for arm in ("linear", RESULT) if arm in report["sizes"]}
+    sections["same_quality"]["quality_drop_pp"] = lost
+    sections["vs_dense"]["quality_drop_pp"] = sections["vs_oneshot"]["quality_drop_pp"] = same_work
+
+
+def evidence(context: TableContext, report: dict) -> dict:
+    """What verdict.json holds of a table besides comparisons and gates."""
+    return {
+        "determinism": determinism(context),
+        "prediction": predicted_beside_measured(context, report),
+        "calibration": calibration_words(context),
+    }
 
 
 def hits_against(report: dict, other: str) -> dict:

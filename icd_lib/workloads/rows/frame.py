@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from icd_lib.solver.cost import CostConfig, CostReport, distance_penalty, evaluate_cost
-from icd_lib.stages.table.arms import Arm
+from icd_lib.workloads.rows.arms import Arm
 
 
 def table_cost(graph: sp.csr_array, arm: Arm, cost: CostConfig, first: np.ndarray) -> CostReport:

@@ -1,26 +1,23 @@
-"""Stage 00 of a table: what this machine and its caches are, and which accesses the table gets."""
+"""The machine's caches, and which accesses the table gets."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
 
-from icd_lib.measure.environment import fingerprint
-from icd_lib.run.artifacts import Run
-from icd_lib.stages.table.context import QUICK, TableContext
-from icd_lib.stages.table.workload import hash_events, load_events, save_events
+from icd_lib.workloads.rows.context import QUICK, TableContext
+from icd_lib.workloads.rows.events import hash_events, load_events, save_events
 
 
-def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
-    """Write setup/setup.json and setup/events.npz; returns what setup.json holds."""
-    context = TableContext(run, progress)
+def describe(context: TableContext) -> dict:
+    """What setup.json holds of the table and its accesses; keeps them in setup/events.npz."""
     events, origin = load_events(context.get)
-    save_events(run, events)
-    progress(f"{events.count:,} events with {events.accesses:,} accesses to {events.size:,} rows ({origin['name']})")
+    save_events(context.run, events)
+    context.progress(
+        f"{events.count:,} events with {events.accesses:,} accesses to {events.size:,} rows ({origin['name']})"
+    )
     row_bytes = context.get("workload.row_bytes")
     digest = hash_events(events)
-    report = {
-        "environment": fingerprint(model=False),
+    return {
         "caches": {"note": context.levels_note, "levels": [asdict(level) for level in context.levels]},
         "workload": {
             **origin,
@@ -44,7 +41,5 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
             "sha256": digest,
             "weights": "none",
         },
-        "badges": [QUICK] if run.scenario.quick else [],
+        "badges": [QUICK] if context.run.scenario.quick else [],
     }
-    run.write_json("setup/setup.json", report)
-    return report

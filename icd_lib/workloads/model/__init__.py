@@ -1,0 +1,1 @@
+"""A model: its axes are laid out, its quality is judged on text."""

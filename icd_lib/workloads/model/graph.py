@@ -1,0 +1,142 @@
+"""Access graphs, width → latency tables, sensitivity, and a prediction before anything changes."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+
+from icd_lib.axes.kinds import KINDS
+from icd_lib.codesign.evidence import Evidence, Problem
+from icd_lib.codesign.inputs import Inputs
+from icd_lib.errors import TransformError
+from icd_lib.measure.conditions import disturbances, watched
+from icd_lib.measure.tables import measure_width_curves, widths_to_try
+from icd_lib.models.families import find_adapter
+from icd_lib.progress import follow
+from icd_lib.run.artifacts import Run
+from icd_lib.storage.machine import cpu_model, keep_tables, read_tables
+from icd_lib.storage.npz import save_graph
+from icd_lib.transforms.base import Manner
+from icd_lib.transforms.observed import Observed
+from icd_lib.transforms.sparsity.allocate import LossCurve
+from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
+from icd_lib.transforms.sparsity.transform import TRANSFORM as SPARSITY
+from icd_lib.workloads.model.context import Context
+from icd_lib.workloads.model.solve import findings_of
+
+SENSITIVITY_BATCHES = 6
+
+
+def write_graphs(run: Run, graphs: dict, observed: Observed) -> dict:
+    """Save W of every prunable axis with its structure figures."""
+    meta = {}
+    for axis, graph in graphs.items():
+        save_graph(run.path("graph", f"W.{axis}.npz"), graph)
+        degree = np.asarray(graph.sum(axis=1)).ravel()
+        meta[axis] = {
+            "D": graph.shape[0],
+            "nnz": int(graph.nnz),
+            "kind": "co-activation",
+            "unit": "bytes",
+            "tokens": observed.moments[axis].tokens,
+            "degree_mean": float(degree.mean()),
+            "degree_cv": float(degree.std() / degree.mean()) if degree.mean() else 0.0,
+        }
+    return meta
+
+
+def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], None]) -> dict:
+    """Dense milliseconds and width curves at the first shape of `measure.shapes`, on this machine."""
+    quick = context.run.scenario.quick
+    adapter, tile = find_adapter(inputs.dense), inputs.settings.tiles
+    sizes = {item.kind: item.elements for item in adapter.prunable()}
+    points = {True: 6 if quick else 12, False: 4 if quick else 6}
+    widths = {kind: widths_to_try(size, points[KINDS[kind].tiled], tile[kind]) for kind, size in sizes.items()}
+    batch, length = context.get("measure.shapes")[0]
+    repeats = 5 if quick else 15
+    key = {
+        "model": context.checkpoint.sha256,
+        "shape": [batch, length],
+        "widths": widths,
+        "repeats": repeats,
+        "threads": torch.get_num_threads(),
+        "cpu": cpu_model(),
+        "torch": torch.__version__,
+    }
+    known = None if context.get("graph.remeasure") else read_tables(key)
+    if known is not None:
+        progress(f"width curves of this machine, measured {known['measured_at']} (graph.remeasure=true measures again)")
+        return known
+    with watched() as conditions:
+        dense_ms, curves = measure_width_curves(
+            adapter,
+            context.fixed(batch, length),
+            widths,
+            repeats=repeats,
+            seed=context.get("seed"),
+            progress=follow(progress, "width curves"),
+        )
+    tables = {
+        "shape": [batch, length],
+        "dense_ms": dense_ms,
+        "kind": "measured",
+        "n": repeats,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "curves": {kind: curve.to_json() for kind, curve in curves.items()},
+    }
+    if disturbed := disturbances(conditions):
+        progress(f"{'; '.join(disturbed)}: these curves are used now, and measured again by the next run")
+    else:
+        keep_tables(key, tables)
+    return tables | {"conditions": conditions}
+
+
+def sensitivity_map(observed: Observed) -> list[dict]:
+    """One entry per block: what pruning it alone does to the output."""
+    found = measure_sensitivity(
+        observed.adapter,
+        observed.moments,
+        observed.element_paths,
+        observed.ridge,
+        observed.batches[:: max(1, len(observed.batches) // SENSITIVITY_BATCHES)],
+    )
+    return [{**vars(entry), "rate": entry.rate} for entry in found]
+
+
+def learn(context: Context, inputs: Inputs, observed: Observed, graphs: dict) -> dict:
+    """Tables, sensitivity, curves and prediction, written to graph/*."""
+    run, progress = context.run, context.progress
+    progress("access graphs written; measuring width → latency")
+    tables = measure_tables(context, inputs, progress)
+    run.write_json("graph/tables.json", tables)
+    progress("measuring which layer and axis hurts")
+    sensitivity = sensitivity_map(observed)
+    run.write_json("graph/sensitivity.json", sensitivity)
+    problem = Problem(inputs, Evidence(observed, findings_of(tables, sensitivity), graphs))
+    prediction, curves = predict(problem)
+    run.write_json("graph/prediction.json", prediction)
+    run.write_json("graph/curves.json", [curve.to_json() for curve in curves])
+    return {"tables": tables, "sensitivity": sensitivity, "prediction": prediction}
+
+
+def predict(problem: Problem) -> tuple[dict, list[LossCurve]]:
+    """What each latency would cost, predicted from tables and loss curves before the model is touched; and the curves.
+
+    The transform is asked as it would be for iterative, and for oneshot (one rate for all layers).
+    """
+    uneven = SPARSITY.evidence(problem.given(SPARSITY))
+    known = {"uneven": uneven, "uniform": SPARSITY.evidence(problem.given(SPARSITY, Manner(even=True)))}
+    frontier = []
+    for strength in np.round(np.arange(-0.05, -0.81, -0.05), 2):
+        entry = {"latency_rel": float(strength)}
+        for name, evidence in known.items():
+            try:
+                plan = SPARSITY.plan(evidence, float(strength))
+            except TransformError as error:
+                entry[name] = {"reason": str(error)}
+            else:
+                entry[name] = {"output_error": plan.predicted_loss, "kept": plan.kept}
+        frontier.append(entry)
+    dense_ms = problem.evidence.findings.dense_ms
+    return {"kind": "modelled", "dense_ms": dense_ms, "frontier": frontier}, uneven.curves

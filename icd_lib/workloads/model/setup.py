@@ -1,0 +1,63 @@
+"""What model and data are used, and how good the dense model is."""
+
+from icd_lib.measure.memory import parameter_bytes
+from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
+
+SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "state_size")
+
+
+def describe(context: Context) -> dict:
+    """What setup.json holds of the model, its text and how good it is; writes the dense model's results."""
+    context.progress(f"checkpoint {context.checkpoint.name} ({context.checkpoint.source})")
+    report = {
+        "model": {
+            **context.checkpoint.provenance(),
+            "architecture": type(context.model).__name__,
+            "parameters": sum(p.numel() for p in context.model.parameters()),
+            "parameter_bytes": parameter_bytes(context.model),
+            "shape": {
+                name: getattr(context.model.config, name) for name in SHAPE if hasattr(context.model.config, name)
+            },
+        },
+        "data": context.describe_data(),
+        "badges": badges(context),
+    }
+    if context.is_trained:
+        context.check_text()
+        dense = {split: context.dense_result(split) for split in (context.selecting, *context.judged)}
+        report["dense"] = {split: own_quality(context, split, result) for split, result in dense.items()}
+    return report
+
+
+def own_quality(context: Context, split: str, result) -> dict:
+    """The dense model on a split: its own quality, as a whole and by domain."""
+    found = context.suite.compare(result, result)
+    domains = {
+        name: {
+            "quality_pct": entry["own"]["dense_pct"],
+            "labelled_pct": entry["own_labelled"]["dense_pct"] if entry.get("own_labelled") else None,
+            "n": entry["n"],
+        }
+        for name, entry in found["domains"].items()
+    }
+    return {"quality_pct": found["own"]["dense_pct"], "n_items": found["n_items"], "domains": domains}
+
+
+def badges(context: Context) -> list[str]:
+    """Short warnings that every page of the run shows."""
+    found = []
+    if not context.is_trained:
+        found.append(RANDOM_WEIGHTS)
+    if context.get("model.checkpoint") and context.checkpoint.source == "embedded":
+        found.append("hub offline: the embedded copy of the checkpoint was taken")
+    if context.is_trained and (missing := report_of_missing(context)):
+        found.append(missing)
+    if context.run.scenario.quick:
+        found.append("quick run: same stages and schema, fewer samples; figures are rough")
+    return found
+
+
+def report_of_missing(context: Context) -> str:
+    """Which domains could not be had, in words; empty if all are there."""
+    missing = context.describe_data().get("missing", {})
+    return f"text missing: {', '.join(missing)} (make fetch_data)" if missing else ""

@@ -1,0 +1,234 @@
+"""One mode of the co-design loop, from the dense model to an optimised one on disk."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from icd_lib.codesign.evidence import Evidence, Problem
+from icd_lib.codesign.inputs import Inputs, Judgement, Settings
+from icd_lib.codesign.layouts import SolverSettings, layouts_folder, perm_record, read_perm_record
+from icd_lib.codesign.loop import Solution, solve
+from icd_lib.graph.contract import check_w
+from icd_lib.models.checkpoint.optimized import save_optimized
+from icd_lib.run.artifacts import Run
+from icd_lib.solver.cost import CostConfig, evaluate_cost
+from icd_lib.storage.machine import cpu_model, kept_file
+from icd_lib.storage.npz import load_graph, save_graph
+from icd_lib.transforms import further_transforms
+from icd_lib.transforms.observed import Findings
+from icd_lib.transforms.sparsity.allocate import LatencyTable, LossCurve
+from icd_lib.transforms.sparsity.transform import TRANSFORM as SPARSITY
+from icd_lib.workloads.model.context import Context
+
+
+def solve_mode(context: Context, mode: str) -> dict:
+    """Solve `mode`, write <mode>/*; returns what <mode>/solve.json holds."""
+    run = context.run
+    problem = load_problem(context, mode, lambda event, **meta: run.log(f"02_solve[{mode}]", event=event, **meta))
+    return write_solution(context, problem, solve(problem, mode))
+
+
+def load_problem(context: Context, mode: str, log: Callable[..., None] = lambda event, **meta: None) -> Problem:
+    """The scenario with the tables, curves and graphs that the graph stage left in the run's folder."""
+    run, reused = context.run, context.get("solver.reuse_perm")
+    keep_layouts = layouts_folder(run.dir, context.get("solver.cache"))
+    inputs = replace(make_inputs(context), keep_layouts=keep_layouts, log=log)
+    curves = [LossCurve.from_json(entry) for entry in run.read_json("graph/curves.json")]
+    evidence = Evidence(
+        inputs.observe(),
+        findings_of(run.read_json("graph/tables.json"), run.read_json("graph/sensitivity.json"), curves),
+        graphs={axis: read_graph(run, axis) for axis in run.read_json("graph/w.meta.json")},
+        perms=read_perm_record(reused, mode) if reused and mode != "oneshot" else None,  # oneshot has no layout
+    )
+    return Problem(inputs, evidence, (SPARSITY, *further_transforms(inputs.sections)))
+
+
+def findings_of(tables: dict, sensitivity: list[dict], curves: list[LossCurve] | None = None) -> Findings:
+    """What graph/tables.json, graph/sensitivity.json and graph/curves.json say."""
+    rates = {entry["axis"]: entry["rate"] for entry in sensitivity}
+    return Findings(latency_tables(tables), tables["dense_ms"], rates, curves)
+
+
+def moments_file(context: Context) -> Path:
+    """Where this machine keeps the dense model's moments on the scenario's calibration text."""
+    get = context.get
+    key = {
+        "model": context.checkpoint.sha256,
+        "dtype": str(next(context.model.parameters()).dtype),
+        "text": context.calibration_sha256,
+        "texts": get("data.calibration_texts"),
+        "seed": get("seed"),
+        "max_length": get("data.max_length"),
+        "threads": torch.get_num_threads(),
+        "cpu": cpu_model(),
+        "torch": torch.__version__,
+    }
+    return kept_file("moments", key).with_suffix(".safetensors")
+
+
+def read_graph(run: Run, axis: str) -> sp.csr_array:
+    """W of an axis as the graph stage wrote it."""
+    return check_w(load_graph(run.dir / "graph" / f"W.{axis}.npz"))
+
+
+def latency_tables(tables: dict) -> dict[str, LatencyTable]:
+    """The tables of graph/tables.json."""
+    return {
+        kind: LatencyTable.of(kind, curve["kept"], curve["saved_ms_per_layer"])
+        for kind, curve in tables["curves"].items()
+    }
+
+
+def make_inputs(context: Context) -> Inputs:
+    """The scenario as the loop sees it."""
+    get, config = context.get, context.run.scenario.config
+    tokens = get("transform.distill_tokens")
+    texts = get("data.distill_texts") if get("transform.distill_steps") else 1
+    return Inputs(
+        dense=context.model,
+        batches=context.calibration(get("data.calibration_texts"), 2048),
+        distill_batches=context.calibration(texts, tokens),
+        example=context.example,
+        judge=selection_judge(context),
+        settings=settings_of(context),
+        solver=solver_settings(context),
+        sections={row.options: config[row.options] for row in further_transforms(config)},
+        progress=context.progress,
+        keep_moments=moments_file(context),
+    )
+
+
+def settings_of(context: Context) -> Settings:
+    """The loop's numbers from the scenario."""
+    get = context.get
+    transform = {
+        key: get(f"transform.{key}")
+        for key in ("tile", "ridge", "uniform", "sequential", "head_dim", "distill_steps", "distill_lr")
+    }
+    codesign = {
+        key: get(f"codesign.{key}")
+        for key in (
+            "quality_budget_pp",
+            "latency_target_rel",
+            "selection_z",
+            "dropin_budget_pp",
+            "min_cosine",
+            "max_perplexity_ratio",
+            "max_rounds",
+            "epsilon_j",
+        )
+    }
+    return Settings(
+        axes=tuple(get("transform.axes")),
+        strengths=tuple(sorted(get("codesign.strengths"), reverse=True)),
+        nnz_cap=get("graph.nnz_cap"),
+        seed=get("seed"),
+        **transform,
+        **codesign,
+    )
+
+
+def solver_settings(context: Context) -> SolverSettings:
+    """The solver's settings from the scenario."""
+    solver = context.get("solver")
+    keys = ("method", "time_budget_s", "refine_steps")
+    cost = CostConfig(**context.get("cost"))
+    return SolverSettings(cost, seed=context.get("seed"), **{key: solver[key] for key in keys})
+
+
+def selection_judge(context: Context) -> Callable:
+    """Judge of quality on the text that chooses; random weights pass, and say that nothing was judged."""
+    if not context.is_trained:
+        return lambda model: Judgement(0.0, 0.0, {"reason": "random weights: quality is not measured"})
+
+    def judge(model) -> Judgement:
+        result = context.suite.evaluate(model, context.selecting)
+        found = context.suite.compare(result, context.dense_result(context.selecting))
+        return judgement_of(found)
+
+    return judge
+
+
+def judgement_of(found: dict) -> Judgement:
+    """The judgement that a comparison of the suite gives; its figures are plain numbers in the log and on the pages."""
+    values = ("cosine", "kl", "perplexity_ratio")
+    detail = {"split": found["split"], "n_items": found["n_items"], "ci95": found["own"]["ci95"]}
+    detail |= {key: found[key]["value"] for key in values if found.get(key)}
+    detail |= {key: found[key] for key in ("own_labelled", "dropin") if found.get(key)}
+    detail["per_domain"] = {name: entry["own"]["drop_pp"] for name, entry in found["domains"].items()}
+    return Judgement(found["own"]["drop_pp"], found["own"]["se_pp"], detail)
+
+
+def write_solution(context: Context, problem: Problem, solution: Solution) -> dict:
+    """Save permutations, graphs, masks, the model and the story of the loop."""
+    run, mode, seed = context.run, solution.mode, context.get("seed")
+    before, after = solution.perms_before, solution.perms_after
+    best, graphs = solution.best, problem.evidence.graphs
+    run.write_json(f"{mode}/perm_before.json", perm_record(before, seed))
+    run.write_json(f"{mode}/perm_after.json", perm_record(after, seed))
+    objective = {}
+    for axis in before:
+        graph = best.effects[axis].graph(graphs[axis])
+        save_graph(run.path(mode, f"W.{axis}.npz"), graph)
+        objective[axis] = objective_of(graph, before[axis], after[axis], problem.inputs.solver)
+    run.write_json(f"{mode}/transform_meta.json", transform_record(problem, solution))
+    target = problem.inputs.settings.latency_target_rel
+    report = {
+        "mode": mode,
+        "accepted_strength": best.strength,
+        "widths": best.widths,
+        "plan": best.plan.to_json() if best.plan else None,
+        "validation": best.judgement.to_json() if best.judgement else None,
+        "latency_target_rel": target,
+        "reached": solution.reached(target),
+        "attempts": solution.attempts,
+        "objective": {"mean": mean_objective(objective), "axes": objective},
+        "solver": solution.solver_stats,
+        "certificates": solution.certificates,
+    }
+    meta = {"mode": mode, "widths": best.widths, "source": context.checkpoint.provenance()}
+    save_optimized(
+        best.model, context.tokenizer, run.path(mode, "model"), meta, uniform=context.get("transform.uniform")
+    )
+    if best.before_distill is not None:
+        save_optimized(best.before_distill, context.tokenizer, run.path(mode, "undistilled"), meta)
+    run.write_json(f"{mode}/solve.json", report)
+    if report["reached"] is False:
+        predicted = f"{best.plan.predicted_latency_rel:+.1%}" if best.plan else "none"
+        context.progress(f"latency target {target:+.1%} NOT reached: predicted {predicted}")
+    return report
+
+
+def transform_record(problem: Problem, solution: Solution) -> dict:
+    """What <mode>/transform_meta.json holds: what is left of every axis, and what the last attempt's transforms did."""
+    rows = {transform.name: transform for transform in problem.transforms}
+    done = [rows[name].save(meta) for name, meta in solution.best.metas.items()]
+    axes = {
+        axis: {"D": len(there), "alive": np.flatnonzero(there).tolist()} for axis, there in solution.present.items()
+    }
+    found = {"axes": axes, "last_transform": done[-1] if done else None}
+    return found | ({"transforms": done} if len(done) > 1 else {})
+
+
+def objective_of(graph, before: np.ndarray, after: np.ndarray, solver: SolverSettings) -> dict:
+    """C, Q, R_align, R_stab and J of π₀ and π₁ on W′."""
+    cost = solver.cost_of(graph.shape[0])
+    return {
+        "before": vars(evaluate_cost(graph, before, cost, before)),
+        "after": vars(evaluate_cost(graph, after, cost, before)),
+    }
+
+
+def mean_objective(objective: dict) -> dict:
+    """Mean over the axes of every term, before and after."""
+    return {
+        when: {
+            term: float(np.mean([entry[when][term] for entry in objective.values()]))
+            for term in ("C", "Q", "R_align", "R_stab", "J")
+        }
+        for when in ("before", "after")
+    }

@@ -1,0 +1,103 @@
+"""A model as a workload: its arms are models, run on real text, judged by what they lose of its quality."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from icd_lib.axes.verify import verify_axes
+from icd_lib.codesign.evidence import build_graphs
+from icd_lib.codesign.inputs import Inputs
+from icd_lib.experiment.arms import DENSE, MODEL, RESULT
+from icd_lib.experiment.verdict import other_verdicts
+from icd_lib.transforms.observed import Observed
+from icd_lib.workloads.base import Timed, Workload
+from icd_lib.workloads.model.arms import Saved, controls, dense_again, load_saved, solved_modes
+from icd_lib.workloads.model.attribution import attribute_gain
+from icd_lib.workloads.model.context import Context
+from icd_lib.workloads.model.contexts import make_context
+from icd_lib.workloads.model.graph import learn, write_graphs
+from icd_lib.workloads.model.measure import measure_runtimes, measured, metrics, timed
+from icd_lib.workloads.model.setup import describe
+from icd_lib.workloads.model.solve import make_inputs, solve_mode
+from icd_lib.workloads.model.validate import claim, evidence
+
+
+class ModelWorkload(Workload):
+    """`context` has the model, its text and the judge."""
+
+    lays_out, item = MODEL, "token"
+
+    @cached_property
+    def context(self) -> Context:
+        return make_context(self.run, self.progress)
+
+    @property
+    def threads(self) -> int:
+        return torch.get_num_threads()
+
+    def describe(self) -> dict:
+        return describe(self.context)
+
+    @cached_property
+    def _inputs(self) -> Inputs:
+        return make_inputs(self.context)
+
+    @cached_property
+    def _observed(self) -> Observed:
+        return self._inputs.observe()
+
+    @cached_property
+    def _graphs(self) -> dict:
+        return build_graphs(self._observed, self._inputs.settings.nnz_cap)
+
+    def certify(self) -> list[dict]:
+        context = self.context
+        found = verify_axes(context.model, self._observed.adapter.axes(), context.example, context.get("seed"))
+        self.progress(f"{len(found)} axes verified in float64")
+        return found
+
+    def write_graphs(self) -> dict:
+        return write_graphs(self.run, self._graphs, self._observed)
+
+    def learn(self) -> dict:
+        return learn(self.context, self._inputs, self._observed, self._graphs)
+
+    def solve(self, mode: str) -> dict:
+        return solve_mode(self.context, mode)
+
+    @cached_property
+    def _saved(self) -> dict[str, Saved]:
+        return {mode: load_saved(self.run, mode) for mode in solved_modes(self.run)}
+
+    def compared(self) -> dict[str, nn.Module]:
+        return {DENSE: self.context.model} | {mode: item.model for mode, item in self._saved.items()}
+
+    def controls(self) -> dict[str, nn.Module]:
+        if RESULT not in self._saved:
+            return {"dense_again": dense_again(self.context)}
+        return controls(self.context, self._saved[RESULT])
+
+    def timed(self, arms: dict[str, nn.Module]) -> Iterator[Timed]:
+        return timed(self.context, arms)
+
+    def measured(self, compared: dict[str, nn.Module], controls: dict[str, nn.Module], latency: dict) -> dict:
+        result = self._saved.get(RESULT)
+        gain = None if result is None else attribute_gain(self.context, result, latency["shapes"])
+        return measured(self.context, compared, controls, latency) | {"attribution": gain}
+
+    def metrics(self, arm: str, report: dict) -> dict:
+        return metrics(arm, report)
+
+    def ladder(self, compared: dict[str, nn.Module]) -> dict | None:
+        return measure_runtimes(self.context, compared) if self.get("measure.ladder") else None
+
+    def claim(self, sections: dict[str, dict], report: dict) -> None:
+        claim(sections, report)
+
+    def evidence(self, report: dict) -> dict:
+        return evidence(self.context, report)
+
+    def closing(self, verdict: dict, judged: dict[str, dict]) -> dict:
+        return {"other_comparisons": other_verdicts(self.get("gates"), verdict)}
