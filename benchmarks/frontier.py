@@ -33,8 +33,7 @@ READINGS = {"own": "own", "own_labelled": "own, labelled tasks", "dropin": "drop
 
 def point(context: Context, problem, mode: str, target: float) -> dict:
     """One arm at one latency: its readings on every judged split, and where strengths are chosen."""
-    settings = dataclasses.replace(
-        problem.inputs.settings,
+    settings = problem.inputs.settings.but(
         strengths=(target,),
         max_rounds=1,
         quality_budget_pp=100.0,

@@ -12,15 +12,17 @@ from torch import nn
 from icd_lib.axes.axis import Axis
 from icd_lib.axes.verify import verify_axes
 from icd_lib.codesign.evidence import Problem, gather
-from icd_lib.codesign.inputs import Inputs, Judgement, Settings
+from icd_lib.codesign.inputs import Inputs, Judgement
 from icd_lib.codesign.layouts import SolverSettings
 from icd_lib.codesign.loop import Solution, solve
+from icd_lib.codesign.options import Settings
 from icd_lib.errors import ConfigError, MeasureError, TransformError
 from icd_lib.experiment.arms import MODES
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.solver.cost import CostConfig
+from icd_lib.solver.options import CostOptions
 from icd_lib.transforms.observed import Findings, Observed
 from icd_lib.transforms.sparsity.allocate import LatencyTable
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
@@ -64,20 +66,17 @@ def optimize(
 
     calibration: the model's own input dicts (unlabelled); latency tables are measured at the largest of them.
     `latency_target_rel` (e.g. -0.3) asks for a latency instead; where it is not reached, a `UserWarning` says so and
-    `report["reached"]` is False. Further settings: fields of `icd_lib.codesign.inputs.Settings`.
-    The given model is not changed. Raises `ConfigError` on bad arguments, `TransformError` on empty
-    calibration, `MeasureError` when `quality` returns no finite number.
+    `report["reached"]` is False. Further settings: fields of `icd_lib.codesign.options.Settings`, the options of a
+    scenario's `transform` and `codesign`, with the same defaults. The given model is not changed. Raises `ConfigError`
+    on bad arguments, `TransformError` on empty calibration, `MeasureError` when `quality` returns no finite number.
     """
     if mode not in MODES:
         raise ConfigError(f"mode takes one of {', '.join(MODES)}; got {mode!r}")
     batches = list(calibration)
     if not batches:
         raise TransformError("calibration is empty: pass at least one batch of the model's inputs")
-    unknown = sorted(set(settings) - set(Settings.__dataclass_fields__))
-    if unknown:
-        raise ConfigError(f"unknown setting {unknown[0]!r}; it takes {', '.join(Settings.__dataclass_fields__)}")
-    dense = copy.deepcopy(model).eval()
     chosen = Settings(quality_budget_pp=budget_pp, latency_target_rel=latency_target_rel, seed=seed, **settings)
+    dense = copy.deepcopy(model).eval()
     inputs = Inputs(
         dense=dense,
         batches=batches,
@@ -85,7 +84,7 @@ def optimize(
         example=_small(batches[0]),
         judge=_judge(quality, quality(dense)),
         settings=chosen,
-        solver=SolverSettings(CostConfig(g=chosen.tile, h=0), time_budget_s=120.0, seed=seed),
+        solver=SolverSettings(CostConfig(**dict(CostOptions(g=chosen.tile))), seed=seed),
         progress=progress,
     )
     observed = inputs.observe()

@@ -12,8 +12,9 @@ from transformers import (
 )
 
 from icd_lib.codesign.evidence import Problem, gather
-from icd_lib.codesign.inputs import Inputs, Judgement, Settings
+from icd_lib.codesign.inputs import Inputs, Judgement
 from icd_lib.codesign.layouts import SolverSettings
+from icd_lib.codesign.options import Settings
 from icd_lib.solver.cost import CostConfig
 from icd_lib.transforms.observed import Findings
 from icd_lib.transforms.sparsity.allocate import LatencyTable

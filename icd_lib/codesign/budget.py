@@ -1,6 +1,7 @@
 """What a candidate's quality must keep."""
 
-from icd_lib.codesign.inputs import Judgement, Settings
+from icd_lib.codesign.inputs import Judgement
+from icd_lib.codesign.options import Settings
 from icd_lib.codesign.reasons import Reason
 
 

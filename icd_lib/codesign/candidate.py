@@ -7,9 +7,10 @@ from torch import nn
 
 from icd_lib.codesign.budget import over_budget
 from icd_lib.codesign.evidence import Problem
-from icd_lib.codesign.inputs import Judgement, Settings
+from icd_lib.codesign.inputs import Judgement
 from icd_lib.codesign.ladder import Rung
 from icd_lib.codesign.layouts import LayoutChange
+from icd_lib.codesign.options import Settings
 from icd_lib.codesign.reasons import Reason
 from icd_lib.transforms.base import Plan
 from icd_lib.transforms.distill import distill

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from icd_lib.axes.kinds import KINDS, granules
 from icd_lib.codesign.layouts import SolverSettings
-from icd_lib.run.schema import STRENGTHS
+from icd_lib.codesign.options import Settings
 from icd_lib.transforms.observed import Observed
 
 
@@ -25,36 +24,6 @@ class Judgement:
 
     def to_json(self) -> dict:
         return {"drop_pp": self.drop_pp, "se_pp": self.se_pp, **self.detail}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Numbers of the scenario's `transform` and `codesign` sections that the loop needs."""
-
-    axes: tuple[str, ...] = tuple(KINDS)
-    tile: int = 16
-    ridge: float = 0.01
-    uniform: bool = False
-    sequential: bool = True
-    distill_steps: int = 200
-    distill_lr: float = 2e-4
-    quality_budget_pp: float = 0.1
-    latency_target_rel: float | None = None
-    selection_z: float = 1.0
-    dropin_budget_pp: float | None = None
-    min_cosine: float | None = None
-    max_perplexity_ratio: float | None = None
-    head_dim: int | None = None
-    max_rounds: int = 6
-    epsilon_j: float = 1e-3
-    strengths: tuple[float, ...] = STRENGTHS
-    nnz_cap: int = 200_000
-    seed: int = 0
-
-    @property
-    def tiles(self) -> dict[str, int]:
-        """Granule per axis kind."""
-        return granules(self.tile)
 
 
 @dataclass(frozen=True, eq=False)

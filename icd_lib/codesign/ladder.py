@@ -9,7 +9,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
-from icd_lib.codesign.inputs import Settings
+from icd_lib.codesign.options import Settings
 
 
 @dataclass(frozen=True)

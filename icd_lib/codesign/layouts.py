@@ -6,6 +6,7 @@ Torch is imported only by what touches a model, so that scenarios without one st
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from icd_lib.errors import ArtifactError, AxisError
 from icd_lib.run.files import check_shape
 from icd_lib.solver.cache import solve_cached
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
+from icd_lib.solver.options import SolverOptions
 from icd_lib.solver.portfolio import fit_or_stop
 from icd_lib.storage.json_text import read_text
 from icd_lib.storage.machine import cache_folder
@@ -27,15 +29,23 @@ if TYPE_CHECKING:
     from icd_lib.transforms.effects import Effect
 
 
+_DEFAULTS = SolverOptions()
+
+
 @dataclass(frozen=True)
 class SolverSettings:
     """How permutations are solved; `cost.g` is the tile of FFN axes."""
 
     cost: CostConfig
-    method: str = "auto"
-    time_budget_s: float = 20.0
-    refine_steps: int = 2000
+    method: str = _DEFAULTS.method
+    time_budget_s: float = _DEFAULTS.time_budget_s
+    refine_steps: int = _DEFAULTS.refine_steps
     seed: int = 0
+
+    @classmethod
+    def of(cls, solver: Mapping, cost: CostConfig, seed: int) -> SolverSettings:
+        """Those of a scenario's section `solver`."""
+        return cls(cost, seed=seed, **{key: solver[key] for key in cls.__dataclass_fields__ if key in solver})
 
     def cost_of(self, size: int) -> CostConfig:
         """The cost for an axis of `size` elements: small axes (heads) are their own tiles; h = 0 is half the axis."""

@@ -10,8 +10,10 @@ from pathlib import Path
 import yaml
 
 from icd_lib.errors import ConfigError
+from icd_lib.options import Section
+from icd_lib.options.field import fields
 from icd_lib.paths import user_path
-from icd_lib.run.schema import SCHEMA, check_config, unknown_key
+from icd_lib.run.options import check_config, scenario_options, unknown_key
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -78,27 +80,27 @@ def parse_override(override: str) -> dict:
         raise ConfigError(f"an override takes the form key.path=value, got {override!r}; write e.g. seed=1")
     shown = repr(override if len(override) <= 200 else f"{override[:200]}…")
     nested = read_yaml(value, f"override {shown}")
-    entry = SCHEMA
+    section = scenario_options()
     for i, key in enumerate(keys := path.split(".")):
-        if not isinstance(entry, Mapping):
+        if section is None:
             raise ConfigError(f"override {shown}: {'.'.join(keys[:i])!r} is a value and has no keys of its own")
-        if key not in entry:
-            raise ConfigError(unknown_key(path, key, entry))
-        entry = entry[key]
-    if isinstance(entry, Mapping):
-        raise ConfigError(f"override {shown}: {path!r} is a group; set one of its keys: {', '.join(entry)}")
+        if key not in fields(section):
+            raise ConfigError(unknown_key(path, key, fields(section)))
+        section = fields(section)[key].section
+    if section is not None:
+        raise ConfigError(f"override {shown}: {path!r} is a group; set one of its keys: {', '.join(fields(section))}")
     for key in reversed(keys):
         nested = {key: nested}
     return check_config(nested, partial=True)
 
 
-def absolute_paths(given: Mapping, folder: Path, schema: Mapping = SCHEMA) -> dict:
+def absolute_paths(given: Mapping, folder: Path, section: type[Section] | None = None) -> dict:
     """`given` with relative paths counted from `folder`: notebooks read the same scenario from another folder."""
-    found = dict(given)
+    found, options = dict(given), fields(section or scenario_options())
     for key, value in given.items():
         if isinstance(value, Mapping):
-            found[key] = absolute_paths(value, folder, schema[key])
-        elif schema[key].is_path and value is not None:
+            found[key] = absolute_paths(value, folder, options[key].section)
+        elif options[key].is_path and value is not None:
             found[key] = str((folder / user_path(value)).resolve())
     return found
 
@@ -113,6 +115,7 @@ def absolute_override(override: str) -> str:
     return f"{override.partition('=')[0]}={json.dumps(absolute, ensure_ascii=False)}"
 
 
+# ValueError: an impossible date such as 2024-13-01. The others: a tag such as !!bool on a text that is none.
 _NO_YAML = (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, OverflowError)
 
 

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError, ConfigError
+from icd_lib.options import Section
+from icd_lib.options.field import fields
 from icd_lib.paths import user_path
 from icd_lib.run.configuration import Scenario, absolute_override, check_name, config_digest, merge, parse_override
-from icd_lib.run.schema import SCHEMA, check_config, unknown_key
+from icd_lib.run.options import check_config, scenario_options, unknown_key
 from icd_lib.scrub.text import PLACEHOLDER, restore_paths
 from icd_lib.storage.json_text import parse_json
 from icd_lib.version import VERSION
@@ -45,7 +47,7 @@ def load_lock(
     lock = check_lock(parse_json(_read(path), path.name), path.name)
     made_with = f"{path.name} was made with ICD {lock['icd_version']}, this is {VERSION}"
     config = {key: value for key, value in lock["config"].items() if key != "quick"}
-    _check_known(config, made_with)
+    _check_known(config, made_with, scenario_options())
     config = restore_paths(config)
     full = config | {"quick": lock["quick"]}
     if config_digest(full) != lock["sha256"]:
@@ -79,14 +81,15 @@ def _check_unchanged(config: dict, overrides: list[str]) -> None:
             raise ConfigError(f"the override {override!r} would change the locked configuration; leave one of them out")
 
 
-def _check_known(config: Mapping, made_with: str, schema: Mapping = SCHEMA, where: str = "") -> None:
+def _check_known(config: Mapping, made_with: str, section: type[Section], where: str = "") -> None:
     """Unknown keys first: they say that another ICD made the lock, whatever its hash."""
+    options = fields(section)
     for key, value in config.items():
         path = f"{where}.{key}" if where else key
-        if key not in schema:
-            raise ConfigError(f"{made_with}: {unknown_key(path, key, schema)}")
-        if isinstance(value, Mapping) and isinstance(schema[key], Mapping):
-            _check_known(value, made_with, schema[key], path)
+        if key not in options:
+            raise ConfigError(f"{made_with}: {unknown_key(path, key, options)}")
+        if isinstance(value, Mapping) and options[key].section is not None:
+            _check_known(value, made_with, options[key].section, path)
 
 
 def _why_other(name: str, lock: dict) -> str:

@@ -1,6 +1,6 @@
 """Scenarios: YAML plus overrides become one validated, hashed configuration.
 
-Precedence, lowest first: defaults of the schema, the YAML, its `quick` block (with `quick=True`), overrides, seed.
+Precedence, lowest first: defaults of the options, the YAML, its `quick` block (with `quick=True`), overrides, seed.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from icd_lib.run.configuration import (
     read_yaml,
 )
 from icd_lib.run.lock import load_lock
-from icd_lib.run.schema import SCHEMA, check_config
+from icd_lib.run.options import check_config
 
 
 def parameters_dir() -> Path:
@@ -51,7 +51,7 @@ def load_scenario(
     given = _parse(path)
     overlay = given.pop("quick", None)
     # A file with a typo in its quick block is wrong also when the block is not used.
-    overlay = check_config({} if overlay is None else overlay, _OVERLAY, "quick", partial=True)
+    overlay = check_config({} if overlay is None else overlay, "quick", partial=True, quick=True)
     given.setdefault("scenario", path.stem)
     given = check_config(given, partial=True)
     if quick:
@@ -81,10 +81,6 @@ def check_domains(data: Mapping) -> None:
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ConfigError(f"data.{group}: there is no domain {name!r}{hint} Known: {', '.join(DOMAINS)}")
     check_groups(*(data[group] for group in GROUPS))
-
-
-# A quick run keeps the name, and so the folder, of its scenario.
-_OVERLAY = {key: entry for key, entry in SCHEMA.items() if key != "scenario"}
 
 
 def _as_strings(overrides) -> list[str]:
@@ -126,6 +122,3 @@ def _parse(path: Path) -> dict:
     if not isinstance(given, dict):
         raise ConfigError(f"{path.name} takes a mapping of keys such as 'seed: 0', got {type(given).__name__}")
     return given
-
-
-# ValueError: an impossible date such as 2024-13-01. The others: a tag such as !!bool on a text that is none.

@@ -3,7 +3,8 @@
 import pytest
 
 from icd_lib.codesign.budget import over_budget
-from icd_lib.codesign.inputs import Judgement, Settings
+from icd_lib.codesign.inputs import Judgement
+from icd_lib.codesign.options import Settings
 
 
 @pytest.mark.parametrize(("cosine", "refused"), [(0.949, True), (0.951, False), (None, False)])

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from icd_lib.codesign.candidate import Candidate, mean_change, objections, record
-from icd_lib.codesign.inputs import Judgement, Settings
+from icd_lib.codesign.inputs import Judgement
 from icd_lib.codesign.ladder import Rung
 from icd_lib.codesign.layouts import LayoutChange
+from icd_lib.codesign.options import Settings
 from icd_lib.codesign.reasons import Reason
 from icd_lib.solver.cost import CostReport
 from icd_lib.transforms.sparsity.allocate import PrunePlan

@@ -2,8 +2,8 @@
 
 import pytest
 
-from icd_lib.codesign.inputs import Settings
 from icd_lib.codesign.ladder import Ladder, middle
+from icd_lib.codesign.options import Settings
 
 STRENGTHS = (-0.1, -0.2, -0.3, -0.4, -0.5)
 

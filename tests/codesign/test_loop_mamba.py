@@ -7,9 +7,10 @@ import torch
 from icd_lib.axes.kinds import SINGLE
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.codesign.evidence import Problem, gather
-from icd_lib.codesign.inputs import Inputs, Judgement, Settings
+from icd_lib.codesign.inputs import Inputs, Judgement
 from icd_lib.codesign.layouts import SolverSettings, realise
 from icd_lib.codesign.loop import at_dense_shape, solve
+from icd_lib.codesign.options import Settings
 from icd_lib.models.families import find_adapter
 from icd_lib.solver.cost import CostConfig
 from icd_lib.transforms.distill import distill

@@ -18,9 +18,10 @@ from icd_lib.errors import ConfigError, IcdError
 from icd_lib.models.families import FAMILIES
 from icd_lib.models.shapes import shape_names
 from icd_lib.run.configuration import parse_override
+from icd_lib.run.options import check_config, key_paths, sections
 from icd_lib.run.scenario import list_scenarios, load_scenario
-from icd_lib.run.schema import SCHEMA, check_config, key_paths
 from icd_lib.runtimes import OWN, REFERENCE, RUNTIMES
+from icd_lib.solver.options import CostOptions
 
 ROOT = Path(__file__).parents[2]
 READMES = [ROOT / "README.md", ROOT / "README.ko.md"]
@@ -129,7 +130,7 @@ def wrong_keys(text: str) -> list[str]:
         if match is None or match[1].split(".")[-1] in FILE_ENDINGS:
             continue
         key, value = match.groups()
-        if not isinstance(SCHEMA.get(key.split(".")[0]), dict) or is_code(key):
+        if key.split(".")[0] not in sections() or is_code(key):
             continue
         if value is not None:
             found += faults_of_key(f"{key}={value}")
@@ -208,7 +209,7 @@ def test_a_page_names_only_what_there_is(page):
         ("options", "`--fast`", "`--quick`, `pip --fast`"),
         ("options", "`--seeds`", "`python benchmarks/budget.py bert`, `--seeds`"),
         ("files", "`python -m\nicd_lib.gone`", "`python -m\nicd_lib.verify FILE.zip`"),
-        ("files", "`python -m icd_lib.run.schema`", "`python scripts/train_mamba.py`"),
+        ("files", "`python -m icd_lib.run.lock`", "`python scripts/train_mamba.py`"),
         ("files", "`python -m icd_lib.report`", "`python -m icd_lib.data.domains`"),
         ("files", "`tests/test_gone.py`", "`icd_lib/kernels/cpu*.py`, `icd_lib/<name>.py`"),
     ],
@@ -325,7 +326,7 @@ def test_a_line_of_the_log_is_as_described():
 def test_the_cost_page_has_the_defaults_and_the_example_of_the_code():
     text = read("docs/COST_SPEC.md")
     library = {f"cost.{key}": value for key, value in vars(icd.CostConfig()).items()}
-    scenario = {f"cost.{key}": field.default for key, field in SCHEMA["cost"].items()}
+    scenario = {f"cost.{key}": value for key, value in CostOptions()}
     stated = {names(row[0])[0]: (float(row[2]), float(row[3])) for row in rows(section(text, "Defaults"))}
     assert stated == {key: (library[key], scenario[key]) for key in library}
     example = FENCE.findall(section(text, "An example by hand"))[0]

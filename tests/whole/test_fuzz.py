@@ -38,9 +38,9 @@ from icd_lib.release.verify import verify
 from icd_lib.run.artifacts import Run, open_run
 from icd_lib.run.configuration import absolute_override, config_digest, parse_override
 from icd_lib.run.lock import load_lock
+from icd_lib.run.options import check_config, key_paths
 from icd_lib.run.records import Records
 from icd_lib.run.scenario import load_scenario, parameters_dir
-from icd_lib.run.schema import SCHEMA, check_config, key_paths
 from icd_lib.scrub.files import check_file, scrub_file
 from icd_lib.solver.cache import keep_layout, read_layout
 from icd_lib.storage import machine
@@ -111,7 +111,7 @@ def test_a_scenario_file_is_a_configuration_or_refused(folder, text):
         assert load_lock(run.dir / "config.lock.json").sha256 == scenario.sha256
 
 
-keys = st.sampled_from([*SCHEMA, *PATHS, "quick", ""]) | st.text(max_size=8) | st.integers() | st.none() | st.booleans()
+keys = st.sampled_from([*CONFIG, *PATHS, "quick", ""]) | st.text(max_size=8) | st.integers() | st.none() | st.booleans()
 objects = junk | st.binary(max_size=4) | st.just(object()) | st.dates() | st.sets(st.integers(), max_size=2)
 
 

@@ -9,9 +9,10 @@ import scipy.sparse as sp
 import torch
 
 from icd_lib.codesign.evidence import Evidence, Problem
-from icd_lib.codesign.inputs import Inputs, Judgement, Settings
+from icd_lib.codesign.inputs import Inputs, Judgement
 from icd_lib.codesign.layouts import SolverSettings, layouts_folder, perm_record, read_perm_record
 from icd_lib.codesign.loop import Solution, solve
+from icd_lib.codesign.options import Settings
 from icd_lib.graph.contract import check_w
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.run.artifacts import Run
@@ -104,40 +105,12 @@ def make_inputs(context: Context) -> Inputs:
 
 def settings_of(context: Context) -> Settings:
     """The loop's numbers from the scenario."""
-    get = context.get
-    transform = {
-        key: get(f"transform.{key}")
-        for key in ("tile", "ridge", "uniform", "sequential", "head_dim", "distill_steps", "distill_lr")
-    }
-    codesign = {
-        key: get(f"codesign.{key}")
-        for key in (
-            "quality_budget_pp",
-            "latency_target_rel",
-            "selection_z",
-            "dropin_budget_pp",
-            "min_cosine",
-            "max_perplexity_ratio",
-            "max_rounds",
-            "epsilon_j",
-        )
-    }
-    return Settings(
-        axes=tuple(get("transform.axes")),
-        strengths=tuple(sorted(get("codesign.strengths"), reverse=True)),
-        nnz_cap=get("graph.nnz_cap"),
-        seed=get("seed"),
-        **transform,
-        **codesign,
-    )
+    return Settings.of(context.run.scenario.config)
 
 
 def solver_settings(context: Context) -> SolverSettings:
     """The solver's settings from the scenario."""
-    solver = context.get("solver")
-    keys = ("method", "time_budget_s", "refine_steps")
-    cost = CostConfig(**context.get("cost"))
-    return SolverSettings(cost, seed=context.get("seed"), **{key: solver[key] for key in keys})
+    return SolverSettings.of(context.get("solver"), CostConfig(**context.get("cost")), context.get("seed"))
 
 
 def selection_judge(context: Context) -> Callable:

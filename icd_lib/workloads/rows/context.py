@@ -136,9 +136,7 @@ class TableContext:
 
     def solver_settings(self, cost: CostConfig) -> SolverSettings:
         """The scenario's solver with this cost."""
-        solver = self.get("solver")
-        keys = ("method", "time_budget_s", "refine_steps")
-        return SolverSettings(cost, seed=self.get("seed"), **{key: solver[key] for key in keys})
+        return SolverSettings.of(self.get("solver"), cost, self.get("seed"))
 
     def given_layout(self, mode: str) -> np.ndarray | None:
         """π₀ of `solver.reuse_perm`, checked against this table; None where nothing is reused."""

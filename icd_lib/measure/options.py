@@ -1,0 +1,28 @@
+"""Options of measuring."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from icd_lib.options import OneOf, Section, option
+from icd_lib.runtimes import OWN, RUNTIMES
+
+Shape = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)]
+
+
+class MeasureOptions(Section):
+    """How often and where models are measured, and what is measured beside latency."""
+
+    shapes: tuple[Shape, ...] = option(((8, 128), (1, 32)), "batch and length of every latency measurement", least=1)
+    repeats: int = option(40, "interleaved rounds", low=3)
+    max_repeats: int = option(120, "rounds that may be taken where the noise asks for more", low=3)
+    detect_rel: float = option(
+        0.02, "change of latency that the rounds have to be able to detect", unit="fraction", above=0, high=1
+    )
+    warmup: int = option(8, "rounds that are thrown away first", low=0)
+    bootstrap: int = option(2000, "bootstrap resamples", low=100)
+    ladder: bool = option(True, "measure the other runtimes too")
+    ncu: bool = option(True, "ask for L2 counters (NVIDIA Nsight Compute); false leaves L2 not measured")
+    energy: bool = option(True, "ask for energy counters (RAPL, NVML); false leaves energy not measured")
+    clocks: Literal["auto", "unlocked"] = option("auto", "whether clocks count as fixed: as found, or not at all")
+    runtimes: tuple[Annotated[str, OneOf(RUNTIMES)], ...] = option(tuple(OWN), "runtimes of the ladder")

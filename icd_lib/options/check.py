@@ -1,0 +1,110 @@
+"""Values checked against the sections: plain Python with the defaults filled in, or an error that says the cure."""
+
+import copy
+import difflib
+import math
+import reprlib
+from collections.abc import Iterable, Mapping
+
+from pydantic import BaseModel
+
+from icd_lib.errors import ConfigError
+from icd_lib.options.field import REQUIRED, Field, fields
+from icd_lib.options.option import OMITTED
+
+
+def check_values(
+    given: Mapping,
+    section: type[BaseModel],
+    where: str = "",
+    *,
+    partial: bool = False,
+    whole: type[BaseModel] | None = None,
+) -> dict:
+    """Return `given` as plain Python with defaults filled in (`partial` fills none), or raise `ConfigError`.
+
+    where: the dotted path of the section; whole: where a key that is unknown here may have its place.
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where or 'the scenario'} takes a mapping of keys, got {_show(given)}")
+    whole, options = whole or section, fields(section)
+    for key in given:
+        if key not in options:
+            raise ConfigError(unknown_key(_joined(where, str(key)), str(key), options, key_paths(whole)))
+    checked = {}
+    for key, field in options.items():
+        path = _joined(where, key)
+        if field.section is not None:
+            if key in given or not (partial or field.default is OMITTED):
+                inner = given.get(key, {})
+                checked[key] = check_values(inner, field.section, path, partial=partial, whole=whole)
+        elif key in given:
+            checked[key] = check_value(given[key], field, path)
+        elif field.default is REQUIRED and not partial:
+            raise ConfigError(f"{path} is missing; it takes {field.takes()}: {field.doc}")
+        elif field.default is not OMITTED and not partial:
+            checked[key] = copy.deepcopy(field.default)
+    return checked
+
+
+def check_value(value, field: Field, path: str):
+    """Return `value` if `field` accepts it (an integer where a number is wanted becomes a float)."""
+    if value is None and field.nullable:
+        return None
+    if field.kind is float and type(value) is int:
+        value = float(value) if abs(value) < 2**1023 else math.inf
+    if type(value) is not field.kind:
+        raise ConfigError(f"{path} takes {field.takes()}; got {_show(value)}")
+    if field.kind is str and any("\ud800" <= char <= "\udfff" for char in value):
+        raise ConfigError(f"{path} takes {field.takes()}; {_show(value)} has characters that are no text")
+    if field.kind is float and not math.isfinite(value):
+        raise ConfigError(f"{path} takes a finite number; got {value}")
+    if field.choices is not None and value not in (choices := tuple(field.choices)):
+        near = difflib.get_close_matches(value, choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{path} takes {field.takes()}; got {_show(value)}{hint}")
+    too_low = (field.low is not None and value < field.low) or (field.above is not None and value <= field.above)
+    if too_low or (field.high is not None and value > field.high):
+        raise ConfigError(f"{path} is out of range: it takes {field.takes()}; got {_digits(value)}")
+    if field.kind is list:
+        if len(value) < field.least or (field.most is not None and len(value) > field.most):
+            raise ConfigError(f"{path} takes {field.takes()}; got {_show(value)}")
+        return [check_value(item, field.item, f"{path}[{i}]") for i, item in enumerate(value)]
+    return value
+
+
+def unknown_key(path: str, key: str, valid: Iterable[str], paths: list[str]) -> str:
+    """The message for a key that is none of `valid`, with the nearest valid name, of `paths` where none is near."""
+    near = difflib.get_close_matches(key, valid := list(valid), n=1)
+    if near:
+        return f"unknown key {path!r}; did you mean {_joined(path.rpartition('.')[0], near[0])!r}?"
+    leaves = {p.rpartition(".")[2]: p for p in paths}
+    near = [key] if key in leaves else difflib.get_close_matches(path, paths, n=1)
+    near = near or difflib.get_close_matches(key, leaves, n=1)
+    hint = f"did you mean {leaves.get(near[0], near[0])!r}? " if near else ""
+    return f"unknown key {path!r}; {hint}valid keys here: {', '.join(valid)}"
+
+
+def key_paths(section: type[BaseModel], where: str = "") -> list[str]:
+    """Every option as a dotted path, in order."""
+    paths = []
+    for key, field in fields(section).items():
+        path = _joined(where, key)
+        paths += [path] if field.section is None else key_paths(field.section, path)
+    return paths
+
+
+def _joined(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _show(value) -> str:
+    brief = reprlib.Repr()
+    brief.maxlevel = 2  # a few lines of YAML aliases can stand for billions of items
+    brief.repr_int = lambda value, level: _digits(value)
+    return f"{brief.repr(value)} ({type(value).__name__})"
+
+
+def _digits(value) -> str:
+    """A number in digits, unless it has more than Python would write (YAML's octal numbers have no limit)."""
+    return f"{value}" if type(value) is not int or value.bit_length() < 1000 else f"{value.bit_length()} bits"

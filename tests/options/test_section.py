@@ -1,0 +1,116 @@
+"""A section takes what a scenario takes, in the same words, and holds it unchangeably."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+import pytest
+from pydantic import Field, ValidationError
+
+from icd_lib.errors import ConfigError
+from icd_lib.options import OMITTED, OneOf, Section, option
+from icd_lib.options.check import check_values, key_paths
+from icd_lib.options.field import fields
+
+NAMES = ["red", "green"]
+
+
+class Inner(Section):
+    """Within another."""
+
+    depth: int = option(2, "how deep", low=1)
+
+
+class Paint(Section):
+    """Options of a test."""
+
+    colour: Annotated[str, OneOf(NAMES)] = option("red", "of the wall")
+    tone: Literal["dark", "light"] | None = option(None, "of the colour")
+    thickness: float = option(0.5, "of the layer", unit="mm", above=0, high=2)
+    layers: tuple[Annotated[float, Field(ge=0)], ...] = option((1.0, 2.0), "one after the other", least=1)
+    sizes: tuple[Annotated[tuple[int, ...], Field(min_length=2, max_length=2)], ...] = option((), "of the wall")
+    note: str | None = option(OMITTED, "for the painter")
+    inner: Inner = Field(default_factory=Inner)
+
+
+def test_a_section_and_a_configuration_have_the_same_defaults():
+    paint = Paint()
+    config = check_values({}, Paint)
+    assert config == {
+        "colour": "red",
+        "tone": None,
+        "thickness": 0.5,
+        "layers": [1.0, 2.0],
+        "sizes": [],
+        "inner": {"depth": 2},
+    }
+    assert Paint(**config) == paint and paint.layers == (1.0, 2.0) and paint.note is None
+    assert key_paths(Paint) == ["colour", "tone", "thickness", "layers", "sizes", "note", "inner.depth"]
+
+
+def test_a_section_cannot_be_changed_but_copied_with_changes():
+    paint = Paint(thickness=1, note="dry")
+    with pytest.raises(ValidationError):
+        paint.thickness = 2.0
+    thin = paint.but(thickness=0.25)
+    assert (thin.thickness, thin.note, paint.thickness) == (0.25, "dry", 1.0)
+    with pytest.raises(ConfigError, match="out of range"):
+        paint.but(thickness=3)
+
+
+def test_numbers_of_numpy_and_tuples_are_taken_from_python():
+    paint = Paint(thickness=np.float64(0.5), layers=(np.float32(0.5), 1), inner={"depth": np.int64(3)})
+    assert paint.layers == (0.5, 1.0) and type(paint.inner.depth) is int and type(paint.thickness) is float
+    assert Paint(inner=Inner(depth=3)) == Paint(inner={"depth": 3})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"color": "red"}, "unknown key 'color'; did you mean 'colour'?"),
+        ({"depth": 3}, "unknown key 'depth'; did you mean 'inner.depth'? valid keys here: colour, tone"),
+        ({"colour": "gren"}, "colour takes one of red, green; got 'gren' (str); did you mean 'green'?"),
+        ({"tone": "loud"}, "tone takes one of dark, light (or null); got 'loud' (str)"),
+        ({"thickness": 0}, "thickness is out of range: it takes a number, more than 0, at most 2; got 0"),
+        ({"thickness": True}, "thickness takes a number, more than 0, at most 2; got True (bool)"),
+        ({"thickness": float("nan")}, "thickness takes a finite number; got nan"),
+        ({"layers": []}, "layers takes a list of at least 1, each a number, at least 0; got [] (list)"),
+        ({"layers": [1, -1]}, "layers[1] is out of range: it takes a number, at least 0; got -1"),
+        ({"sizes": [[1]]}, "sizes[0] takes a list of 2, each an integer; got [1] (list)"),
+        ({"inner": 5}, "inner takes a mapping of keys, got 5 (int)"),
+        ({"inner": {"depth": 0}}, "inner.depth is out of range: it takes an integer, at least 1; got 0"),
+    ],
+)
+def test_what_an_option_does_not_take_is_refused_with_the_cure(given, says):
+    for refuse in (lambda: Paint(**given), lambda: check_values(given, Paint)):
+        with pytest.raises(ConfigError) as caught:
+            refuse()
+        assert says in str(caught.value)
+
+
+def test_names_of_a_table_are_read_when_they_are_needed():
+    NAMES.append("blue")
+    try:
+        assert Paint(colour="blue").colour == "blue" and "blue" in fields(Paint)["colour"].takes()
+    finally:
+        NAMES.remove("blue")
+    assert list(OneOf("icd_lib.graph.mock:SIZE_KINDS")) == ["equal", "heavy"]
+
+
+def test_suggested_names_are_for_editors_only():
+    class Text(Section):
+        """Options of a test."""
+
+        domain: Annotated[str, OneOf(["news"], suggested=True)] = option("news", "of text")
+
+    assert Text(domain="other").domain == "other"
+    assert Text.model_json_schema()["properties"]["domain"]["enum"] == ["news"]
+
+
+def test_a_type_that_no_option_can_have_is_refused_where_it_is_declared():
+    class Odd(Section):
+        """Options of a test."""
+
+        either: int | str = option(1, "one or the other")
+
+    with pytest.raises(TypeError, match="Odd.either: an option is an int, float"):
+        fields(Odd)
