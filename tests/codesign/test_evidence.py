@@ -31,7 +31,7 @@ def test_graphs_are_built_from_the_moments_of_every_prunable_axis():
 
 def test_a_problem_with_other_settings_keeps_what_is_known():
     problem = small_problem()
-    other = replace(problem, inputs=replace(problem.inputs, settings=replace(problem.inputs.settings, axes=("ffn",))))
+    other = replace(problem, inputs=replace(problem.inputs, settings=problem.inputs.settings.but(axes=("ffn",))))
     given = other.given(TRANSFORM, Manner(even=True))
     assert given.observed is problem.evidence.observed and given.options.axes == ("ffn",) and given.manner.even
     assert gather(problem.inputs, problem.evidence.findings, given.observed).observed is given.observed

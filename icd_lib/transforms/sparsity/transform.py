@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from torch import nn
@@ -12,21 +11,11 @@ from icd_lib.axes.permute import permute
 from icd_lib.models.families import find_adapter
 from icd_lib.transforms.base import Given, Transform
 from icd_lib.transforms.effects import Alive, TransformMeta
+from icd_lib.transforms.options import PruneOptions
 from icd_lib.transforms.sparsity.allocate import LossCurve, PrunePlan, allocate, allocate_evenly
 from icd_lib.transforms.sparsity.obs import Elimination
 from icd_lib.transforms.sparsity.prune import prune, prune_closed_form
 from icd_lib.transforms.sparsity.sensitivity import eliminations, loss_curves
-
-
-class Options(Protocol):
-    """The numbers of the section `transform` that sparsity reads."""
-
-    axes: tuple[str, ...]
-    tile: int
-    ridge: float
-    uniform: bool
-    sequential: bool
-    head_dim: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +25,7 @@ class SparsityEvidence:
     given: Given
 
     @property
-    def options(self) -> Options:
+    def options(self) -> PruneOptions:
         return self.given.options
 
     @property
