@@ -59,20 +59,6 @@ class StrictGate(Section):
     delta_q: float | None = _q()
 
 
-def _with_metrics_from_outside(gate: type[Section]) -> type[Section]:
-    limits = {
-        row.key: (
-            float | None,
-            _limit(OMITTED, f"{row.words}, at {'least' if row.direction == AT_LEAST else 'most'}", row.unit),
-        )
-        for row in metrics_of(OUTSIDE)
-    }
-    return create_model(gate.__name__, __base__=gate, __doc__=gate.__doc__, **limits) if limits else gate
-
-
-Smoke, Strict = map(_with_metrics_from_outside, (SmokeGate, StrictGate))
-
-
 class GatesOptions(Section):
     """What counts as good enough."""
 
@@ -80,5 +66,23 @@ class GatesOptions(Section):
         "same_transform",
         "what iterative is judged against: linear's layout with the same transform, or linear at the same budget",
     )
-    smoke: Smoke = Field(default_factory=Smoke)
-    strict: Strict = Field(default_factory=Strict)
+    smoke: SmokeGate = Field(default_factory=SmokeGate)
+    strict: StrictGate = Field(default_factory=StrictGate)
+
+
+def _with_metrics_from_outside() -> type[GatesOptions]:
+    """The gates with a limit for every metric from outside, too."""
+    limits = {}
+    for row in metrics_of(OUTSIDE):
+        side = "least" if row.direction == AT_LEAST else "most"
+        limits[row.key] = (float | None, _limit(OMITTED, f"{row.words}, at {side}", row.unit))
+    if not limits:
+        return GatesOptions
+    gates = {}
+    for name, gate in (("smoke", SmokeGate), ("strict", StrictGate)):
+        wider = create_model(gate.__name__, __base__=gate, __doc__=gate.__doc__, **limits)
+        gates[name] = (wider, Field(default_factory=wider))
+    return create_model("GatesOptions", __base__=GatesOptions, __doc__=GatesOptions.__doc__, **gates)
+
+
+GATES = _with_metrics_from_outside()

@@ -5,6 +5,7 @@ import difflib
 import math
 import reprlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -47,13 +48,12 @@ def check_values(
     return checked
 
 
-def check_value(value, field: Field, path: str):
+def check_value(value: Any, field: Field, path: str) -> Any:
     """Return `value` if `field` accepts it (an integer where a number is wanted becomes a float)."""
     if value is None and field.nullable:
         return None
-    if field.kind is float and type(value) is int:
-        value = float(value) if abs(value) < 2**1023 else math.inf
-    if type(value) is not field.kind:
+    value = _converted(value, field.kind)
+    if not _is_of(field.kind, value):
         raise ConfigError(f"{path} takes {field.takes()}; got {_show(value)}")
     if field.kind is str and any("\ud800" <= char <= "\udfff" for char in value):
         raise ConfigError(f"{path} takes {field.takes()}; {_show(value)} has characters that are no text")
@@ -66,11 +66,22 @@ def check_value(value, field: Field, path: str):
     too_low = (field.low is not None and value < field.low) or (field.above is not None and value <= field.above)
     if too_low or (field.high is not None and value > field.high):
         raise ConfigError(f"{path} is out of range: it takes {field.takes()}; got {_digits(value)}")
-    if field.kind is list:
+    if field.item is not None:
         if len(value) < field.least or (field.most is not None and len(value) > field.most):
             raise ConfigError(f"{path} takes {field.takes()}; got {_show(value)}")
         return [check_value(item, field.item, f"{path}[{i}]") for i, item in enumerate(value)]
     return value
+
+
+def _converted(value: Any, kind: type) -> Any:
+    """An integer where a number is wanted as that number; too large a one as infinity."""
+    if kind is not float or type(value) is not int:
+        return value
+    return float(value) if abs(value) < 2**1023 else math.inf
+
+
+def _is_of(kind: type, value: Any) -> bool:
+    return type(value) is kind  # True is no integer
 
 
 def unknown_key(path: str, key: str, valid: Iterable[str], paths: list[str]) -> str:
@@ -98,10 +109,14 @@ def _joined(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
 
+class _Brief(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        return _digits(x)
+
+
 def _show(value) -> str:
-    brief = reprlib.Repr()
+    brief = _Brief()
     brief.maxlevel = 2  # a few lines of YAML aliases can stand for billions of items
-    brief.repr_int = lambda value, level: _digits(value)
     return f"{brief.repr(value)} ({type(value).__name__})"
 
 

@@ -100,7 +100,8 @@ def _typed(name: str, annotation, metadata: Iterable, **more) -> Field:
         inner = get_args(annotation)
         if len(inner) == 2 and inner[1] is ...:
             annotation, found["item"] = list, _typed(f"{name}[]", inner[0], ())
-    if not isinstance(annotation, type) or not (annotation in _WORDS or issubclass(annotation, BaseModel)):
+    known = isinstance(annotation, type) and (annotation in _WORDS or issubclass(annotation, BaseModel))
+    if not known or (annotation is list and "item" not in found):
         raise TypeError(
             f"{name}: an option is an int, float, str, bool, Literal of strings, tuple[…, ...] or a section, or one of "
             f"them and None; got {annotation}"

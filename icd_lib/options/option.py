@@ -27,8 +27,8 @@ def option(
     low, high: included; above: not included; they go with a number. least: how many elements a list has at least.
     is_path: a relative path, which is made absolute when a scenario is read.
     """
-    notes = {"unit": unit, "is_path": is_path or None, "omitted": True if default is OMITTED else None}
-    bounds = {"ge": low, "le": high, "gt": above, "min_length": least}
+    notes: dict[str, Any] = {"unit": unit, "is_path": is_path or None, "omitted": True if default is OMITTED else None}
+    bounds: dict[str, Any] = {"ge": low, "le": high, "gt": above, "min_length": least}
     return Field(
         default=None if default is OMITTED else default,
         description=doc,

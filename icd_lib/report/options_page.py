@@ -61,12 +61,17 @@ def _default(field: Field) -> str:
     return "–" if field.default is OMITTED else f"`{json.dumps(field.default)}`"
 
 
-def main() -> int:
-    """Write them."""
-    for path, text in published().items():
-        atomic_write(path, text)
+def main(arguments: list[str]) -> int:
+    """Write them, or with --check exit 1 when one is not what the sections say."""
+    made = published()
+    stale = [path for path, text in made.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    if "--check" in arguments:
+        print("Options: " + (f"{', '.join(path.name for path in stale)} differ" if stale else "published as declared"))
+        return int(bool(stale))
+    for path in stale:
+        atomic_write(path, made[path])
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

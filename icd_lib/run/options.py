@@ -25,7 +25,7 @@ OWN = {
     "calibration": "icd_lib.codesign.options:CalibrationOptions",
     "codesign": "icd_lib.codesign.options:CodesignOptions",
     "measure": "icd_lib.measure.options:MeasureOptions",
-    "gates": "icd_lib.experiment.options:GatesOptions",
+    "gates": "icd_lib.experiment.options:GATES",
 }
 SECTIONS = Registry("sections", OWN)
 

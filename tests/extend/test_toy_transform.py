@@ -15,10 +15,12 @@ from icd_lib.axes.permutation import hash_permutation
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.codesign.inputs import Judgement
 from icd_lib.codesign.loop import at_dense_shape, solve
+from icd_lib.errors import ConfigError
 from icd_lib.models.families import find_adapter
 from icd_lib.paths import project_root
 from icd_lib.report.full_report import draw_all
 from icd_lib.report.results import Results
+from icd_lib.run.scenario import load_scenario
 from icd_lib.stages.report import further_panels
 from icd_lib.storage.atomic import atomic_write, to_json
 from icd_lib.transforms import TRANSFORMS, further_transforms
@@ -122,6 +124,15 @@ def test_naming_the_module_is_enough():
     environment = os.environ | {"ICD_EXTENSIONS": "tests.extend.toy_transform", "PYTHONPATH": str(project_root())}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["sparsity", "toy", "toy"]
+
+
+def test_its_section_is_an_option_of_a_scenario_that_gives_it(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("toy: {bits: 4}")
+    assert load_scenario(path).config["toy"] == {"bits": 4, "group": 8}
+    assert "toy" not in load_scenario("bert").config
+    with pytest.raises(ConfigError, match="toy.bits is out of range: it takes an integer, at least 2, at most 8"):
+        load_scenario(path, ["toy.bits=1"])
 
 
 def test_its_figure_stands_in_the_report_of_a_run_that_has_its_section(tmp_path):

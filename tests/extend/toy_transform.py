@@ -11,11 +11,20 @@ import torch
 
 from icd_lib.axes.kinds import KINDS
 from icd_lib.models.families import find_adapter
+from icd_lib.options import Section, option
 from icd_lib.report.picture import canvas, finish
+from icd_lib.run.options import SECTIONS
 from icd_lib.storage.json_text import read_text
 from icd_lib.transforms import TRANSFORMS
 from icd_lib.transforms.base import Given, Transform
 from icd_lib.transforms.effects import Groups, TransformMeta
+
+
+class ToyOptions(Section):
+    """Weights with few bits."""
+
+    bits: int = option(8, "bits of a weight", unit="bits", low=2, high=8)
+    group: int = option(8, "neurons that share a scale", low=1)
 
 
 @dataclass(frozen=True)
@@ -85,4 +94,5 @@ def draw_groups(results):
     return finish(drawing, "toy_groups", "bars of one height", "Neurons of every group.", results)
 
 
+SECTIONS.add("toy", ToyOptions)
 TRANSFORMS.add("toy", Toy())

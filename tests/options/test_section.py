@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, create_model
 
 from icd_lib.errors import ConfigError
 from icd_lib.options import OMITTED, OneOf, Section, option
@@ -106,11 +106,8 @@ def test_suggested_names_are_for_editors_only():
     assert Text.model_json_schema()["properties"]["domain"]["enum"] == ["news"]
 
 
-def test_a_type_that_no_option_can_have_is_refused_where_it_is_declared():
-    class Odd(Section):
-        """Options of a test."""
-
-        either: int | str = option(1, "one or the other")
-
+@pytest.mark.parametrize("kind", [int | str, list[int], list, tuple[int, str], dict, None])
+def test_a_type_that_no_option_can_have_is_refused_where_it_is_declared(kind):
+    odd = create_model("Odd", __base__=Section, either=(kind, option(None, "one or the other")))
     with pytest.raises(TypeError, match="Odd.either: an option is an int, float"):
-        fields(Odd)
+        fields(odd)

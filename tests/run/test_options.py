@@ -24,10 +24,16 @@ class ToyOptions(Section):
 
 
 @pytest.fixture
-def toy(monkeypatch):
+def own(monkeypatch):
+    """A table of sections without those that other tests added."""
     table = Registry("sections", options.OWN)
-    table.add("toy", ToyOptions)
     monkeypatch.setattr(options, "SECTIONS", table)
+    return table
+
+
+@pytest.fixture
+def toy(own):
+    own.add("toy", ToyOptions)
 
 
 def leaves(section) -> list[tuple[str, Field]]:
@@ -109,7 +115,7 @@ def test_a_section_from_outside_is_an_option_like_the_others_where_it_is_given(t
         assert says in str(caught.value)
 
 
-def test_without_the_extension_its_section_is_unknown():
+def test_without_the_extension_its_section_is_unknown(own):
     with pytest.raises(ConfigError, match="unknown key 'toy.bits'"):
         parse_override("toy.bits=4")
 
