@@ -79,31 +79,37 @@ def _field(name: str, info: FieldInfo) -> Field:
     return _typed(name, info.annotation, info.metadata, default=default, **more)
 
 
-def _typed(name: str, annotation, metadata: Iterable, **more) -> Field:
+def _typed(name: str, annotation: Any, metadata: Iterable, **more) -> Field:
     """The field of a type such as `int`, `Annotated[str, OneOf(…)] | None` or `tuple[float, ...]`."""
-    metadata, nullable = list(metadata), False
-    while (origin := get_origin(annotation)) in (Annotated, Union, types.UnionType):
-        if origin is Annotated:
-            annotation, *told = get_args(annotation)
-            metadata += told
-        else:
-            kinds = [kind for kind in get_args(annotation) if kind is not types.NoneType]
-            annotation, nullable = kinds[0] if len(kinds) == 1 else None, True
-    for told in [told for told in metadata if isinstance(told, FieldInfo)]:
-        metadata += told.metadata
-    bounds = ((told, theirs) for told in metadata for theirs in _BOUNDS if hasattr(told, theirs))
-    found: dict[str, Any] = {_BOUNDS[theirs]: getattr(told, theirs) for told, theirs in bounds}
-    found["choices"] = next((told for told in metadata if isinstance(told, OneOf) and not told.suggested), None)
-    if origin is Literal:
-        annotation, found["choices"] = str, get_args(annotation)
-    elif origin is tuple:
-        inner = get_args(annotation)
-        if len(inner) == 2 and inner[1] is ...:
-            annotation, found["item"] = list, _typed(f"{name}[]", inner[0], ())
-    known = isinstance(annotation, type) and (annotation in _WORDS or issubclass(annotation, BaseModel))
-    if not known or (annotation is list and "item" not in found):
+    kind, told, nullable = _unwrapped(annotation, metadata)
+    found: dict[str, Any] = {
+        ours: getattr(n, theirs) for n in told for theirs, ours in _BOUNDS.items() if hasattr(n, theirs)
+    }
+    found["choices"] = next((names for names in told if isinstance(names, OneOf) and not names.suggested), None)
+    inner = get_args(kind)
+    if get_origin(kind) is Literal and all(isinstance(name, str) for name in inner):
+        kind, found["choices"] = str, inner
+    elif get_origin(kind) is tuple and inner[1:] == (...,):
+        kind, found["item"] = list, _typed(f"{name}[]", inner[0], ())
+    known = isinstance(kind, type) and (kind in _WORDS or issubclass(kind, BaseModel))
+    if not known or (kind is list and "item" not in found):
         raise TypeError(
             f"{name}: an option is an int, float, str, bool, Literal of strings, tuple[…, ...] or a section, or one of "
             f"them and None; got {annotation}"
         )
-    return Field(annotation, nullable=nullable, **found, **more)
+    return Field(kind, nullable=nullable, **found, **more)
+
+
+def _unwrapped(annotation: Any, metadata: Iterable) -> tuple[Any, list, bool]:
+    """The type within `Annotated` and `… | None`, what they say of it, and whether it may be None."""
+    told, nullable = list(metadata), False
+    while (origin := get_origin(annotation)) in (Annotated, Union, types.UnionType):
+        inner = get_args(annotation)
+        if origin is Annotated:
+            annotation, told = inner[0], [*told, *inner[1:]]
+        else:
+            kinds = [kind for kind in inner if kind is not types.NoneType]
+            annotation, nullable = kinds[0] if len(kinds) == 1 else None, True
+    for info in [info for info in told if isinstance(info, FieldInfo)]:
+        told += info.metadata
+    return annotation, told, nullable

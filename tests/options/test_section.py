@@ -106,7 +106,7 @@ def test_suggested_names_are_for_editors_only():
     assert Text.model_json_schema()["properties"]["domain"]["enum"] == ["news"]
 
 
-@pytest.mark.parametrize("kind", [int | str, list[int], list, tuple[int, str], dict, None])
+@pytest.mark.parametrize("kind", [int | str, list[int], list, tuple[int, str], dict, Literal[1, 2], None])
 def test_a_type_that_no_option_can_have_is_refused_where_it_is_declared(kind):
     odd = create_model("Odd", __base__=Section, either=(kind, option(None, "one or the other")))
     with pytest.raises(TypeError, match="Odd.either: an option is an int, float"):
