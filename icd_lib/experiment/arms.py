@@ -19,7 +19,7 @@ class Arm:
 
     make: of a control, workload → function that makes it, or its place "module:attribute". For a model it takes the
     context and what 02_solve left of iterative, and returns a model (`icd_lib.workloads.model.arms`); for rows it takes
-    the context and returns a layout with its mask, or None where the run has none (`icd_lib.workloads.rows.arms`).
+    the context and returns a layout with its mask (`icd_lib.workloads.rows.arms`). None: this run has no such arm.
     energy: whether its energy is measured too.
     """
 
@@ -45,9 +45,24 @@ def _control(name: str, words: Mapping[str, str], *, energy: bool = False) -> Ar
 
 _OWN = (
     Arm(DENSE, BASELINE, {MODEL: "the dense model", ROWS: "the untouched table"}),
-    Arm("linear", MODE, {MODEL: "permute, then transform", ROWS: "permute, then transform"}),
-    Arm("oneshot", MODE, {MODEL: "transform at one rate, once", ROWS: "transform, in the original order"}),
-    Arm(RESULT, MODE, dict.fromkeys((MODEL, ROWS), "permute, transform, re-permute while it pays")),
+    Arm(
+        "linear",
+        MODE,
+        {MODEL: "permute, then transform", ROWS: "the mask in layout π₀; only wholly dead tiles dropped"},
+    ),
+    Arm(
+        "oneshot",
+        MODE,
+        {MODEL: "transform at one rate, once", ROWS: "the mask, dead rows removed, original order"},
+    ),
+    Arm(
+        RESULT,
+        MODE,
+        {
+            MODEL: "permute, transform, re-permute while it pays",
+            ROWS: "the mask, W′ solved for π₁, dead rows removed",
+        },
+    ),
     _control(
         "dense_again",
         {

@@ -18,7 +18,7 @@ from scipy.stats import t as student_t
 
 from icd_lib.errors import EXIT_GATE_NOT_MET, EXIT_OK, ArtifactError, IcdError
 from icd_lib.experiment.arms import MODEL
-from icd_lib.experiment.comparisons import comparisons_of
+from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS, comparisons_of
 from icd_lib.experiment.metrics import COMPARED, METRICS, metrics_of
 from icd_lib.measure.comparison import compare_arms
 from icd_lib.release.run_checks import CHECKS, RunView, compared, raw_samples
@@ -180,7 +180,10 @@ def _quality_lines(row: dict) -> list[str]:
 
 
 def _named(row: dict) -> list[tuple[str, str]]:
-    names = pooled_titles() | {row.key: row.pairs[MODEL].title for row in comparisons_of(MODEL)}
+    names = pooled_titles()
+    rest = [item for item in comparisons_of(MODEL) if item.key not in names]
+    names |= {item.key: f"{item.arm} vs {item.pairs[MODEL].words}" for item in rest}
+    names[AA_CONTROL] = COMPARISONS[AA_CONTROL].pairs[MODEL].title
     return [(key, words) for key, words in names.items() if key in row["comparisons"]]
 
 

@@ -10,6 +10,7 @@ from icd_lib.experiment.arms import DENSE, MODES, RESULT, workload_of
 from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS, comparisons_of
 from icd_lib.experiment.cost import cost_change, cost_figures
 from icd_lib.experiment.gates import GATES, judge
+from icd_lib.experiment.verdict import judged_figures
 from icd_lib.measure.comparison import compare_arms, latency_entry
 from icd_lib.metric import figure
 from icd_lib.release.package_file import ASSETS, PackageFile
@@ -217,9 +218,8 @@ def check_gates(run: RunView) -> str:
     _check_drop(drop, report)
     _check_energy(energy, report["energy"], other)
     latency = next(iter(compare_arms(samples, RESULT, other, **settings).values()))
-    hits = verdict[comparison]["l2_pp"]
-    judged = {"latency_rel": latency, "l2_pp": hits, "ept_rel": energy, "quality_drop_pp": drop, **cost_figures(cost)}
-    judged |= verdict.get("outside_metrics", {})
+    judged = judged_figures(verdict | {"gates_comparison": comparison}, drop, cost_figures(cost))
+    judged["latency_rel"] = latency  # from the samples, not as stated
     for gate in GATES:
         again = judge(run.get(f"gates.{gate}"), judged)
         for key in ("status", "checks"):

@@ -1,6 +1,6 @@
 """What is compared with what, and whether a gate's limit of latency is met: the same words on every page."""
 
-from icd_lib.experiment.comparisons import COMPARISONS, comparisons_of
+from icd_lib.experiment.comparisons import COMPARISONS, in_page_order
 from icd_lib.experiment.gates import GATES
 from icd_lib.report.results import Results
 
@@ -34,7 +34,7 @@ def latency_states(results: Results) -> dict[str, dict[str, str]]:
     others = verdict.get("other_comparisons", {})
     found = {
         row.key: {gate: others.get(row.key, {}).get(gate, "not_measured") for gate in own}
-        for row in comparisons_of(results.workload)
+        for row in in_page_order(results.workload)
         if row.limited and row.key in verdict
     }
     return {key: own} | {other: states for other, states in found.items() if other != key}

@@ -1,5 +1,7 @@
 """The result in plain sentences that never claim more than was measured."""
 
+from icd_lib.experiment.arms import RESULT, ROWS
+from icd_lib.experiment.comparisons import in_page_order
 from icd_lib.experiment.gates import GATES
 from icd_lib.experiment.metrics import METRICS
 from icd_lib.report import calibration_figures
@@ -18,9 +20,6 @@ _BOUNDS = {
     "point_estimate_only": "only the point estimate lies within that, the interval reaches beyond it",
     "exceeds_budget": "the loss exceeds that",
 }
-
-# Against linear first: dense also reads what the transform removed.
-_OF_ROWS = ("same_transform", "vs_packed", "vs_oneshot", "vs_dense")
 
 
 def headline(results: Results) -> list[str]:
@@ -76,11 +75,13 @@ def _speed(arm: str, item: dict, other: str, results: Results) -> str:
 def _table_lines(results: Results) -> list[str]:
     """What a run on a table of rows found: against linear first, since dense also reads what the transform removed."""
     verdict = results.verdict
-    lines = [
-        _speed("iterative", verdict[key]["latency_rel"], other_arm(results, key), results)
-        for key in _OF_ROWS
-        if verdict[key]["latency_rel"]["kind"] != "not_measured"
-    ]
+    # The same transform and the same quality are one comparison here, in the same words.
+    others = {
+        row.pairs[ROWS].words: verdict[row.key]["latency_rel"]
+        for row in in_page_order(ROWS)
+        if row.arm == RESULT and not row.plain and row.key in verdict
+    }
+    lines = [_speed(RESULT, item, other, results) for other, item in others.items() if item["kind"] != "not_measured"]
     cost = verdict["cost"]
     if "reason" not in cost:
         change = f"C by {value_text(cost['delta_c_rel'], 'fraction')} and Q by {number(cost['delta_q'], True)}"

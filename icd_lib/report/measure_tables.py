@@ -1,7 +1,7 @@
 """Tables of what was measured and judged: latency, quality, sizes, controls, attribution, runtimes, gates."""
 
 from icd_lib.axes.kinds import KINDS
-from icd_lib.experiment.comparisons import COMPARISONS, comparisons_of
+from icd_lib.experiment.comparisons import COMPARISONS, in_page_order
 from icd_lib.experiment.gates import GATES
 from icd_lib.experiment.metrics import AT_MOST, COMPARED, EXACT, LOST, METRICS, Metric, metrics_of
 from icd_lib.report import quality_tables, workload_tables
@@ -83,7 +83,7 @@ def comparisons(results: Results) -> Table | Missing:
     if not verdict:
         return Missing("Comparisons", "04_validate has not finished")
     states = latency_states(results)
-    rest = [row.key for row in comparisons_of(results.workload) if row.key in verdict and row.key not in states]
+    rest = [row.key for row in in_page_order(results.workload) if row.key in verdict and row.key not in states]
     titles = {key: COMPARISONS[key].pairs[results.workload].title for key in (*states, *rest)}
     titles[results.gates_comparison] += " (the gates judge this one)"
     groups = {title: shapes_of(verdict, key) for key, title in titles.items()}

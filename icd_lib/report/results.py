@@ -74,9 +74,11 @@ class Results:
     @property
     def _badges(self) -> dict[str, list[str]]:
         found = {"run": [], "model": [], "layout": [], "timing": self.timing_badges}
-        for text in (self.setup or {}).get("badges", []):
-            found["model" if text.startswith("hub offline") else "run"].append(text)
-        if self.lock and self.lock.get("quick") and not any(text.startswith("quick run") for text in found["run"]):
+        setup = self.setup or {}
+        for text in setup.get("badges", []):
+            about = setup.get("badge_subjects", {}).get(text)
+            found[about if about in found else "run"].append(text)
+        if self.lock and self.lock.get("quick") and not self.setup:
             found["run"].append("quick run: figures are rough")
         late = [mode for mode, solve in self.solves.items() if any(s["timed_out"] for s in solve["solver"].values())]
         if late:

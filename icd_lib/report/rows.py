@@ -5,7 +5,7 @@ import io
 
 from icd_lib.experiment.arms import DENSE, RESULT
 from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS
-from icd_lib.experiment.metrics import LAYOUT, METRICS
+from icd_lib.experiment.metrics import COMPARED, LAYOUT, METRICS, metrics_of
 from icd_lib.report.compared import latency_states, other_arm, shapes_of, states_text
 from icd_lib.report.losses import METHOD, NEARNESS, READINGS, flagged, lost, lost_in_fastest, near, readings
 from icd_lib.report.results import Results
@@ -166,9 +166,12 @@ def _verdict(verdict: dict) -> list:
             for shape, item in shapes_of(verdict, row.key).items()
         ]
     for row in present:
-        for metric in ("l2_pp", "ept_rel"):
-            if metric in verdict[row.key]:
-                found.append((f"{row.arm}|{row.other_in_rows}", "", f"{row.key}.{metric}", verdict[row.key][metric]))
+        stated = [metric.key for metric in metrics_of(COMPARED) if metric.key in verdict[row.key]]
+        found += [
+            (f"{row.arm}|{row.other_in_rows}", "", f"{row.key}.{key}", verdict[row.key][key])
+            for key in stated
+            if key != "latency_rel"
+        ]
     found += [(RESULT, "", key, item) for key, item in verdict.get("outside_metrics", {}).items()]
     computed = {key: item for key, item in verdict.get("judged", {}).items() if METRICS[key].figure_of == LAYOUT}
     return found + [("π₁|π₀", "", f"cost.{key}", item) for key, item in computed.items()]

@@ -1,18 +1,13 @@
 """Tables of a run on a table of rows: its accesses, its arms, what their caches would do, and what was judged."""
 
-from icd_lib.experiment.comparisons import comparisons_of
+from icd_lib.experiment.arms import ARMS, DENSE, ROWS
+from icd_lib.experiment.comparisons import in_page_order
 from icd_lib.report.compared import shapes_of
 from icd_lib.report.evidence import NOTE, comparison_rows, stability_rows
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Note, Table, Verdict
 from icd_lib.report.words import number, value_text
 
-ARM_NOTES = {
-    "dense": "the untouched table in its original order",
-    "linear": "the mask in layout π₀; only wholly dead tiles dropped",
-    "oneshot": "the mask, dead rows removed, original order",
-    "iterative": "the mask, W′ solved for π₁, dead rows removed",
-}
 RECORD = """import gzip, json
 
 with gzip.open("my_trace.jsonl.gz", "at") as file:      # plain .jsonl works too
@@ -153,8 +148,9 @@ def latency(results: Results, shape: str | None = None) -> Table | Missing:
     for arm, entry in results.shapes[shape].items():
         ms = entry["latency_ms"]
         tails = " / ".join(number(ms[key]) for key in ("p50", "p95", "p99"))
-        against = "the reference" if arm == "dense" else entry["vs_dense"]
-        told = results.measure["controls"].get(arm) or ARM_NOTES.get(arm, "")
+        against = "the reference" if arm == DENSE else entry["vs_dense"]
+        told = results.measure["controls"].get(arm) or (ARMS[arm].words.get(ROWS, "") if arm in ARMS else "")
+        told += " in its original order" if arm == DENSE else ""
         rows.append([arm, ms, tails, against, entry["throughput_tokens_per_s"], told])
     columns = ["arm", "median latency", "p50 / p95 / p99, ms", "against dense", "throughput", "what it is"]
     note = f"one pass over the unseen events, all arms interleaved, one thread; {results.measure['shapes'][shape]}"
@@ -217,7 +213,7 @@ def comparisons(results: Results) -> Table | Missing:
         return Missing("Comparisons", "04_validate has not finished")
     groups = {
         row.pairs[results.workload].title: shapes_of(verdict, row.key)
-        for row in comparisons_of(results.workload)
+        for row in in_page_order(results.workload)
         if row.key in verdict
     }
     shapes = list(verdict["vs_dense"]["shapes"])

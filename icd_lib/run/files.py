@@ -24,7 +24,13 @@ _RECORD = {"status": str, "elapsed_s?": NUMBER, "quick?": bool, "config_sha256?"
 _GATE = {"status": str}
 _NAMED = {"dense_ms": NUMBER, "curves": Each({"kept": [NUMBER], "saved_ms_per_layer": [NUMBER]})}
 SHAPES = {
-    r"setup/setup\.json": {"model": dict, "badges": [str], "environment": dict, "workload?": {"sha256": str}},
+    r"setup/setup\.json": {
+        "model": dict,
+        "badges": [str],
+        "environment": dict,
+        "workload?": {"sha256": str},
+        "badge_subjects?": Each(str),
+    },
     r"graph/w\.meta\.json": Each(dict),
     r"graph/tables\.json": _NAMED,
     r"graph/sensitivity\.json": [{"axis": str, "rate": NUMBER}],

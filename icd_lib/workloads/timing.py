@@ -3,34 +3,35 @@
 from collections.abc import Callable
 
 from icd_lib.experiment.arms import DENSE
-from icd_lib.experiment.comparisons import ROUNDS_FOR
+from icd_lib.experiment.comparisons import pairs_to_see
 from icd_lib.measure.conditions import clocks_locked, warnings_of, watched
 from icd_lib.measure.environment import is_virtualised
 from icd_lib.measure.power import measure_until_clear
 from icd_lib.progress import follow
+from icd_lib.workloads.base import Workload
 
 DRIFT_LOCKED, DRIFT_UNLOCKED = 0.01, 0.05  # of the dense arm's median between the halves of the rounds
 
 
-def time_arms(context, arms: dict[str, Callable[[], object]], label: str) -> tuple[dict, dict]:
-    """Samples of every arm (ms), and {"power", "conditions", "warnings"} of taking them; `context` has the scenario."""
-    get = context.get
+def time_arms(workload: Workload, arms: dict[str, Callable[[], object]], label: str) -> tuple[dict, dict]:
+    """Samples of every arm (ms), and {"power", "conditions", "warnings"} of taking them."""
+    get = workload.get
     with watched() as conditions:
         samples, power = measure_until_clear(
             arms,
-            ROUNDS_FOR,
+            pairs_to_see(workload.lays_out),
             repeats=get("measure.repeats"),
             max_repeats=get("measure.max_repeats"),
             effect=get("measure.detect_rel"),
             warmup=get("measure.warmup"),
             seed=get("seed"),
             resamples=get("measure.bootstrap"),
-            progress=follow(context.progress, label),
-            say=context.progress,
+            progress=follow(workload.progress, label),
+            say=workload.progress,
         )
     warnings = warnings_of(conditions, power["rounds"])
     for warning in warnings:
-        context.progress(f"{label}: {warning}")
+        workload.progress(f"{label}: {warning}")
     return samples, {"power": power, "conditions": conditions, "warnings": warnings}
 
 

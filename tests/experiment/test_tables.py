@@ -4,7 +4,15 @@ import pytest
 
 from icd_lib.errors import ConfigError
 from icd_lib.experiment.arms import ARMS, CONTROL, DENSE, MODE, MODEL, MODES, ROWS, Arm, controls_of, workload_of
-from icd_lib.experiment.comparisons import COMPARISONS, ROUNDS_FOR, Comparison, Pair, comparisons_of, judged_names
+from icd_lib.experiment.comparisons import (
+    COMPARISONS,
+    Comparison,
+    Pair,
+    comparisons_of,
+    in_page_order,
+    judged_names,
+    pairs_to_see,
+)
 from icd_lib.experiment.gates import judge
 from icd_lib.experiment.metrics import METRICS, OUTSIDE, Metric, metrics_of
 from icd_lib.experiment.verdict import latency_sections, other_verdicts, outside_metrics
@@ -26,9 +34,22 @@ def test_every_arm_that_is_compared_exists_in_the_workload_and_every_control_is_
     there = {name for name, arm in ARMS.items() if workload in arm.words}
     for row in comparisons_of(workload):
         assert {row.arm, row.pairs[workload].other} <= there, row.key
-    assert {arm for pair in ROUNDS_FOR for arm in pair} <= there
+    assert {arm for pair in pairs_to_see(workload) for arm in pair} <= there
     for arm in controls_of(workload):
         assert callable(arm.maker(workload)) and arm.maker(workload).__name__ == arm.name
+
+
+@pytest.mark.parametrize("workload", [MODEL, ROWS])
+def test_rounds_are_taken_for_the_result_first_and_for_the_control(workload):
+    expected = [("iterative", "dense"), ("iterative", "linear"), ("iterative", "oneshot"), ("linear", "dense")]
+    assert pairs_to_see(workload) == [*expected, ("dense_again", "dense")]
+
+
+def test_pages_have_an_order_of_their_own():
+    models = ["same_transform", "same_quality", "vs_oneshot", "vs_dense", "placebo", "aa_control"]
+    rows = ["same_transform", "same_quality", "vs_packed", "vs_oneshot", "placebo", "vs_dense", "aa_control"]
+    assert [row.key for row in in_page_order(MODEL)] == models
+    assert [row.key for row in in_page_order(ROWS)] == rows
 
 
 def test_modes_are_the_rows_of_that_role():
@@ -51,7 +72,9 @@ def test_sections_hold_the_change_of_latency_and_whether_the_control_is_clean():
 def test_a_comparison_from_outside_is_timed_and_put_to_the_limits(outside):
     outside(ARMS, "toy", Arm("toy", CONTROL, {MODEL: "a toy"}, {MODEL: lambda context, solved: None}))
     pair = {MODEL: Pair("toy", "iterative vs a toy", "a toy")}
-    outside(COMPARISONS, "vs_toy", Comparison("vs_toy", pair, "toy", limited=True))
+    outside(COMPARISONS, "vs_toy", Comparison("vs_toy", pair, "toy", limited=True, seen=True))
+    assert ("iterative", "toy") in pairs_to_see(MODEL) and ("iterative", "toy") not in pairs_to_see(ROWS)
+    assert [row.key for row in in_page_order(MODEL)][-2:] == ["vs_toy", "aa_control"]
     samples = {"8x128": {"iterative": [1.0] * 20, "toy": [2.0] * 20, "dense": [2.0] * 20, "dense_again": [2.0] * 20}}
     verdict = {"gates_comparison": "same_transform"} | latency_sections(samples, MODEL, seed=0, resamples=100)
     assert verdict["vs_toy"]["latency_rel"]["value"] == pytest.approx(-0.5)

@@ -341,12 +341,12 @@ def test_quality_is_the_mean_own_accuracy_with_the_weights_of_a_comparison(batte
 
 def test_quality_is_what_optimize_takes(battery, dense, tokenizer, domains, monkeypatch):
     from icd_lib import api
+    from icd_lib.transforms.observed import Findings
     from tests.tiny_problems import small_tables
 
-    def hand_made(problem):
-        problem.dense_ms = 20.0
-        problem.tables = {"ffn": small_tables()["ffn"]}
-        problem.rates = {item.axis: 1.0 for item in problem.adapter.prunable()}
+    def hand_made(observed, settings):
+        rates = {item.axis: 1.0 for item in observed.adapter.prunable()}
+        return Findings({"ffn": small_tables()["ffn"]}, 20.0, rates)
 
     monkeypatch.setattr(api, "_measure_machine", hand_made)
     ids = torch.tensor([row[:8] for row in encode(tokenizer, domains["a"].texts[:16], 16)])

@@ -120,7 +120,8 @@ def test_a_late_solver_stands_on_what_its_layouts_touch(run):
 
 
 def test_an_embedded_checkpoint_in_place_of_the_hub_stands_on_model_and_quality(run):
-    edit(run, "setup/setup.json", lambda setup: setup.update(badges=["hub offline: the embedded copy was taken"]))
+    badge = "hub offline: the embedded copy was taken"
+    edit(run, "setup/setup.json", lambda setup: setup.update(badges=[badge], badge_subjects={badge: "model"}))
     for make in (setup_tables.provenance, measure_tables.quality, measure_tables.gates):
         assert "hub offline" in badges_of(run, make)
     assert "hub offline" not in badges_of(run, measure_tables.latency)

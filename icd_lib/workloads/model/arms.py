@@ -84,8 +84,9 @@ def off_the_grid(model: nn.Module) -> nn.Module:
 
 
 def controls(context: Context, solved: Saved) -> dict[str, nn.Module]:
-    """Every control of a model, made of what 02_solve left of iterative."""
-    return {arm.name: arm.maker(MODEL)(context, solved) for arm in controls_of(MODEL)}
+    """Every control that this run can have, made of what 02_solve left of iterative."""
+    made = {arm.name: arm.maker(MODEL)(context, solved) for arm in controls_of(MODEL)}
+    return {name: model for name, model in made.items() if model is not None}
 
 
 def dense_again(context: Context, solved: Saved | None = None) -> nn.Module:

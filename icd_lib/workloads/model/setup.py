@@ -3,12 +3,14 @@
 from icd_lib.measure.memory import parameter_bytes
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
 
+WHOLE_RUN = "run"
 SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "state_size")
 
 
 def describe(context: Context) -> dict:
     """What setup.json holds of the model, its text and how good it is; writes the dense model's results."""
     context.progress(f"checkpoint {context.checkpoint.name} ({context.checkpoint.source})")
+    warnings = badges(context)
     report = {
         "model": {
             **context.checkpoint.provenance(),
@@ -20,8 +22,10 @@ def describe(context: Context) -> dict:
             },
         },
         "data": context.describe_data(),
-        "badges": badges(context),
+        "badges": list(warnings),
     }
+    if about := {text: subject for text, subject in warnings.items() if subject != WHOLE_RUN}:
+        report["badge_subjects"] = about
     if context.is_trained:
         context.check_text()
         dense = {split: context.dense_result(split) for split in (context.selecting, *context.judged)}
@@ -43,17 +47,17 @@ def own_quality(context: Context, split: str, result) -> dict:
     return {"quality_pct": found["own"]["dense_pct"], "n_items": found["n_items"], "domains": domains}
 
 
-def badges(context: Context) -> list[str]:
-    """Short warnings that every page of the run shows."""
-    found = []
+def badges(context: Context) -> dict[str, str]:
+    """Short warnings that every page of the run shows, and what each is about: the model, or the whole run."""
+    found = {}
     if not context.is_trained:
-        found.append(RANDOM_WEIGHTS)
+        found[RANDOM_WEIGHTS] = WHOLE_RUN
     if context.get("model.checkpoint") and context.checkpoint.source == "embedded":
-        found.append("hub offline: the embedded copy of the checkpoint was taken")
+        found["hub offline: the embedded copy of the checkpoint was taken"] = "model"
     if context.is_trained and (missing := report_of_missing(context)):
-        found.append(missing)
+        found[missing] = WHOLE_RUN
     if context.run.scenario.quick:
-        found.append("quick run: same stages and schema, fewer samples; figures are rough")
+        found["quick run: same stages and schema, fewer samples; figures are rough"] = WHOLE_RUN
     return found
 
 
