@@ -75,12 +75,11 @@ def _speed(arm: str, item: dict, other: str, results: Results) -> str:
 def _table_lines(results: Results) -> list[str]:
     """What a run on a table of rows found: against linear first, since dense also reads what the transform removed."""
     verdict = results.verdict
-    # The same transform and the same quality are one comparison here, in the same words.
-    others = {
-        row.pairs[ROWS].words: verdict[row.key]["latency_rel"]
-        for row in in_page_order(ROWS)
-        if row.arm == RESULT and not row.plain and row.key in verdict
-    }
+    others: dict[str, dict] = {}
+    for row in in_page_order(ROWS):
+        if row.arm == RESULT and not row.plain and row.key in verdict:
+            # The same transform and the same quality are one comparison here, in the same words.
+            others.setdefault(row.pairs[ROWS].words, verdict[row.key]["latency_rel"])
     lines = [_speed(RESULT, item, other, results) for other, item in others.items() if item["kind"] != "not_measured"]
     cost = verdict["cost"]
     if "reason" not in cost:
