@@ -19,7 +19,7 @@ VARIABLE = "ICD_EXTENSIONS"  # modules, separated by commas or spaces, on the Py
 class Registry(Mapping):
     """Name → row, in the order in which they were declared; a row may be given by its place.
 
-    table: plural, as in messages and in the entry points' group; own: the project's rows.
+    table: plural, as in messages and in the entry points' group; own: the project's rows, whose names stay in `own`.
 
     >>> colours = Registry("colours", {"red": "builtins:int"})
     >>> colours["red"], list(colours)
@@ -28,6 +28,7 @@ class Registry(Mapping):
 
     def __init__(self, table: str, own: Mapping[str, object]):
         self.table = table
+        self.own = tuple(own)
         self._rows = dict(own)
         self._complete = False
 

@@ -124,7 +124,7 @@ def test_an_unreachable_hub_is_a_resource_error(monkeypatch):
         raise ConnectionError("no route")
 
     fake_datasets(monkeypatch, load_dataset)
-    with pytest.raises(ResourceError, match="neither cached nor reachable.*data.name="):
+    with pytest.raises(ResourceError, match="neither cached nor reachable.*leave data.name out"):
         load_own_domain("sst2")
 
 
