@@ -61,7 +61,7 @@ class Toy(Transform):
         meta = TransformMeta(self.name, evidence.group, notes=plan.to_json())
         for block in find_adapter(rounded).prunable():
             if KINDS[block.kind].tiled:
-                largest = block.consumer.weight.abs().amax(0)
+                largest = block.consumer.weight.detach().abs().amax(0)
                 order = np.arange(len(largest)) if evidence.in_order else np.argsort(largest.numpy(), kind="stable")
                 groups = np.empty(len(largest), dtype=np.int64)
                 groups[order] = np.arange(len(order)) // evidence.group
@@ -78,11 +78,11 @@ def round_columns(linear, groups, bits):
     lost = np.zeros(len(groups))
     for number in np.unique(groups):
         columns = torch.from_numpy(np.flatnonzero(groups == number))
-        weights = linear.weight[:, columns]
+        weights = linear.weight.detach()[:, columns]
         scale = weights.abs().max().clamp_min(1e-12) / 2 ** (bits - 1)
         with torch.no_grad():
             linear.weight[:, columns] = (weights / scale).round() * scale
-        lost[columns.numpy()] = (linear.weight[:, columns] - weights).square().sum(0).double().numpy()
+        lost[columns.numpy()] = (linear.weight.detach()[:, columns] - weights).square().sum(0).double().numpy()
     return lost
 
 

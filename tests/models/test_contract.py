@@ -28,7 +28,7 @@ from icd_lib.models.export import export_onnx, main_output, run_onnx
 from icd_lib.models.families import FAMILIES, find_adapter
 from icd_lib.models.family import Family
 from icd_lib.workloads.model.contexts import JUDGES
-from tests import toy_family
+from tests.extend import toy_family
 from tests.tiny_mambas import random_alive, tiny_mamba, tiny_mamba2, tokens
 from tests.tiny_problems import CLASSES, assert_same_state, small_batches, small_model, state_of
 

@@ -51,7 +51,7 @@ def test_the_reference_is_a_row_and_an_unknown_one_is_named():
 
 
 def test_a_runtime_from_outside_is_timed_and_stands_on_the_pages(tmp_path):
-    ladder = json.loads(run_python(OUTSIDE, **{VARIABLE: "toy_runtime"}))
+    ladder = json.loads(run_python(OUTSIDE, **{VARIABLE: "tests.extend.toy_runtime"}))
     entry = ladder["runtimes"]["toy"]
     assert entry["status"] == "measured" and entry["label"] == "A toy, bf16"
     for figures in entry["shapes"]["2x12"]["arms"].values():

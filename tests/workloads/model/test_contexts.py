@@ -40,7 +40,7 @@ def test_the_family_chooses_the_context(tmp_path):
 
 
 def test_a_family_from_outside_takes_part(tmp_path):
-    env = os.environ | {VARIABLE: "toy_extension", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    env = os.environ | {VARIABLE: "tests.extend.toy_family", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     done = subprocess.run(
         [sys.executable, "-c", OUTSIDE, str(tmp_path)], env=env, capture_output=True, text=True, timeout=300
     )

@@ -1,6 +1,6 @@
 """A family as somebody else would write it: a model class of its own, an adapter, a named shape, and the row.
 
-`ICD_EXTENSIONS=toy_extension` adds both rows, with this folder on the Python path.
+`ICD_EXTENSIONS=tests.extend.toy_family` adds both rows.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from icd_lib.axes.axis import Axis, Slot
 from icd_lib.models.adapter import Adapter, Block
+from icd_lib.models.families import FAMILIES
 from icd_lib.models.family import Family
-from icd_lib.models.shapes import Shape
+from icd_lib.models.shapes import SHAPES, Shape
 
 
 class ToyConfig(PretrainedConfig):
@@ -108,3 +109,6 @@ SHAPE = Shape("toy", {"model_type": "toy", "architectures": ["ToyModel"], "vocab
 
 AutoConfig.register("toy", ToyConfig, exist_ok=True)
 AutoModel.register(ToyConfig, ToyModel, exist_ok=True)
+
+FAMILIES.add("toy", FAMILY)
+SHAPES.add("toy-tiny", SHAPE)

@@ -1,6 +1,6 @@
-"""A runtime as somebody else would write it: eager in half precision. `ICD_EXTENSIONS=toy_runtime` adds it.
+"""A runtime as somebody else would write it: eager in half precision.
 
-With this folder on the Python path.
+`ICD_EXTENSIONS=tests.extend.toy_runtime` adds it.
 """
 
 import copy
