@@ -15,8 +15,7 @@ space  := $(subst ,, )
 # mamba-ssm is built against the torch that is there, so it comes after the rest, and only where CUDA is.
 PLAIN  := $(subst $(space),$(comma),$(filter-out mamba,$(subst $(comma),$(space),$(EXTRAS))))
 # A file's tests stay together, for they share what they made; one thread each, for workers would wait for each other's.
-FAST   := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile \
-  -m "not slow and not gpu and not notebooks"
+FAST   := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile
 # The stamp's name holds a checksum of what is installed from, so a second call has nothing to do.
 STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)-$(subst $(comma),-,$(EXTRAS))
 # Likewise for the texts: what is fetched, and the variables that say where to. It is made only once nothing is missing.
@@ -36,12 +35,12 @@ help:  ## list the targets
 run: $(DATA)  ## run a scenario: SCENARIO=bert, ARGS="--quick"
 	@$(PY) run_all.py --scenario $(SCENARIO) $(ARGS)
 
-check: lint $(DATA)  ## before a commit, two minutes: lint, types, and the tests that execute no notebook
-	@$(FAST) $(ARGS)
+check: lint $(DATA)  ## before a commit, two minutes: lint, types, and the tests of single parts
+	@$(FAST) -m "not slow and not gpu and not notebooks and not wide" $(ARGS)
 
 test: $(DATA)  ## the fast tests, those that execute notebooks too
 ifeq ($(strip $(ARGS)),)
-	@$(FAST)
+	@$(FAST) -m "not slow and not gpu and not notebooks"
 	@$(PY) -m pytest -m "notebooks and not slow and not gpu"
 else
 	@$(PY) -m pytest -m "not slow and not gpu" $(ARGS)

@@ -44,3 +44,20 @@ def test_the_scenarios_python_prints_what_the_page_says(films, capsys):
     exec(compile(example, "scenario.md", "exec"), {})
     (told,) = re.findall(r"^prints `(.*?)`", (FOLDER / "scenario.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert capsys.readouterr().out.strip() == told
+
+
+@pytest.mark.parametrize(
+    ("page", "module"),
+    [
+        ("arm.md", "toy_arm"),
+        ("arm.md", "toy_metric"),
+        ("family.md", "toy_family"),
+        ("transform.md", "toy_transform"),
+    ],
+)
+def test_the_module_of_the_page_is_the_one_that_is_run(page, module):
+    """`tests/extend/test_whole_run.py` takes these modules through all six notebooks."""
+    stated = (FOLDER / page).read_text(encoding="utf-8")
+    start, end = f"<!-- {module}: start -->\n```python\n", f"```\n<!-- {module}: end -->"
+    given = (FOLDER.parents[1] / "tests" / "extend" / f"{module}.py").read_text(encoding="utf-8")
+    assert stated.partition(start)[2].partition(end)[0] == given

@@ -11,6 +11,8 @@ import pytest
 from icd_lib.registry import VARIABLE
 from tests.docs.test_extend import FOLDER, blocks
 
+pytestmark = pytest.mark.wide
+
 ROOT = FOLDER.parents[1]
 
 

@@ -17,6 +17,8 @@ import run_all
 from icd_lib.errors import IcdError
 from icd_lib.paths import project_root
 
+pytestmark = pytest.mark.wide
+
 
 def test_list_names_the_scenarios_without_loading_anything_heavy():
     code = "import sys, run_all; run_all.main(['--list']); print('torch' in sys.modules, 'numpy' in sys.modules)"

@@ -30,6 +30,8 @@ from tests.extend.toy_transform import Toy
 from tests.report_factory import write_run
 from tests.tiny_problems import assert_same_state, small_batches, small_problem, state_of
 
+pytestmark = pytest.mark.wide
+
 MODES = ("linear", "oneshot", "iterative")
 
 

@@ -12,6 +12,8 @@ from icd_lib.measure import ladder as ladder_module
 from icd_lib.measure.ladder import fastest, measure_ladder
 from tests.tiny_encoders import batch, prune, tiny_bert
 
+pytestmark = pytest.mark.wide
+
 
 def test_ladder_compares_arms_and_keeps_every_sample():
     models = {"dense": tiny_bert(), "iterative": prune(tiny_bert()), "again": tiny_bert()}

@@ -11,6 +11,8 @@ from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes, p
 from icd_lib.measure.peak import peaks_of_folders
 from icd_lib.models.checkpoint.optimized import save_optimized
 
+pytestmark = pytest.mark.wide
+
 
 def test_parameter_bytes_counts_shared_weights_once_and_follows_the_dtype():
     first, second = nn.Linear(8, 4, bias=False), nn.Linear(8, 4, bias=False)

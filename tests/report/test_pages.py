@@ -13,6 +13,8 @@ from icd_lib.errors import ArtifactError
 from icd_lib.run.artifacts import open_run
 from icd_lib.stages import report
 
+pytestmark = pytest.mark.wide
+
 
 def silent(line):
     pass

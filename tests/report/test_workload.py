@@ -19,6 +19,8 @@ from icd_lib.report.results import Results
 from icd_lib.report.rows import figures_of, key_numbers, report_csv
 from icd_lib.report.table import DoesNotApply, Missing, Note
 
+pytestmark = pytest.mark.wide
+
 STAGES = ("setup", "graph", "solve[linear]", "solve[oneshot]", "solve[iterative]", "measure", "validate")
 
 

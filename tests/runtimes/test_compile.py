@@ -8,6 +8,8 @@ from icd_lib.errors import ResourceError
 from icd_lib.runtimes.compile import RUNTIME
 from tests.tiny_encoders import batch, tiny_bert
 
+pytestmark = pytest.mark.wide
+
 
 class Small(nn.Module):
     def __init__(self):

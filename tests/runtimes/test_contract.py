@@ -10,6 +10,8 @@ from icd_lib.errors import ResourceError
 from icd_lib.runtimes import REFERENCE, RUNTIMES
 from tests.tiny_encoders import batch, prune, tiny_bert
 
+pytestmark = pytest.mark.wide
+
 SHAPES = {"first": (2, 12), "other": (3, 9)}
 CALIBRATION = [batch(2, 12, seed=seed) for seed in range(4)]
 MODELS = {"dense": tiny_bert(), "pruned": prune(tiny_bert())}

@@ -7,6 +7,8 @@ from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.runtimes.openvino import BF16, FP32, INT8
 from tests.tiny_encoders import batch, tiny_bert
 
+pytestmark = pytest.mark.wide
+
 
 def test_fp32_is_fp32_and_bf16_is_not(tmp_path):
     model, inputs = tiny_bert(), batch(4, 16)

@@ -15,6 +15,8 @@ from icd_lib.report import measure_figures, measure_tables
 from icd_lib.report.results import Results
 from icd_lib.runtimes import OWN, REFERENCE, RUNTIMES
 
+pytestmark = pytest.mark.wide
+
 ROOT = Path(__file__).parents[2]
 NAMES = "import sys; from icd_lib.runtimes import RUNTIMES; print(*RUNTIMES, 'torch' in sys.modules)"
 OUTSIDE = """

@@ -16,6 +16,8 @@ from icd_lib.release.judge import main
 from icd_lib.stages import report
 from icd_lib.workloads.model import arms
 
+pytestmark = pytest.mark.wide
+
 
 def backwards(context):
     return np.arange(context.size)[::-1], np.ones(context.size, dtype=bool)

@@ -16,6 +16,8 @@ from icd_lib.stages import report
 from icd_lib.workloads.model import setup
 from icd_lib.workloads.model.measure import measure_energy
 
+pytestmark = pytest.mark.wide
+
 
 def context(**values):
     return SimpleNamespace(get=lambda path: values[path.replace(".", "_")])

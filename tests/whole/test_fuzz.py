@@ -48,6 +48,8 @@ from icd_lib.storage.npz import load_arrays, load_graph, save_graph
 from icd_lib.workloads.rows.arms import load_layout
 from icd_lib.workloads.rows.events import read_events, save_events
 
+pytestmark = pytest.mark.wide
+
 PATHS = key_paths()
 SHIPPED = [path.read_bytes() for path in sorted(parameters_dir().glob("*.yaml"))]
 CONFIG = check_config({"scenario": "x"})

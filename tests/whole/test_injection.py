@@ -36,6 +36,8 @@ from icd_lib.run.scenario import load_scenario
 from icd_lib.scrub.files import scrub_file
 from icd_lib.scrub.text import scrub_html, scrub_strings
 
+pytestmark = pytest.mark.wide
+
 HOSTILE = [
     "</script><script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',

@@ -14,6 +14,8 @@ from icd_lib.workloads.model.context import EncoderContext
 from icd_lib.workloads.model.contexts import make_context
 from icd_lib.workloads.model.language import LanguageContext
 
+pytestmark = pytest.mark.wide
+
 ROOT = Path(__file__).parents[2]
 OUTSIDE = """
 import sys

@@ -22,6 +22,8 @@ from icd_lib.workloads.rows.events import cut_events, hash_events, join_events, 
 from icd_lib.workloads.rows.frame import shrunk_cost, table_cost
 from icd_lib.workloads.rows.solve import objections
 
+pytestmark = pytest.mark.wide
+
 SOLVED = ("setup", "graph", "solve[linear]", "solve[oneshot]", "solve[iterative]")
 
 
