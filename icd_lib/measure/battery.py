@@ -34,6 +34,7 @@ READINGS = ("own", "dropin")
 LABELLED, TOPIC = "labelled", "topic"
 METHOD = "mean over domains, paired with dense, clustered by text; normal interval"
 _ROWS = 2048
+_WHOLE = 512  # texts or words up to which a matrix of both is decomposed whole
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,6 @@ def topic_labels(texts: list[str]) -> dict[str, np.ndarray]:
     words are): latent semantic analysis (Deerwester et al. 1990, section 3). No model has a part in them, and many
     tasks on one text make the mean loss precise at no further forward pass.
     """
-    from scipy.sparse.linalg import svds
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     try:
@@ -70,10 +70,26 @@ def topic_labels(texts: list[str]) -> dict[str, np.ndarray]:
     count = min(TOPICS, min(matrix.shape) - 2)
     if count < 1:
         return {}
-    left, strength, _ = svds(matrix, k=count + 1, v0=np.ones(min(matrix.shape)))
-    left = left[:, np.argsort(-strength)][:, 1:]
-    found = {f"topic {j + 1}": (left[:, j] > np.median(left[:, j])).astype(np.int64) for j in range(count)}
+    left = _left_singular(matrix, count + 1)[:, 1:]
+    found = {f"topic {j + 1}": (left[:, j] > np.median(left[:, j])).astype(np.int64) for j in range(left.shape[1])}
     return {name: labels for name, labels in found.items() if labels.any()}
+
+
+def _left_singular(matrix, count: int) -> np.ndarray:
+    """The left singular vectors (n, at most `count`) of a sparse matrix, strongest first, the same in every call.
+
+    Words of few texts fall apart into parts that share none, and there ARPACK begins anew at random: those are small
+    enough to be decomposed whole. What has no strength is left out: it could be any vector.
+    """
+    from scipy.sparse.linalg import svds
+
+    if min(matrix.shape) <= _WHOLE:
+        left, strength, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
+        left, strength = left[:, :count], strength[:count]
+    else:
+        left, strength, _ = svds(matrix, k=count, v0=np.ones(min(matrix.shape)))
+    order = np.argsort(-strength, kind="stable")
+    return left[:, order][:, strength[order] > 1e-9 * strength.max()]
 
 
 def tasks_of(domain: DomainText) -> list[Task]:

@@ -339,6 +339,26 @@ def test_quality_is_the_mean_own_accuracy_with_the_weights_of_a_comparison(batte
     assert battery.quality(dense) != battery.quality(dense, "unseen"), "by default on the text that chooses"
 
 
+def test_topics_are_the_same_in_every_call_also_of_texts_that_share_few_words():
+    texts = [f"{word} {word}s part{i % 3}" for i, word in enumerate("cat dog sun sea tree road song".split() * 4)]
+    first = topic_labels(texts)
+    assert first and all(topic_labels(texts).keys() == first.keys() for _ in range(3))
+    for _ in range(3):
+        assert all(np.array_equal(labels, first[name]) for name, labels in topic_labels(texts).items())
+
+
+def test_both_ways_to_decompose_find_the_same_topics(monkeypatch):
+    generator = np.random.default_rng(0)
+    texts = [" ".join(f"w{int(w)}" for w in generator.zipf(1.5, 12) % 60) for _ in range(200)]
+    whole = topic_labels(texts)
+    monkeypatch.setattr(battery_module, "_WHOLE", 0)
+    iterated = topic_labels(texts)
+    assert whole.keys() == iterated.keys()
+    for name in list(whole)[:6]:  # signs are free
+        agree = (whole[name] == iterated[name]).mean()
+        assert max(agree, 1 - agree) > 0.98, name
+
+
 def test_quality_is_what_optimize_takes(battery, dense, tokenizer, domains, monkeypatch):
     from icd_lib import api
     from icd_lib.transforms.observed import Findings
