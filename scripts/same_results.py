@@ -88,11 +88,8 @@ def compare_trees(old: Path, new: Path) -> list[str]:
     kept = [str(path.parent) for path in sorted((old / "outputs/reference").glob("*/verdict.json"))]
     commands = COMMANDS | {f"judgement of {Path(run).name}": ["-m", "icd_lib.validate", run] for run in kept}
     for what, arguments in commands.items():
-        texts = [
-            (done.stdout + done.stderr).replace(str(tree), "")
-            for tree in (old, new)
-            for done in [python(tree, *arguments)]
-        ]
+        done = [python(tree, *arguments) for tree in (old, new)]
+        texts = [(found.stdout + found.stderr).replace(str(old), "").replace(str(new), "") for found in done]
         if texts[0] != texts[1]:
             lines = [set(text.splitlines()) for text in texts]
             told += [f"{what}: − {line}" for line in sorted(lines[0] - lines[1])]
