@@ -82,7 +82,7 @@ train_mamba: $(DATA)  ## train the embedded Mamba again (about an hour on two co
 	@$(PY) scripts/train_mamba.py $(ARGS)
 
 validate: $(STAMP)  ## judge finished runs again from their samples: RUNS="outputs/bert outputs/reference/bert"
-	@$(PY) -m icd_lib.release.judge $(or $(RUNS),outputs/$(SCENARIO))
+	@$(PY) -m icd_lib.validate $(or $(RUNS),outputs/$(SCENARIO))
 
 claims: $(DATA)  ## make again the stated numbers that take no longer than MINUTES each, and say what no longer holds
 	@$(PY) -m icd_lib.release.claims --check
@@ -94,11 +94,11 @@ repro_smoke: $(DATA)  ## about 5 minutes: the whole path on a table, and the BER
 
 repro_bert: $(DATA)  ## about 20 minutes: the BERT scenario, judged beside the committed run
 	@$(PY) run_all.py --scenario bert || [ $$? -eq 1 ]
-	@$(PY) -m icd_lib.release.judge outputs/bert outputs/reference/bert
+	@$(PY) -m icd_lib.validate outputs/bert outputs/reference/bert
 
 repro_mamba: $(DATA)  ## about 40 minutes: the Mamba scenario
 	@$(PY) run_all.py --scenario mamba || [ $$? -eq 1 ]
-	@$(PY) -m icd_lib.release.judge outputs/mamba
+	@$(PY) -m icd_lib.validate outputs/mamba
 
 repro_codesign: $(DATA)  ## about 20 minutes: cost against time and cache hits (mock, trace), and the solver's benchmark
 	@$(PY) run_all.py --scenario mock || [ $$? -eq 1 ]
@@ -118,8 +118,8 @@ sbom:  ## CycloneDX bill of materials of the environment, to artifacts/sbom.cdx.
 	  --pyproject pyproject.toml $(VENV)
 
 pack: $(STAMP)  ## scrub and pack all runs (or RUNS="outputs/bert …") into PACKAGE, and verify it
-	@$(PY) -m icd_lib.release.package --to $(PACKAGE) $(RUNS)
-	@$(PY) -m icd_lib.release.verify $(PACKAGE)
+	@$(PY) -m icd_lib.packaging --to $(PACKAGE) $(RUNS)
+	@$(PY) -m icd_lib.verify $(PACKAGE)
 
 gpu-check: $(DATA)  ## run the tests that need a CUDA device
 	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then device=yes; else device=no; fi; \

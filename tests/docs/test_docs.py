@@ -374,6 +374,17 @@ def test_nothing_imports_what_the_architecture_forbids():
             assert set(names(exceptions)) <= imported[module], f"{module} needs no such exception"
 
 
+def test_every_module_that_a_command_names_does_something_when_it_is_run():
+    pages = [ROOT / "Makefile", ROOT / "binder" / "postBuild", ROOT / "Dockerfile", *PAGES]
+    named = {name for page in pages for name in re.findall(r"-m (icd_lib[\w.]*)", page.read_text(encoding="utf-8"))}
+    assert {"icd_lib.verify", "icd_lib.validate", "icd_lib.packaging"} <= named
+    for name in named:
+        path = ROOT / name.replace(".", "/")
+        file = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        text = file.read_text(encoding="utf-8")
+        assert file.name == "__main__.py" or 'if __name__ == "__main__":' in text, f"python -m {name} would do nothing"
+
+
 def test_no_two_rooms_import_each_other():
     arrows = {room: {name.split(".")[0] for name in others} for room, others in imports_of_modules().items()}
     reached = {room: set(others) for room, others in arrows.items()}
