@@ -73,13 +73,6 @@ class Run:
             raise write_error(path.parent, error) from error
         return path
 
-    def mode_dir(self, mode: str | None = None) -> Path:
-        """Folder of one mode (by default this run's), created."""
-        mode = mode or self.mode
-        if mode not in MODES:
-            raise ConfigError(f"mode takes one of {', '.join(MODES)}; got {mode!r}")
-        return self.path(mode, "solve.json").parent
-
     def write_json(self, rel: str, value) -> Path:
         """Write `value` as JSON, atomically."""
         return atomic_write(self.path(rel), to_json(value))

@@ -44,11 +44,6 @@ def keep(kind: str, key: dict, value: dict) -> bool:
     return True
 
 
-def tables_file(key: dict) -> Path:
-    """Where the tables of `key` (model, shape, widths, threads, processor, versions) lie."""
-    return kept_file("tables", key)
-
-
 def read_tables(key: dict) -> dict | None:
     """The kept tables of exactly this key, or None."""
     return read_kept("tables", key)

@@ -167,8 +167,22 @@ class Alive(Effect):
         return np.isin(np.arange(entry["size"]), entry[cls.tag])
 
 
+class Numbered(Effect):
+    """Elements have the number of what they share; those that share one are touched together, `NOWHERE` never."""
+
+    @property
+    def kept(self) -> int:
+        return int((self.values != NOWHERE).sum())
+
+    def graph(self, base):
+        return group_graph(self.values, base=base)
+
+    def packed(self, order: np.ndarray) -> np.ndarray:
+        return pack_groups(order, self.values)
+
+
 @dataclass(frozen=True, eq=False)
-class Groups(Effect):
+class Groups(Numbered):
     """Elements share something, such as a scale or a code book: `groups` int (D,), the number of each one's group.
 
     Realised by lying side by side, which the layout alone does: no weight changes.
@@ -182,24 +196,14 @@ class Groups(Effect):
     _arrays = {"groups": NOWHERE, "saliency": 0.0}
 
     @property
-    def kept(self) -> int:
-        return int((self.groups != NOWHERE).sum())
-
-    @property
     def is_trivial(self) -> bool:
         """One group for all, or a group for each, asks nothing of a layout."""
         count = len(np.unique(self.groups))
         return count in (1, self.size)
 
-    def graph(self, base):
-        return group_graph(self.groups, base=base)
-
-    def packed(self, order: np.ndarray) -> np.ndarray:
-        return pack_groups(order, self.groups)
-
 
 @dataclass(frozen=True, eq=False)
-class Pages(Effect):
+class Pages(Numbered):
     """Elements lie on pages that are read wholly or not at all: `pages` int (D,), -1 for what is evicted.
 
     Realised by whole pages: what is on none leaves where a whole granule (the hardware's page) of it lies together.
@@ -213,18 +217,8 @@ class Pages(Effect):
     _arrays = {"pages": NOWHERE, "saliency": 0.0}
 
     @property
-    def kept(self) -> int:
-        return int((self.pages != NOWHERE).sum())
-
-    @property
     def is_trivial(self) -> bool:
         return self.kept == self.size and len(np.unique(self.pages)) == 1
-
-    def graph(self, base):
-        return group_graph(self.pages, base=base)
-
-    def packed(self, order: np.ndarray) -> np.ndarray:
-        return pack_groups(order, self.pages)
 
     def present(self, granule: int) -> np.ndarray:
         return Alive.of(self.axis, self.kind, self.pages != NOWHERE).present(granule)

@@ -17,6 +17,7 @@ from icd_lib.data.domains import DOMAINS
 from icd_lib.errors import ConfigError, IcdError
 from icd_lib.models.families import FAMILIES
 from icd_lib.models.shapes import shape_names
+from icd_lib.release.evaluate import STEPS
 from icd_lib.run.configuration import parse_override
 from icd_lib.run.options import check_config, key_paths, sections
 from icd_lib.run.scenario import list_scenarios, load_scenario
@@ -376,7 +377,8 @@ def test_nothing_imports_what_the_architecture_forbids():
 
 def test_every_module_that_a_command_names_does_something_when_it_is_run():
     pages = [ROOT / "Makefile", ROOT / "binder" / "postBuild", ROOT / "Dockerfile", *PAGES]
-    named = {name for page in pages for name in re.findall(r"-m (icd_lib[\w.]*)", page.read_text(encoding="utf-8"))}
+    texts = [page.read_text(encoding="utf-8") for page in pages] + [step.command for step in STEPS]
+    named = {name for text in texts for name in re.findall(r"-m (icd_lib[\w.]*)", text)}
     assert {"icd_lib.verify", "icd_lib.validate", "icd_lib.packaging"} <= named
     for name in named:
         path = ROOT / name.replace(".", "/")

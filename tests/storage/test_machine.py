@@ -23,7 +23,7 @@ def test_kept_tables_come_back_for_their_key_only():
 
 def test_a_damaged_file_counts_as_none():
     machine.keep_tables(KEY, TABLES)
-    machine.tables_file(KEY).write_text("{")
+    machine.kept_file("tables", KEY).write_text("{")
     assert machine.read_tables(KEY) is None
 
 

@@ -22,11 +22,6 @@ FAMILIES = Registry(
 DEFAULT_FAMILY = "bert"
 
 
-def family_names() -> list[str]:
-    """What `model.family` takes."""
-    return list(FAMILIES)
-
-
 def find_family(name: str) -> Family:
     """The row of that name, or `ConfigError`."""
     if name not in FAMILIES:
