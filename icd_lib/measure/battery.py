@@ -25,16 +25,15 @@ from icd_lib.data.domains.domain import DomainText
 from icd_lib.errors import ArtifactError, MeasureError
 from icd_lib.measure.embed import Progress, embed
 from icd_lib.measure.statistics import Z95
+from icd_lib.measure.topics import topic_labels
 from icd_lib.storage.tensor_file import load_tensors, save_tensors
 
 FOLDS = 5
 PROBE_RIDGE = 0.05  # of the mean diagonal of the second moments; chosen once on dense embeddings
-TOPICS = 24
 READINGS = ("own", "dropin")
 LABELLED, TOPIC = "labelled", "topic"
 METHOD = "mean over domains, paired with dense, clustered by text; normal interval"
 _ROWS = 2048
-_WHOLE = 512  # texts or words up to which a matrix of both is decomposed whole
 
 
 @dataclass(frozen=True)
@@ -52,44 +51,6 @@ class Task:
     candidates: np.ndarray | None = None
     answers: np.ndarray | None = None
     wanted: np.ndarray | None = None
-
-
-def topic_labels(texts: list[str]) -> dict[str, np.ndarray]:
-    """Binary attributes of each text's words, task -> int64 (n,): on which side of the median it lies in a topic.
-
-    Topics are the left singular vectors of the domain's TF-IDF matrix, the first left out (it is how common a text's
-    words are): latent semantic analysis (Deerwester et al. 1990, section 3). No model has a part in them, and many
-    tasks on one text make the mean loss precise at no further forward pass.
-    """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    try:
-        matrix = TfidfVectorizer(sublinear_tf=True, min_df=2, stop_words="english").fit_transform(texts)
-    except ValueError:  # no word is in two texts
-        return {}
-    count = min(TOPICS, min(matrix.shape) - 2)
-    if count < 1:
-        return {}
-    left = _left_singular(matrix, count + 1)[:, 1:]
-    found = {f"topic {j + 1}": (left[:, j] > np.median(left[:, j])).astype(np.int64) for j in range(left.shape[1])}
-    return {name: labels for name, labels in found.items() if labels.any()}
-
-
-def _left_singular(matrix, count: int) -> np.ndarray:
-    """The left singular vectors (n, at most `count`) of a sparse matrix, strongest first, the same in every call.
-
-    Words of few texts fall apart into parts that share none, and there ARPACK begins anew at random: those are small
-    enough to be decomposed whole. What has no strength is left out: it could be any vector.
-    """
-    from scipy.sparse.linalg import svds
-
-    if min(matrix.shape) <= _WHOLE:
-        left, strength, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
-        left, strength = left[:, :count], strength[:count]
-    else:
-        left, strength, _ = svds(matrix, k=count, v0=np.ones(min(matrix.shape)))
-    order = np.argsort(-strength, kind="stable")
-    return left[:, order][:, strength[order] > 1e-9 * strength.max()]
 
 
 def tasks_of(domain: DomainText) -> list[Task]:

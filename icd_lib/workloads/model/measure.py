@@ -29,7 +29,7 @@ from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
 from icd_lib.workloads.model.setup import own_quality
 
 
-def measured(context: Context, models: dict[str, nn.Module], extra: dict[str, nn.Module], latency: dict) -> dict:
+def measured(context: Context, models: dict[str, nn.Module], extra: dict[str, nn.Module]) -> dict:
     """What measure.json holds besides latency."""
     result = models.get(RESULT)
     return {

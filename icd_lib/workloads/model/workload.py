@@ -85,7 +85,7 @@ class ModelWorkload(Workload):
     def measured(self, compared: dict[str, nn.Module], controls: dict[str, nn.Module], latency: dict) -> dict:
         result = self._saved.get(RESULT)
         gain = None if result is None else attribute_gain(self.context, result, latency["shapes"])
-        return measured(self.context, compared, controls, latency) | {"attribution": gain}
+        return measured(self.context, compared, controls) | {"attribution": gain}
 
     def metrics(self, arm: str, report: dict) -> dict:
         return metrics(arm, report)
