@@ -98,11 +98,19 @@ def legend(drawing: Figure, panel, columns: int = 3) -> None:
     drawing.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
 
 
+def stamp(drawing: Figure, text: str) -> None:
+    """Small words along the right edge, in a strip of their own: titles lie above the panels and legends below."""
+    lines = textwrap.wrap(text, max(16, int(12 * drawing.get_figheight())))
+    strip = len(lines) * 1.6 * SMALL / 72 / WIDTH
+    drawing.get_layout_engine().set(rect=(0, 0, 1 - strip, 1))
+    words = {"rotation": "vertical", "ha": "right", "va": "center", "fontsize": SMALL, "color": "#8a6100"}
+    drawing.text(0.998, 0.5, "\n".join(lines), **words).set_in_layout(False)
+
+
 def finish(drawing: Figure, name: str, alt: str, caption: str, results: Results) -> Picture:
     """Render a drawing; the run's badges stand on it, so that it keeps them when it is copied elsewhere."""
     if results.badges:
-        short = "; ".join(text.partition(":")[0] for text in results.badges)
-        drawing.supxlabel(textwrap.fill(short, _LINE), fontsize=SMALL, color="#8a6100", x=0.99, ha="right")
+        stamp(drawing, "; ".join(text.partition(":")[0] for text in results.badges))
     return Picture(name, png_bytes(drawing), alt, caption)
 
 

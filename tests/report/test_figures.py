@@ -58,6 +58,16 @@ def test_every_figure_is_legible_on_a_phone(tmp_path, drawings, language):
         assert not small
 
 
+def test_badges_stand_in_no_legend_title_or_panel(tmp_path, drawings):
+    draw_all(Results.load(write_run(tmp_path / "run", quick=True)))
+    for figure in drawings:
+        (stamp,) = [text for text in figure.texts if "quick run" in text.get_text().replace("\n", " ")]
+        box = stamp.get_window_extent()
+        others = [*figure.legends, *figure.axes] + ([figure._suptitle] if figure._suptitle else [])
+        assert not any(box.overlaps(other.get_tightbbox()) for other in others)
+        assert 0 <= box.y0 and box.y1 <= figure.bbox.height and box.x1 <= figure.bbox.width
+
+
 def test_the_theme_is_on_while_a_figure_is_drawn_and_only_then():
     before = dict(matplotlib.rcParams)
     sizes = themed(lambda: matplotlib.rcParams["font.size"])()
