@@ -5,7 +5,6 @@ With `ICD_EXTENSIONS=your_module` it runs over your family as well; its row name
 
 import copy
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pytest
@@ -29,42 +28,11 @@ from icd_lib.models.families import FAMILIES, find_adapter
 from icd_lib.models.family import Family
 from icd_lib.workloads.model.contexts import JUDGES
 from tests.extend import toy_family
-from tests.tiny_mambas import random_alive, tiny_mamba, tiny_mamba2, tokens
-from tests.tiny_problems import CLASSES, assert_same_state, small_batches, small_model, state_of
+from tests.tiny_families import CASES, FACTORIES, ROWS
+from tests.tiny_mambas import random_alive
+from tests.tiny_problems import assert_same_state, state_of
 
 EXACT = 1e-10  # relative, float64
-
-
-def bert(kind: str, **changes) -> tuple[nn.Module, dict]:
-    return small_model(kind, **changes), small_batches(1)[0]
-
-
-def mamba(build, *kind, **changes) -> tuple[nn.Module, dict]:
-    mask = torch.ones(3, 17, dtype=torch.long)
-    mask[0, :5] = 0
-    return build(*kind, **changes), {"input_ids": tokens(3, 17), "attention_mask": mask}
-
-
-TINY = {
-    "bert": {kind: partial(bert, kind) for kind in CLASSES}
-    | {"untied": partial(bert, "masked_lm", tie_word_embeddings=False)},
-    "mamba": {
-        "causal": partial(mamba, tiny_mamba),
-        "backbone": partial(mamba, tiny_mamba, "backbone"),
-        "biases": partial(mamba, tiny_mamba, use_bias=True, use_conv_bias=False),
-        "untied": partial(mamba, tiny_mamba, tie_word_embeddings=False),
-        "one state": partial(mamba, tiny_mamba, state_size=1, time_step_rank=1),
-        "other sizes": partial(mamba, tiny_mamba, "backbone", expand=3, conv_kernel=2),
-        "mamba2": partial(mamba, tiny_mamba2),
-        "mamba2 one group": partial(mamba, tiny_mamba2, n_groups=1, use_bias=True),
-        "mamba2 four groups": partial(mamba, tiny_mamba2, n_groups=4),
-    },
-}
-ROWS = {**FAMILIES, "toy": toy_family.FAMILY}
-FACTORIES = {
-    name: TINY.get(name) or {k: partial(tuple, v) for k, v in row.tiny().items()} for name, row in ROWS.items()
-}
-CASES = [(name, kind) for name, kinds in FACTORIES.items() for kind in kinds]
 
 
 @dataclass(frozen=True)
