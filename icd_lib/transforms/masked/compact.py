@@ -46,9 +46,10 @@ def remove_dead(
     """
     plain = plain_copy(model).eval()
     double = plain_copy(plain).double()
+    adapter = find_adapter(double)
     with KeepDouble():
         before = [model_outputs(double, batch) for batch in batches]
-        found = find_dead(find_adapter(double), batches, seed)
+        found = find_dead(adapter, batches, seed)
     granule, removed = granules(tile), []
     for axis, dead in found.items():
         kept = [take_out(each, dead, granule[dead.axis.kind]) for each in (plain, double)][0]

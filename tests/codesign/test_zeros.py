@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from icd_lib.codesign.zeros import count_zeros, least_touched, read_patterns, touched
 from icd_lib.models.families import find_adapter
-from icd_lib.transforms.masked.zeros import count_zeros, least_touched, read_patterns, touched
 from tests.tiny_problems import small_model
 
 
