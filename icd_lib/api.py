@@ -115,7 +115,7 @@ def compact_masked(model: nn.Module, example: dict | Iterable[dict], *, tile: in
     and `least`, which no order undercuts: zeros without structure save nothing. Raises `ConfigError` on a model of no
     family or a tile below 1, `TransformError` if the outputs differ.
     """
-    batches = [example] if isinstance(example, Mapping) else list(example)
+    batches = [dict(item) for item in ([example] if isinstance(example, Mapping) else example)]
     if not batches:
         raise ConfigError("example is empty: pass at least one dict of the model's inputs")
     if isinstance(tile, bool) or not isinstance(tile, int) or tile < 1:
