@@ -2,7 +2,7 @@
 
 from icd_lib.codesign.inputs import Judgement
 from icd_lib.codesign.options import Settings
-from icd_lib.codesign.reasons import Reason
+from icd_lib.records.reasons import Reason
 
 
 def over_budget(judgement: Judgement, settings: Settings) -> list[Reason]:

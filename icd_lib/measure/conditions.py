@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from icd_lib.records.measured import Clocks
+
 FEWEST_ROUNDS = 20
 OTHERS_PCT, STOLEN_PCT, SWAPPED_MB = 5.0, 2.0, 1.0  # more than this is worth a warning
 _CPUS = Path("/sys/devices/system/cpu")
@@ -54,17 +56,17 @@ def disturbances(conditions: dict) -> list[str]:
     return found
 
 
-def clocks_locked(cpus: Path = _CPUS, virtualised: bool | None = None) -> dict:
-    """{"locked", "reason"}: whether the processor's clock is fixed, or why that cannot be said."""
+def clocks_locked(cpus: Path = _CPUS, virtualised: bool | None = None) -> Clocks:
+    """Whether the processor's clock is fixed, or why that cannot be said."""
     governor = _text(cpus / "cpu0/cpufreq/scaling_governor")
     if virtualised or governor is None:
-        return {"locked": False, "reason": "a virtual machine or a system that shows no clock governor"}
+        return Clocks(locked=False, reason="a virtual machine or a system that shows no clock governor")
     if governor != "performance":
-        return {"locked": False, "reason": f"the clock governor is {governor!r}, not 'performance'"}
+        return Clocks(locked=False, reason=f"the clock governor is {governor!r}, not 'performance'")
     turbo = {"intel_pstate/no_turbo": "1", "cpufreq/boost": "0"}
     if not any(_text(cpus / name) == off for name, off in turbo.items()):
-        return {"locked": False, "reason": "turbo is on, clocks follow heat and load"}
-    return {"locked": True, "reason": None}
+        return Clocks(locked=False, reason="turbo is on, clocks follow heat and load")
+    return Clocks(locked=True, reason=None)
 
 
 def _counters() -> dict:

@@ -27,7 +27,7 @@ def fastest(ladder: dict, arm: str) -> str | None:
         if entry["status"] == "measured":
             arms = next(iter(entry["shapes"].values()))["arms"]
             if arm in arms:
-                found[name] = arms[arm]["latency_ms"]["value"]
+                found[name] = arms[arm]["latency_ms"].value
     return min(found, key=lambda name: found[name], default=None)
 
 

@@ -79,7 +79,7 @@ def report_page(results: Results, drawn: dict) -> str:
             drawn.get(f"path_{mode}"),
             setup_tables.attempts(results, mode),
             setup_tables.objective(results, mode),
-            setup_tables.certificates(results.solves[mode]["certificates"], f"Equivalence certificates, {mode}"),
+            setup_tables.certificates(results.solves[mode].certificates, f"Equivalence certificates, {mode}"),
         ]
     sections["Transforms"] = [item for role, item in drawn.items() if role.startswith("panel_")]
     sections["Set-up"] = [setup_tables.machine(results), setup_tables.provenance(results)]

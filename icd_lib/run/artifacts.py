@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from icd_lib.errors import ArtifactError, ConfigError
 from icd_lib.experiment.arms import MODES
@@ -18,8 +19,10 @@ from icd_lib.run.scenario import load_scenario
 from icd_lib.scrub.text import scrub_strings
 from icd_lib.storage.atomic import atomic_write, plain, to_json, write_error
 from icd_lib.storage.json_text import read_text
+from icd_lib.storage.record_json import from_json
 from icd_lib.version import VERSION
 
+T = TypeVar("T")
 LOCK = "config.lock.json"
 _SEPARATORS = re.compile("[\x85\u2028\u2029]")  # JSON allows them in a text, but many readers end a line there
 # What a run that was killed leaves beside its files: half-written ones, and notebooks that were being executed.
@@ -90,6 +93,10 @@ class Run:
             ) from error
         except OSError as error:
             raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
+
+    def read(self, kind: type[T], rel: str) -> T:
+        """A JSON file of this run as a record; `ArtifactError` as `read_json`."""
+        return from_json(kind, self.read_json(rel), str(self.dir / rel))
 
     def log(self, stage: str, ok: bool = True, **meta) -> None:
         """Append one JSON line {ts, stage, ok, meta} to run.log; paths and host names are scrubbed."""

@@ -32,9 +32,9 @@ def test_ladder_compares_arms_and_keeps_every_sample():
             assert all(len(samples[arm]) == 6 for arm in models)
             assert "vs_baseline" not in arms["dense"]
             expected = np.median(samples["iterative"]) / np.median(samples["dense"]) - 1
-            assert arms["iterative"]["vs_baseline"]["value"] == pytest.approx(expected)
-            assert all(arm["max_abs_error"]["value"] < 1e-5 for arm in arms.values())
-    assert ladder["runtimes"]["eager"]["shapes"]["2x12"]["arms"]["dense"]["vs_eager"]["value"] == 0
+            assert arms["iterative"]["vs_baseline"].value == pytest.approx(expected)
+            assert all(arm["max_abs_error"].value < 1e-5 for arm in arms.values())
+    assert ladder["runtimes"]["eager"]["shapes"]["2x12"]["arms"]["dense"]["vs_eager"].value == 0
 
 
 def test_all_runtimes_get_the_same_threads_and_torch_gets_its_own_back():

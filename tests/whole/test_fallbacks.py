@@ -26,7 +26,7 @@ def context(**values):
 def test_counters_that_are_switched_off_are_not_measured_and_say_so():
     energy = measure_energy(context(measure_energy=False, measure_shapes=[[1, 8]]), None)
     for found, key in ((l2_hit_pct(False), "measure.ncu"), (energy, "measure.energy")):
-        assert found["kind"] == "not_measured" and found["value"] is None and key in found["reason"]
+        assert found.is_missing and found.value is None and key in found.reason
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from icd_lib.workloads.model.solve import judgement_of
 def attribute_gain(context: Context, iterative: Saved, shapes: dict) -> list[dict]:
     """Steps from dense to iterative: latency against dense (test shape) and quality lost where strengths are chosen."""
     label = next(iter(shapes))
-    latency = {arm: entry["vs_dense"] for arm, entry in shapes[label].items()}
+    latency = {arm: entry.vs_dense for arm, entry in shapes[label].items()}
     steps = [
         {"step": "dense", "latency_rel": latency["dense_again"], "note": "A/A control"},
         {

@@ -4,6 +4,7 @@ import copy
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,10 +19,12 @@ from icd_lib.measure.l2 import l2_hit_pct
 from icd_lib.measure.ladder import fastest, measure_ladder
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
 from icd_lib.measure.peak import peaks_of_folders
-from icd_lib.metric import figure, not_measured
+from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
+from icd_lib.records.losses import Quality, SplitLoss
+from icd_lib.records.measured import Measured
 from icd_lib.runtimes import RUNTIMES, reference_call
 from icd_lib.runtimes.encoder import RuntimeEncoder
 from icd_lib.workloads.base import Timed
@@ -119,7 +122,7 @@ def alive_per_kind(model: nn.Module, granule: dict[str, int]) -> dict[str, int]:
     return {kind: alive_tiles(sizes, granule[kind])["total"] for kind, sizes in kinds.items()}
 
 
-def measure_energy(context: Context, model: nn.Module) -> dict:
+def measure_energy(context: Context, model: nn.Module) -> Figure:
     """J per token where this machine has a counter, else not_measured with the reason."""
     if not context.get("measure.energy"):
         return not_measured("J/token", "energy counters are switched off in this scenario (measure.energy)")
@@ -130,51 +133,52 @@ def measure_energy(context: Context, model: nn.Module) -> dict:
         return not_measured("J/token", str(error))
 
 
-def metrics(arm: str, report: dict) -> dict:
+def metrics(arm: str, report: Measured) -> dict:
     """What metrics.json of an arm holds of a model."""
-    sizes = report["sizes"][arm]
+    sizes = report.sizes[arm]
     return {
-        "l2_hit_pct": report["l2_hit_pct"],
-        "energy_j_per_token": report["energy"][arm],
-        "quality_pct": quality_figure(report["quality"], arm),
-        "peak_memory_mb": sizes["peak_memory_mb"],
-        "parameter_bytes": sizes["parameter_bytes"],
-        "flops": sizes["flops"],
-        "widths": sizes["widths"],
-        "quality_drop_pp": drop_figure(report["quality"], arm),
+        "l2_hit_pct": report.l2_hit_pct,
+        "energy_j_per_token": report.energy[arm],
+        "quality_pct": quality_figure(report.quality, arm),
+        "peak_memory_mb": sizes.peak_memory_mb,
+        "parameter_bytes": sizes.parameter_bytes,
+        "flops": sizes.flops,
+        "widths": sizes.widths,
+        "quality_drop_pp": drop_figure(report.quality, arm),
     }
 
 
-def quality_figure(quality: dict, arm: str) -> dict:
+def quality_figure(quality: Quality, arm: str) -> Figure:
     """Own accuracy in percent on the text that the budget is for."""
-    if "reason" in quality:
-        return not_measured("%", quality["reason"])
-    split = quality["judging"]
-    entry = quality[arm][split]
-    value = entry["quality_pct"] if arm == DENSE else entry["own"]["pct"]
-    return figure(value, "%", "measured", n=entry["n_items"], method=f"mean over tasks and domains, {split} text")
-
-
-def drop_figure(quality: dict, arm: str) -> dict:
-    """Own accuracy lost against dense on the text that the budget is for, percentage points."""
-    if "reason" in quality:
-        return not_measured("pp", quality["reason"])
-    split = quality["judging"]
+    if quality.reason is not None:
+        return not_measured("%", quality.reason)
+    split = quality.judging
     if arm == DENSE:
-        count = quality[DENSE][split]["n_items"]
+        value, n = quality.dense[split].quality_pct, quality.dense[split].n_items
+    else:
+        value, n = quality.lost[arm][split].own.pct, quality.lost[arm][split].n_items
+    return figure(value, "%", "measured", n=n, method=f"mean over tasks and domains, {split} text")
+
+
+def drop_figure(quality: Quality, arm: str) -> Figure:
+    """Own accuracy lost against dense on the text that the budget is for, percentage points."""
+    if quality.reason is not None:
+        return not_measured("pp", quality.reason)
+    split = quality.judging
+    if arm == DENSE:
+        count = quality.dense[split].n_items
         return figure(0.0, "pp", "measured", n=count, method="by definition", ci95=(0.0, 0.0))
-    return reading_figure(quality[arm][split], "own")
+    return reading_figure(quality.lost[arm][split], "own")
 
 
-def reading_figure(entry: dict, reading: str) -> dict:
+def reading_figure(entry: SplitLoss, reading: str) -> Figure:
     """One reading of a comparison on a split ("own", "own_labelled", "dropin") as a figure in percentage points."""
-    if entry.get(reading) is None:
+    found = entry.reading(reading)
+    if found is None:
         return not_measured("pp", f"no task of this model and text has the reading {reading!r}")
-    found = entry[reading]
-    method = f"{reading}, {entry['split']} text: {entry['method']}"
-    return figure(found["drop_pp"], "pp", "measured", n=entry["n_items"], method=method, ci95=found["ci95"]) | {
-        "se_pp": found["se_pp"]
-    }
+    method = f"{reading}, {entry.split} text: {entry.method}"
+    item = figure(found.drop_pp, "pp", "measured", n=entry.n_items, method=method, ci95=found.ci95)
+    return replace(item, se_pp=found.se_pp)
 
 
 def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:

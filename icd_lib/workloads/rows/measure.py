@@ -6,7 +6,8 @@ import numpy as np
 
 from icd_lib.errors import MeasureError
 from icd_lib.experiment.arms import ARMS, RESULT, ROWS
-from icd_lib.metric import figure, not_measured
+from icd_lib.metric import Figure, figure, not_measured
+from icd_lib.records.measured import Measured
 from icd_lib.workloads.base import Timed
 from icd_lib.workloads.rows import address_stream, simulate_table
 from icd_lib.workloads.rows.arms import Arm
@@ -76,15 +77,13 @@ def simulate_arms(context: TableContext, arms: dict[str, Arm], events) -> dict:
     for name, arm in arms.items():
         figures = simulate_table(context.workload(events).keep(arm.alive), arm.rows, context.levels)
         joules = figures["energy_j"]
-        per_event = figure(
-            joules["value"] / events.count, "J/event", "modelled", n=joules["n"], method=joules["method"]
-        )
+        per_event = figure(joules.value / events.count, "J/event", "modelled", n=joules.n, method=joules.method)
         lines = lines_per_event(context, arm, events)
         found[name] = figures | {"energy_j_per_event": per_event, "lines_per_event": lines}
     return found
 
 
-def lines_per_event(context: TableContext, arm: Arm, events) -> dict:
+def lines_per_event(context: TableContext, arm: Arm, events) -> Figure:
     """Figure: distinct cache lines that an event touches, mean over the events that touch any; counted."""
     left = context.workload(events).keep(arm.alive)
     line = context.levels[0].line_bytes
@@ -111,39 +110,38 @@ def attribution(latency: dict) -> list[dict]:
         "packed": ("+ compaction in π₀'s order", "dead rows removed, not solved again"),
         "iterative": ("+ re-permutation (iterative)", "W′ solved for π₁: the result"),
     }
-    found = next(iter(latency["shapes"].values()))
+    timings = next(iter(latency["shapes"].values()))
     return [
-        {"step": step, "arm": arm, "latency_rel": found[arm]["vs_dense"], "note": note}
+        {"step": step, "arm": arm, "latency_rel": timings[arm].vs_dense, "note": note}
         for arm, (step, note) in steps.items()
-        if arm in found
+        if arm in timings
     ]
 
 
-def second_level(figures: dict) -> dict:
+def second_level(figures: dict[str, Figure]) -> Figure:
     """The hit rate of the second cache, not measured where there is only one."""
     hits = [item for key, item in figures.items() if key.endswith("_hit_pct")]
     return hits[1] if len(hits) > 1 else not_measured("%", "this machine shows one cache only")
 
 
-def metrics(arm: str, report: dict) -> dict:
+def metrics(arm: str, report: Measured) -> dict:
     """What metrics.json of an arm holds of a table; an access event stands where a model has a token."""
-    sizes, hits = report["sizes"][arm], report["caches"]["unseen"][arm]
+    sizes, hits = report.sizes[arm], report.caches["unseen"][arm]
     return {
         "l2_hit_pct": second_level(hits),
         "cache_hits": hits,
-        "energy_j_per_token": report["energy"][arm],
+        "energy_j_per_token": report.energy[arm],
         "quality_pct": not_measured("%", SAME_WORK),
-        "peak_memory_mb": sizes["peak_memory_mb"],
-        "parameter_bytes": sizes["parameter_bytes"],
-        "widths": {"rows": sizes["rows"]},
+        "peak_memory_mb": sizes.peak_memory_mb,
+        "parameter_bytes": sizes.parameter_bytes,
+        "widths": {"rows": sizes.rows},
         "quality_drop_pp": not_measured("pp", SAME_WORK),
     }
 
 
-def hit_change(figures: dict, other: dict) -> dict:
+def hit_change(figures: dict[str, Figure], other: dict[str, Figure]) -> Figure:
     """L2 hit rate of one arm less another's, percentage points; simulated like its parts."""
-    pair = [second_level(item) for item in (figures, other)]
-    if any(item["kind"] == "not_measured" for item in pair):
+    ours, theirs = second_level(figures), second_level(other)
+    if ours.is_missing or theirs.is_missing:
         return not_measured("pp", "this machine shows one cache only")
-    gained = pair[0]["value"] - pair[1]["value"]
-    return figure(gained, "pp", "simulated", n=pair[0]["n"], method=pair[0]["method"])
+    return figure(ours.value - theirs.value, "pp", "simulated", n=ours.n, method=ours.method)
