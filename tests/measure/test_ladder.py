@@ -10,6 +10,9 @@ import torch
 from icd_lib.errors import MeasureError
 from icd_lib.measure import ladder as ladder_module
 from icd_lib.measure.ladder import fastest, measure_ladder
+from icd_lib.records.measured import AtShape, Ladder
+from icd_lib.storage.atomic import to_json
+from icd_lib.storage.record_json import from_json
 from tests.tiny_encoders import batch, prune, tiny_bert
 
 pytestmark = pytest.mark.wide
@@ -22,7 +25,11 @@ def test_ladder_compares_arms_and_keeps_every_sample():
     ladder = measure_ladder(
         models, inputs, runtimes=("onnxruntime", "eager"), repeats=6, warmup=1, resamples=50, progress=seen.append
     )
-    assert json.loads(json.dumps(ladder)) == ladder
+    read = from_json(Ladder, json.loads(to_json(ladder)), "ladder.json")
+    assert {name: entry.shapes for name, entry in read.runtimes.items()} == {
+        name: {label: AtShape(arms=found["arms"]) for label, found in entry.get("shapes", {}).items()}
+        for name, entry in ladder["runtimes"].items()
+    }
     assert list(ladder["runtimes"]) == ["eager", "onnxruntime"] and len(seen) == 2
     for entry in ladder["runtimes"].values():
         assert entry["status"] == "measured" and set(entry["setup_s"]) == set(models)
