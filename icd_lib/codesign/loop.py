@@ -260,8 +260,8 @@ def tried(
 
 def tell(problem: Problem, attempt: Attempt) -> None:
     """Say and log what became of a draft or an attempt."""
-    say, found = problem.inputs.progress, attempt.validation
-    say(attempt.fate + (f" (loses {found.drop_pp:+.3f} pp where strengths are chosen)" if found else ""))
+    say, validation = problem.inputs.progress, attempt.validation
+    say(attempt.fate + (f" (loses {validation.drop_pp:+.3f} pp where strengths are chosen)" if validation else ""))
     if attempt.disagreement:
         say(attempt.disagreement)
     problem.inputs.log(attempt.what, **as_json(attempt))

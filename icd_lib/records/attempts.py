@@ -90,10 +90,10 @@ class Tried:
         return "accepted" if self.accepted else f"rolled back: {told}"
 
     def to_json(self) -> dict:
-        found = fields_of(self)
+        written = fields_of(self)
         told = {"reasons": [reason.text for reason in self.reasons], "why": [one.to_json() for one in self.reasons]}
-        head = {key: found.pop(key) for key in ("what", "strength", "accepted")}
-        return head | told | {key: value for key, value in found.items() if key != "reasons"}
+        head = {key: written.pop(key) for key in ("what", "strength", "accepted")}
+        return head | told | {key: value for key, value in written.items() if key != "reasons"}
 
     @classmethod
     def arranged(cls, value: dict) -> dict:

@@ -141,4 +141,4 @@ class Quality:
         if value.get("reason") is not None:
             return {"reason": value["reason"]}
         own = {key: value[key] for key in ("judging", "dense") if key in value}
-        return own | {"lost": {arm: found for arm, found in value.items() if arm not in own}}
+        return own | {"lost": {arm: splits for arm, splits in value.items() if arm not in own}}

@@ -55,8 +55,8 @@ class Section:
     @property
     def metrics(self) -> dict[str, Figure]:
         """Metric → figure, of those that a gate takes from the comparison that it judges."""
-        found = {"latency_rel": self.latency_rel, "l2_pp": self.l2_pp, "ept_rel": self.ept_rel}
-        return {key: item for key, item in found.items() if item is not None}
+        figures = {"latency_rel": self.latency_rel, "l2_pp": self.l2_pp, "ept_rel": self.ept_rel}
+        return {key: item for key, item in figures.items() if item is not None}
 
     @property
     def lost(self) -> Figure | None:

@@ -186,11 +186,11 @@ def _quality_lines(row: dict) -> list[str]:
         return [f"    quality lost against dense: {figure_text(row['quality_drop_pp'])}"]
     lines = []
     for split in (split for split in SPLITS if split in row["quality"]):
-        found = row["quality"][split]
-        figures = {words: found.reading(reading) for reading, words in READINGS.items()}
-        figures |= {words: precise(found.nearness(key)) for key, words in NEARNESS.items()}
+        quality = row["quality"][split]
+        figures = {words: quality.reading(reading) for reading, words in READINGS.items()}
+        figures |= {words: precise(quality.nearness(key)) for key, words in NEARNESS.items()}
         told = [f"{words} {figure_text(item)}" for words, item in figures.items() if item and not item.is_missing]
-        lines.append(f"    lost on {split} text, most on {found.worst_domain}: {'; '.join(told)}")
+        lines.append(f"    lost on {split} text, most on {quality.worst_domain}: {'; '.join(told)}")
     return lines
 
 

@@ -83,10 +83,10 @@ def check_config(run: RunView) -> str:
 
 def modes(run: RunView) -> list[str]:
     """The arms that have metrics; dense is one of them."""
-    found = [mode for mode in (DENSE, *MODES) if run.has(f"{mode}/metrics.json")]
-    if DENSE not in found:
+    arms = [mode for mode in (DENSE, *MODES) if run.has(f"{mode}/metrics.json")]
+    if DENSE not in arms:
         raise ArtifactError("the run has no dense/metrics.json")
-    return found
+    return arms
 
 
 def check_manifest(run: RunView) -> str:

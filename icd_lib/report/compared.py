@@ -39,7 +39,7 @@ def latency_states(results: Results) -> dict[str, dict[str, str]]:
         for row in in_page_order(results.workload)
         if row.limited and row.key in verdict.sections
     }
-    return {key: own} | {other: found for other, found in states.items() if other != key}
+    return {key: own} | {other: by_gate for other, by_gate in states.items() if other != key}
 
 
 def latency_of(verdict: Verdict, key: str) -> Figure:

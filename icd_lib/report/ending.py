@@ -77,9 +77,9 @@ def _gates(results: Results, mode: str) -> list[str]:
     states = ", ".join(f"{gate} {state_text(results.verdict.gate(gate).status)}" for gate in GATES)
     lines = [f"Gates ({judged(results)}): {states}"]
     short = [
-        f"{other_arm(results, key)} ({states_text(found)})"
-        for key, found in ({} if results.is_table else latency_states(results)).items()
-        if key != results.gates_comparison and "fail" in found.values()
+        f"{other_arm(results, key)} ({states_text(by_gate)})"
+        for key, by_gate in ({} if results.is_table else latency_states(results)).items()
+        if key != results.gates_comparison and "fail" in by_gate.values()
     ]
     return [*lines, f"Fell short of the same limits of latency: vs {', vs '.join(short)}"] if short else lines
 

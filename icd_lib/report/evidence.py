@@ -38,13 +38,13 @@ def control_rows(results: Results, place: str, again: str) -> list[list]:
         words = "contains 0" if holds else "excludes 0: differences this small are not to be believed"
         name = f"A/A control{place.format(shape)}"
         rows.append([name, Verdict("pass" if holds else "fail"), f"the interval {words}"])
-    found = verdict.determinism
-    if isinstance(found, Unknown):
-        rows.append(["determinism", Verdict("not_measured"), found.reason])
+    determinism = verdict.determinism
+    if isinstance(determinism, Unknown):
+        rows.append(["determinism", Verdict("not_measured"), determinism.reason])
     else:
-        for equal, name in ((found.pi_hash_equal, "π solved again"), (found.w_hash_equal, again)):
+        for equal, name in ((determinism.pi_hash_equal, "π solved again"), (determinism.w_hash_equal, again)):
             rows.append([name, Verdict("pass" if equal else "fail"), "equal" if equal else "DIFFERS"])
-        rows.append(["drift of J between the two solves", "", f"{found.max_metric_drift_rel:.1e} relative"])
+        rows.append(["drift of J between the two solves", "", f"{determinism.max_metric_drift_rel:.1e} relative"])
     rows += stability_rows(results)
     cost = verdict.cost
     if not isinstance(cost, Unknown):
@@ -55,12 +55,12 @@ def control_rows(results: Results, place: str, again: str) -> list[list]:
 
 def stability_rows(results: Results) -> list[list]:
     """Drift of the dense arm within the run, and what the rounds could have detected."""
-    rows, found = [], results.verdict.stability
-    if found:
-        clocks = "fixed clocks" if found.clocks.locked else f"unlocked, {found.clocks.reason}"
-        drift, allowed = value_text(found.latency_drift_rel, "fraction"), 100 * found.tolerance_rel
+    rows, stability = [], results.verdict.stability
+    if stability:
+        clocks = "fixed clocks" if stability.clocks.locked else f"unlocked, {stability.clocks.reason}"
+        drift, allowed = value_text(stability.latency_drift_rel, "fraction"), 100 * stability.tolerance_rel
         words = f"{drift} between the halves of the rounds (≤ {allowed:.0f} %: {clocks})"
-        rows.append(["drift of the dense arm", Verdict("pass" if found.within else "fail"), words])
+        rows.append(["drift of the dense arm", Verdict("pass" if stability.within else "fail"), words])
     for shape, taken in results.measure.latency.taken.items():
         power = taken.power
         smallest = max(power.detectable.values(), default=0.0)

@@ -50,9 +50,9 @@ def read_graph(results: Results, rel: str) -> sp.csr_array:
 def layouts_of(results: Results, mode: str | None, axis: str) -> list[tuple[str, sp.csr_array, np.ndarray]]:
     """(title, W, order) for each layout that the run has of an axis."""
     dense = read_graph(results, f"graph/W.{axis}.npz")
-    found = [("W, original order", dense, np.arange(dense.shape[0]))]
+    layouts = [("W, original order", dense, np.arange(dense.shape[0]))]
     if mode not in results.solves:
-        return found
+        return layouts
     perms = {
         name: np.array(results.read(f"{mode}/{name}.json")["axes"][axis]["pi"])
         for name in ("perm_before", "perm_after")
@@ -60,7 +60,7 @@ def layouts_of(results: Results, mode: str | None, axis: str) -> list[tuple[str,
     masked = read_graph(results, f"{mode}/W.{axis}.npz")
     kept = results.solves[mode].widths[axis]
     return [
-        *found,
+        *layouts,
         ("W, layout π₀", dense, perms["perm_before"]),
         ("W′ after the transform, π₀", masked, perms["perm_before"]),
         (_last_title(kept, dense.shape[0]), masked, perms["perm_after"]),

@@ -115,9 +115,9 @@ def _lost_briefly(results: Results, splits: list[str]) -> str:
     """Own and drop-in loss on every split in half a sentence."""
     words = readings(results)
     parts = [
-        f"{words[key]} lost: {' and '.join(found)}"
+        f"{words[key]} lost: {' and '.join(texts)}"
         for key in ("own", "dropin")
-        if key in words and (found := [text for split in splits if (text := _lost_text(results, split, key))])
+        if key in words and (texts := [text for split in splits if (text := _lost_text(results, split, key))])
     ]
     return "; ".join(parts)
 
@@ -129,8 +129,8 @@ def _lost_text(results: Results, split: str, reading: str) -> str:
 
 def _lost_on(results: Results, split: str) -> str:
     """What iterative loses on a split: own with its interval and the budget's verdict, drop-in, the worst domain."""
-    found = results.verdict.quality[split]
-    item, dropin = found.own_pp, found.dropin_pp
+    quality = results.verdict.quality[split]
+    item, dropin = quality.own_pp, quality.dropin_pp
     word = "loses" if item.value > 0 else "gains" if item.value < 0 else "changes by"
     shown = value_text(abs(item.value), "pp", signed=False)
     spread = f"SE {item.se_pp:.3f} pp, 95 % CI of the loss {interval_text(item.ci95, item.unit)}, n = {item.n:,}"
@@ -138,9 +138,9 @@ def _lost_on(results: Results, split: str) -> str:
     if not dropin.is_missing:
         extent = f"95 % CI {interval_text(dropin.ci95, dropin.unit)}"
         parts.append(f"the drop-in loss is {value_text(dropin.value, 'pp')} ({extent})")
-    near = {words: found.nearness(key) for key, words in NEARNESS.items()}
+    near = {words: quality.nearness(key) for key, words in NEARNESS.items()}
     parts += [f"{words} {item.value:.4f}" for words, item in near.items() if item]
-    parts.append(f"it loses most on {found.worst_domain}")
+    parts.append(f"it loses most on {quality.worst_domain}")
     return f"{'; '.join(parts)}.{_allowed(results, split)}"
 
 
@@ -156,9 +156,9 @@ def _allowed(results: Results, split: str) -> str:
 def _above_budget(results: Results) -> list[str]:
     """What is above the budget: text outside the budget's domain as a whole, and every single domain, by name."""
     lines = []
-    for split, found in results.verdict.quality.items():
-        if is_outside(results, split) and is_above(results, found.own_pp):
-            shown = value_text(found.own_pp.value, "pp")
+    for split, quality in results.verdict.quality.items():
+        if is_outside(results, split) and is_above(results, quality.own_pp):
+            shown = value_text(quality.own_pp.value, "pp")
             whose = f"the budget of {results.budget_pp:g} pp, which holds for {results.judging} text only"
             lines.append(f"Outside its domain, on {split} text, it loses {shown}: above {whose}.")
     above = [f"{name} ({split}) {value_text(item.value, 'pp')}" for split, name, item in domains_above(results)]

@@ -72,7 +72,7 @@ def _documents(results: Results, expected: tuple[str, ...]) -> str:
 
     rows = []
     for stem, text in (_NOTEBOOKS | (_TABLE_NOTEBOOKS if results.is_table else {})).items():
-        found = [
+        addresses = [
             link(f"{stem}.{ending}", word)
             for ending, word in (("html", "page"), ("ipynb", "notebook"))
             if there(f"{stem}.{ending}")
@@ -80,8 +80,8 @@ def _documents(results: Results, expected: tuple[str, ...]) -> str:
         record = results.stages.get(_stage_name(stem), {})
         state = record.get("status", "")
         note = f' <span class="fail">{escape(state)}</span>' if state in ("failed", "interrupted") else ""
-        if found or note:
-            rows.append(f"<li>{escape(text)}: {' · '.join(found) or 'no page'}{note}</li>")
+        if addresses or note:
+            rows.append(f"<li>{escape(text)}: {' · '.join(addresses) or 'no page'}{note}</li>")
     reports = [link(rel) for rel in REPORT_FILES if there(rel)]
     if reports:
         rows.append(f"<li>All tables: {' · '.join(reports)}</li>")
@@ -140,10 +140,10 @@ def _take_layout_home(results: Results) -> str:
 
 def _raw(results: Results) -> str:
     """Links to every JSON file and log of the run."""
-    found = sorted(path.relative_to(results.dir).as_posix() for path in results.dir.rglob("*.json"))
+    rels = sorted(path.relative_to(results.dir).as_posix() for path in results.dir.rglob("*.json"))
     shown = [
         rel
-        for rel in found
+        for rel in rels
         if not any(part.startswith(".") or part in ("model", "undistilled") for part in rel.split("/"))
     ]
     shown += [rel for rel in ("run.log",) if results.exists(rel)]

@@ -25,19 +25,19 @@ def lost(loss: Loss | None, n: int) -> Figure | None:
     return Figure(value=drop, unit="pp", kind="measured", n=n, method=METHOD, ci95=interval, se_pp=se)
 
 
-def stated(found: Validation) -> Figure | None:
+def stated(validation: Validation) -> Figure | None:
     """What was lost where strengths are chosen, as a figure; None where that was not judged."""
-    if not found.is_judged:
+    if not validation.is_judged:
         return None
-    return lost(Loss(drop_pp=found.drop_pp, se_pp=found.se_pp, ci95=found.ci95), found.n_items)
+    return lost(Loss(drop_pp=validation.drop_pp, se_pp=validation.se_pp, ci95=validation.ci95), validation.n_items)
 
 
 def near(entry: SplitLoss | DomainLoss, key: str, n: int) -> Figure | None:
     """How near a model stays to dense on a split or (a plain number) a domain; None where there is no such figure."""
-    found = entry.nearness(key)
-    if found is None:
+    nearness = entry.nearness(key)
+    if nearness is None:
         return None
-    value, interval = (found.value, found.ci95) if isinstance(found, Nearness) else (found, None)
+    value, interval = (nearness.value, nearness.ci95) if isinstance(nearness, Nearness) else (nearness, None)
     unit = "nats" if key == "kl" else "1"
     return Figure(value=value, unit=unit, kind="measured", n=n, method="mean, against dense", ci95=interval)
 

@@ -120,13 +120,13 @@ def gates(results: Results) -> Table | Missing:
     thresholds = results.config.get("gates", {})
     rows = []
     for gate in GATES:
-        found = verdict.gate(gate)
-        rows.append([gate, "all checks", "", "", Verdict(found.status), ""])
-        for metric, word in found.checks.items():
+        outcome = verdict.gate(gate)
+        rows.append([gate, "all checks", "", "", Verdict(outcome.status), ""])
+        for metric, word in outcome.checks.items():
             limit = thresholds.get(gate, {}).get(metric)
             row = METRICS[metric]
             sign = "≤" if row.direction == AT_MOST else "≥"
-            why = found.reasons.get(metric) or _BOUNDS.get(found.bounds.get(metric), "")
+            why = outcome.reasons.get(metric) or _BOUNDS.get(outcome.bounds.get(metric), "")
             shown = "–" if limit is None else f"{sign} {_threshold(limit, row.unit)}"
             rows.append([gate, _check_name(results, row), shown, figures.get(metric), Verdict(word), why])
     note = f"compared: {judged(results)}; judged on the confidence bound, quality on the point estimate; "
@@ -185,10 +185,10 @@ def attribution(results: Results) -> Table | Missing:
         return Missing("Attribution", "the run has no measured iterative arm")
     rows, kind = [], "perplexity_ratio" if results.is_language else "cosine"
     for step in steps:
-        found = step.validation or NOT_JUDGED
-        nearness = found.perplexity_ratio if results.is_language else found.cosine
+        validation = step.validation or NOT_JUDGED
+        nearness = validation.perplexity_ratio if results.is_language else validation.cosine
         shown = "–" if nearness is None else f"{nearness:.4f}"
-        rows.append([step.step, step.latency_rel, stated(found) or found.reason, shown, step.note])
+        rows.append([step.step, step.latency_rel, stated(validation) or validation.reason, shown, step.note])
     columns = ["step", "latency against dense", "lost where strengths are chosen", NEARNESS[kind], "note"]
     return Table(
         "What the gain is made of",
@@ -209,8 +209,8 @@ def ladder(results: Results) -> Table | Missing:
         if not entry.is_measured:
             rows.append([entry.label, "–", "–", Verdict("not_measured"), entry.reason, "–", "–"])
             continue
-        for shape, found in entry.shapes.items():
-            for arm, figures in found.arms.items():
+        for shape, at_shape in entry.shapes.items():
+            for arm, figures in at_shape.arms.items():
                 gain, eager = figures.get("vs_baseline", "the reference"), figures.get("vs_eager")
                 error = f"{figures['max_abs_error'].value:.1e}"
                 rows.append([entry.label, shape, arm, figures["latency_ms"], gain, eager, error])

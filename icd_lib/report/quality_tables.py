@@ -51,8 +51,8 @@ def _arm_row(results: Results, arm: str, split: str, kinds: list[str]) -> list:
     entry = results.lost(arm)[split]
     n, worst = entry.n_items, entry.worst_domain
     losses = [flagged(results, split, key, lost(entry.reading(key), n)) for key in readings(results)]
-    found = entry.domains.get(worst)
-    named = f"{worst}: {value_text(found.own.drop_pp, 'pp')}" if found else worst
+    domain = entry.domains.get(worst)
+    named = f"{worst}: {value_text(domain.own.drop_pp, 'pp')}" if domain else worst
     cells = [*losses, *(precise(near(entry, key, n)) for key in kinds), named]
     return [arm, text_words(results, split), f"{entry.own.pct:.2f} %", *cells, f"{n:,}"]
 
@@ -82,30 +82,30 @@ def by_task(results: Results) -> Table | Missing:
     rows = []
     for split, entry in results.lost("iterative").items():
         for name, part in entry.domains.items():
-            labelled = {task: found for task, found in part.tasks.items() if found.sort == "labelled"}
-            topics = [found for task, found in part.tasks.items() if task not in labelled]
-            rows += [_task_row(results, name, split, task, found) for task, found in labelled.items()]
+            labelled = {task: loss for task, loss in part.tasks.items() if loss.sort == "labelled"}
+            topics = [loss for task, loss in part.tasks.items() if task not in labelled]
+            rows += [_task_row(results, name, split, task, loss) for task, loss in labelled.items()]
             rows += [_topics_row(results, name, split, topics)] if topics else []
     columns = ["domain", "text", "task", "labels", "n", "dense", *_task_columns(results)]
     return Table(title, columns, rows, LANGUAGE_NOTE if results.is_language else f"{NOTE}. {TOPIC_NOTE}")
 
 
-def _task_row(results: Results, domain: str, split: str, task: str, found: TaskLoss) -> list:
-    n, labels = found.n, _LABELS.get(task) or who_labelled(domain)
-    losses = [flagged(results, split, "task", lost(found.reading(key), n)) for key in _task_readings(results)]
-    return [domain, text_words(results, split), task, labels, f"{n:,}", f"{found.dense_pct:.2f} %", *losses]
+def _task_row(results: Results, domain: str, split: str, task: str, loss: TaskLoss) -> list:
+    n, labels = loss.n, _LABELS.get(task) or who_labelled(domain)
+    losses = [flagged(results, split, "task", lost(loss.reading(key), n)) for key in _task_readings(results)]
+    return [domain, text_words(results, split), task, labels, f"{n:,}", f"{loss.dense_pct:.2f} %", *losses]
 
 
 def _topics_row(results: Results, domain: str, split: str, topics: list[TaskLoss]) -> list:
     """The mean over a domain's topics; its error is that of the domain, not of one task, so it has no interval here."""
     losses = [flagged(results, split, "task", _mean(topics, key)) for key in _task_readings(results)]
-    dense = f"{np.mean([found.dense_pct for found in topics]):.2f} %"
+    dense = f"{np.mean([topic.dense_pct for topic in topics]):.2f} %"
     task = f"{TOPICS}, mean of {len(topics)}"
     return [domain, text_words(results, split), task, "the text's own words", f"{topics[0].n:,}", dense, *losses]
 
 
 def _mean(tasks: list[TaskLoss], reading: str) -> Figure | None:
-    losses = [loss for found in tasks if (loss := found.reading(reading))]
+    losses = [loss for task in tasks if (loss := task.reading(reading))]
     if not losses:
         return None
     drop = float(np.mean([loss.drop_pp for loss in losses]))

@@ -64,11 +64,11 @@ def quality_table(results: Results) -> str:
     lines = [f"| `{name}`: lost on | own | labelled tasks only | drop-in | cosine | worst domain |", "|---" * 6 + "|"]
     for split in ("unseen", "seen"):
         if split in quality:
-            found = quality[split]
-            losses = [as_drop(found.reading(reading)) for reading in ("own", "own_labelled", "dropin")]
-            cosine = f"{found.cosine.value:.3f}" if found.cosine else "–"
+            lost = quality[split]
+            losses = [as_drop(lost.reading(reading)) for reading in ("own", "own_labelled", "dropin")]
+            cosine = f"{lost.cosine.value:.3f}" if lost.cosine else "–"
             whose = ", the budget's" if split == results.judging else ""
-            lines.append(f"| {split} text{whose} | {' | '.join(losses)} | {cosine} | {found.worst_domain} |")
+            lines.append(f"| {split} text{whose} | {' | '.join(losses)} | {cosine} | {lost.worst_domain} |")
     return "\n".join(lines)
 
 

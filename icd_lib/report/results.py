@@ -88,22 +88,22 @@ class Results:
 
     def badges_about(self, *subjects: str) -> list[str]:
         """The first words of the badges on `subjects` ("model", "layout", "timing"), and of those on the whole run."""
-        found = [text for subject in ("run", *subjects) for text in self._badges[subject]]
-        return list(dict.fromkeys(text.partition(":")[0] for text in found))
+        texts = [text for subject in ("run", *subjects) for text in self._badges[subject]]
+        return list(dict.fromkeys(text.partition(":")[0] for text in texts))
 
     @property
     def _badges(self) -> dict[str, list[str]]:
-        found = {"run": [], "model": [], "layout": [], "timing": self.timing_badges}
+        texts = {"run": [], "model": [], "layout": [], "timing": self.timing_badges}
         setup = self.setup or {}
         for text in setup.get("badges", []):
             about = setup.get("badge_subjects", {}).get(text)
-            found[about if about in found else "run"].append(text)
+            texts[about if about in texts else "run"].append(text)
         if self.lock and self.lock.get("quick") and not self.setup:
-            found["run"].append("quick run: figures are rough")
+            texts["run"].append("quick run: figures are rough")
         late = [mode for mode, solve in self.solves.items() if any(one.timed_out for one in solve.solver.values())]
         if late:
-            found["layout"].append(f"solver time-out: the best layout found so far was taken ({', '.join(late)})")
-        return found
+            texts["layout"].append(f"solver time-out: the best layout found so far was taken ({', '.join(late)})")
+        return texts
 
     @property
     def timing_badges(self) -> list[str]:

@@ -88,10 +88,13 @@ def _origin(source: dict) -> list[str]:
     return [*filter(None, [source.get("name")]), *(f"{name} {version}".strip() for name, version in packages.items())]
 
 
-def _dense_row(split: str, found: dict) -> list[str]:
+def _dense_row(split: str, quality: dict) -> list[str]:
     """How good the dense model is on a split, by domain."""
-    domains = ", ".join(f"{name} {entry['quality_pct']:.1f} %" for name, entry in found["domains"].items())
-    return [f"dense on {split} text", f"{found['quality_pct']:.2f} % (measured, n = {found['n_items']:,}): {domains}"]
+    domains = ", ".join(f"{name} {entry['quality_pct']:.1f} %" for name, entry in quality["domains"].items())
+    return [
+        f"dense on {split} text",
+        f"{quality['quality_pct']:.2f} % (measured, n = {quality['n_items']:,}): {domains}",
+    ]
 
 
 recording = tables_only("A trace of your own", "a model's accesses come from its modules and its calibration text")(
@@ -144,10 +147,10 @@ def verified_axes(entries: list[dict]) -> Table:
     for entry in entries:
         kinds.setdefault(entry["kind"], []).append(entry)
     rows = []
-    for kind, found in sorted(kinds.items()):
-        worst = max(found, key=lambda entry: entry["max_rel_error"])
-        sizes = ", ".join(f"{size:,}" for size in sorted({entry["size"] for entry in found}))
-        rows.append([kind, str(len(found)), sizes, f"{worst['max_rel_error']:.1e} ({worst['axis']})", "1e-06"])
+    for kind, group in sorted(kinds.items()):
+        worst = max(group, key=lambda entry: entry["max_rel_error"])
+        sizes = ", ".join(f"{size:,}" for size in sorted({entry["size"] for entry in group}))
+        rows.append([kind, str(len(group)), sizes, f"{worst['max_rel_error']:.1e} ({worst['axis']})", "1e-06"])
     columns = ["kind of axis", "axes", "elements of each", "largest relative error, float64", "allowed"]
     return Table("Axes verified, each with a random permutation", columns, rows, "measured on this model's outputs")
 
@@ -178,16 +181,22 @@ def _attempt_row(place: int, entry: Attempt) -> list:
     ]
 
 
-def _drop(found: Validation | None) -> str:
-    if found is None:
+def _drop(validation: Validation | None) -> str:
+    if validation is None:
         return "–"
-    if not found.is_judged:
-        return f"not_measured: {found.reason}"
-    parts = [value_text(found.drop_pp, "pp"), f"SE {found.se_pp:.3f}", f"95 % CI {interval_text(found.ci95, 'pp')}"]
-    parts += [f"drop-in {value_text(found.dropin.drop_pp, 'pp')}"] if found.dropin else []
-    parts += [f"perplexity {found.perplexity_ratio:.4f} × dense"] if found.perplexity_ratio is not None else []
-    parts += [f"cosine {found.cosine:.4f}"] if found.cosine is not None else []
-    parts += [f"n = {found.n_items:,}"] if found.n_items is not None else []
+    if not validation.is_judged:
+        return f"not_measured: {validation.reason}"
+    parts = [
+        value_text(validation.drop_pp, "pp"),
+        f"SE {validation.se_pp:.3f}",
+        f"95 % CI {interval_text(validation.ci95, 'pp')}",
+    ]
+    parts += [f"drop-in {value_text(validation.dropin.drop_pp, 'pp')}"] if validation.dropin else []
+    parts += (
+        [f"perplexity {validation.perplexity_ratio:.4f} × dense"] if validation.perplexity_ratio is not None else []
+    )
+    parts += [f"cosine {validation.cosine:.4f}"] if validation.cosine is not None else []
+    parts += [f"n = {validation.n_items:,}"] if validation.n_items is not None else []
     return ", ".join(parts)
 
 

@@ -20,23 +20,24 @@ def provenance(results: Results) -> Table | Missing:
     """The table, its accesses, where they come from, and the caches that are simulated."""
     if not results.setup:
         return Missing("Table and accesses", "00_setup_check has not finished")
-    found, caches = results.setup["workload"], results.setup["caches"]
-    size = f"{found['rows']:,} rows of {found['row_bytes']} bytes: {found['table_bytes'] / 1e6:.2f} MB"
+    workload, caches = results.setup["workload"], results.setup["caches"]
+    size = f"{workload['rows']:,} rows of {workload['row_bytes']} bytes: {workload['table_bytes'] / 1e6:.2f} MB"
     rows = [
-        ["table", f"{size}; {found['tile_rows']} rows are a tile"],
-        ["accesses", f"{found['name']} ({found['source']})"],
-        ["accesses sha256", found["sha256"]],
+        ["table", f"{size}; {workload['tile_rows']} rows are a tile"],
+        ["accesses", f"{workload['name']} ({workload['source']})"],
+        ["accesses sha256", workload["sha256"]],
         [
             "events",
-            f"{found['events']:,} events with {found['accesses']:,} accesses to {found['rows_touched']:,} of the rows",
+            f"{workload['events']:,} events with {workload['accesses']:,} accesses to "
+            f"{workload['rows_touched']:,} of the rows",
         ],
     ]
-    if found.get("file_sha256"):
-        cut = "; only its beginning is used (workload.max_accesses)" if found["cut_short"] else ""
-        rows.insert(2, ["trace sha256", f"{found['file_sha256']}{cut}"])
+    if workload.get("file_sha256"):
+        cut = "; only its beginning is used (workload.max_accesses)" if workload["cut_short"] else ""
+        rows.insert(2, ["trace sha256", f"{workload['file_sha256']}{cut}"])
     told = {"seen": "layouts are solved on them", "unseen": "they are measured, no layout was solved on them"}
     for name, words in told.items():
-        part = found["streams"][name]
+        part = workload["streams"][name]
         rows.append([f"{name} events", f"{part['events']:,} with {part['accesses']:,} accesses; {words}"])
     levels = ", ".join(
         f"{level['name']} {level['size_bytes'] // 1024:,} KiB in {level['ways']} ways" for level in caches["levels"]
@@ -159,9 +160,9 @@ def checksums(results: Results) -> Table | Missing:
         return Missing("The same work in every arm", "03_measure has not finished")
     first = next(iter(results.measure.checksums.values()))
     rows = [
-        [what, ", ".join(found.arms), first[found.arms[0]], Verdict("pass" if found.equal else "fail")]
-        for what, found in results.measure.equality.items()
-        if found.arms
+        [what, ", ".join(agreeing.arms), first[agreeing.arms[0]], Verdict("pass" if agreeing.equal else "fail")]
+        for what, agreeing in results.measure.equality.items()
+        if agreeing.arms
     ]
     note = (
         "measured: exact integer checksums of the unseen events. There is no quality to lose between these arms: "
@@ -226,8 +227,8 @@ def controls(results: Results) -> Table | Missing:
     if not verdict:
         return Missing("Controls", "04_validate has not finished")
     rows = [
-        [f"same work, {what}", Verdict("pass" if found.equal else "fail"), f"{len(found.arms)} arms agree"]
-        for what, found in (verdict.section("same_transform").equality or {}).items()
+        [f"same work, {what}", Verdict("pass" if agreeing.equal else "fail"), f"{len(agreeing.arms)} arms agree"]
+        for what, agreeing in (verdict.section("same_transform").equality or {}).items()
     ]
     rows += control_rows(results, ", {} reads", "W counted again")
     return Table("Controls", ["control", "verdict", "found"], rows)

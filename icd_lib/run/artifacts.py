@@ -31,8 +31,8 @@ _LEFTOVER = re.compile(r"\..+\.(?:\d+\.tmp|running\.ipynb|[0-9a-f]{8}\.(?:partia
 
 def sweep_leftovers(folder: Path) -> int:
     """Remove what a killed run left half-written in a run folder; returns how many. Only while its lock is held."""
-    found = [path for path in folder.rglob("*") if _LEFTOVER.fullmatch(path.name)]
-    for path in found:
+    leftovers = [path for path in folder.rglob("*") if _LEFTOVER.fullmatch(path.name)]
+    for path in leftovers:
         try:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -40,7 +40,7 @@ def sweep_leftovers(folder: Path) -> int:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise write_error(path, error) from error
-    return len(found)
+    return len(leftovers)
 
 
 def mend_log(path: Path) -> int:
@@ -103,7 +103,7 @@ class Run:
         entry = {"ts": datetime.now(UTC).isoformat(timespec="milliseconds"), "stage": stage, "ok": bool(ok)}
         entry["meta"] = scrub_strings(meta)
         line = json.dumps(entry, ensure_ascii=False, default=plain) + "\n"
-        line = _SEPARATORS.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+        line = _SEPARATORS.sub(lambda separator: f"\\u{ord(separator[0]):04x}", line)
         path = self.path("run.log")
         try:
             with open(path, "ab") as file:  # one write at the end: what two processes log is never mixed in a line

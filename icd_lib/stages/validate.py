@@ -32,7 +32,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> Verdict:
     lost = sections["vs_dense"]["quality_drop_pp"]
     judged = judged_figures(sections[gates["comparison"]], lost, cost_figures(cost), outside)
     verdicts = gate_verdicts(gates, judged)
-    for gate, found in verdicts.items():
-        progress(f"{gate}: {found.status} {found.checks}")
+    for gate, outcome in verdicts.items():
+        progress(f"{gate}: {outcome.status} {outcome.checks}")
     run.write_json(VERDICT, verdict | verdicts | workload.closing(sections, judged))
     return run.read(Verdict, VERDICT)

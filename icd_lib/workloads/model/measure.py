@@ -65,33 +65,33 @@ def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
     """
     if not context.is_trained:
         return {"reason": RANDOM_WEIGHTS}
-    found: dict = {"judging": context.judging, "dense": {}}
+    quality: dict = {"judging": context.judging, "dense": {}}
     for split in context.judged:
         dense = context.dense_result(split)
-        found["dense"][split] = own_quality(context, split, dense)
+        quality["dense"][split] = own_quality(context, split, dense)
         for arm, model in models.items():
             if arm == DENSE or (arm != RESULT and split != context.judging):
                 continue
             result = context.suite.evaluate(model, split, follow(context.progress, f"{arm} on {split} text"))
             context.suite.save_result(result, context.run.path("measure", f"{split}_{arm}.safetensors"))
             entry = context.suite.compare(result, dense)
-            found.setdefault(arm, {})[split] = entry
+            quality.setdefault(arm, {})[split] = entry
             context.progress(
                 f"{arm}: loses {entry['own']['drop_pp']:+.3f} ± {entry['own']['se_pp']:.3f} pp on {split} text"
             )
-    return found
+    return quality
 
 
 def same_function(context: Context, iterative: nn.Module, extra: dict[str, nn.Module]) -> dict:
     """Largest relative output difference between iterative and the same mask in the other layouts."""
-    found = {}
+    errors = {}
     for name in ("same_transform", "placebo"):
-        found[name] = {}
+        errors[name] = {}
         for precision in (torch.float32, torch.float64):
             pair = [copy.deepcopy(model).to(precision) for model in (extra[name], iterative)]
             outputs = [model_outputs(model, context.example) for model in pair]
-            found[name][str(precision).removeprefix("torch.")] = outputs_error(*outputs)
-    return found
+            errors[name][str(precision).removeprefix("torch.")] = outputs_error(*outputs)
+    return errors
 
 
 def measure_sizes(context: Context, models: dict[str, nn.Module]) -> dict[str, dict]:
@@ -173,12 +173,12 @@ def drop_figure(quality: Quality, arm: str) -> Figure:
 
 def reading_figure(entry: SplitLoss, reading: str) -> Figure:
     """One reading of a comparison on a split ("own", "own_labelled", "dropin") as a figure in percentage points."""
-    found = entry.reading(reading)
-    if found is None:
+    loss = entry.reading(reading)
+    if loss is None:
         return not_measured("pp", f"no task of this model and text has the reading {reading!r}")
     method = f"{reading}, {entry.split} text: {entry.method}"
-    item = figure(found.drop_pp, "pp", "measured", n=entry.n_items, method=method, ci95=found.ci95)
-    return replace(item, se_pp=found.se_pp)
+    item = figure(loss.drop_pp, "pp", "measured", n=entry.n_items, method=method, ci95=loss.ci95)
+    return replace(item, se_pp=loss.se_pp)
 
 
 def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
@@ -210,7 +210,7 @@ def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module], 
         return {"quality": None, "reason": why}
     if not context.is_trained:
         return {"quality": None, "reason": RANDOM_WEIGHTS}
-    found, dense = {}, context.dense_result(context.judging)
+    losses, dense = {}, context.dense_result(context.judging)
     if getattr(dense, "head_logits", None):
         return {"quality": None, "reason": "a model with its own head is judged in eager only"}
     for arm, model in models.items():
@@ -221,5 +221,7 @@ def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module], 
             told = follow(context.progress, f"{arm} in {row.label}")
             result = context.suite.evaluate(RuntimeEncoder(prepared), context.judging, told)
         entry = context.suite.compare(result, dense)
-        found[arm] = {key: entry[key] for key in ("own", "own_labelled", "dropin", "cosine", "n_items", "worst_domain")}
-    return {"quality": found}
+        losses[arm] = {
+            key: entry[key] for key in ("own", "own_labelled", "dropin", "cosine", "n_items", "worst_domain")
+        }
+    return {"quality": losses}

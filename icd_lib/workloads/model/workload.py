@@ -56,9 +56,9 @@ class ModelWorkload(Workload):
 
     def certify(self) -> list[dict]:
         context = self.context
-        found = verify_axes(context.model, self._observed.adapter.axes(), context.example, context.get("seed"))
-        self.progress(f"{len(found)} axes verified in float64")
-        return found
+        certificates = verify_axes(context.model, self._observed.adapter.axes(), context.example, context.get("seed"))
+        self.progress(f"{len(certificates)} axes verified in float64")
+        return certificates
 
     def write_graphs(self) -> dict:
         return write_graphs(self.run, self._graphs, self._observed)

@@ -60,27 +60,27 @@ def equality(checksums: dict, whole: set[str]) -> dict:
     for label, sums in checksums.items():
         for name, checksum in sums.items():
             groups["nothing removed" if name in whole else "transformed"].append((label, name, checksum))
-    for what, found in groups.items():
-        odd = [entry for entry in found if entry[2] != found[0][2]]
+    for what, entries in groups.items():
+        odd = [entry for entry in entries if entry[2] != entries[0][2]]
         if odd:
             label, name, checksum = odd[0]
             raise MeasureError(
-                f"arm {name} ({label}) has checksum {checksum}, the other arms with {what} have {found[0][2]}; "
+                f"arm {name} ({label}) has checksum {checksum}, the other arms with {what} have {entries[0][2]}; "
                 "its layout does not do the same work"
             )
-    return {what: {"arms": sorted({name for _, name, _ in found}), "equal": True} for what, found in groups.items()}
+    return {what: {"arms": sorted({name for _, name, _ in entries}), "equal": True} for what, entries in groups.items()}
 
 
 def simulate_arms(context: TableContext, arms: dict[str, Arm], events) -> dict:
     """Hit rates (simulated) and energy per pass and per event (modelled) of every arm on one stream."""
-    found = {}
+    simulated = {}
     for name, arm in arms.items():
         figures = simulate_table(context.workload(events).keep(arm.alive), arm.rows, context.levels)
         joules = figures["energy_j"]
         per_event = figure(joules.value / events.count, "J/event", "modelled", n=joules.n, method=joules.method)
         lines = lines_per_event(context, arm, events)
-        found[name] = figures | {"energy_j_per_event": per_event, "lines_per_event": lines}
-    return found
+        simulated[name] = figures | {"energy_j_per_event": per_event, "lines_per_event": lines}
+    return simulated
 
 
 def lines_per_event(context: TableContext, arm: Arm, events) -> Figure:

@@ -184,10 +184,10 @@ def write_solution(context: TableContext, mode: str, masked: sp.csr_array, solut
 
 def certificates(context: TableContext, before: np.ndarray, after: np.ndarray) -> list[dict]:
     """The checksum of the surviving work in the original order, in π₀ and in the layout that is kept: all equal."""
-    found = []
+    entries = []
     for name, pi in (("original order", np.arange(context.size)), ("π₀", before), ("kept layout", after)):
         checksum = Arm.of(pi, context.alive, context.tile).runner(context, context.seen)()
-        found.append(
+        entries.append(
             {
                 "axis": AXIS,
                 "layout": name,
@@ -196,6 +196,6 @@ def certificates(context: TableContext, before: np.ndarray, after: np.ndarray) -
                 "perm_hash": hash_permutation(pi),
             }
         )
-    if len({entry["checksum"] for entry in found}) > 1:
-        raise AxisError(f"a layout of the table changed its checksum: {[entry['checksum'] for entry in found]}")
-    return found
+    if len({entry["checksum"] for entry in entries}) > 1:
+        raise AxisError(f"a layout of the table changed its checksum: {[entry['checksum'] for entry in entries]}")
+    return entries

@@ -58,13 +58,13 @@ def energy_against(report: Measured, other: str) -> Figure:
 
 def predicted_beside_measured(context: TableContext, report: Measured) -> dict[str, Predicted] | None:
     """What the calibration says of layout π₀ of the whole table, which was no pilot, and what was measured of it."""
-    found, latency = context.calibration, report.latency.first
-    if found is None or "permuted" not in latency or "latency_ms" not in found.slopes:
+    calibration, latency = context.calibration, report.latency.first
+    if calibration is None or "permuted" not in latency or "latency_ms" not in calibration.slopes:
         return None
     mode = "iterative" if (context.run.dir / "iterative" / "solve.json").is_file() else "linear"
     layouts = np.arange(context.size), load_layout(context.run, mode, "perm_before")
     original, first = (evaluate_cost(context.graph, pi, context.given_cost) for pi in layouts)
-    slopes = found.slopes["latency_ms"]
+    slopes = calibration.slopes["latency_ms"]
     change = sum(slope * (getattr(first, term) - getattr(original, term)) for term, slope in slopes.items())
     return {"permuted": Predicted(predicted_latency_rel=change, measured=latency["permuted"].vs_dense)}
 
@@ -92,7 +92,7 @@ def determinism(context: TableContext) -> Determinism | Unknown:
 
 def calibration_words(context: TableContext) -> dict | None:
     """What the report says of the calibration: R² per target, and whether the default weights were kept and why."""
-    found = context.calibration
-    if found is None:
+    calibration = context.calibration
+    if calibration is None:
         return None
-    return {"r2": found.r2, "kept_defaults": found.kept_defaults, "reason": found.reason}
+    return {"r2": calibration.r2, "kept_defaults": calibration.kept_defaults, "reason": calibration.reason}
