@@ -1,7 +1,6 @@
 """Run a scenario from the command line: `python run_all.py --scenario bert` (see --help)."""
 
 import argparse
-import json
 import signal
 import sys
 import traceback
@@ -89,7 +88,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     path = user_path(args.reuse_perm).resolve()
     if not path.exists():
         raise ConfigError(f"--reuse-perm takes an existing file or run folder; there is no {args.reuse_perm}")
-    return [*args.override, f"solver.reuse_perm={json.dumps(str(path), ensure_ascii=False)}"]
+    return [*args.override, f"solver.reuse_perm={path}"]
 
 
 def _dry_run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | None) -> int:
