@@ -15,6 +15,8 @@ from icd_lib.errors import (
     IcdError,
     InternalError,
 )
+from icd_lib.execute.account import some_account
+from icd_lib.execute.output import steady_output
 from icd_lib.paths import user_path
 from icd_lib.run.configuration import Scenario
 from icd_lib.run.scenario import list_scenarios, load_scenario
@@ -46,6 +48,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None, notebooks: Path | None = None) -> int:
     """Parse, dispatch, print; returns the exit code. `notebooks` stands in for the project's own."""
+    with steady_output(), some_account():
+        return _main(argv, notebooks)
+
+
+def _main(argv: list[str] | None, notebooks: Path | None) -> int:
     args = build_parser().parse_args(argv)
     earlier = signal.signal(signal.SIGTERM, _interrupt)  # a polite kill ends the kernel too, as Ctrl-C does
     try:
