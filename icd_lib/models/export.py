@@ -14,7 +14,6 @@ from icd_lib.models.families import family_of
 from icd_lib.optional import brief, load_optional
 
 OPSET = 17
-_RUNNER = "onnxruntime"
 EXPORT_TOLERANCE = 1e-3  # of the largest output: rounding stays far below, another function does not
 _AXES = ("batch", "sequence")
 
@@ -161,7 +160,7 @@ def onnx_session(path, *, threads: int = 0):
 
 def import_onnxruntime():
     """The package onnxruntime, or ResourceError."""
-    return load_optional(_RUNNER)
+    return load_optional("onnxruntime")
 
 
 def as_tensors(inputs: dict) -> dict[str, torch.Tensor]:
