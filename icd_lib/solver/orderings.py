@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 
-from icd_lib.errors import ResourceError
+from icd_lib.optional import load_optional
 from icd_lib.solver.cost import CostConfig
 from icd_lib.solver.spectral import fiedler_vector
 
@@ -85,10 +85,7 @@ def order_leiden(graph, cost: CostConfig, seed: int) -> np.ndarray:
 
 def order_bisection(graph, cost: CostConfig, seed: int) -> np.ndarray:
     """Recursive bisection into pairs of tiles by METIS (Karypis & Kumar 1998); `ResourceError` without pymetis."""
-    try:
-        import pymetis
-    except ImportError as error:
-        raise ResourceError("recursive bisection needs METIS; pip install pymetis") from error
+    pymetis = load_optional("pymetis")
     parts = min(-(-graph.shape[0] // (2 * int(cost.g))), MOST_PARTS)
     if parts < 2 or graph.nnz == 0:
         return _isolated_last(graph, np.arange(graph.shape[0]))
@@ -170,10 +167,7 @@ def louvain_communities(graph, resolution: float) -> np.ndarray:
 
 def leiden_communities(graph, resolution: float, seed: int) -> np.ndarray:
     """Labels int64 (D,) of igraph's Leiden; `ResourceError` without igraph."""
-    try:
-        import igraph
-    except ImportError as error:
-        raise ResourceError("Leiden communities need igraph; pip install igraph") from error
+    igraph = load_optional("igraph")
     upper = sp.triu(graph, 1).tocoo()
     network = igraph.Graph(n=graph.shape[0], edges=np.column_stack(upper.coords))
     weights = (upper.data / upper.data.max() if upper.nnz else upper.data).tolist()
