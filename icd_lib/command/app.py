@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Make a trained model faster by re-optimising its memory layout, and measure what that gave.",
 )
 
+ALL_TO_RUN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 Target = Annotated[float | None, typer.Option(help="latency to reach, relative to dense; -0.3 is 30 % less")]
 Budget = Annotated[float | None, typer.Option(help="percentage points that the judge may fall")]
 
