@@ -96,7 +96,7 @@ def test_the_saved_result_reloads_to_the_same_outputs(problem, tmp_path):
         ({"mode": "magic"}, ConfigError, "magic"),
         ({"tyle": 4}, ConfigError, "unknown key 'tyle'; did you mean 'tile'?"),
         ({"tile": 0}, ConfigError, "tile is out of range: it takes an integer, at least 1; got 0"),
-        ({"budget_pp": -1}, ConfigError, "quality_budget_pp is out of range"),
+        ({"budget_pp": -1}, ConfigError, "budget_pp is out of range"),
         ({"quality": lambda m: float("nan")}, MeasureError, "finite"),
     ],
 )

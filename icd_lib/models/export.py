@@ -10,6 +10,7 @@ from torch import nn
 
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.models.families import family_of
+from icd_lib.paths import user_path
 
 OPSET = 17
 _AXES = ("batch", "sequence")
@@ -55,7 +56,7 @@ def export_onnx(model: nn.Module, example_inputs: dict[str, torch.Tensor], path)
         output_name, output = main_output(model(**example))
     dynamic = {name: dict(enumerate(_AXES)) for name in names}
     dynamic[output_name] = dict(enumerate(_AXES[: max(1, output.ndim - 1)]))
-    target = Path(path)
+    target = user_path(path)
     partial = target.with_name(target.name + ".partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,8 +100,9 @@ def run_onnx(path, inputs: dict, *, threads: int = 0) -> np.ndarray:
 def onnx_session(path, *, threads: int = 0):
     """An ONNX Runtime CPU session with all graph optimisations; ResourceError without the package onnxruntime."""
     onnxruntime = import_onnxruntime()
-    if not Path(path).is_file():
-        raise ArtifactError(f"no ONNX file {Path(path).name}; write it with export_onnx")
+    path = user_path(path)
+    if not path.is_file():
+        raise ArtifactError(f"no ONNX file {path.name}; write it with export_onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Worker threads that spin on after a run would take the cores from whatever is timed next.

@@ -21,6 +21,7 @@ from icd_lib.experiment.arms import MODEL
 from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS, comparisons_of
 from icd_lib.experiment.metrics import COMPARED, METRICS, metrics_of
 from icd_lib.measure.comparison import compare_arms
+from icd_lib.paths import user_path
 from icd_lib.release.run_checks import CHECKS, RunView, compared, raw_samples
 from icd_lib.release.verify import run_check
 from icd_lib.report.compared import judged
@@ -51,7 +52,7 @@ class FolderView(RunView):
     """A run in its own folder, read as one in a package is."""
 
     def __init__(self, folder: Path | str):
-        self.dir = Path(folder)
+        self.dir = user_path(folder)
         if not (self.dir / LOCK).is_file():
             raise ArtifactError(f"{folder} holds no run (no {LOCK}); give the folder that run_all.py printed")
         check_lock(self.read_json(LOCK), LOCK)
@@ -212,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
                 rows[folder] = row
         table = table_of(rows)
         if args.csv:
-            atomic_write(args.csv, as_csv(table))
+            atomic_write(user_path(args.csv), as_csv(table))
     except IcdError as error:
         print(error, file=sys.stderr)
         return error.exit_code

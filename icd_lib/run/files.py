@@ -44,6 +44,7 @@ SHAPES = {
         "certificates": [dict],
         "plan?": {"predicted_latency_rel": NUMBER},
         "validation?": dict,
+        "unfit?": [str],
     },
     r"measure/samples\.json": {"shapes": Each(Each([NUMBER]))},
     r"measure/measure\.json": {

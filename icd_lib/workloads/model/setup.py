@@ -1,7 +1,11 @@
 """What model and data are used, and how good the dense model is."""
 
+from icd_lib.codesign.tiles import unfit_axes
+from icd_lib.experiment.arms import MODES
 from icd_lib.measure.memory import parameter_bytes
+from icd_lib.models.families import find_adapter
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
+from icd_lib.workloads.model.solve import settings_of
 
 WHOLE_RUN = "run"
 SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "state_size")
@@ -56,6 +60,9 @@ def badges(context: Context) -> dict[str, str]:
         found["hub offline: the embedded copy of the checkpoint was taken"] = "model"
     if context.is_trained and (missing := report_of_missing(context)):
         found[missing] = WHOLE_RUN
+    for mode in MODES:
+        for line in unfit_axes(find_adapter(context.model), settings_of(context), mode):
+            found[line] = "model"
     if context.run.scenario.quick:
         found["quick run: same stages and schema, fewer samples; figures are rough"] = WHOLE_RUN
     return found
