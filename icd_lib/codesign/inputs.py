@@ -54,7 +54,7 @@ class Inputs:
         return self.sections.get(section, self.settings)
 
     def judged(self, model: nn.Module) -> Judgement:
-        """What the judge says of a candidate; `NotFinite` before it is asked where the candidate has numbers that are none."""
+        """What the judge says of a candidate; `NotFinite`, before it is asked, where that has numbers that are none."""
         if broken := find_not_finite(model, [self.example, *self.batches]):
             raise NotFinite(f"the candidate is not finite: {broken} holds NaN or infinity")
         return self.judge(model)
