@@ -48,7 +48,8 @@ def read_inputs(inputs: Any, where: str) -> dict:
         raise ConfigError(f"{where} is {_told(inputs)}; it takes a dict of the model's inputs, {_CURE}")
     if odd := next((name for name in inputs if not isinstance(name, str)), None):
         raise ConfigError(f"{where} has the key {_told(odd)}; keys are names of the model's inputs")
-    read = {name: _tensor(value, f"{where}: {name}") for name, value in inputs.items()}
+    with torch.inference_mode(False):  # a copy made within could not be trained on
+        read = {name: _tensor(value, f"{where}: {name}") for name, value in inputs.items()}
     if read.get("input_ids") is None:
         raise ConfigError(f"{where} has no input_ids, only {', '.join(read) or 'nothing'}; pass token ids, {_CURE}")
     _check_ids(read, where)

@@ -186,6 +186,8 @@ def _downdate(inverse, weights, left, count: int, result: Elimination) -> torch.
     for k in range(count):
         costs = (norms[:-1].clamp_min(0) / pivots[:-1]).masked_fill_(~alive[:-1], torch.inf)
         chosen = int(costs.argmin())
+        if not float(pivots[chosen]) > 0:  # rounding has eaten it
+            raise torch.linalg.LinAlgError(f"pivot {float(pivots[chosen]):.3g}")
         cost, root = float(costs[chosen]), float(pivots[chosen]) ** 0.5
         earlier = rows[:k, chosen].clone()
         row = (inverse[chosen] - earlier @ rows[:k]) / root
