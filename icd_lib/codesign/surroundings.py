@@ -68,9 +68,9 @@ class Caller:
     def call(self, function: Callable, *args):
         """`function(*args)` in the caller's surroundings; ours are back afterwards."""
         ours = Surroundings.now()
-        self.theirs.restore()
         try:
-            with torch.inference_mode(self.inference):
+            with torch.inference_mode(self.inference):  # it sets whether gradients are on, so the rest comes after it
+                self.theirs.restore()
                 return function(*args)
         finally:
             ours.restore()
