@@ -14,7 +14,7 @@ SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediat
 def describe(context: Context) -> dict:
     """What setup.json holds of the model, its text and how good it is; writes the dense model's results."""
     context.progress(f"checkpoint {context.checkpoint.name} ({context.checkpoint.source})")
-    warnings = badges(context)
+    warnings = badges(context) | {line: "model" for line in unfit_of_modes(context)}
     report = {
         "model": {
             **context.checkpoint.provenance(),
@@ -60,12 +60,15 @@ def badges(context: Context) -> dict[str, str]:
         found["hub offline: the embedded copy of the checkpoint was taken"] = "model"
     if context.is_trained and (missing := report_of_missing(context)):
         found[missing] = WHOLE_RUN
-    for mode in MODES:
-        for line in unfit_axes(find_adapter(context.model), settings_of(context), mode):
-            found[line] = "model"
     if context.run.scenario.quick:
         found["quick run: same stages and schema, fewer samples; figures are rough"] = WHOLE_RUN
     return found
+
+
+def unfit_of_modes(context: Context) -> list[str]:
+    """What every mode has to say of axes that it cannot make smaller."""
+    adapter, settings = find_adapter(context.model), settings_of(context)
+    return [line for mode in MODES for line in unfit_axes(adapter, settings, mode)]
 
 
 def report_of_missing(context: Context) -> str:
