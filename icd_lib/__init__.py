@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from icd_lib.version import VERSION as __version__  # noqa: N811 (the conventional name)
 
 if TYPE_CHECKING:  # what editors and type checkers see; `_WHERE` says the same to Python
+    from icd_lib.api import compact_masked as compact_masked
     from icd_lib.api import find_axes as find_axes
     from icd_lib.api import optimize as optimize
     from icd_lib.axes.compact import compact as compact
@@ -36,6 +37,7 @@ _WHERE = {
     "find_axes": "icd_lib.api",
     "permute": "icd_lib.axes.permute",
     "compact": "icd_lib.axes.compact",
+    "compact_masked": "icd_lib.api",
     "optimize": "icd_lib.api",
     "load_optimized": "icd_lib.models.checkpoint.optimized",
     "save_optimized": "icd_lib.models.checkpoint.optimized",

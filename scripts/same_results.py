@@ -35,9 +35,10 @@ def python(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def run(tree: Path, scenario: str, out: Path) -> Path:
+def run(tree: Path, scenario: str, out: Path, overrides: list[str]) -> Path:
     """The run's folder; raises `SystemExit` with the last lines if it failed."""
-    done = python(tree, "run_all.py", "--scenario", scenario, "--quick", "--out", str(out))
+    more = [word for override in overrides for word in ("--override", override)]
+    done = python(tree, "run_all.py", "--scenario", scenario, "--quick", "--out", str(out), *more)
     if done.returncode not in (0, 1):
         raise SystemExit(
             f"{tree.name}: {scenario} ended with {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
@@ -103,13 +104,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     parser.add_argument("scenarios", nargs="*", default=SCENARIOS)
+    parser.add_argument("--override", action="append", default=[], help="for both, such as calibration.pilots=0")
     args = parser.parse_args(argv)
     old, new = args.old.resolve(), args.new.resolve()
     told = compare_trees(old, new)
     with tempfile.TemporaryDirectory() as folder:
         for scenario in args.scenarios:
             found = [
-                facts(run(tree, scenario, Path(folder) / name))
+                facts(run(tree, scenario, Path(folder) / name, args.override))
                 for name, tree in (("old", old), ("again", old), ("new", new))
             ]
             more = differences(*found)

@@ -8,6 +8,7 @@ import report_factory as made_up
 from icd_lib.codesign.layouts import perm_record
 from icd_lib.experiment.cost import cost_change, cost_figures
 from icd_lib.experiment.gates import judge
+from icd_lib.experiment.verdict import contains_zero
 from icd_lib.measure.comparison import compare_arms, latency_entry
 from icd_lib.metric import not_measured
 from icd_lib.run.artifacts import Run, open_run
@@ -51,7 +52,7 @@ def write_finished_run(out: Path, name: str = "bert") -> Run:
 
 
 def metrics(run: Run, arm: str, report: dict) -> dict:
-    latency = next(iter(report["latency"]["shapes"].values()))[arm]
+    latency = vars(next(iter(report["latency"]["shapes"].values()))[arm])
     figures = {key: not_measured("%", "no counter") for key in ("l2_hit_pct", "energy_j_per_token", "quality_pct")}
     named = {"run_id": "x", "scenario": run.scenario.name, "mode": arm, "model": {}, "environment": {}}
     sizes = {"peak_memory_mb": not_measured("MB", "no meter"), "parameter_bytes": 4, "objective": None}
@@ -71,8 +72,7 @@ def verdict(run: Run, samples: dict, settings: dict) -> dict:
         found[key] |= {"shapes": shapes, "latency_rel": next(iter(shapes.values()))}
     found["placebo"] = compare_arms(samples, "iterative", "placebo", **settings)
     again = compare_arms(samples, "dense_again", "dense", **settings)
-    zero = {label: item["ci95"][0] <= 0 <= item["ci95"][1] for label, item in again.items()}
-    found["aa_control"] = {"shapes": again, "contains_zero": zero}
+    found["aa_control"] = {"shapes": again, "contains_zero": contains_zero(again)}
     found["cost"] = cost_change(run)
     judged = {key: found["same_quality"][key] for key in ("latency_rel", "l2_pp", "ept_rel")}
     judged |= {"quality_drop_pp": found["vs_dense"]["quality_drop_pp"], **cost_figures(found["cost"])}

@@ -1,12 +1,17 @@
 """A small made-up run directory with every file that the report reads: two layers, round numbers."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 
 from icd_lib.metric import figure, not_measured
+from icd_lib.records.losses import Quality
+from icd_lib.records.measured import Timing
+from icd_lib.records.verdict import GateVerdict
+from icd_lib.storage.atomic import to_json
+from icd_lib.storage.record_json import from_json
 from icd_lib.workloads.model.measure import drop_figure
 from icd_lib.workloads.model.validate import quality_of
 
@@ -22,6 +27,22 @@ SMALLER = {"iterative": {"parameter_bytes": 3_000_000}}
 
 def relative(value, half=0.02, n=20):
     return figure(value, "fraction", "measured", n=n, method="ratio of medians - 1", ci95=(value - half, value + half))
+
+
+def with_verdict(results, **changes):
+    """Results with a verdict that says something else."""
+    return replace(results, verdict=replace(results.verdict, **changes))
+
+
+def with_section(results, key, **changes):
+    """Results with a verdict whose comparison `key` says something else."""
+    sections = results.verdict.sections
+    return with_verdict(results, sections=sections | {key: replace(sections[key], **changes)})
+
+
+def with_solved(results, mode, **changes):
+    """Results in which a mode went otherwise."""
+    return replace(results, solves=results.solves | {mode: replace(results.solves[mode], **changes)})
 
 
 def write_run(
@@ -54,7 +75,7 @@ def write_run(
     for rel, value in parts.items():
         path = folder / rel
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value), encoding="utf-8")
+        path.write_text(to_json(value), encoding="utf-8")
     for axis, size in SIZES.items():
         dense = np.random.default_rng(0).random((size, size))
         graph = sp.csr_matrix(np.triu(dense, 1) + np.triu(dense, 1).T)
@@ -245,7 +266,8 @@ def measure(trained, budget_on="unseen", language=False):
         latency = figure(ms, "ms", "measured", n=20, method="median", ci95=(ms - 0.1, ms + 0.1))
         throughput = figure(1000 / ms, "tokens/s", "measured", n=20, method="tokens / median")
         tails = {"p50": ms, "p95": ms + 1, "p99": ms + 2}
-        return {"latency_ms": latency | tails, "throughput_tokens_per_s": throughput, "vs_dense": relative(ms / 10 - 1)}
+        change = relative(ms / 10 - 1)
+        return Timing(latency_ms=replace(latency, **tails), throughput_tokens_per_s=throughput, vs_dense=change)
 
     judged = reading(0.04) | {"cosine": 0.9, "n_items": 10}
     modes = ("dense", "linear", "oneshot", "iterative")
@@ -294,13 +316,13 @@ def ladder_entry(trained):
 
 def verdict(trained, budget_on="unseen", language=False):
     measured = quality(trained, budget_on, language)
-    drop = drop_figure(measured, "iterative")
+    drop = drop_figure(from_json(Quality, measured, "quality"), "iterative")
 
     def against(value):
         return {"latency_rel": relative(value), "shapes": {"8x128": relative(value)}, "quality_drop_pp": drop}
 
     def judged(status, checks, bounds=None):
-        return {"status": status, "checks": checks, "bounds": bounds or {}, "reasons": {}}
+        return GateVerdict(status=status, checks=checks, bounds=bounds or {})
 
     missing = {"l2_pp": not_measured("pp", "no GPU"), "ept_rel": not_measured("fraction", "no counter")}
     word = "pass" if trained else "not_measured"

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from icd_lib.metric import figure, not_measured
+from icd_lib.storage.atomic import to_json
 
 
 def test_a_measured_figure_keeps_everything_and_is_plain_json():
     item = figure(np.float32(1.5), "ms", "measured", n=np.int64(60), method="median", ci95=np.array([1.25, 1.75]))
-    assert json.loads(json.dumps(item)) == {
+    assert json.loads(to_json(item)) == {
         "value": 1.5,
         "unit": "ms",
         "kind": "measured",
@@ -22,7 +23,7 @@ def test_a_measured_figure_keeps_everything_and_is_plain_json():
 
 def test_not_measured_carries_its_reason_and_no_value():
     item = not_measured("J/token", "no RAPL")
-    assert item["value"] is None and item["kind"] == "not_measured" and item["reason"] == "no RAPL"
+    assert item.value is None and item.is_missing and item.reason == "no RAPL"
 
 
 @pytest.mark.parametrize(

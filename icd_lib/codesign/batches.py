@@ -21,16 +21,20 @@ _WHOLE = (torch.int64, torch.int32)
 _CURE = 'such as tokenizer(texts, padding=True, return_tensors="pt") gives them'
 
 
-def read_batches(calibration: Any) -> list[dict]:
-    """`calibration` as a list of input dicts, copied; one dict alone is one batch.
+def read_batches(given: Any, name: str = "calibration") -> list[dict]:
+    """The argument `name` as a list of input dicts, copied; one dict alone is one batch.
 
     Values: tensors, arrays or lists of numbers; numbers, flags and None go to the model as they are.
-    Raises `ConfigError` naming the batch and the key, `TransformError` where there is too little text.
+    Raises `ConfigError` naming the batch and the key.
     """
-    given = [calibration] if isinstance(calibration, Mapping) else calibration
+    given = [given] if isinstance(given, Mapping) else given
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise ConfigError(f"calibration takes dicts of the model's inputs, {_CURE}; got {_told(given)}")
-    batches = [read_inputs(inputs, f"batch {number} of calibration") for number, inputs in enumerate(given)]
+        raise ConfigError(f"{name} takes dicts of the model's inputs, {_CURE}; got {_told(given)}")
+    return [read_inputs(inputs, f"batch {number} of {name}") for number, inputs in enumerate(given)]
+
+
+def check_enough(batches: list[dict]) -> None:
+    """Raise `TransformError` where the calibration has too little text to learn from."""
     if not batches:
         raise TransformError("calibration is empty: pass at least one batch of the model's inputs")
     tokens = sum(int(valid_tokens(batch).sum()) for batch in batches)
@@ -39,7 +43,6 @@ def read_batches(calibration: Any) -> list[dict]:
             f"calibration has {tokens} token{'s' * (tokens != 1)} that attention_mask keeps, and nothing can be "
             "learned from so few; pass more text (some thousand tokens at least are sensible)"
         )
-    return batches
 
 
 def read_inputs(inputs: Any, where: str) -> dict:

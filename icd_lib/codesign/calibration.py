@@ -160,8 +160,8 @@ def fit_weights(pilots: list[Pilot], cost: CostConfig) -> Calibration:
         # More hits are better: like latency and energy, misses are what J should rise with.
         better = -1 if target.endswith("_hit_pct") else 1
         r2[target] = _validated_r2(terms, better * change, prior)
-        found = better * _fit(terms, better * change, prior)[0]
-        slopes[target] = {term: float(sign * a) for (term, _, sign), a in zip(TERMS, found, strict=True)}
+        fitted = better * _fit(terms, better * change, prior)[0]
+        slopes[target] = {term: float(sign * a) for (term, _, sign), a in zip(TERMS, fitted, strict=True)}
     weights, reason = _weights(r2["latency_ms"], slopes.get("latency_ms"), cost)
     return Calibration(pilots, r2, slopes, weights or cost, weights is None, reason)
 
@@ -187,9 +187,9 @@ def _weights(r2: float | None, slopes: dict | None, cost: CostConfig) -> tuple[C
     if sum(raw.values()) == 0:
         return None, "no weights of the signs of J explain the latency; the given weights are kept"
     scale = sum(getattr(cost, weight) for weight in raw) / sum(raw.values())
-    found = {weight: value * scale for weight, value in raw.items()}
-    words = ", ".join(f"{weight} {value:.3g}" for weight, value in found.items())
-    return dataclasses.replace(cost, **found), f"cross-validated R² of the latency is {r2:.2f}: {words} from the fit"
+    weights = {weight: value * scale for weight, value in raw.items()}
+    words = ", ".join(f"{weight} {value:.3g}" for weight, value in weights.items())
+    return dataclasses.replace(cost, **weights), f"cross-validated R² of the latency is {r2:.2f}: {words} from the fit"
 
 
 def _change(values: np.ndarray, target: str) -> np.ndarray:

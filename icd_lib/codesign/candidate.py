@@ -11,7 +11,8 @@ from icd_lib.codesign.inputs import Judgement
 from icd_lib.codesign.ladder import Rung
 from icd_lib.codesign.layouts import LayoutChange
 from icd_lib.codesign.options import Settings
-from icd_lib.codesign.reasons import Reason
+from icd_lib.records.attempts import Attempt, Change, Pair
+from icd_lib.records.reasons import Reason
 from icd_lib.transforms.base import Plan
 from icd_lib.transforms.distill import distill
 from icd_lib.transforms.effects import Effect, TransformMeta
@@ -74,34 +75,37 @@ def objections(settings: Settings, best: Candidate | None, candidate: Candidate)
     return reasons + over_budget(candidate.judgement, settings)
 
 
-def record(candidate: Candidate | None, rung: Rung, reasons: list[Reason]) -> dict:
+def record(candidate: Candidate | None, rung: Rung, reasons: list[Reason]) -> Attempt:
     """One draft or attempt for the log and the report."""
-    entry = {
-        "what": rung.what,
-        "strength": rung.strength,
-        "accepted": not reasons,
-        "reasons": [reason.text for reason in reasons],
-        "why": [reason.to_json() for reason in reasons],
-    }
-    if candidate is not None:
-        entry |= {
-            "widths": candidate.widths,
-            "predicted_latency_rel": candidate.plan.predicted_latency_rel,
-            "predicted_loss": candidate.plan.predicted_loss,
-            "validation": candidate.judgement.to_json(),
-        }
-        if candidate.changes:
-            entry["change"] = {term: mean_change(candidate.changes, term) for term in ("C", "Q", "J")}
-            if entry["change"]["J"] > 0 > candidate.plan.predicted_latency_rel:
-                entry["disagreement"] = (
-                    f"J rose by {entry['change']['J']:.4f} (C by {entry['change']['C']:+.4f}), but fewer tiles are "
-                    f"touched: the tables predict {candidate.plan.predicted_latency_rel:+.1%}; the clock decides"
-                )
-            entry["objective"] = {
-                axis: {"before": vars(change.before), "after": vars(change.after)}
-                for axis, change in candidate.changes.items()
-            }
-    return entry
+    attempt = Attempt(what=rung.what, strength=rung.strength, accepted=not reasons, reasons=tuple(reasons))
+    if candidate is None:
+        return attempt
+    attempt = replace(
+        attempt,
+        widths=candidate.widths,
+        predicted_latency_rel=candidate.plan.predicted_latency_rel,
+        predicted_loss=candidate.plan.predicted_loss,
+        validation=candidate.judgement.record(),
+    )
+    if not candidate.changes:
+        return attempt
+    change = Change(**{term: mean_change(candidate.changes, term) for term in ("C", "Q", "J")})
+    return replace(
+        attempt,
+        change=change,
+        disagreement=disagreement(change, candidate.plan.predicted_latency_rel),
+        objective={axis: Pair.of(found.before, found.after) for axis, found in candidate.changes.items()},
+    )
+
+
+def disagreement(change: Change, predicted: float) -> str | None:
+    """In words, where J rose although the tables predict less time."""
+    if not change.J > 0 > predicted:
+        return None
+    return (
+        f"J rose by {change.J:.4f} (C by {change.C:+.4f}), but fewer tiles are touched: the tables predict "
+        f"{predicted:+.1%}; the clock decides"
+    )
 
 
 def mean_change(changes: dict[str, LayoutChange], term: str) -> float:

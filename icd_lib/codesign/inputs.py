@@ -9,6 +9,9 @@ from torch import nn
 from icd_lib.codesign.finite import NotFinite, find_not_finite
 from icd_lib.codesign.layouts import SolverSettings
 from icd_lib.codesign.options import Settings
+from icd_lib.records.attempts import Validation
+from icd_lib.records.losses import Loss
+from icd_lib.storage.record_json import as_json
 from icd_lib.transforms.observed import Observed
 
 
@@ -23,8 +26,14 @@ class Judgement:
     def bound(self, z: float) -> float:
         return self.drop_pp + z * self.se_pp
 
+    def record(self) -> Validation:
+        """As it goes into files; `detail` names further fields of the record."""
+        losses = {key: Loss(**self.detail[key]) for key in ("own_labelled", "dropin") if self.detail.get(key)}
+        return Validation(drop_pp=self.drop_pp, se_pp=self.se_pp, **self.detail | losses)
+
     def to_json(self) -> dict:
-        return {"drop_pp": self.drop_pp, "se_pp": self.se_pp, **self.detail}
+        """The record as an object of JSON."""
+        return as_json(self.record())
 
 
 @dataclass(frozen=True, eq=False)

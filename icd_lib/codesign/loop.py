@@ -28,9 +28,11 @@ from icd_lib.codesign.layouts import (
     solve_layouts,
     with_dropped,
 )
-from icd_lib.codesign.reasons import Reason
 from icd_lib.errors import TransformError
 from icd_lib.models.families import find_adapter
+from icd_lib.records.attempts import Attempt
+from icd_lib.records.reasons import Reason
+from icd_lib.storage.record_json import as_json
 from icd_lib.transforms.base import Known, Manner, Transform, join_plans
 from icd_lib.transforms.effects import Effect, untouched
 from icd_lib.transforms.head_dim import reduce_head_dim
@@ -61,14 +63,19 @@ MODES = {
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Result of one mode: the best accepted candidate, π₀ and its certificates, and every attempt with its fate."""
+    """Result of one mode: the best accepted candidate, π₀ and its certificates, and what was tried, with its fate."""
 
     mode: str
     best: Candidate
     perms_before: dict[str, np.ndarray]
     solver_stats: dict[str, dict]
     certificates: list[dict]
-    attempts: list[dict]
+    tried: list[Attempt]
+
+    @property
+    def attempts(self) -> list[dict]:
+        """What was tried as objects of JSON: for files, and for the report of `icd.optimize`."""
+        return as_json(self.tried)
 
     @property
     def present(self) -> dict[str, np.ndarray]:
@@ -94,8 +101,8 @@ def solve(problem: Problem, mode: str) -> Solution:
         model, certificates = apply_layouts(model, perms, problem.inputs.example)
     arm = Arm(problem, way, Candidate(model, dict(perms), effects=untouched_axes(problem)))
     draft = arm.draft if arm.drafts else None
-    best, attempts = search(problem, draft, arm.attempt, arm.start, decisive=arm.decisive, onward=arm.onward)
-    return Solution(mode, best, perms, stats, certificates + best.certificates, attempts)
+    best, tries = search(problem, draft, arm.attempt, arm.start, decisive=arm.decisive, onward=arm.onward)
+    return Solution(mode, best, perms, stats, certificates + best.certificates, tries)
 
 
 def start_model(problem: Problem) -> nn.Module:
@@ -218,50 +225,48 @@ def search(
     *,
     decisive: bool = False,
     onward: bool = True,
-) -> tuple[Candidate, list[dict]]:
+) -> tuple[Candidate, list[Attempt]]:
     """The strongest candidate that keeps the budget, and what became of every draft and attempt on the ladder.
 
     An attempt gets the best candidate so far. A draft that is None leaves all to the attempts.
     """
-    best, entries = start, []
+    best, tries = start, []
     ladder = Ladder(problem.inputs.settings, drafts=draft is not None, decisive=decisive, onward=onward)
     rung = ladder.next()
     while rung is not None:
         if rung.what == "draft":
-            candidate = tried(problem, rung, entries, None, lambda rung=rung: draft(rung.strength))
+            candidate = tried(problem, rung, tries, None, lambda rung=rung: draft(rung.strength))
         else:
-            candidate = tried(problem, rung, entries, best, lambda rung=rung, best=best: attempt(rung.strength, best))
+            candidate = tried(problem, rung, tries, best, lambda rung=rung, best=best: attempt(rung.strength, best))
             best = candidate or best
         rung = ladder.next(accepted=candidate is not None)
-    return best, entries
+    return best, tries
 
 
 def tried(
-    problem: Problem, rung: Rung, entries: list[dict], best: Candidate | None, make: Callable[[], Candidate]
+    problem: Problem, rung: Rung, tries: list[Attempt], best: Candidate | None, make: Callable[[], Candidate]
 ) -> Candidate | None:
-    """Make a candidate, judge it, append what became of it to `entries`; returns it if it is accepted."""
+    """Make a candidate, judge it, append what became of it to `tries`; returns it if it is accepted."""
     inputs = problem.inputs
-    inputs.progress(f"{rung.what} {len(entries) + 1}: aiming at {rung.strength:+.1%} latency")
+    inputs.progress(f"{rung.what} {len(tries) + 1}: aiming at {rung.strength:+.1%} latency")
     try:
         candidate = make()
         reasons = objections(inputs.settings, best, candidate)
     except TransformError as error:
         code = "not finite" if isinstance(error, NotFinite) else "transform"
         candidate, reasons = None, [Reason(code, str(error))]
-    entries.append(record(candidate, rung, reasons))
-    tell(problem, rung, entries[-1])
+    tries.append(record(candidate, rung, reasons))
+    tell(problem, tries[-1])
     return None if reasons else candidate
 
 
-def tell(problem: Problem, rung: Rung, entry: dict) -> None:
+def tell(problem: Problem, attempt: Attempt) -> None:
     """Say and log what became of a draft or an attempt."""
-    fate = "accepted" if entry["accepted"] else "rolled back: " + "; ".join(entry["reasons"])
-    drop = entry.get("validation", {}).get("drop_pp")
-    say = problem.inputs.progress
-    say(f"{fate}" + (f" (loses {drop:+.3f} pp where strengths are chosen)" if drop is not None else ""))
-    if "disagreement" in entry:
-        say(entry["disagreement"])
-    problem.inputs.log(rung.what, **entry)
+    say, validation = problem.inputs.progress, attempt.validation
+    say(attempt.fate + (f" (loses {validation.drop_pp:+.3f} pp where strengths are chosen)" if validation else ""))
+    if attempt.disagreement:
+        say(attempt.disagreement)
+    problem.inputs.log(attempt.what, **as_json(attempt))
 
 
 def at_dense_shape(origin: dict[str, np.ndarray], model: nn.Module, dense: nn.Module, perms: dict) -> nn.Module:

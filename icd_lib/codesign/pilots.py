@@ -80,7 +80,7 @@ def deal(pi: np.ndarray, v: int) -> np.ndarray:
 
 def _solved(W, cost: CostConfig, seed: int, say: Callable[[str], None]) -> dict[str, np.ndarray]:
     """Plain orderings and a short local search from the best of them; an ordering that fails on W is left out."""
-    found, best, best_j = {}, None, np.inf
+    layouts, best, best_j = {}, None, np.inf
     for method in ("spectral", "bisection"):
         say(f"pilot {method}")
         try:
@@ -90,20 +90,20 @@ def _solved(W, cost: CostConfig, seed: int, say: Callable[[str], None]) -> dict[
         except (SolverNotConverged, ResourceError) as error:
             say(f"pilot {method} left out: {error.args[0]}")
             continue
-        found[method] = pi
+        layouts[method] = pi
         if stats["after"]["J"] < best_j:
             best, best_j = method, stats["after"]["J"]
     say("pilot local search")
-    found["search"], _ = fit_permutation(
+    layouts["search"], _ = fit_permutation(
         W,
         cost,
         method=best or "rcm",
-        initial=found.get(best),
+        initial=layouts.get(best),
         refine_steps=SEARCH_STEPS,
         seed=seed,
         time_budget_s=SEARCH_BUDGET_S,
     )
-    return found
+    return layouts
 
 
 def _mixtures(pilots: dict, cost: CostConfig, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -71,10 +71,10 @@ def prose(docstring: str) -> list[str]:
     >>> prose("f(x)\\n\\n    Sine of an angle\\n    in radians.\\n\\n    Notes\\n    -----\\n    Not this one.")
     ['Sine of an angle in radians.']
     """
-    found = []
+    paragraphs = []
     for paragraph in inspect.cleandoc(docstring).split("\n\n"):
         line = re.sub(r"\s+", " ", paragraph).strip()
         whole = line[:1].isupper() and line[-1:] == "."
         if whole and len(line.split()) >= MIN_WORDS and not _NOT_PROSE.search(paragraph):
-            found.append(line.replace("`", ""))
-    return found
+            paragraphs.append(line.replace("`", ""))
+    return paragraphs

@@ -193,10 +193,10 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _declared(name: str) -> tuple[Source, KeptFile]:
-    found = {file.name: (source, file) for source in SOURCES for file in source.files}
-    if name not in found:
-        raise ConfigError(f"no kept file is called {name!r}; there are {', '.join(found)}")
-    return found[name]
+    declared = {file.name: (source, file) for source in SOURCES for file in source.files}
+    if name not in declared:
+        raise ConfigError(f"no kept file is called {name!r}; there are {', '.join(declared)}")
+    return declared[name]
 
 
 @functools.cache

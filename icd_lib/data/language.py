@@ -158,13 +158,13 @@ def chain_chapters(chapter: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 def load_domains(names: list[str]) -> tuple[dict[str, DomainText], dict[str, str]]:
     """The domains by name, and why each of those is missing whose package is not there."""
-    found, missing = {}, {}
+    texts, missing = {}, {}
     for name in names:
         try:
-            found[name] = load_domain(name)
+            texts[name] = load_domain(name)
         except ResourceError as error:
             missing[name] = error.args[0]
-    return found, missing
+    return texts, missing
 
 
 def domain_blocks(tokenizer, domains: dict[str, DomainText], length: int, most: int) -> dict[str, Blocks]:

@@ -29,7 +29,7 @@ class NGram:
 
     def distributions(self, contexts: np.ndarray) -> np.ndarray:
         """p(· | context), (m, V), for contexts (m, k) of the k < order tokens before, oldest first."""
-        found = np.tile(self._unigram, (len(contexts), 1))
+        probabilities = np.tile(self._unigram, (len(contexts), 1))
         for used in range(1, contexts.shape[1] + 1):
             keys, counts = self._tables[used - 1]
             wanted = _key(contexts[:, contexts.shape[1] - used :], self.vocabulary)
@@ -37,9 +37,9 @@ class NGram:
             known = np.flatnonzero(keys[at] == wanted)
             rows = counts[at[known]]
             total, distinct = rows.sum(axis=1), np.diff(rows.indptr)
-            found[known] *= (distinct / (total + distinct))[:, None]
-            found[known] += rows.toarray() / (total + distinct)[:, None]
-        return found
+            probabilities[known] *= (distinct / (total + distinct))[:, None]
+            probabilities[known] += rows.toarray() / (total + distinct)[:, None]
+        return probabilities
 
     def score(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """log p(right token) float64 (n, L - 1) and whether it is the most probable, bool, of blocks (n, L)."""

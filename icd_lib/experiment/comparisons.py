@@ -150,9 +150,9 @@ def in_page_order(workload: str) -> list[Comparison]:
 
 def pairs_to_see(workload: str) -> list[tuple[str, str]]:
     """(arm, other) whose difference the rounds of a measurement have to be enough for: the result's first."""
-    found = [(row.arm, row.pairs[workload].other) for row in comparisons_of(workload) if row.seen]
+    pairs = [(row.arm, row.pairs[workload].other) for row in comparisons_of(workload) if row.seen]
     arms = list(ARMS)
-    return sorted({*found, *_SEEN_TOO}, key=lambda pair: (pair[0] != RESULT, *map(arms.index, pair)))
+    return sorted({*pairs, *_SEEN_TOO}, key=lambda pair: (pair[0] != RESULT, *map(arms.index, pair)))
 
 
 def judged_names() -> list[str]:

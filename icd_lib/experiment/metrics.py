@@ -19,7 +19,7 @@ class Metric:
     it is computed and not sampled (`EXACT`)
     figure_of: whose figure it is: the judged comparison's (`COMPARED`), the result's against dense (`LOST`), that of
     π₁ against π₀ on W′ (`LAYOUT`), or a metric's from outside (`OUTSIDE`), which `measure` gives:
-    measure(run, report) -> figure, from the run's files and what measure.json holds.
+    measure(run, report) -> figure, from the run's files and what measure.json holds (`icd_lib.records.measured`).
     """
 
     key: str

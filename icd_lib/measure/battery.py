@@ -102,12 +102,12 @@ class DomainJudge:
         x = _with_ones(embeddings)
         gram, cross = x.T @ x, x.T @ self.targets
         ridge = PROBE_RIDGE * float(np.trace(gram)) / len(gram) * np.eye(len(gram))
-        found = []
+        probes = []
         for fold in range(FOLDS):
             out = self.folds == fold
             left = gram - x[out].T @ x[out] + ridge
-            found.append(np.linalg.solve(left, cross - x[out].T @ self.targets[out]))
-        return found
+            probes.append(np.linalg.solve(left, cross - x[out].T @ self.targets[out]))
+        return probes
 
     def _score(self, probes: list[np.ndarray], queries: np.ndarray, index: np.ndarray, logits=None) -> dict:
         """Task → bool (rows,): texts embedded as `queries`, judged by `probes` (or `logits`), looked for in `index`."""
@@ -122,8 +122,8 @@ class DomainJudge:
             correct[task.name] = scores[:, start:end].argmax(1) == self.targets[:, start:end].argmax(1)
         for task in self.tasks:
             if task.labels is None:
-                found = nearest(queries[task.rows], index[task.candidates], task.rows, task.candidates)
-                correct[task.name] = task.answers[found] == task.wanted
+                neighbours = nearest(queries[task.rows], index[task.candidates], task.rows, task.candidates)
+                correct[task.name] = task.answers[neighbours] == task.wanted
         return correct
 
     def read(self, embeddings: np.ndarray, head_logits: np.ndarray | None = None) -> dict[str, dict[str, np.ndarray]]:
@@ -197,21 +197,21 @@ class Battery:
     def sha256s(self) -> dict[str, dict[str, str]]:
         """Identity of every text that is judged."""
         return {
-            split: {name: f"{text.sha256}-{self.max_length}" for name, text in found.items()}
-            for split, found in self.judged.items()
+            split: {name: f"{text.sha256}-{self.max_length}" for name, text in texts.items()}
+            for split, texts in self.judged.items()
         }
 
     def domains(self, split: str) -> Mapping[str, DomainText]:
         """The domains of a split that have text; `MeasureError` for a split that there is not, or without any."""
         if split not in self.judged:
             raise MeasureError(f"split '{split}' is not one of {sorted(self.judged)}")
-        found = {name: text for name, text in self.judged[split].items() if len(text)}
-        if not found:
+        domains = {name: text for name, text in self.judged[split].items() if len(text)}
+        if not domains:
             cure = "empty data.selection, then parts of the seen domains choose"
             if split != "validation":
                 cure = f"name its domains in data.{split}, or more data.test_items"
             raise MeasureError(f"no text is judged as '{split}'; {cure}")
-        return found
+        return domains
 
     def evaluate(self, model, split: str = "unseen", progress: Progress | None = None) -> BatteryResult:
         """The model's outputs on a split; `progress` is called with (texts done, texts in all)."""
@@ -240,17 +240,17 @@ class Battery:
             raise MeasureError(f"results of '{dense.split}' and '{result.split}' are not comparable")
         judges = self._judges_of(dense)
         domains = {name: judges[name].compare(result.embeddings[name], result.head_logits.get(name)) for name in judges}
-        found = {"split": result.split, "n_items": result.n_items, "method": METHOD}
+        losses = {"split": result.split, "n_items": result.n_items, "method": METHOD}
         for reading in ("own", "own_labelled", "dropin"):
-            found[reading] = over_domains([entry[reading] for entry in domains.values() if reading in entry])
+            losses[reading] = over_domains([entry[reading] for entry in domains.values() if reading in entry])
         cosines = [
             (result.embeddings[name].astype(np.float64) * dense.embeddings[name]).sum(1)
             for name in judges
             if result.embeddings[name].shape == dense.embeddings[name].shape
         ]
-        found["cosine"] = _mean_of_means(cosines)
-        found["worst_domain"] = max(domains, key=lambda name: domains[name]["own"]["drop_pp"])
-        return found | {"domains": domains}
+        losses["cosine"] = _mean_of_means(cosines)
+        losses["worst_domain"] = max(domains, key=lambda name: domains[name]["own"]["drop_pp"])
+        return losses | {"domains": domains}
 
     def _judges_of(self, dense: BatteryResult) -> dict[str, DomainJudge]:
         known = self._judges.get(dense.split)
@@ -324,12 +324,12 @@ def nearest(queries: np.ndarray, candidates: np.ndarray, rows: np.ndarray, names
     queries (m, D), candidates (c, D); rows (m,) and names (c,) say which text each of them is.
     """
     keys = torch.from_numpy(np.ascontiguousarray(candidates)).T
-    own, found = torch.from_numpy(names), []
+    own, indices = torch.from_numpy(names), []
     for start in range(0, len(queries), _ROWS):
         part = torch.from_numpy(np.ascontiguousarray(queries[start : start + _ROWS])) @ keys
         part.masked_fill_(torch.from_numpy(rows[start : start + _ROWS])[:, None] == own[None], -torch.inf)
-        found.append(part.argmax(1))
-    return torch.cat(found).numpy()
+        indices.append(part.argmax(1))
+    return torch.cat(indices).numpy()
 
 
 def _weights(tasks: list[Task]) -> dict[str, float]:

@@ -69,7 +69,7 @@ class LevelCounts:
 
 def machine_caches(root: Path = _CPU0_CACHE) -> list[CacheLevel]:
     """Data and unified caches of CPU 0, innermost first, from sysfs; `ResourceError` when the machine hides them."""
-    found = []
+    levels = []
     try:
         for index in sorted(root.glob("index*")):
             kind = _text(index / "type")
@@ -80,12 +80,12 @@ def machine_caches(root: Path = _CPU0_CACHE) -> list[CacheLevel]:
             size = _bytes(_text(index / "size"))
             # sysfs writes 0 ways for a fully associative cache.
             name = f"L{level}d" if kind == "Data" else f"L{level}"
-            found.append((level, CacheLevel(name, size, line, ways or size // line)))
+            levels.append((level, CacheLevel(name, size, line, ways or size // line)))
     except (OSError, ValueError, ConfigError) as error:
         raise ResourceError(f"{root} does not describe CPU 0's caches ({error}); give the levels yourself") from error
-    if not found:
+    if not levels:
         raise ResourceError(f"this machine hides its caches: {root} lists none; give the levels yourself")
-    return [cache for _, cache in sorted(found, key=lambda pair: pair[0])]
+    return [cache for _, cache in sorted(levels, key=lambda pair: pair[0])]
 
 
 def simulate_caches(addresses, levels, *, access_bytes: int = 1) -> list[LevelCounts]:

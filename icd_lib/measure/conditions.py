@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from icd_lib.records.measured import Clocks
+
 FEWEST_ROUNDS = 20
 OTHERS_PCT, STOLEN_PCT, SWAPPED_MB = 5.0, 2.0, 1.0  # more than this is worth a warning
 _CPUS = Path("/sys/devices/system/cpu")
@@ -19,19 +21,19 @@ def watched() -> Iterator[dict]:
     others_pct  processor time of other programs, percent of all processors; stolen_pct: taken by the hypervisor
     throttled   how often a core was slowed down for heat; null where the system does not count it
     """
-    before, found = _counters(), {}
+    before, conditions = _counters(), {}
     try:
-        yield found
+        yield conditions
     finally:
         after = _counters()
         capacity = max(1e-9, after["total"] - before["total"])
         others = (after["busy"] - before["busy"]) - (after["own"] - before["own"])
-        found["seconds"] = after["time"] - before["time"]
-        found["others_pct"] = 100 * max(0.0, others) / capacity
-        found["stolen_pct"] = 100 * (after["stolen"] - before["stolen"]) / capacity
-        found["swapped_mb"] = (after["swapped"] - before["swapped"]) / 1e6
+        conditions["seconds"] = after["time"] - before["time"]
+        conditions["others_pct"] = 100 * max(0.0, others) / capacity
+        conditions["stolen_pct"] = 100 * (after["stolen"] - before["stolen"]) / capacity
+        conditions["swapped_mb"] = (after["swapped"] - before["swapped"]) / 1e6
         known = after["throttled"] is not None and before["throttled"] is not None
-        found["throttled"] = after["throttled"] - before["throttled"] if known else None
+        conditions["throttled"] = after["throttled"] - before["throttled"] if known else None
 
 
 def warnings_of(conditions: dict, rounds: int) -> list[str]:
@@ -42,29 +44,29 @@ def warnings_of(conditions: dict, rounds: int) -> list[str]:
 
 def disturbances(conditions: dict) -> list[str]:
     """What else the machine did that may have changed the figures; nothing where it was quiet."""
-    found = []
+    warnings = []
     if conditions["others_pct"] > OTHERS_PCT:
-        found.append(f"load: other programs took {conditions['others_pct']:.0f} % of the processors while timing")
+        warnings.append(f"load: other programs took {conditions['others_pct']:.0f} % of the processors while timing")
     if conditions["stolen_pct"] > STOLEN_PCT:
-        found.append(f"load: the host took {conditions['stolen_pct']:.0f} % of the processors away while timing")
+        warnings.append(f"load: the host took {conditions['stolen_pct']:.0f} % of the processors away while timing")
     if conditions["swapped_mb"] > SWAPPED_MB:
-        found.append(f"swap: {conditions['swapped_mb']:.0f} MB were swapped while timing")
+        warnings.append(f"swap: {conditions['swapped_mb']:.0f} MB were swapped while timing")
     if conditions["throttled"]:
-        found.append(f"throttling: cores were slowed down for heat {conditions['throttled']} times while timing")
-    return found
+        warnings.append(f"throttling: cores were slowed down for heat {conditions['throttled']} times while timing")
+    return warnings
 
 
-def clocks_locked(cpus: Path = _CPUS, virtualised: bool | None = None) -> dict:
-    """{"locked", "reason"}: whether the processor's clock is fixed, or why that cannot be said."""
+def clocks_locked(cpus: Path = _CPUS, virtualised: bool | None = None) -> Clocks:
+    """Whether the processor's clock is fixed, or why that cannot be said."""
     governor = _text(cpus / "cpu0/cpufreq/scaling_governor")
     if virtualised or governor is None:
-        return {"locked": False, "reason": "a virtual machine or a system that shows no clock governor"}
+        return Clocks(locked=False, reason="a virtual machine or a system that shows no clock governor")
     if governor != "performance":
-        return {"locked": False, "reason": f"the clock governor is {governor!r}, not 'performance'"}
+        return Clocks(locked=False, reason=f"the clock governor is {governor!r}, not 'performance'")
     turbo = {"intel_pstate/no_turbo": "1", "cpufreq/boost": "0"}
     if not any(_text(cpus / name) == off for name, off in turbo.items()):
-        return {"locked": False, "reason": "turbo is on, clocks follow heat and load"}
-    return {"locked": True, "reason": None}
+        return Clocks(locked=False, reason="turbo is on, clocks follow heat and load")
+    return Clocks(locked=True, reason=None)
 
 
 def _counters() -> dict:

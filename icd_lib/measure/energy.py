@@ -9,7 +9,7 @@ import numpy as np
 
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.measure.statistics import bootstrap_ci
-from icd_lib.metric import figure, not_measured
+from icd_lib.metric import Figure, figure, not_measured
 
 POWERCAP = Path("/sys/class/powercap")
 UNIT = "J/token"
@@ -94,7 +94,7 @@ def energy_j_per_token(
     windows: int = 5,
     window_s: float = 5.0,
     seed: int = 0,
-) -> dict:
+) -> Figure:
     """Figure: J per token of repeated calls, mean over `windows` windows of `window_s` s each, with an interval.
 
     The counter covers the whole package or board, idle power included. Without a counter the figure is not_measured and

@@ -14,7 +14,7 @@ import numpy as np
 
 from icd_lib.errors import ConfigError
 from icd_lib.measure.cache_sim import CacheLevel, LevelCounts
-from icd_lib.metric import figure
+from icd_lib.metric import Figure, figure
 
 WORD_BYTES = 8
 CACHE_BYTES = (8 * 1024, 32 * 1024, 1024 * 1024)
@@ -37,7 +37,7 @@ def read_pj(size_bytes: int) -> float:
 
 def modelled_energy_j(
     counts: Sequence[LevelCounts], levels: Sequence[CacheLevel], *, access_bytes: int = WORD_BYTES
-) -> dict:
+) -> Figure:
     """Figure (J, modelled) of the reads behind `counts`, the result of `simulate_caches` on `levels`.
 
     Every read takes its `access_bytes` from the first level; every miss of a level fetches one of its lines from the

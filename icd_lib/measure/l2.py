@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icd_lib.errors import MeasureError
-from icd_lib.metric import figure, not_measured
+from icd_lib.metric import Figure, figure, not_measured
 
 HIT = "lts__t_sectors_op_read_lookup_hit.sum"
 MISS = "lts__t_sectors_op_read_lookup_miss.sum"
@@ -31,7 +31,7 @@ def ncu_reason(params: Path = _DRIVER_PARAMS) -> str | None:
     return None
 
 
-def l2_hit_pct(asked: bool = True) -> dict:
+def l2_hit_pct(asked: bool = True) -> Figure:
     """The L2 hit rate where no report was taken: a not_measured figure that says what is missing."""
     if not asked:
         return not_measured("%", "ncu is switched off in this scenario (measure.ncu)", method="ncu")
@@ -60,7 +60,7 @@ def ncu_command(program: Sequence[str], report: str, nvtx_range: str = "icd_meas
     ]
 
 
-def parse_ncu_csv(text: str) -> dict:
+def parse_ncu_csv(text: str) -> dict[str, Figure]:
     """Read `ncu --import R --csv --page raw --print-units base`: {"l2_hit_pct", "dram_read_mb"} as figures.
 
     l2_hit_pct = 100 * sum(hit) / (sum(hit) + sum(miss)) over all kernels, never a mean of percentages. Lines of ncu's

@@ -22,13 +22,13 @@ from icd_lib.runtimes.threads import torch_threads
 
 def fastest(ladder: dict, arm: str) -> str | None:
     """The measured runtime with the least median latency of `arm` at the first shape; None if none was measured."""
-    found = {}
+    medians = {}
     for name, entry in ladder["runtimes"].items():
         if entry["status"] == "measured":
             arms = next(iter(entry["shapes"].values()))["arms"]
             if arm in arms:
-                found[name] = arms[arm]["latency_ms"]["value"]
-    return min(found, key=lambda name: found[name], default=None)
+                medians[name] = arms[arm]["latency_ms"].value
+    return min(medians, key=lambda name: medians[name], default=None)
 
 
 def measure_ladder(
@@ -69,8 +69,8 @@ def measure_ladder(
     threads = threads or torch.get_num_threads()
     shapes = {shape_label(item): as_tensors(item) for item in inputs}
     ordered = sorted(runtimes, key=lambda name: name != REFERENCE)
-    found: dict[str, dict] = {}
-    result = {"baseline": baseline, "threads": threads, "runtimes": found}
+    entries: dict[str, dict] = {}
+    result = {"baseline": baseline, "threads": threads, "runtimes": entries}
     reference_ms: dict[str, float] = {}
     with torch_threads(threads), tempfile.TemporaryDirectory(dir=workdir) as folder:
         arms = _Arms(models, shapes, Path(folder), calibration, threads)
@@ -93,7 +93,7 @@ def measure_ladder(
                             reference_ms[label] = float(np.median(samples[baseline]))
                         errors = {arm: _error(one.run(item), references[arm][label]) for arm, one in prepared.items()}
                         timed[label] = _shape_entry(samples, errors, baseline, reference_ms.get(label), seed, resamples)
-            found[name] = entry
+            entries[name] = entry
             if progress is not None:
                 progress(f"{name}: {entry['status']} in {time.perf_counter() - start:.1f} s")
     return result

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from icd_lib.errors import MeasureError
-from icd_lib.metric import figure
+from icd_lib.metric import Figure, figure
 
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -21,7 +21,7 @@ def parameter_bytes(model: nn.Module) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
-def peak_memory_mb(call: Callable[[], object]) -> dict:
+def peak_memory_mb(call: Callable[[], object]) -> Figure:
     """Figure: highest resident memory of this process while `call` ran, in MB (1e6 bytes), everything loaded included.
 
     On Linux the kernel's high-water mark is reset before the call; elsewhere, or where that is forbidden, the figure is

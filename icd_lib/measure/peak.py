@@ -9,12 +9,13 @@ import sys
 import torch
 
 from icd_lib.measure.memory import peak_memory_mb
-from icd_lib.metric import not_measured
+from icd_lib.metric import Figure, not_measured
 from icd_lib.models.checkpoint.optimized import load_optimized
 from icd_lib.runtimes import reference_call
+from icd_lib.storage.record_json import as_json, from_json
 
 
-def peaks_of_folders(folders: list, module: str, batch: int, length: int) -> list[dict]:
+def peaks_of_folders(folders: list, module: str, batch: int, length: int) -> list[Figure]:
     """Figures: peak resident memory of a fresh process that loads the model in a folder and runs it three times.
 
     Includes the interpreter and libraries, the same for every folder; `module` is imported ahead. Where a process
@@ -25,14 +26,14 @@ def peaks_of_folders(folders: list, module: str, batch: int, length: int) -> lis
     return [peak for group in groups for peak in _run(group, module, batch, length)]
 
 
-def _run(folders: list, module: str, batch: int, length: int) -> list[dict]:
+def _run(folders: list, module: str, batch: int, length: int) -> list[Figure]:
     command = [sys.executable, "-m", __spec__.name, module, str(batch), str(length), *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or len(lines) != len(folders):
         why = f"the memory process failed with exit code {done.returncode}: {done.stderr.strip()[-300:]}"
         return [not_measured("MB", why)] * len(folders)
-    return lines
+    return [from_json(Figure, json.loads(line), "the memory process") for line in lines]
 
 
 def print_peak(folder: str, batch: int, length: int) -> None:
@@ -45,7 +46,7 @@ def print_peak(folder: str, batch: int, length: int) -> None:
         for _ in range(3):
             call()
 
-    print(json.dumps(peak_memory_mb(load_and_run)), flush=True)
+    print(json.dumps(as_json(peak_memory_mb(load_and_run))), flush=True)
 
 
 def main(module: str, batch: str, length: str, *folders: str) -> None:
@@ -60,7 +61,7 @@ def main(module: str, batch: str, length: str, *folders: str) -> None:
         alone.join()
         if alone.exitcode:
             why = f"the memory process ended with exit code {alone.exitcode}"
-            print(json.dumps(not_measured("MB", why)), flush=True)
+            print(json.dumps(as_json(not_measured("MB", why))), flush=True)
 
 
 if __name__ == "__main__":

@@ -40,13 +40,13 @@ def power_analysis(
     noisiest pair. It depends on the spread alone, never on the differences found, so that measuring on until it is
     reached does not favour any result.
     """
-    found, needed = {}, 1
+    smallest, needed = {}, 1
     for arm, other in pairs:
         ratio = paired_ratio(samples[arm], samples[other], seed=seed, resamples=resamples)
-        found[f"{arm} vs {other}"] = detectable(ratio)
+        smallest[f"{arm} vs {other}"] = detectable(ratio)
         needed = max(needed, rounds_needed(ratio, effect))
     rounds = len(next(iter(samples.values())))
-    return {"rounds": rounds, "needed": needed, "effect": effect, "power": POWER, "detectable": found}
+    return {"rounds": rounds, "needed": needed, "effect": effect, "power": POWER, "detectable": smallest}
 
 
 def measure_until_clear(

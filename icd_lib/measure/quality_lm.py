@@ -88,8 +88,8 @@ class LanguageSuite:
     def sha256s(self) -> dict[str, dict[str, str]]:
         """Identity of everything that is judged."""
         return {
-            split: {name: f"{blocks.sha256}-{KL_BLOCKS}" for name, blocks in found.items()}
-            for split, found in self.judged.items()
+            split: {name: f"{blocks.sha256}-{KL_BLOCKS}" for name, blocks in texts.items()}
+            for split, texts in self.judged.items()
         }
 
     def domains(self, split: str) -> Mapping[str, Blocks]:
@@ -102,13 +102,13 @@ class LanguageSuite:
 
     def evaluate(self, model, split: str = "unseen", progress: Progress | None = None) -> SplitResult:
         """The model's figures on a split; `progress` is called with (tokens done, tokens in all)."""
-        domains, found, done = self.domains(split), {}, 0
+        domains, judged, done = self.domains(split), {}, 0
         total = sum(blocks.ids.size for blocks in domains.values())
         for name, blocks in domains.items():
             step = None if progress is None else lambda n, _, before=done: progress(before + n, total)
-            found[name] = judge_blocks(model, blocks, self.dense, step)
+            judged[name] = judge_blocks(model, blocks, self.dense, step)
             done += blocks.ids.size
-        return SplitResult(split, found)
+        return SplitResult(split, judged)
 
     def quality(self, model, split: str = "validation") -> float:
         """Next-token accuracy in percent, mean over domains: a `quality` callable for `icd.optimize`."""
@@ -147,10 +147,10 @@ class LanguageSuite:
     def save_result(self, result: SplitResult, path) -> None:
         """Keep a model's figures per token on a split, so that no stage runs it twice."""
         tensors = {}
-        for name, found in result.domains.items():
-            tensors |= {f"log_probs/{name}": found.log_probs, f"correct/{name}": found.correct.astype(np.uint8)}
-            if found.kl is not None:
-                tensors[f"kl/{name}"] = found.kl
+        for name, figures in result.domains.items():
+            tensors |= {f"log_probs/{name}": figures.log_probs, f"correct/{name}": figures.correct.astype(np.uint8)}
+            if figures.kl is not None:
+                tensors[f"kl/{name}"] = figures.kl
         save_tensors(tensors, Path(path), {"split": result.split, **self.sha256s[result.split]})
 
     def load_result(self, path) -> SplitResult:
@@ -159,12 +159,12 @@ class LanguageSuite:
         split = meta.pop("split", "")
         if split not in self.judged or meta != self.sha256s[split]:
             raise ArtifactError(f"{path} was computed on other text or tokens; delete it and run the stage again")
-        found = {}
+        results = {}
         for name, blocks in self.judged[split].items():
             log_probs, correct = tensors[f"log_probs/{name}"], tensors[f"correct/{name}"].astype(bool)
             kl = tensors.get(f"kl/{name}")
-            found[name] = LanguageResult(log_probs, correct, **_clusters(blocks, kl))
-        return SplitResult(split, found)
+            results[name] = LanguageResult(log_probs, correct, **_clusters(blocks, kl))
+        return SplitResult(split, results)
 
 
 def judge_blocks(model, blocks: Blocks, dense=None, progress: Progress | None = None) -> LanguageResult:
@@ -217,7 +217,7 @@ def kl_to_dense(model, dense, blocks: Blocks) -> np.ndarray:
     Raises `MeasureError` when the two models have vocabularies of different sizes.
     """
     first = first_scored(blocks)
-    found = np.empty((len(blocks), blocks.ids.shape[1] - first), np.float32)
+    kl = np.empty((len(blocks), blocks.ids.shape[1] - first), np.float32)
     with torch.inference_mode():
         pairs = zip(_predictions(model, blocks, first), _predictions(dense, blocks, first), strict=True)
         for (rows, logits, _), (_, reference, _) in pairs:
@@ -227,8 +227,8 @@ def kl_to_dense(model, dense, blocks: Blocks) -> np.ndarray:
                     "the same vocabulary"
                 )
             log_q, log_p = (x.double().log_softmax(-1) for x in (logits, reference.to(logits.device)))
-            found[rows] = (log_p.exp() * (log_p - log_q)).sum(-1).float().cpu().numpy()
-    return found
+            kl[rows] = (log_p.exp() * (log_p - log_q)).sum(-1).float().cpu().numpy()
+    return kl
 
 
 def _predictions(model, blocks: Blocks, first: int) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
@@ -327,8 +327,8 @@ def summarise_result(result: LanguageResult) -> dict:
 
 def _mean(values: np.ndarray, clusters: np.ndarray) -> tuple[float, float]:
     """Mean and its clustered standard error."""
-    found = paired_difference(values.ravel(), np.zeros(values.size), clusters=clusters.ravel())
-    return found["drop_pp"] / 100, found["se_pp"] / 100
+    paired = paired_difference(values.ravel(), np.zeros(values.size), clusters=clusters.ravel())
+    return paired["drop_pp"] / 100, paired["se_pp"] / 100
 
 
 def _mean_over(entries: list[dict], key: str) -> dict | None:

@@ -15,10 +15,12 @@ from pathlib import Path
 import yaml
 
 from icd_lib.errors import EXIT_GATE_NOT_MET, EXIT_OK, ArtifactError, IcdError
+from icd_lib.metric import Figure
 from icd_lib.paths import project_root
 from icd_lib.report.readme import as_change, as_drop
 from icd_lib.storage.atomic import atomic_write
 from icd_lib.storage.json_text import read_text
+from icd_lib.storage.record_json import from_json
 
 FILE = "claims.yaml"
 # Where a claim's command writes what is committed there.
@@ -68,7 +70,8 @@ class Claim:
                 node = node[int(key) if isinstance(node, list) else key]
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise ArtifactError(f"{FILE}: {self.id}: {file} has no {path}") from error
-        return node
+        is_figure = isinstance(node, dict) and {"value", "unit", "kind"} <= node.keys()
+        return from_json(Figure, node, f"{file}: {path}") if is_figure else node
 
     def words(self, root: Path) -> str:
         """The number as the page shows it."""
@@ -141,7 +144,7 @@ def compare(claim: Claim, root: Path) -> tuple[bool, str]:
 
 def number_of(value):
     """The number in a figure; a number or word as it is."""
-    return value["value"] if isinstance(value, dict) else value
+    return value.value if isinstance(value, Figure) else value
 
 
 def rerun(claims: list[Claim], root: Path, minutes: float) -> int:

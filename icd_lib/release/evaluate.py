@@ -82,11 +82,11 @@ def run_step(step: Step, root: Path) -> dict:
     return {"status": status, "exit_code": code, "seconds": round(time.monotonic() - began, 1)}
 
 
-def as_markdown(found: dict[str, dict], head: str | None) -> str:
+def as_markdown(records: dict[str, dict], head: str | None) -> str:
     """The list as it stands."""
     lines = ["# Checklist", "", f"Commit {head or 'not a git checkout'}; times are of this machine.", ""]
     for step in STEPS:
-        result = found.get(step.name)
+        result = records.get(step.name)
         tick = "x" if result and result["status"] != "failed" else " "
         told = f"{result['status']} in {result['seconds']:.0f} s" if result else f"not run, about {step.minutes:g} min"
         lines.append(f"- [{tick}] **{step.name}**: {step.shows} (`{step.command}`): {told}")
@@ -106,19 +106,21 @@ def evaluate(steps: list[Step], root: Path, force: bool) -> int:
     """Run what is not done for this commit; returns the exit code."""
     head = git_state(root)["head"]
     kept = root / FOLDER / "checklist.json"
-    found = _kept(kept, head)
-    todo = [step for step in steps if force or found.get(step.name, {}).get("status") in (None, "failed")]
+    records = _kept(kept, head)
+    todo = [step for step in steps if force or records.get(step.name, {}).get("status") in (None, "failed")]
     print(
         f"{len(todo)} of {len(steps)} steps to do, about {sum(step.minutes for step in todo):.0f} minutes", flush=True
     )
     for step in todo:
         print(f"[ ] {step.name}: {step.shows}; about {step.minutes:g} min: {step.command}", flush=True)
-        found[step.name] = run_step(step, root)
-        ticked = "x" if found[step.name]["status"] != "failed" else " "
-        print(f"[{ticked}] {step.name}: {found[step.name]['status']}, {found[step.name]['seconds']:.0f} s", flush=True)
-        atomic_write(kept, to_json({"head": head, "steps": found}))
-        atomic_write(kept.with_suffix(".md"), as_markdown(found, head))
-    failed = [step.name for step in steps if found[step.name]["status"] == "failed"]
+        records[step.name] = run_step(step, root)
+        ticked = "x" if records[step.name]["status"] != "failed" else " "
+        print(
+            f"[{ticked}] {step.name}: {records[step.name]['status']}, {records[step.name]['seconds']:.0f} s", flush=True
+        )
+        atomic_write(kept, to_json({"head": head, "steps": records}))
+        atomic_write(kept.with_suffix(".md"), as_markdown(records, head))
+    failed = [step.name for step in steps if records[step.name]["status"] == "failed"]
     print(f"failed: {', '.join(failed)}" if failed else f"all {len(steps)} steps done; {FOLDER}/checklist.md says how")
     return EXIT_GATE_NOT_MET if failed else EXIT_OK
 

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from scipy.stats import t as student_t
 from icd_lib.errors import EXIT_GATE_NOT_MET, EXIT_OK, ArtifactError, IcdError
 from icd_lib.experiment.arms import MODEL
 from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS, comparisons_of
-from icd_lib.experiment.metrics import COMPARED, METRICS, metrics_of
+from icd_lib.experiment.metrics import METRICS
 from icd_lib.measure.comparison import compare_arms
+from icd_lib.metric import Figure
 from icd_lib.paths import user_path
+from icd_lib.records.verdict import VERDICT, Verdict
 from icd_lib.release.run_checks import CHECKS, RunView, compared, raw_samples
 from icd_lib.release.verify import run_check
 from icd_lib.report.compared import judged
@@ -78,17 +81,18 @@ def judge_run(run: FolderView) -> tuple[dict, list]:
 
     Raises `ArtifactError` for a run of an ICD that judged otherwise.
     """
-    lock, verdict = run.read_json(LOCK), run.read_json("verdict.json")
+    lock, verdict = run.read_json(LOCK), run.read(Verdict, VERDICT)
     check_current(verdict, lock, run.dir)
     checks = [run_check(name, CHECKS[name], run) for name in CHOSEN]
     if not all(check.ok for check in checks):
         return {}, checks
     samples, settings = raw_samples(run)
     setup, results = run.read_json("setup/setup.json"), Results.load(run.dir)
-    found = {}
-    for key, (arm, other) in compared(run).items():
-        if key in verdict:
-            found[key] = next(iter(compare_arms(samples, arm, other, **settings).values()))
+    changes = {
+        key: next(iter(compare_arms(samples, arm, other, **settings).values()))
+        for key, (arm, other) in compared(run).items()
+        if key in verdict.sections
+    }
     environment = setup.get("environment", {})
     row = {
         "scenario": run.get("scenario"),
@@ -97,23 +101,34 @@ def judge_run(run: FolderView) -> tuple[dict, list]:
         "quick": run.get("quick"),
         "machine": environment.get("cpu", {}).get("model", "not stated"),
         "compared": judged(results),
-        "comparisons": found,
-        "quality_drop_pp": verdict["vs_dense"]["quality_drop_pp"],
-        "quality": verdict.get("quality", {}),
+        "comparisons": changes,
+        "quality_drop_pp": verdict.section("vs_dense").lost,
+        "quality": verdict.quality if isinstance(verdict.quality, dict) else {},
         "metrics": {
-            row.title: verdict[results.gates_comparison][row.key]
-            for row in metrics_of(COMPARED)
-            if row.key != "latency_rel"
+            METRICS[key].title: item
+            for key, item in verdict.section(results.gates_comparison).metrics.items()
+            if key != "latency_rel"
         },
-        "outside_metrics": verdict.get("outside_metrics", {}),
-        "smoke": verdict["smoke"]["status"],
-        "strict": verdict["strict"]["status"],
+        "outside_metrics": verdict.outside_metrics,
+        "smoke": verdict.smoke.status,
+        "strict": verdict.strict.status,
         "badges": "; ".join(results.badges_about("model", "layout", "timing")),
     }
     return row, checks
 
 
-def pool(values: list[float]) -> dict | None:
+@dataclass(frozen=True)
+class Pooled:
+    """The mean change over `n` runs, and the least and the most of them."""
+
+    value: float
+    ci95: tuple[float, float]
+    n: int
+    least: float
+    most: float
+
+
+def pool(values: list[float]) -> Pooled | None:
     """Mean change over runs with a 95 % t interval on log ratios, and their range; None below two runs.
 
     values: relative changes (-0.4 is 40 % less), one per run; runs are the independent units.
@@ -123,8 +138,8 @@ def pool(values: list[float]) -> dict | None:
     logs = np.log1p(values)
     half = student_t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
     mean = logs.mean()
-    bounds = [math.expm1(mean - half), math.expm1(mean + half)]
-    return {"value": math.expm1(mean), "ci95": bounds, "n": len(logs), "least": min(values), "most": max(values)}
+    bounds = math.expm1(mean - half), math.expm1(mean + half)
+    return Pooled(math.expm1(mean), bounds, len(logs), min(values), max(values))
 
 
 def table_of(rows: dict[str, dict]) -> list[dict]:
@@ -136,7 +151,7 @@ def table_of(rows: dict[str, dict]) -> list[dict]:
             entry |= _columns(words, row["comparisons"].get(key))
         for split in SPLITS:
             for reading, words in READINGS.items():
-                item = row["quality"].get(split, {}).get(f"{reading}_pp")
+                item = row["quality"][split].reading(reading) if split in row["quality"] else None
                 entry |= _columns(f"{words} lost on {split} text, pp", item)
         flat.append(entry)
     for scenario in dict.fromkeys(row["scenario"] for row in rows.values()):
@@ -144,15 +159,15 @@ def table_of(rows: dict[str, dict]) -> list[dict]:
         pooled = {}
         for key, words in pooled_titles().items():
             figures = [row["comparisons"].get(key) for row in same]
-            pooled |= _columns(words, pool([item["value"] for item in figures if item and item["value"] is not None]))
+            pooled |= _columns(words, pool([item.value for item in figures if item and item.value is not None]))
         if any(value != "" for value in pooled.values()):
             flat.append({"run": f"all {len(same)} runs", "scenario": scenario, **pooled})
     return flat
 
 
-def _columns(words: str, item: dict | None) -> dict:
-    low, high = (item or {}).get("ci95") or ("", "")
-    value = (item or {}).get("value")
+def _columns(words: str, item: Figure | Pooled | None) -> dict:
+    low, high = (item and item.ci95) or ("", "")
+    value = None if item is None else item.value
     return {words: "" if value is None else value, f"{words}, low": low, f"{words}, high": high}
 
 
@@ -172,11 +187,11 @@ def _quality_lines(row: dict) -> list[str]:
         return [f"    quality lost against dense: {figure_text(row['quality_drop_pp'])}"]
     lines = []
     for split in (split for split in SPLITS if split in row["quality"]):
-        found = row["quality"][split]
-        figures = {words: found[f"{reading}_pp"] for reading, words in READINGS.items()}
-        figures |= {words: precise(found[key]) for key, words in NEARNESS.items() if found.get(key)}
-        told = [f"{words} {figure_text(item)}" for words, item in figures.items() if item["kind"] != "not_measured"]
-        lines.append(f"    lost on {split} text, most on {found['worst_domain']}: {'; '.join(told)}")
+        quality = row["quality"][split]
+        figures = {words: quality.reading(reading) for reading, words in READINGS.items()}
+        figures |= {words: precise(quality.nearness(key)) for key, words in NEARNESS.items()}
+        told = [f"{words} {figure_text(item)}" for words, item in figures.items() if item and not item.is_missing]
+        lines.append(f"    lost on {split} text, most on {quality.worst_domain}: {'; '.join(told)}")
     return lines
 
 
@@ -189,8 +204,8 @@ def _named(row: dict) -> list[tuple[str, str]]:
 
 
 def _test(row: dict, key: str) -> str:
-    test = row["comparisons"][key].get("test")
-    return f", p {test['p']:.2g}, r {test['effect']:+.2f}" if test else ""
+    test = row["comparisons"][key].test
+    return f", p {test.p:.2g}, r {test.effect:+.2f}" if test else ""
 
 
 def main(argv: list[str] | None = None) -> int:

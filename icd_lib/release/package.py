@@ -34,8 +34,8 @@ WHY_BY_HASH = "weights, tokenizers, texts and access graphs: not ours to pass on
 def find_runs(root: Path | None = None) -> dict[str, Path]:
     """Path in the package → folder, of the runs in outputs/ ("runs/…") and outputs/reference/ ("reference/…")."""
     outputs = (root or project_root()) / "outputs"
-    found = {f"runs/{lock.parent.name}": lock.parent for lock in outputs.glob(f"*/{LOCK}")}
-    return found | {f"reference/{lock.parent.name}": lock.parent for lock in outputs.glob(f"reference/*/{LOCK}")}
+    folders = {f"runs/{lock.parent.name}": lock.parent for lock in outputs.glob(f"*/{LOCK}")}
+    return folders | {f"reference/{lock.parent.name}": lock.parent for lock in outputs.glob(f"reference/*/{LOCK}")}
 
 
 def pack(

@@ -3,30 +3,31 @@
 import math
 import re
 import zipfile
+from typing import TypeVar
 
 from icd_lib.axes.permutation import check_permutation, hash_permutation
 from icd_lib.errors import ArtifactError
 from icd_lib.experiment.arms import DENSE, MODES, RESULT, workload_of
-from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS, comparisons_of
+from icd_lib.experiment.comparisons import AA_CONTROL, comparisons_of
 from icd_lib.experiment.cost import cost_change, cost_figures
 from icd_lib.experiment.gates import GATES, judge
-from icd_lib.experiment.verdict import judged_figures
+from icd_lib.experiment.metrics import COMPARED, metrics_of
+from icd_lib.experiment.verdict import contains_zero, judged_figures
 from icd_lib.measure.comparison import compare_arms, latency_entry
-from icd_lib.metric import figure
+from icd_lib.metric import Figure
+from icd_lib.records.losses import Quality
+from icd_lib.records.measured import MEASURED, Measured, Metrics
+from icd_lib.records.verdict import VERDICT, Verdict
 from icd_lib.release.package_file import ASSETS, PackageFile
 from icd_lib.run.artifacts import LOCK
 from icd_lib.run.configuration import config_digest
 from icd_lib.run.lock import check_lock
 from icd_lib.run.manifest import UNLISTED
 from icd_lib.scrub.text import PLACEHOLDER
+from icd_lib.storage.record_json import as_json, from_json
 
-# Design section 8. A figure is an object of its own; the rest may be any value, null where a run has none.
-METRICS_FIGURES = ("latency_ms", "throughput_tokens_per_s", "l2_hit_pct", "energy_j_per_token", "quality_pct")
-METRICS_FIELDS = (*METRICS_FIGURES, "run_id", "scenario", "mode", "model", "peak_memory_mb", "parameter_bytes")
-METRICS_FIELDS += ("objective", "vs_dense", "environment", "config_sha256")
-VERDICT_FIELDS = ("same_transform", "same_quality", "vs_dense", "vs_oneshot", AA_CONTROL, "cost", "determinism")
-STATES = ("pass", "fail", "partial")
-CHECK_STATES = ("pass", "fail", "not_measured")
+T = TypeVar("T")
+STATED = ("same_transform", "same_quality", "vs_dense", "vs_oneshot", AA_CONTROL)  # every verdict compares these
 MAX_RESAMPLES, MAX_DRAWS = 100_000, 100_000_000  # a package must not make this machine allocate what it likes
 RELATIVE = 1e-9  # the last bits of a median may differ between processors
 
@@ -41,6 +42,10 @@ class RunView:
     def read_json(self, rel: str):
         """A JSON file of the run."""
         return self.package.read_json(f"{self.prefix}/{rel}")
+
+    def read(self, kind: type[T], rel: str) -> T:
+        """A JSON file of the run as a record."""
+        return from_json(kind, self.read_json(rel), rel)
 
     def has(self, rel: str) -> bool:
         """Whether the package has this file of the run."""
@@ -78,10 +83,10 @@ def check_config(run: RunView) -> str:
 
 def modes(run: RunView) -> list[str]:
     """The arms that have metrics; dense is one of them."""
-    found = [mode for mode in (DENSE, *MODES) if run.has(f"{mode}/metrics.json")]
-    if DENSE not in found:
+    arms = [mode for mode in (DENSE, *MODES) if run.has(f"{mode}/metrics.json")]
+    if DENSE not in arms:
         raise ArtifactError("the run has no dense/metrics.json")
-    return found
+    return arms
 
 
 def check_manifest(run: RunView) -> str:
@@ -101,42 +106,25 @@ def check_manifest(run: RunView) -> str:
 
 
 def check_fields(run: RunView) -> str:
-    """metrics.json and verdict.json have their fields, and every figure in them is one."""
+    """metrics.json and verdict.json are what they have to be, every figure in them too."""
     for mode in modes(run):
-        metrics = run.read_json(f"{mode}/metrics.json")
-        _require(metrics, METRICS_FIELDS, f"{mode}/metrics.json")
-        if metrics["mode"] != mode:
-            raise ArtifactError(f"{mode}/metrics.json says it is of mode {metrics['mode']!r}")
-        for key in METRICS_FIGURES:
-            check_figure(metrics[key], f"{mode}/metrics.json: {key}")
-        for key in ("latency_rel", "quality_drop_pp"):
-            check_figure(metrics["vs_dense"][key], f"{mode}/metrics.json: vs_dense.{key}")
-    verdict = run.read_json("verdict.json")
-    _require(verdict, (*VERDICT_FIELDS, *GATES), "verdict.json")
-    for gate in GATES:
-        if verdict[gate]["status"] not in STATES or not set(verdict[gate]["checks"].values()) <= set(CHECK_STATES):
-            raise ArtifactError(f"verdict.json: {gate} has a state that there is not")
-    count = sum(check_figures(verdict, "verdict.json"))
-    return f"{len(modes(run))} arms, {count} figures in the verdict"
+        stated = run.read(Metrics, f"{mode}/metrics.json").mode
+        if stated != mode:
+            raise ArtifactError(f"{mode}/metrics.json says it is of mode {stated!r}")
+    verdict = run.read(Verdict, VERDICT)
+    for key in STATED:
+        verdict.section(key)
+    return f"{len(modes(run))} arms, {sum(count_figures(run.read_json(VERDICT)))} figures in the verdict"
 
 
-def check_figures(value, where: str):
-    """Check every figure in a nested value; yields 1 for each."""
+def count_figures(value, where: str = VERDICT):
+    """Yield 1 for every figure in a nested value; `ArtifactError` for one that is none."""
     if isinstance(value, dict) and {"value", "unit", "kind"} <= value.keys():
-        check_figure(value, where)
+        from_json(Figure, value, where)
         yield 1
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from check_figures(item, f"{where}: {key}")
-
-
-def check_figure(item: dict, where: str) -> None:
-    """Raise `ArtifactError` unless `item` is a figure (icd_lib.metric)."""
-    _require(item, ("value", "unit", "kind", "n", "method"), where)
-    try:
-        figure(item["value"], item["unit"], item["kind"], n=item["n"], ci95=item.get("ci95"), reason=item.get("reason"))
-    except (ValueError, TypeError) as error:
-        raise ArtifactError(f"{where} is no figure: {error}") from error
+            yield from count_figures(item, f"{where}: {key}")
 
 
 def check_layouts(run: RunView) -> str:
@@ -156,42 +144,44 @@ def check_layouts(run: RunView) -> str:
 def check_latency(run: RunView) -> str:
     """Latencies and their changes against dense are those of the raw samples."""
     samples, settings = raw_samples(run)
-    shapes, count = run.read_json("measure/measure.json")["latency"]["shapes"], 0
+    shapes, count = run.read(Measured, MEASURED).latency.shapes, 0
     _same_keys(shapes, samples, "measure/measure.json")
     for label, arms in samples.items():
         for arm, ms in arms.items():
             again = latency_entry(ms, arms[DENSE], 1, settings["seed"], settings["resamples"])
-            for key in ("latency_ms", "vs_dense"):
-                _same_figure(shapes[label][arm][key], again[key], f"measure.json {label} {arm} {key}")
-                count += 1
+            stated = shapes[label].get(arm)
+            if stated is None:
+                raise ArtifactError(f"measure.json has no arm {arm} at {label}, the samples have")
+            _same_figure(stated.latency_ms, again.latency_ms, f"measure.json {label} {arm} latency_ms")
+            _same_figure(stated.vs_dense, again.vs_dense, f"measure.json {label} {arm} vs_dense")
+            count += 2
     label = next(iter(samples))
     for mode in modes(run):
-        metrics = run.read_json(f"{mode}/metrics.json")
-        _same_figure(metrics["latency_ms"], shapes[label][mode]["latency_ms"], f"{mode}/metrics.json latency_ms")
-        _same_figure(
-            metrics["vs_dense"]["latency_rel"], shapes[label][mode]["vs_dense"], f"{mode}/metrics.json vs_dense"
-        )
+        metrics, timing = run.read(Metrics, f"{mode}/metrics.json"), shapes[label][mode]
+        _same_figure(metrics.latency_ms, timing.latency_ms, f"{mode}/metrics.json latency_ms")
+        _same_figure(metrics.vs_dense.latency_rel, timing.vs_dense, f"{mode}/metrics.json vs_dense")
     return f"{count} figures computed again from the samples"
 
 
 def check_comparisons(run: RunView) -> str:
     """Every comparison of the verdict is that of the raw samples: same bootstrap, same seed."""
     samples, settings = raw_samples(run)
-    verdict, count = run.read_json("verdict.json"), 0
+    verdict, count = run.read(Verdict, VERDICT), 0
     for key, (arm, other) in compared(run).items():
-        if key not in verdict:
+        if key not in verdict.sections:
             continue
         again = compare_arms(samples, arm, other, **settings)
-        stated = verdict[key] if COMPARISONS[key].plain else verdict[key]["shapes"]
-        _same_keys(stated, again, f"verdict.json: {key}")
-        for label, found in again.items():
-            _same_figure(stated[label], found, f"verdict.json: {key} {label}")
-            _same_test(stated[label], found, f"verdict.json: {key} {label}")
+        stated = verdict.sections[key]
+        _same_keys(stated.shapes, again, f"verdict.json: {key}")
+        for label, item in again.items():
+            _same_figure(stated.shapes[label], item, f"verdict.json: {key} {label}")
+            _same_test(stated.shapes[label], item, f"verdict.json: {key} {label}")
             count += 1
-        if "latency_rel" in verdict[key]:
-            _same_figure(verdict[key]["latency_rel"], next(iter(again.values())), f"verdict.json: {key} latency_rel")
-    for label, item in verdict[AA_CONTROL]["shapes"].items():
-        if verdict[AA_CONTROL]["contains_zero"][label] != (item["ci95"][0] <= 0 <= item["ci95"][1]):
+        if stated.latency_rel:
+            _same_figure(stated.latency_rel, next(iter(again.values())), f"verdict.json: {key} latency_rel")
+    control = verdict.section(AA_CONTROL)
+    for label, holds in contains_zero(control.shapes).items():
+        if (control.contains_zero or {}).get(label) is not holds:
             raise ArtifactError(f"verdict.json: the A/A control of {label} says otherwise than its interval")
     return f"{count} comparisons computed again from the samples"
 
@@ -204,47 +194,53 @@ def compared(run: RunView) -> dict[str, tuple[str, str]]:
 
 def check_gates(run: RunView) -> str:
     """Quality, energy and cost in the verdict are the measured ones, and the gates follow from the figures."""
-    verdict, report = run.read_json("verdict.json"), run.read_json("measure/measure.json")
+    verdict, report = run.read(Verdict, VERDICT), run.read(Measured, MEASURED)
     samples, settings = raw_samples(run)
     cost = cost_change(run)
-    for key, value in cost.items():
-        if not _close(verdict["cost"][key], value):
-            raise ArtifactError(f"verdict.json: cost.{key} is {verdict['cost'][key]}, the layouts' is {value}")
+    stated = as_json(verdict.cost)
+    for key, value in as_json(cost).items():
+        if not _close(stated.get(key), value):
+            raise ArtifactError(f"verdict.json: cost.{key} is {stated.get(key)}, the layouts' is {value}")
     comparison = run.get("gates.comparison", "same_quality")  # runs of before there was a choice
-    if verdict.get("gates_comparison", comparison) != comparison:
+    if (verdict.gates_comparison or comparison) != comparison:
         raise ArtifactError("verdict.json: gates_comparison is not what the configuration says")
     other = compared(run)[comparison][1]
-    drop, energy = verdict["vs_dense"]["quality_drop_pp"], verdict[comparison]["ept_rel"]
-    _check_drop(drop, report)
-    _check_energy(energy, report["energy"], other)
+    section, drop = verdict.section(comparison), verdict.section("vs_dense").lost
+    if drop is None or len(section.metrics) < len(metrics_of(COMPARED)):
+        raise ArtifactError("verdict.json: a figure that a gate judges is not there")
+    _check_drop(drop, report.quality)
+    _check_energy(section.ept_rel, report.energy, other)
     latency = next(iter(compare_arms(samples, RESULT, other, **settings).values()))
-    judged = judged_figures(verdict | {"gates_comparison": comparison}, drop, cost_figures(cost))
+    judged = judged_figures(section.metrics, drop, cost_figures(cost), verdict.outside_metrics)
     judged["latency_rel"] = latency  # from the samples, not as stated
     for gate in GATES:
-        again = judge(run.get(f"gates.{gate}"), judged)
-        for key in ("status", "checks"):
-            if verdict[gate][key] != again[key]:
-                raise ArtifactError(f"verdict.json: {gate} {key} is {verdict[gate][key]}, the samples say {again[key]}")
-    return ", ".join(f"{gate} {verdict[gate]['status']}" for gate in GATES) + ", judged again"
+        stated, again = verdict.gate(gate), judge(run.get(f"gates.{gate}"), judged)
+        for key, ours, theirs in (
+            ("status", stated.status, again.status),
+            ("checks", stated.checks, again.checks),
+        ):
+            if ours != theirs:
+                raise ArtifactError(f"verdict.json: {gate} {key} is {ours}, the samples say {theirs}")
+    return ", ".join(f"{gate} {verdict.gate(gate).status}" for gate in GATES) + ", judged again"
 
 
-def _check_drop(drop: dict, report: dict) -> None:
-    entry = report["quality"].get(RESULT)
-    if entry is not None:
-        entry = entry[report["quality"]["judging"]]["own"]
-    if drop["kind"] == "not_measured":
+def _check_drop(drop: Figure, quality: Quality) -> None:
+    entry = quality.lost.get(RESULT, {}).get(quality.judging)
+    if drop.is_missing:
         if entry is not None:
             raise ArtifactError("verdict.json: quality was measured but the verdict says it was not")
-    elif entry is None or not _close(drop["value"], entry["drop_pp"]) or not _close(drop["ci95"], entry["ci95"]):
+    elif entry is None or not _close(drop.value, entry.own.drop_pp) or not _close(drop.ci95, entry.own.ci95):
         raise ArtifactError("verdict.json: quality_drop_pp is not what measure.json says")
 
 
-def _check_energy(change: dict, energy: dict, other: str) -> None:
-    pair = [energy.get(arm) for arm in (RESULT, other)]
-    missing = any(item is None or item["kind"] == "not_measured" for item in pair)
-    if missing != (change["kind"] == "not_measured"):
+def _check_energy(change: Figure, energy: dict[str, Figure], other: str) -> None:
+    ours, theirs = energy.get(RESULT), energy.get(other)
+    expected = None
+    if ours and theirs and ours.value is not None and theirs.value is not None:
+        expected = ours.value / theirs.value - 1
+    if (expected is None) != change.is_missing:
         raise ArtifactError("verdict.json: ept_rel says otherwise than measure.json about what was measured")
-    if not missing and not _close(change["value"], pair[0]["value"] / pair[1]["value"] - 1):
+    if not _close(change.value, expected):
         raise ArtifactError("verdict.json: ept_rel is not what measure.json says")
 
 
@@ -259,37 +255,32 @@ def raw_samples(run: RunView) -> tuple[dict, dict]:
     return samples, settings
 
 
-def _require(value, keys: tuple[str, ...], where: str) -> None:
-    missing = [key for key in keys if key not in value] if isinstance(value, dict) else keys
-    if missing:
-        raise ArtifactError(f"{where} has no {', '.join(missing)}")
-
-
 def _same_keys(given: dict, expected: dict, where: str) -> None:
     if given.keys() != expected.keys():
         raise ArtifactError(f"{where} has the shapes {', '.join(given)}; the samples have {', '.join(expected)}")
 
 
-def _same_figure(given: dict, expected: dict, where: str) -> None:
+def _same_figure(given: Figure, expected: Figure, where: str) -> None:
     """Raise `ArtifactError` unless two figures say the same: kind, n, value and interval."""
-    same = given["kind"] == expected["kind"] and given["n"] == expected["n"]
-    if not same or not _close(given["value"], expected["value"]) or not _close(given.get("ci95"), expected.get("ci95")):
+    same = given.kind == expected.kind and given.n == expected.n
+    if not same or not _close(given.value, expected.value) or not _close(given.ci95, expected.ci95):
         raise ArtifactError(f"{where} is {_brief(given)}, the samples say {_brief(expected)}")
 
 
-def _same_test(given: dict, expected: dict, where: str) -> None:
+def _same_test(given: Figure, expected: Figure, where: str) -> None:
     """Raise `ArtifactError` unless p and effect are those of the samples."""
-    for key, value in expected.get("test", {}).items():
-        if not _close(given.get("test", {}).get(key), value):
+    stated = vars(given.test) if given.test else {}
+    for key, value in (vars(expected.test) if expected.test else {}).items():
+        if not _close(stated.get(key), value):
             raise ArtifactError(f"{where}: {key} of the test is not what the samples say ({value})")
 
 
-def _brief(item: dict) -> str:
-    return f"{item['value']} {item.get('ci95', '')} ({item['kind']}, n {item['n']})"
+def _brief(item: Figure) -> str:
+    return f"{item.value} {list(item.ci95 or ())} ({item.kind}, n {item.n})"
 
 
 def _close(given, expected) -> bool:
-    if isinstance(given, list) and isinstance(expected, list | tuple):
+    if isinstance(given, list | tuple) and isinstance(expected, list | tuple):
         return len(given) == len(expected) and all(map(_close, given, expected))
     if isinstance(given, int | float) and isinstance(expected, int | float):
         return math.isclose(given, expected, rel_tol=RELATIVE, abs_tol=1e-12)

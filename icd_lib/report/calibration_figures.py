@@ -80,10 +80,10 @@ def fit(results: Results) -> Table | Missing:
     """R² of each target, its slopes, and the weights that follow or that were kept."""
     if not results.calibration:
         return Missing("Weights of J", _why_none(results))
-    found = results.calibration
+    calibration = results.calibration
     rows = []
     for target, (words, _, scale) in TARGETS.items():
-        r2, slopes = found["r2"].get(target), found["slopes"].get(target)
+        r2, slopes = calibration["r2"].get(target), calibration["slopes"].get(target)
         judged = "not varied over the pilots" if r2 is None else f"R² {number(r2, decimals=2)}"
         cells = [number(scale * slopes[term], True) if slopes else "–" for term in TERMS]
         unit = "pp" if target.endswith("_hit_pct") else "%"
@@ -94,12 +94,13 @@ def fit(results: Results) -> Table | Missing:
 
 def verdict(results: Results) -> str:
     """Whether the weights of J were calibrated, said plainly."""
-    found, applied = results.calibration, results.config.get("calibration", {}).get("apply", True)
-    if found["kept_defaults"]:
-        return f"Calibration: {found['reason']}."
+    calibration, applied = results.calibration, results.config.get("calibration", {}).get("apply", True)
+    told = f"Calibration: {calibration['reason']}"
+    if calibration["kept_defaults"]:
+        return f"{told}."
     if not applied:
-        return f"Calibration: {found['reason']}; not used, the scenario keeps its weights (calibration.apply: false)."
-    return f"Calibration: {found['reason']}; layouts are solved with these weights."
+        return f"{told}; not used, the scenario keeps its weights (calibration.apply: false)."
+    return f"{told}; layouts are solved with these weights."
 
 
 @badged("timing")

@@ -2,6 +2,8 @@
 
 from icd_lib.experiment.comparisons import COMPARISONS, in_page_order
 from icd_lib.experiment.gates import GATES
+from icd_lib.metric import Figure
+from icd_lib.records.verdict import Verdict
 from icd_lib.report.results import Results
 
 _STATES = {"pass": "met", "fail": "not met", "partial": "not decided", "not_measured": "not measured"}
@@ -29,20 +31,21 @@ def state_text(state: str) -> str:
 def latency_states(results: Results) -> dict[str, dict[str, str]]:
     """Comparison → gate → state of the gate's limit of latency, for the gates that have one; theirs comes first."""
     verdict, key = results.verdict, results.gates_comparison
-    own = {gate: verdict[gate]["checks"].get("latency_rel") for gate in GATES}
+    own = {gate: verdict.gate(gate).checks.get("latency_rel") for gate in GATES}
     own = {gate: state for gate, state in own.items() if state}
-    others = verdict.get("other_comparisons", {})
-    found = {
+    others = verdict.other_comparisons
+    states = {
         row.key: {gate: others.get(row.key, {}).get(gate, "not_measured") for gate in own}
         for row in in_page_order(results.workload)
-        if row.limited and row.key in verdict
+        if row.limited and row.key in verdict.sections
     }
-    return {key: own} | {other: states for other, states in found.items() if other != key}
+    return {key: own} | {other: by_gate for other, by_gate in states.items() if other != key}
 
 
-def shapes_of(verdict: dict, key: str) -> dict:
-    """Shape → change of latency, of a comparison's section in the verdict."""
-    return verdict[key] if COMPARISONS[key].plain else verdict[key]["shapes"]
+def latency_of(verdict: Verdict, key: str) -> Figure:
+    """The change of latency that a comparison states: at the first shape, which is judged."""
+    section = verdict.section(key)
+    return section.latency_rel or next(iter(section.shapes.values()))
 
 
 def states_text(states: dict[str, str]) -> str:

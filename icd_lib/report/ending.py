@@ -5,8 +5,10 @@ from pathlib import Path
 
 from icd_lib.experiment.arms import MODES, RESULT
 from icd_lib.experiment.gates import GATES
-from icd_lib.report.compared import judged, latency_states, other_arm, state_text, states_text
-from icd_lib.report.losses import is_above, is_outside, lost_in_fastest, readings
+from icd_lib.metric import Figure
+from icd_lib.records.verdict import Unknown
+from icd_lib.report.compared import judged, latency_of, latency_states, other_arm, state_text, states_text
+from icd_lib.report.losses import is_above, is_outside, lost, lost_in_fastest, readings
 from icd_lib.report.results import Results
 from icd_lib.report.words import bytes_text, interval_text, value_text
 
@@ -22,15 +24,15 @@ def ending_lines(results: Results) -> list[str]:
 
 def _model_lines(results: Results, mode: str) -> list[str]:
     folder = _relative(results.dir / mode / "model")
-    if not results.solves[mode]["accepted_strength"]:
+    if not results.solves[mode].accepted_strength:
         return [
             f"Nothing was accepted: every attempt of {mode} was rolled back, because of quality or latency.",
             f"What lies in {folder} is still the dense model, no smaller and no faster.",
             *_unfit(results, mode),
             *_gates(results, mode),
         ]
-    sizes = results.measure["sizes"]
-    size, full = (bytes_text(sizes[arm]["parameter_bytes"]) for arm in (mode, "dense"))
+    sizes = results.measure.sizes
+    size, full = (bytes_text(sizes[arm].parameter_bytes) for arm in (mode, "dense"))
     lines = [f"You have a smaller model, {size} instead of {full}, in {folder}", *_speed(results, mode)]
     lines += _lost(results, mode) + _unfit(results, mode) + _gates(results, mode)
     quoted = json.dumps(folder, ensure_ascii=False)
@@ -43,14 +45,14 @@ def _model_lines(results: Results, mode: str) -> list[str]:
 
 
 def _speed(results: Results, mode: str) -> list[str]:
-    item = next(iter(results.shapes.values()))[mode]["vs_dense"]
+    item = results.measure.latency.first[mode].vs_dense
     lines = [f"Time against dense, eager: {_change(item)}, {results.first_shape}"]
-    target = results.solves[mode].get("latency_target_rel")
-    if results.solves[mode].get("reached") is False:
+    target = results.solves[mode].latency_target_rel
+    if results.solves[mode].reached is False:
         lines[0] += f"; the target of {value_text(target, 'fraction')} was NOT reached"
     if mode == "iterative" and results.fastest:
-        change = f"{_change(results.fastest['vs_eager'])} to dense in eager"
-        lines.append(f"Fastest here: {results.fastest['label']}, {change}; {lost_in_fastest(results)}")
+        change = f"{_change(results.fastest.vs_eager)} to dense in eager"
+        lines.append(f"Fastest here: {results.fastest.label}, {change}; {lost_in_fastest(results)}")
     return lines
 
 
@@ -60,12 +62,9 @@ def _lost(results: Results, mode: str) -> list[str]:
         return [f"Quality was not measured: {results.quality_reason}"]
     words, lines = readings(results), []
     for split, entry in results.lost(mode).items():
-        given = {key: entry[key] for key in ("own", "dropin") if key in words and entry.get(key)}
-        parts = [
-            f"{words[key]} {_change({'value': found['drop_pp'], 'unit': 'pp', 'ci95': found['ci95']})}"
-            for key, found in given.items()
-        ]
-        above = is_above(results, {"value": entry["own"]["drop_pp"]})
+        given = {key: lost(entry.reading(key), entry.n_items) for key in ("own", "dropin") if key in words}
+        parts = [f"{words[key]} {_change(item)}" for key, item in given.items() if item]
+        above = is_above(results, given["own"])
         told = f", ABOVE the budget of {results.budget_pp:g} pp" if above else ""
         told += " (outside its domain)" if above and is_outside(results, split) else ""
         lines.append(f"Lost on {split} text: {'; '.join(parts)}{told}")
@@ -74,19 +73,19 @@ def _lost(results: Results, mode: str) -> list[str]:
 
 def _unfit(results: Results, mode: str) -> list[str]:
     """Axes that no mode of this run could make smaller for want of whole tiles, and the cure."""
-    return [f"Not made smaller: {line}" for line in results.solves[mode].get("unfit", [])]
+    return [f"Not made smaller: {line}" for line in results.solves[mode].unfit or []]
 
 
 def _gates(results: Results, mode: str) -> list[str]:
     """What the gates say of which comparison, and which other comparisons fell short of the same limits."""
     if mode != "iterative":
         return ["Gates: not judged, they compare iterative with linear"]
-    states = ", ".join(f"{gate} {state_text(results.verdict[gate]['status'])}" for gate in GATES)
+    states = ", ".join(f"{gate} {state_text(results.verdict.gate(gate).status)}" for gate in GATES)
     lines = [f"Gates ({judged(results)}): {states}"]
     short = [
-        f"{other_arm(results, key)} ({states_text(found)})"
-        for key, found in ({} if results.is_table else latency_states(results)).items()
-        if key != results.gates_comparison and "fail" in found.values()
+        f"{other_arm(results, key)} ({states_text(by_gate)})"
+        for key, by_gate in ({} if results.is_table else latency_states(results)).items()
+        if key != results.gates_comparison and "fail" in by_gate.values()
     ]
     return [*lines, f"Fell short of the same limits of latency: vs {', vs '.join(short)}"] if short else lines
 
@@ -94,17 +93,17 @@ def _gates(results: Results, mode: str) -> list[str]:
 def _table_lines(results: Results, mode: str) -> list[str]:
     """A layout instead of a model: what re-ordering gained, and how to read it."""
     path = _relative(results.dir / mode / "perm_after.json")
-    kept, verdict = results.solves[mode]["sizes"]["rows"], results.verdict
+    kept, verdict = results.solves[mode].sizes.rows, results.verdict
     lines = [f"You have a layout, {kept:,} rows in their new order, in {path}"]
     if mode == "iterative":
         gains = {"same_transform": other_arm(results, "same_transform"), "vs_packed": "the order before, packed"}
-        changes = {other: verdict[key]["latency_rel"] for key, other in gains.items()}
-        told = [f"{_change(item)} to {other}" for other, item in changes.items() if item["kind"] != "not_measured"]
+        changes = {other: latency_of(verdict, key) for key, other in gains.items()}
+        told = [f"{_change(item)} to {other}" for other, item in changes.items() if not item.is_missing]
         lines.append(f"Time of reads that no layout was solved on: {'; '.join(told) or 'not measured'}")
-        if not results.solves[mode]["accepted_strength"]:
+        if not results.solves[mode].accepted_strength:
             lines.append("Nothing was accepted: every round was rolled back, and the layout is that of linear.")
-    if "reason" not in verdict["cost"]:
-        change = value_text(verdict["cost"]["delta_c_rel"], "fraction")
+    if not isinstance(verdict.cost, Unknown):
+        change = value_text(verdict.cost.delta_c_rel, "fraction")
         lines.append(f"Re-ordering changes C, the distance cost of what is read together, by {change} (computed)")
     quoted = json.dumps(path, ensure_ascii=False)
     return [
@@ -116,10 +115,10 @@ def _table_lines(results: Results, mode: str) -> list[str]:
     ]
 
 
-def _change(item: dict) -> str:
+def _change(item: Figure) -> str:
     """A value with its interval; a fraction and pp alike."""
-    extent = interval_text(item)
-    return value_text(item["value"], item["unit"]) + (f" ({extent})" if extent else "")
+    extent = interval_text(item.ci95, item.unit)
+    return value_text(item.value, item.unit) + (f" ({extent})" if extent else "")
 
 
 def _relative(path: Path) -> str:

@@ -79,14 +79,14 @@ def report_page(results: Results, drawn: dict) -> str:
             drawn.get(f"path_{mode}"),
             setup_tables.attempts(results, mode),
             setup_tables.objective(results, mode),
-            setup_tables.certificates(results.solves[mode]["certificates"], f"Equivalence certificates, {mode}"),
+            setup_tables.certificates(results.solves[mode].certificates, f"Equivalence certificates, {mode}"),
         ]
     sections["Transforms"] = [item for role, item in drawn.items() if role.startswith("panel_")]
     sections["Set-up"] = [setup_tables.machine(results), setup_tables.provenance(results)]
     sections = {
-        title: found
+        title: shown
         for title, items in sections.items()
-        if (found := [item for item in items if item is not None and not isinstance(item, DoesNotApply)])
+        if (shown := [item for item in items if item is not None and not isinstance(item, DoesNotApply)])
     }
     body = [
         f"<h1>{escape(results.scenario)}: full report</h1>",

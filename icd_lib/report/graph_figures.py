@@ -50,17 +50,17 @@ def read_graph(results: Results, rel: str) -> sp.csr_array:
 def layouts_of(results: Results, mode: str | None, axis: str) -> list[tuple[str, sp.csr_array, np.ndarray]]:
     """(title, W, order) for each layout that the run has of an axis."""
     dense = read_graph(results, f"graph/W.{axis}.npz")
-    found = [("W, original order", dense, np.arange(dense.shape[0]))]
+    layouts = [("W, original order", dense, np.arange(dense.shape[0]))]
     if mode not in results.solves:
-        return found
+        return layouts
     perms = {
         name: np.array(results.read(f"{mode}/{name}.json")["axes"][axis]["pi"])
         for name in ("perm_before", "perm_after")
     }
     masked = read_graph(results, f"{mode}/W.{axis}.npz")
-    kept = results.solves[mode]["widths"][axis]
+    kept = results.solves[mode].widths[axis]
     return [
-        *found,
+        *layouts,
         ("W, layout π₀", dense, perms["perm_before"]),
         ("W′ after the transform, π₀", masked, perms["perm_before"]),
         (_last_title(kept, dense.shape[0]), masked, perms["perm_after"]),
@@ -133,7 +133,7 @@ def most_pruned(results: Results, mode: str | None) -> str:
     """The tiled axis of which the mode keeps the smallest share; the first one where nothing was removed."""
     tiled = tuple(name for name, kind in KINDS.items() if kind.tiled)
     wide = [axis for axis in results.graphs if axis.startswith(tiled)] or list(results.graphs)
-    widths = results.solves.get(mode, {}).get("widths", {})
+    widths = results.solves[mode].widths if mode in results.solves else {}
     return min(wide, key=lambda axis: widths.get(axis, 0) / results.graphs[axis]["D"])
 
 
@@ -232,19 +232,19 @@ def predicted_frontier(results: Results) -> Picture | Missing:
 @themed
 def predicted_and_measured(results: Results) -> Picture | Missing:
     """Predicted beside measured latency of every mode."""
-    if not results.verdict or not results.verdict.get("prediction"):
+    if not results.verdict or not results.verdict.prediction:
         waits = not results.verdict
         return Missing("Predicted and measured", "04_validate has not finished" if waits else "nothing was calibrated")
-    entries = results.verdict["prediction"]
+    entries = results.verdict.prediction
     drawing, axes = canvas(1.5 + 0.55 * len(entries))
     words = []
     for row, (mode, entry) in enumerate(entries.items()):
-        colour, measured = COLOURS[mode], entry["measured"]
+        colour, measured = COLOURS[mode], entry.measured
         label = {"predicted": "predicted", "measured": "measured, 95 % CI"} if row == 0 else {}
-        predicted = 100 * entry["predicted_latency_rel"]
+        predicted = 100 * entry.predicted_latency_rel
         axes.plot(predicted, row, "D", mfc="white", color=colour, label=label.get("predicted"), markersize=8)
         axes.errorbar(
-            100 * measured["value"],
+            100 * measured.value,
             row,
             xerr=error_bar(measured, 100),
             fmt=MARKERS.get(mode, "o"),
@@ -252,7 +252,7 @@ def predicted_and_measured(results: Results) -> Picture | Missing:
             capsize=4,
             label=label.get("measured"),
         )
-        words.append(f"{mode} predicted {predicted:+.1f} %, measured {100 * measured['value']:+.1f} %")
+        words.append(f"{mode} predicted {predicted:+.1f} %, measured {100 * measured.value:+.1f} %")
     axes.axvline(0, color=FULL, linewidth=0.8)
     names = {"permuted": "whole table\nin layout π₀"} if results.is_table else {}
     axes.set_yticks(range(len(entries)), [names.get(mode, mode) for mode in entries])

@@ -10,7 +10,7 @@ from icd_lib.report.picture import Picture
 from icd_lib.report.results import Results
 from icd_lib.report.rows import key_numbers
 from icd_lib.report.table import badges
-from icd_lib.report.words import interval_text, value_text
+from icd_lib.report.words import interval_text, kind_text, value_text
 
 REPORT_FILES = ("report.html", "report.csv")
 _NOTEBOOKS = {
@@ -51,15 +51,14 @@ def index_page(results: Results, drawn: dict, expected: tuple[str, ...] = ()) ->
 def _cards(results: Results) -> str:
     cards = []
     for what, item, remark in key_numbers(results):
-        if item["kind"] == "not_measured":
-            shown, below = '<b class="none">not_measured</b>', item["reason"]
+        if item.is_missing:
+            shown, below = '<b class="none">not_measured</b>', item.reason
         else:
-            shown = f"<b>{escape(value_text(item['value'], item['unit']))}</b>"
-            spread = [f"95 % CI {interval_text(item)}"] if item.get("ci95") else []
-            spread += [f"SE {item['se_pp']:.3f} pp"] if item.get("se_pp") is not None else []
-            count = f", n = {item['n']:,}" if item.get("n") else ""
-            kind = "counted" if item["method"] == "counted" else item["kind"]
-            below = "; ".join([*spread, f"{kind}{count}"])
+            shown = f"<b>{escape(value_text(item.value, item.unit))}</b>"
+            spread = [f"95 % CI {interval_text(item.ci95, item.unit)}"] if item.ci95 else []
+            spread += [f"SE {item.se_pp:.3f} pp"] if item.se_pp is not None else []
+            count = f", n = {item.n:,}" if item.n else ""
+            below = "; ".join([*spread, f"{kind_text(item)}{count}"])
         cards.append(
             f'<div class="card"><span>{escape(what)}</span>{shown}'
             f"<span>{escape(below)}</span><span>{escape(remark)}</span></div>"
@@ -73,7 +72,7 @@ def _documents(results: Results, expected: tuple[str, ...]) -> str:
 
     rows = []
     for stem, text in (_NOTEBOOKS | (_TABLE_NOTEBOOKS if results.is_table else {})).items():
-        found = [
+        addresses = [
             link(f"{stem}.{ending}", word)
             for ending, word in (("html", "page"), ("ipynb", "notebook"))
             if there(f"{stem}.{ending}")
@@ -81,8 +80,8 @@ def _documents(results: Results, expected: tuple[str, ...]) -> str:
         record = results.stages.get(_stage_name(stem), {})
         state = record.get("status", "")
         note = f' <span class="fail">{escape(state)}</span>' if state in ("failed", "interrupted") else ""
-        if found or note:
-            rows.append(f"<li>{escape(text)}: {' · '.join(found) or 'no page'}{note}</li>")
+        if addresses or note:
+            rows.append(f"<li>{escape(text)}: {' · '.join(addresses) or 'no page'}{note}</li>")
     reports = [link(rel) for rel in REPORT_FILES if there(rel)]
     if reports:
         rows.append(f"<li>All tables: {' · '.join(reports)}</li>")
@@ -119,15 +118,15 @@ def _fastest(results: Results) -> str:
     """In which runtime the model is fastest on this machine."""
     if not results.fastest:
         return ""
-    change = value_text(results.fastest["vs_eager"]["value"], "fraction")
-    where = f"{results.fastest['label']}, {change} time against dense in eager ({results.first_shape})"
+    change = value_text(results.fastest.vs_eager.value, "fraction")
+    where = f"{results.fastest.label}, {change} time against dense in eager ({results.first_shape})"
     return f"Fastest here: {where}; {lost_in_fastest(results)}."
 
 
 def _take_layout_home(results: Results) -> str:
     if "iterative" not in results.solves:
         return ""
-    rows = results.solves["iterative"]["sizes"]["rows"]
+    rows = results.solves["iterative"].sizes.rows
     code = (
         "import json\nimport numpy as np\n\n"
         'pi = np.array(json.load(open("iterative/perm_after.json"))["axes"]["rows"]["pi"])\n'
@@ -141,10 +140,10 @@ def _take_layout_home(results: Results) -> str:
 
 def _raw(results: Results) -> str:
     """Links to every JSON file and log of the run."""
-    found = sorted(path.relative_to(results.dir).as_posix() for path in results.dir.rglob("*.json"))
+    rels = sorted(path.relative_to(results.dir).as_posix() for path in results.dir.rglob("*.json"))
     shown = [
         rel
-        for rel in found
+        for rel in rels
         if not any(part.startswith(".") or part in ("model", "undistilled") for part in rel.split("/"))
     ]
     shown += [rel for rel in ("run.log",) if results.exists(rel)]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from icd_lib.records.attempts import Attempt
 from icd_lib.report import workload_figures
 from icd_lib.report.graph_figures import KIND_NAMES
 from icd_lib.report.kinds import for_tables
@@ -18,12 +19,12 @@ def loop_path(results: Results, mode: str) -> Picture | Missing:
     """Every draft and attempt in predicted latency against what it lost and, where layouts changed, against ΔJ."""
     if mode not in results.solves:
         return Missing(f"Path of {mode}", f"02_solve[{mode}] has not finished")
-    attempts = [(i + 1, e) for i, e in enumerate(results.solves[mode]["attempts"]) if "validation" in e]
+    attempts = [(i + 1, e) for i, e in enumerate(results.attempts(mode)) if e.validation]
     if not attempts:
         return Missing(f"Path of {mode}", "no attempt got as far as a candidate model")
     panels = [what for what in _PANELS if any(_height(e, what) is not None for _, e in attempts)]
     if not panels:
-        return Missing(f"Path of {mode}", attempts[0][1]["validation"]["reason"])
+        return Missing(f"Path of {mode}", attempts[0][1].validation.reason)
     drawing, axes = canvas(0.7 + 3.2 * len(panels), len(panels), squeeze=False)
     for panel, what in zip(axes[:, 0], panels, strict=True):
         _draw_path(panel, [(i, e, _height(e, what)) for i, e in attempts if _height(e, what) is not None], what, mode)
@@ -31,20 +32,20 @@ def loop_path(results: Results, mode: str) -> Picture | Missing:
         axes[0, 0].axhline(results.budget_pp, color=LIMIT, linestyle="--", label=f"budget {results.budget_pp:g} pp")
         axes[0, 0].legend(loc="best")
     title(drawing, f"Attempts of {mode}: filled accepted, open rolled back, small: drafts")
-    told = (f"{_name(e)} {i} at {100 * e['predicted_latency_rel']:+.1f} %: {_fate(e)}" for i, e in attempts)
+    told = (f"{_name(e)} {i} at {100 * e.predicted_latency_rel:+.1f} %: {_fate(e)}" for i, e in attempts)
     return finish(drawing, f"path_{mode}", f"Attempts of {mode}. {'; '.join(told)}.", f"The path of {mode}", results)
 
 
-def _draw_path(panel, points: list[tuple[int, dict, float]], what: str, mode: str) -> None:
+def _draw_path(panel, points: list[tuple[int, Attempt, float]], what: str, mode: str) -> None:
     """Points (number, entry, height): whole attempts large and joined in their order, drafts small and light."""
-    colour, whole = COLOURS[mode], [(e, y) for _, e, y in points if not _is_draft(e)]
-    panel.plot([100 * e["predicted_latency_rel"] for e, _ in whole], [y for _, y in whole], ":", color=colour)
-    middle = 100 * float(np.mean([entry["predicted_latency_rel"] for _, entry, _ in points]))
+    colour, whole = COLOURS[mode], [(e, y) for _, e, y in points if not e.is_draft]
+    panel.plot([100 * e.predicted_latency_rel for e, _ in whole], [y for _, y in whole], ":", color=colour)
+    middle = 100 * float(np.mean([entry.predicted_latency_rel for _, entry, _ in points]))
     for i, entry, y in points:
-        x, small = 100 * entry["predicted_latency_rel"], _is_draft(entry)
+        x, small = 100 * entry.predicted_latency_rel, entry.is_draft
         style = {"ms": 5, "alpha": 0.6, "capsize": 2} if small else {"ms": 9, "capsize": 4}
-        fill = colour if entry["accepted"] else "white"
-        error = entry["validation"]["se_pp"] if what == "drop" else None
+        fill = colour if entry.accepted else "white"
+        error = entry.validation.se_pp if what == "drop" else None
         panel.errorbar(x, y, yerr=error, fmt="o", color=colour, mfc=fill, **style)
         told = f"draft {i}" if small else f"{i} {_fate(entry)}".replace(": ", ":\n")
         panel.annotate(told, (x, y), color=FULL if small else "black", **_beside(x, middle, small))
@@ -53,12 +54,8 @@ def _draw_path(panel, points: list[tuple[int, dict, float]], what: str, mode: st
     panel.axhline(0, color=FULL, linewidth=0.6)
 
 
-def _is_draft(entry: dict) -> bool:
-    return entry.get("what") == "draft"
-
-
-def _name(entry: dict) -> str:
-    return "draft" if _is_draft(entry) else "attempt"
+def _name(entry: Attempt) -> str:
+    return "draft" if entry.is_draft else "attempt"
 
 
 def _beside(x: float, middle: float, small: bool) -> dict:
@@ -73,21 +70,22 @@ def _beside(x: float, middle: float, small: bool) -> dict:
     }
 
 
-def _height(entry: dict, what: str) -> float | None:
+def _height(entry: Attempt, what: str) -> float | None:
     if what == "drop":
-        return None if "reason" in entry["validation"] else entry["validation"]["drop_pp"]
-    return entry["change"]["J"] if "change" in entry else None
+        return entry.validation.drop_pp if entry.validation.is_judged else None
+    return entry.change.J if entry.change else None
 
 
-def _fate(entry: dict) -> str:
+def _fate(entry: Attempt) -> str:
     """One or two words for why an attempt was not kept.
 
-    >>> _fate({"accepted": False, "why": [{"code": "quality", "value": 1.9, "limit": 0.1}, {"code": "cosine"}]})
+    >>> reasons = Reason("quality", "it loses 1.9 pp", 1.9, 0.1), Reason("cosine", "it is far from dense")
+    >>> _fate(Attempt(what="attempt", strength=-0.3, accepted=False, reasons=reasons))
     'rolled back: quality, cosine'
     """
-    if entry["accepted"]:
+    if entry.accepted:
         return "accepted"
-    codes = dict.fromkeys(reason["code"] for reason in entry.get("why", []))
+    codes = dict.fromkeys(reason.code for reason in entry.reasons if reason.code)
     return "rolled back" + (f": {', '.join(codes)}" if codes else "")
 
 
@@ -106,7 +104,7 @@ def kept_widths(results: Results) -> Picture | Missing:
         full = np.array([results.graphs[axis]["D"] for axis in names])
         places, width = np.arange(len(names)), 0.8 / len(results.solves)
         for i, (mode, solve) in enumerate(results.solves.items()):
-            kept = np.array([solve["widths"][axis] for axis in names])
+            kept = np.array([solve.widths[axis] for axis in names])
             total[mode, kind] = kept.sum() / full.sum()
             panel.bar(places + (i + 0.5) * width - 0.4, kept, width * 0.92, color=COLOURS[mode], label=mode)
         panel.hlines(full, places - 0.45, places + 0.45, color=FULL, label="dense")

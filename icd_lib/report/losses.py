@@ -1,7 +1,12 @@
 """What a model loses against dense, as figures: by reading, split and domain, and held against the budget."""
 
+from dataclasses import replace
+
 from icd_lib.data.domains import DOMAINS
 from icd_lib.measure.statistics import Z95
+from icd_lib.metric import Figure
+from icd_lib.records.attempts import Validation
+from icd_lib.records.losses import DomainLoss, Loss, Nearness, SplitLoss
 from icd_lib.report.results import Results
 from icd_lib.report.table import Flagged
 from icd_lib.report.words import interval_text, value_text
@@ -11,28 +16,35 @@ NEARNESS = {"cosine": "cosine to dense", "perplexity_ratio": "perplexity relativ
 METHOD = "mean over tasks and domains, paired with dense"
 
 
-def lost(entry: dict | None, n: int) -> dict | None:
-    """A reading of `Battery.compare` as a figure in percentage points; None where the model has no such reading."""
-    if not entry:
+def lost(loss: Loss | None, n: int) -> Figure | None:
+    """A reading as a figure in percentage points; None where the model has no such reading."""
+    if loss is None:
         return None
-    drop, se = entry["drop_pp"], entry["se_pp"]
-    found = {"value": drop, "unit": "pp", "kind": "measured", "n": n, "method": METHOD, "se_pp": se}
-    return found | {"ci95": entry.get("ci95") or [drop - Z95 * se, drop + Z95 * se]}
+    drop, se = loss.drop_pp, loss.se_pp
+    interval = loss.ci95 or (drop - Z95 * se, drop + Z95 * se)
+    return Figure(value=drop, unit="pp", kind="measured", n=n, method=METHOD, ci95=interval, se_pp=se)
 
 
-def near(entry: dict, key: str, n: int) -> dict | None:
+def stated(validation: Validation) -> Figure | None:
+    """What was lost where strengths are chosen, as a figure; None where that was not judged."""
+    if not validation.is_judged:
+        return None
+    return lost(Loss(drop_pp=validation.drop_pp, se_pp=validation.se_pp, ci95=validation.ci95), validation.n_items)
+
+
+def near(entry: SplitLoss | DomainLoss, key: str, n: int) -> Figure | None:
     """How near a model stays to dense on a split or (a plain number) a domain; None where there is no such figure."""
-    found = entry.get(key)
-    if found is None:
+    nearness = entry.nearness(key)
+    if nearness is None:
         return None
-    given = found if isinstance(found, dict) else {"value": found}
+    value, interval = (nearness.value, nearness.ci95) if isinstance(nearness, Nearness) else (nearness, None)
     unit = "nats" if key == "kl" else "1"
-    return {"unit": unit, "kind": "measured", "n": n, "method": "mean, against dense"} | given
+    return Figure(value=value, unit=unit, kind="measured", n=n, method="mean, against dense", ci95=interval)
 
 
-def precise(item: dict | None) -> dict | None:
+def precise(item: Figure | None) -> Figure | None:
     """A figure near 1, to be shown with all its decimals."""
-    return item | {"unit": "of 1"} if item and item["unit"] == "1" else item
+    return replace(item, unit="of 1") if item and item.unit == "1" else item
 
 
 def readings(results: Results) -> dict[str, str]:
@@ -52,17 +64,17 @@ def text_words(results: Results, split: str) -> str:
     return f"{split}, outside its domain" if is_outside(results, split) else split
 
 
-def exceeds(item: dict | None, limit: float | None) -> bool:
+def exceeds(item: Figure | None, limit: float | None) -> bool:
     """Whether a loss is above a limit; its estimate is what counts, as in the gates."""
-    return bool(item) and limit is not None and item["value"] is not None and item["value"] > limit
+    return item is not None and limit is not None and item.value is not None and item.value > limit
 
 
-def is_above(results: Results, item: dict | None) -> bool:
+def is_above(results: Results, item: Figure | None) -> bool:
     """Whether a loss is above the budget of own quality."""
     return exceeds(item, results.budget_pp)
 
 
-def flagged(results: Results, split: str, reading: str, item: dict | None) -> dict | Flagged | None:
+def flagged(results: Results, split: str, reading: str, item: Figure | None) -> Figure | Flagged | None:
     """The figure, with words where it is above its budget; outside the domain own quality's holds for all readings."""
     if is_outside(results, split):
         return Flagged(item, "outside its domain") if is_above(results, item) else item
@@ -71,26 +83,26 @@ def flagged(results: Results, split: str, reading: str, item: dict | None) -> di
     return Flagged(item, f"above {words}") if exceeds(item, limit) else item
 
 
-def domains_above(results: Results) -> list[tuple[str, str, dict]]:
+def domains_above(results: Results) -> list[tuple[str, str, Figure]]:
     """(split, domain, own loss) of every domain that loses more than the budget, the largest loss first."""
-    found = [
-        (split, name, lost(part["own"], part["n"]))
+    losses = [
+        (split, name, lost(part.own, part.n))
         for split, entry in results.lost("iterative").items()
-        for name, part in entry["domains"].items()
+        for name, part in entry.domains.items()
     ]
-    return sorted((row for row in found if is_above(results, row[2])), key=lambda row: -row[2]["value"])
+    return sorted((row for row in losses if is_above(results, row[2])), key=lambda row: -row[2].value)
 
 
 def lost_in_fastest(results: Results) -> str:
     """What iterative loses in the runtime that is fastest here, in words; or why it was not judged there."""
-    judged = (results.fastest["quality"] or {}).get("iterative")
+    judged = (results.fastest.lost or {}).get("iterative")
     if not judged:
-        return f"quality was judged in eager: {results.fastest.get('reason', 'not in this runtime')}"
+        return f"quality was judged in eager: {results.fastest.reason or 'not in this runtime'}"
     words = readings(results)
     parts = [
-        f"{words[key]} {value_text(item['value'], 'pp')} ({interval_text(item)})"
+        f"{words[key]} {value_text(item.value, 'pp')} ({interval_text(item.ci95, item.unit)})"
         for key in ("own", "dropin")
-        if key in words and (item := lost(judged.get(key), judged["n_items"]))
+        if key in words and (item := lost(judged.reading(key), judged.n_items))
     ]
     return f"in it the model loses {', '.join(parts)} on {results.judging} text"
 

@@ -4,14 +4,15 @@ from icd_lib.axes.kinds import KINDS
 from icd_lib.experiment.comparisons import COMPARISONS, in_page_order
 from icd_lib.experiment.gates import GATES
 from icd_lib.experiment.metrics import AT_MOST, COMPARED, EXACT, LOST, METRICS, Metric, metrics_of
+from icd_lib.records.attempts import Validation
 from icd_lib.report import quality_tables, workload_tables
-from icd_lib.report.compared import judged, latency_states, shapes_of, state_text
-from icd_lib.report.evidence import NOTE, comparison_rows, stability_rows
+from icd_lib.report.compared import judged, latency_states, state_text
+from icd_lib.report.evidence import NOTE, comparison_rows, control_rows
 from icd_lib.report.kinds import for_tables, models_only
-from icd_lib.report.losses import NEARNESS, lost, lost_in_fastest
+from icd_lib.report.losses import NEARNESS, lost_in_fastest, stated
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict, badged
-from icd_lib.report.words import bytes_text, value_text
+from icd_lib.report.words import bytes_text
 
 _BOUNDS = {
     "excludes_budget": "the whole 95 % interval meets the budget",
@@ -19,6 +20,7 @@ _BOUNDS = {
     "exceeds_budget": "the point estimate exceeds the budget",
 }
 
+NOT_JUDGED = Validation(reason="not judged")
 NO_QUALITY = "every arm has the same transform: the checksums above prove it"
 quality = badged("model")(for_tables(workload_tables.checksums)(quality_tables.side_by_side))
 quality_by_domain = badged("model")(models_only("Quality by domain", NO_QUALITY)(quality_tables.by_domain))
@@ -34,13 +36,12 @@ def latency(results: Results, shape: str | None = None) -> Table | Missing:
     shape = shape or next(iter(results.shapes))
     rows = []
     for arm, entry in results.shapes[shape].items():
-        ms = entry["latency_ms"]
-        tails = " / ".join(f"{ms[key]:.1f}" for key in ("p50", "p95", "p99"))
-        against = "the reference" if arm == "dense" else entry["vs_dense"]
-        note = results.measure["controls"].get(arm, "")
-        rows.append([arm, ms, tails, against, entry["throughput_tokens_per_s"], note])
+        ms = entry.latency_ms
+        tails = f"{ms.p50:.1f} / {ms.p95:.1f} / {ms.p99:.1f}"
+        against = "the reference" if arm == "dense" else entry.vs_dense
+        rows.append([arm, ms, tails, against, entry.throughput_tokens_per_s, results.measure.controls.get(arm, "")])
     columns = ["arm", "median latency", "p50 / p95 / p99, ms", "against dense", "throughput", "what it is"]
-    note = f"all arms interleaved in one process, {results.measure['latency']['threads']} threads; brackets: 95 % CI"
+    note = f"all arms interleaved in one process, {results.measure.latency.threads} threads; brackets: 95 % CI"
     return Table(f"Latency at {shape} (batch × tokens), eager fp32", columns, rows, note)
 
 
@@ -50,18 +51,18 @@ def sizes(results: Results) -> Table | Missing:
     """Parameters, work, tiles and memory of every arm, energy and L2 or why not."""
     if not results.measure:
         return Missing("Sizes", "03_measure has not finished")
-    kinds = list(next(iter(results.measure["sizes"].values()))["tiles"])
+    kinds = list(next(iter(results.measure.sizes.values())).tiles)
     rows = [
         [
             arm,
-            bytes_text(entry["parameter_bytes"]),
-            f"{entry['flops'] / 1e9:.2f} GFLOP",
-            *(f"{entry['tiles'][kind]:,}" for kind in kinds),
-            entry["peak_memory_mb"],
-            results.measure["energy"].get(arm),
-            results.measure["l2_hit_pct"],
+            bytes_text(entry.parameter_bytes),
+            f"{entry.flops / 1e9:.2f} GFLOP",
+            *(f"{entry.tiles[kind]:,}" for kind in kinds),
+            entry.peak_memory_mb,
+            results.measure.energy.get(arm),
+            results.measure.l2_hit_pct,
         ]
-        for arm, entry in results.measure["sizes"].items()
+        for arm, entry in results.measure.sizes.items()
     ]
     columns = [
         "arm",
@@ -83,11 +84,11 @@ def comparisons(results: Results) -> Table | Missing:
     if not verdict:
         return Missing("Comparisons", "04_validate has not finished")
     states = latency_states(results)
-    rest = [row.key for row in in_page_order(results.workload) if row.key in verdict and row.key not in states]
+    rest = [row.key for row in in_page_order(results.workload) if row.key in verdict.sections and row.key not in states]
     titles = {key: COMPARISONS[key].pairs[results.workload].title for key in (*states, *rest)}
     titles[results.gates_comparison] += " (the gates judge this one)"
-    groups = {title: shapes_of(verdict, key) for key, title in titles.items()}
-    shapes = list(verdict["vs_dense"]["shapes"])
+    groups = {title: verdict.section(key).shapes for key, title in titles.items()}
+    shapes = list(verdict.section("vs_dense").shapes)
     columns, rows = comparison_rows(groups, shapes)
     limits = _latency_limits(results)
     for row, key in zip(rows, titles, strict=True):
@@ -113,24 +114,24 @@ def gates(results: Results) -> Table | Missing:
     verdict = results.verdict
     if not verdict:
         return Missing("Gates", "04_validate has not finished")
-    figures = {row.key: verdict[results.gates_comparison].get(row.key) for row in metrics_of(COMPARED)}
-    figures |= {row.key: verdict["vs_dense"].get(row.key) for row in metrics_of(LOST)}
-    figures |= verdict.get("judged", {}) | verdict.get("outside_metrics", {})
+    figures = dict(verdict.section(results.gates_comparison).metrics)
+    figures |= {row.key: verdict.section("vs_dense").lost for row in metrics_of(LOST)}
+    figures |= verdict.judged | verdict.outside_metrics
     thresholds = results.config.get("gates", {})
     rows = []
     for gate in GATES:
-        found = verdict[gate]
-        rows.append([gate, "all checks", "", "", Verdict(found["status"]), ""])
-        for metric, word in found["checks"].items():
+        outcome = verdict.gate(gate)
+        rows.append([gate, "all checks", "", "", Verdict(outcome.status), ""])
+        for metric, word in outcome.checks.items():
             limit = thresholds.get(gate, {}).get(metric)
             row = METRICS[metric]
             sign = "≤" if row.direction == AT_MOST else "≥"
-            why = found.get("reasons", {}).get(metric) or _BOUNDS.get(found.get("bounds", {}).get(metric), "")
+            why = outcome.reasons.get(metric) or _BOUNDS.get(outcome.bounds.get(metric), "")
             shown = "–" if limit is None else f"{sign} {_threshold(limit, row.unit)}"
             rows.append([gate, _check_name(results, row), shown, figures.get(metric), Verdict(word), why])
     note = f"compared: {judged(results)}; judged on the confidence bound, quality on the point estimate; "
     note += "what was not measured never passes"
-    if any(METRICS[metric].judged == EXACT for gate in GATES for metric in verdict[gate]["checks"]):
+    if any(METRICS[metric].judged == EXACT for gate in GATES for metric in verdict.gate(gate).checks):
         note += "; C and Q are computed exactly and judged on their value"
     return Table("Gates", ["gate", "check", "threshold", "figure", "verdict", "why"], rows, note)
 
@@ -156,9 +157,10 @@ def controls(results: Results) -> Table | Missing:
     verdict = results.verdict
     if not verdict:
         return Missing("Controls", "04_validate has not finished")
-    rows = []
+    rows, errors = [], verdict.section("same_transform").max_rel_error
+    errors = errors if isinstance(errors, dict) else {}
     for precision, allowed in (("float32", 1e-5), ("float64", 1e-10)):
-        error = (verdict["same_transform"].get("max_rel_error") or {}).get(precision)
+        error = errors.get(precision)
         if error is None:
             rows.append([f"same transform, two layouts, {precision}", Verdict("not_measured"), "no iterative arm"])
         else:
@@ -170,27 +172,7 @@ def controls(results: Results) -> Table | Missing:
                     f"largest relative error {error:.1e} (≤ {allowed:.0e})",
                 ]
             )
-    for shape, holds in verdict["aa_control"]["contains_zero"].items():
-        words = (
-            "the interval contains 0"
-            if holds
-            else "the interval excludes 0: differences this small are not to be believed"
-        )
-        rows.append([f"A/A control at {shape}", Verdict("pass" if holds else "fail"), words])
-    found = verdict["determinism"]
-    if "reason" in found:
-        rows.append(["determinism", Verdict("not_measured"), found["reason"]])
-    else:
-        for key, name in (("pi_hash_equal", "π solved again"), ("w_hash_equal", "W built again")):
-            rows.append([name, Verdict("pass" if found[key] else "fail"), "equal" if found[key] else "DIFFERS"])
-        rows.append(["drift of J between the two solves", "", f"{found['max_metric_drift_rel']:.1e} relative"])
-    rows += stability_rows(results)
-    cost = verdict["cost"]
-    if "reason" not in cost:
-        change = (
-            f"ΔC {value_text(cost['delta_c_rel'], 'fraction')}, ΔQ {cost['delta_q']:+.4f}, ΔJ {cost['delta_j']:+.4f}"
-        )
-        rows.append(["objective, π₀ → π₁ on W′ (modelled)", "", change.replace("-", "−")])
+    rows += control_rows(results, " at {}", "W built again")
     return Table("Controls", ["control", "verdict", "found"], rows)
 
 
@@ -198,15 +180,15 @@ def controls(results: Results) -> Table | Missing:
 @for_tables(workload_tables.attribution)
 def attribution(results: Results) -> Table | Missing:
     """Latency and quality after each step from dense to iterative."""
-    steps = results.measure.get("attribution") if results.measure else None
+    steps = results.measure.attribution if results.measure else None
     if not steps:
         return Missing("Attribution", "the run has no measured iterative arm")
     rows, kind = [], "perplexity_ratio" if results.is_language else "cosine"
     for step in steps:
-        found = step.get("validation") or {}
-        drop = lost(found, found.get("n_items")) or "not judged"
-        nearness = f"{found[kind]:.4f}" if found.get(kind) is not None else "–"
-        rows.append([step["step"], step["latency_rel"], drop, nearness, step["note"]])
+        validation = step.validation or NOT_JUDGED
+        nearness = validation.perplexity_ratio if results.is_language else validation.cosine
+        shown = "–" if nearness is None else f"{nearness:.4f}"
+        rows.append([step.step, step.latency_rel, stated(validation) or validation.reason, shown, step.note])
     columns = ["step", "latency against dense", "lost where strengths are chosen", NEARNESS[kind], "note"]
     return Table(
         "What the gain is made of",
@@ -223,18 +205,18 @@ def ladder(results: Results) -> Table | Missing:
     if not results.ladder:
         return Missing("Runtime ladder", "it was not measured in this run (measure.ladder)")
     rows = []
-    for entry in results.ladder["runtimes"].values():
-        if entry["status"] != "measured":
-            rows.append([entry["label"], "–", "–", Verdict("not_measured"), entry["reason"], "–", "–"])
+    for entry in results.ladder.runtimes.values():
+        if not entry.is_measured:
+            rows.append([entry.label, "–", "–", Verdict("not_measured"), entry.reason, "–", "–"])
             continue
-        for shape, found in entry["shapes"].items():
-            for arm, item in found["arms"].items():
-                gain = item.get("vs_baseline", "the reference")
-                error = f"{item['max_abs_error']['value']:.1e}"
-                rows.append([entry["label"], shape, arm, item["latency_ms"], gain, item.get("vs_eager"), error])
-    base = results.ladder["baseline"]
+        for shape, at_shape in entry.shapes.items():
+            for arm, figures in at_shape.arms.items():
+                gain, eager = figures.get("vs_baseline", "the reference"), figures.get("vs_eager")
+                error = f"{figures['max_abs_error'].value:.1e}"
+                rows.append([entry.label, shape, arm, figures["latency_ms"], gain, eager, error])
+    base = results.ladder.baseline
     columns = ["runtime", "shape", "arm", "latency", f"against {base}, same runtime", f"against {base} in eager"]
-    note = f"{results.ladder['threads']} threads everywhere; error: largest absolute difference to eager fp32, same arm"
+    note = f"{results.ladder.threads} threads everywhere; error: largest absolute difference to eager fp32, same arm"
     if results.fastest:
-        note += f"; iterative is fastest in {results.fastest['label']}: {lost_in_fastest(results)}"
+        note += f"; iterative is fastest in {results.fastest.label}: {lost_in_fastest(results)}"
     return Table("Runtime ladder", [*columns, "output error"], rows, note)

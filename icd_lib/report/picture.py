@@ -9,9 +9,9 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
+from matplotlib import figure, rc_context
 
+from icd_lib.metric import Figure
 from icd_lib.report.results import Results
 
 # Okabe & Ito 2008 and Tol 2021, told apart with every common colour blindness; one colour per arm, everywhere.
@@ -84,21 +84,21 @@ def themed(draw: Callable) -> Callable:
 
 def canvas(height: float, rows: int = 1, columns: int = 1, **options) -> tuple:
     """(figure, axes) of the one width, without pyplot's global state; `height` in inches."""
-    drawing = Figure(figsize=(WIDTH, height), layout="constrained")
+    drawing = figure.Figure(figsize=(WIDTH, height), layout="constrained")
     return drawing, drawing.subplots(rows, columns, **options)
 
 
-def title(drawing: Figure, text: str) -> None:
+def title(drawing: figure.Figure, text: str) -> None:
     """A title over the whole drawing, in as many lines as it needs."""
     drawing.suptitle(textwrap.fill(text, _LINE))
 
 
-def legend(drawing: Figure, panel, columns: int = 3) -> None:
+def legend(drawing: figure.Figure, panel, columns: int = 3) -> None:
     """One legend below the whole drawing, of what is labelled in `panel`."""
     drawing.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
 
 
-def stamp(drawing: Figure, text: str) -> None:
+def stamp(drawing: figure.Figure, text: str) -> None:
     """Small words along the right edge, in a strip of their own: titles lie above the panels and legends below."""
     lines = textwrap.wrap(text, max(16, int(12 * drawing.get_figheight())))
     strip = len(lines) * 1.6 * SMALL / 72 / WIDTH
@@ -107,23 +107,23 @@ def stamp(drawing: Figure, text: str) -> None:
     drawing.text(0.998, 0.5, "\n".join(lines), **words).set_in_layout(False)
 
 
-def finish(drawing: Figure, name: str, alt: str, caption: str, results: Results) -> Picture:
+def finish(drawing: figure.Figure, name: str, alt: str, caption: str, results: Results) -> Picture:
     """Render a drawing; the run's badges stand on it, so that it keeps them when it is copied elsewhere."""
     if results.badges:
         stamp(drawing, "; ".join(text.partition(":")[0] for text in results.badges))
     return Picture(name, png_bytes(drawing), alt, caption)
 
 
-def png_bytes(drawing: Figure) -> bytes:
+def png_bytes(drawing: figure.Figure) -> bytes:
     """A drawing as PNG; the same drawing gives the same bytes."""
     buffer = io.BytesIO()
     drawing.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def error_bar(item: dict, scale: float = 1.0) -> list[list[float]] | None:
+def error_bar(item: Figure, scale: float = 1.0) -> list[list[float]] | None:
     """A figure's interval as matplotlib's xerr or yerr, None without one."""
-    if not item.get("ci95"):
+    if item.ci95 is None:
         return None
-    low, high = item["ci95"]
-    return [[max(0.0, (item["value"] - low) * scale)], [max(0.0, (high - item["value"]) * scale)]]
+    low, high = item.ci95
+    return [[max(0.0, (item.value - low) * scale)], [max(0.0, (high - item.value) * scale)]]

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from icd_lib.metric import Figure
+from icd_lib.records.losses import TaskLoss
 from icd_lib.report.losses import NEARNESS, flagged, lost, near, precise, readings, text_words, what_it_is, who_labelled
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table
@@ -40,19 +42,19 @@ def side_by_side(results: Results) -> Table | Missing:
 
 
 def _dense_row(results: Results, split: str, empty: int) -> list:
-    entry = results.measure["quality"]["dense"][split]
-    own = f"{entry['quality_pct']:.2f} %"
-    return ["dense", text_words(results, split), own, "the reference", *["–"] * empty, f"{entry['n_items']:,}"]
+    entry = results.measure.quality.dense[split]
+    own = f"{entry.quality_pct:.2f} %"
+    return ["dense", text_words(results, split), own, "the reference", *["–"] * empty, f"{entry.n_items:,}"]
 
 
 def _arm_row(results: Results, arm: str, split: str, kinds: list[str]) -> list:
     entry = results.lost(arm)[split]
-    n, worst = entry["n_items"], entry["worst_domain"]
-    losses = [flagged(results, split, key, lost(entry.get(key), n)) for key in readings(results)]
-    drop = entry["domains"].get(worst, {}).get("own", {}).get("drop_pp")
-    named = worst if drop is None else f"{worst}: {value_text(drop, 'pp')}"
+    n, worst = entry.n_items, entry.worst_domain
+    losses = [flagged(results, split, key, lost(entry.reading(key), n)) for key in readings(results)]
+    domain = entry.domains.get(worst)
+    named = f"{worst}: {value_text(domain.own.drop_pp, 'pp')}" if domain else worst
     cells = [*losses, *(precise(near(entry, key, n)) for key in kinds), named]
-    return [arm, text_words(results, split), f"{entry['own']['pct']:.2f} %", *cells, f"{n:,}"]
+    return [arm, text_words(results, split), f"{entry.own.pct:.2f} %", *cells, f"{n:,}"]
 
 
 def by_domain(results: Results) -> Table | Missing:
@@ -62,10 +64,10 @@ def by_domain(results: Results) -> Table | Missing:
         return Missing(title, results.quality_reason or "the run has no iterative arm")
     rows = []
     for split, entry in results.lost("iterative").items():
-        for name, part in entry["domains"].items():
-            n = part["n"]
-            losses = [flagged(results, split, key, lost(part.get(key), n)) for key in readings(results)]
-            dense = f"{part['own']['dense_pct']:.2f} %"
+        for name, part in entry.domains.items():
+            n = part.n
+            losses = [flagged(results, split, key, lost(part.reading(key), n)) for key in readings(results)]
+            dense = f"{part.own.dense_pct:.2f} %"
             nearness = [precise(near(part, key, n)) for key in kinds]
             rows.append([name, what_it_is(name), text_words(results, split), f"{n:,}", dense, *losses, *nearness])
     columns = ["domain", "what it is", "text", "n", "dense", *_lost_columns(results)]
@@ -79,32 +81,35 @@ def by_task(results: Results) -> Table | Missing:
         return Missing(title, results.quality_reason or "the run has no iterative arm")
     rows = []
     for split, entry in results.lost("iterative").items():
-        for name, part in entry["domains"].items():
-            labelled = {task: found for task, found in part["tasks"].items() if found["sort"] == "labelled"}
-            topics = [found for task, found in part["tasks"].items() if task not in labelled]
-            rows += [_task_row(results, name, split, task, found) for task, found in labelled.items()]
+        for name, part in entry.domains.items():
+            labelled = {task: loss for task, loss in part.tasks.items() if loss.sort == "labelled"}
+            topics = [loss for task, loss in part.tasks.items() if task not in labelled]
+            rows += [_task_row(results, name, split, task, loss) for task, loss in labelled.items()]
             rows += [_topics_row(results, name, split, topics)] if topics else []
     columns = ["domain", "text", "task", "labels", "n", "dense", *_task_columns(results)]
     return Table(title, columns, rows, LANGUAGE_NOTE if results.is_language else f"{NOTE}. {TOPIC_NOTE}")
 
 
-def _task_row(results: Results, domain: str, split: str, task: str, found: dict) -> list:
-    n, labels = found["n"], _LABELS.get(task) or who_labelled(domain)
-    losses = [flagged(results, split, "task", lost(found.get(key), n)) for key in _task_readings(results)]
-    return [domain, text_words(results, split), task, labels, f"{n:,}", f"{found['dense_pct']:.2f} %", *losses]
+def _task_row(results: Results, domain: str, split: str, task: str, loss: TaskLoss) -> list:
+    n, labels = loss.n, _LABELS.get(task) or who_labelled(domain)
+    losses = [flagged(results, split, "task", lost(loss.reading(key), n)) for key in _task_readings(results)]
+    return [domain, text_words(results, split), task, labels, f"{n:,}", f"{loss.dense_pct:.2f} %", *losses]
 
 
-def _topics_row(results: Results, domain: str, split: str, topics: list[dict]) -> list:
+def _topics_row(results: Results, domain: str, split: str, topics: list[TaskLoss]) -> list:
     """The mean over a domain's topics; its error is that of the domain, not of one task, so it has no interval here."""
     losses = [flagged(results, split, "task", _mean(topics, key)) for key in _task_readings(results)]
-    dense = f"{np.mean([found['dense_pct'] for found in topics]):.2f} %"
+    dense = f"{np.mean([topic.dense_pct for topic in topics]):.2f} %"
     task = f"{TOPICS}, mean of {len(topics)}"
-    return [domain, text_words(results, split), task, "the text's own words", f"{topics[0]['n']:,}", dense, *losses]
+    return [domain, text_words(results, split), task, "the text's own words", f"{topics[0].n:,}", dense, *losses]
 
 
-def _mean(tasks: list[dict], reading: str) -> dict:
-    drop = float(np.mean([found[reading]["drop_pp"] for found in tasks]))
-    return {"value": drop, "unit": "pp", "kind": "measured", "n": tasks[0]["n"], "method": "mean over topics"}
+def _mean(tasks: list[TaskLoss], reading: str) -> Figure | None:
+    losses = [loss for task in tasks if (loss := task.reading(reading))]
+    if not losses:
+        return None
+    drop = float(np.mean([loss.drop_pp for loss in losses]))
+    return Figure(value=drop, unit="pp", kind="measured", n=tasks[0].n, method="mean over topics")
 
 
 def _task_readings(results: Results) -> list[str]:
@@ -122,7 +127,7 @@ def _lost_columns(results: Results) -> list[str]:
 def _kinds(results: Results) -> list[str]:
     """The figures of nearness that this kind of model has."""
     entries = [entry for arm in results.arms for entry in results.lost(arm).values()]
-    return [key for key in NEARNESS if any(entry.get(key) for entry in entries)]
+    return [key for key in NEARNESS if any(entry.nearness(key) for entry in entries)]
 
 
 def _note(results: Results) -> str:

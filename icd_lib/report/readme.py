@@ -5,8 +5,10 @@ from pathlib import Path
 
 from icd_lib.errors import ArtifactError
 from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS
+from icd_lib.metric import Figure
 from icd_lib.paths import project_root
-from icd_lib.report.compared import judged, latency_states, other_arm, shapes_of, states_text
+from icd_lib.records.verdict import Unknown
+from icd_lib.report.compared import judged, latency_states, other_arm, states_text
 from icd_lib.report.marked import with_marked
 from icd_lib.report.results import Results, check_current
 from icd_lib.storage.atomic import atomic_write
@@ -42,37 +44,37 @@ def latency_table(results: Results) -> str:
     titles = {key: COMPARISONS[key].pairs[results.workload].title for key in named}
     titles[judged_key] = f"**{titles[judged_key]}** (the gates judge this)"
     titles[AA_CONTROL] = "A/A control (dense vs dense)"
-    shapes = list(verdict[judged_key]["shapes"])
+    shapes = list(verdict.section(judged_key).shapes)
     lines = [
         "| latency, relative change (95 % interval) | " + " | ".join(shapes) + " |",
         "|---" * (len(shapes) + 1) + "|",
     ]
     for key, title in titles.items():
-        cells = " | ".join(as_change(shapes_of(verdict, key)[shape]) for shape in shapes)
+        cells = " | ".join(as_change(verdict.section(key).shapes[shape]) for shape in shapes)
         lines.append(f"| {title} | {cells} |")
     return "\n".join(lines)
 
 
 def quality_table(results: Results) -> str:
     """What iterative loses against dense on unseen and on seen text, in every reading."""
-    quality = results.verdict["quality"]
-    if "reason" in quality:
-        return f"Quality was not measured: {quality['reason']}."
+    quality = results.verdict.quality
+    if isinstance(quality, Unknown):
+        return f"Quality was not measured: {quality.reason}."
     name = results.scenario
     lines = [f"| `{name}`: lost on | own | labelled tasks only | drop-in | cosine | worst domain |", "|---" * 6 + "|"]
     for split in ("unseen", "seen"):
         if split in quality:
-            found = quality[split]
-            losses = [as_drop(found[f"{reading}_pp"]) for reading in ("own", "own_labelled", "dropin")]
-            cosine = f"{found['cosine']['value']:.3f}" if found.get("cosine") else "–"
+            lost = quality[split]
+            losses = [as_drop(lost.reading(reading)) for reading in ("own", "own_labelled", "dropin")]
+            cosine = f"{lost.cosine.value:.3f}" if lost.cosine else "–"
             whose = ", the budget's" if split == results.judging else ""
-            lines.append(f"| {split} text{whose} | {' | '.join(losses)} | {cosine} | {found['worst_domain']} |")
+            lines.append(f"| {split} text{whose} | {' | '.join(losses)} | {cosine} | {lost.worst_domain} |")
     return "\n".join(lines)
 
 
 def speed(results: Results) -> str:
     """A scenario's latency against dense, in a line."""
-    shapes = results.verdict["vs_dense"]["shapes"]
+    shapes = results.verdict.section("vs_dense").shapes
     changes = "; ".join(f"{as_change(item)} at {shape}" for shape, item in shapes.items())
     return f"`{results.scenario}` ({OUTSIDE}), latency against dense: {changes}."
 
@@ -85,7 +87,7 @@ def told(results: Results) -> str:
     verdict, environment = results.verdict, results.setup["environment"]
     lines = [
         f"Gates of `{results.scenario}` ({judged(results)}; budget {results.budget_pp:g} pp of own quality on "
-        f"{results.judging} text): smoke {verdict['smoke']['status']}, strict {verdict['strict']['status']}."
+        f"{results.judging} text): smoke {verdict.smoke.status}, strict {verdict.strict.status}."
     ]
     others = [
         f"iterative vs {other_arm(results, key)}: {states_text(states)}"
@@ -99,20 +101,20 @@ def told(results: Results) -> str:
     return "\n".join([*lines, f"Badges: {'; '.join(badges)}."] if badges else lines)
 
 
-def as_change(item: dict) -> str:
+def as_change(item: Figure) -> str:
     """A relative change in percent with its interval."""
-    if item["kind"] == "not_measured":
-        return f"not measured ({item['reason']})"
-    low, high = item["ci95"]
-    return f"{100 * item['value']:+.1f} % ({100 * low:+.1f} … {100 * high:+.1f})"
+    if item.is_missing:
+        return f"not measured ({item.reason})"
+    low, high = item.ci95
+    return f"{100 * item.value:+.1f} % ({100 * low:+.1f} … {100 * high:+.1f})"
 
 
-def as_drop(item: dict) -> str:
+def as_drop(item: Figure) -> str:
     """A loss in percentage points with its interval."""
-    if item["kind"] == "not_measured":
-        return f"not measured ({item['reason']})"
-    low, high = item["ci95"]
-    return f"{item['value']:+.3f} pp ({low:+.3f} … {high:+.3f})"
+    if item.is_missing:
+        return f"not measured ({item.reason})"
+    low, high = item.ci95
+    return f"{item.value:+.3f} pp ({low:+.3f} … {high:+.3f})"
 
 
 def with_numbers(text: str) -> str:

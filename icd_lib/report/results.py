@@ -1,5 +1,6 @@
 """Everything a run directory holds so far; what is not there (yet) is None or empty."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,11 +8,30 @@ from icd_lib.errors import ArtifactError
 from icd_lib.experiment.arms import ARMS as ALL_ARMS
 from icd_lib.experiment.arms import DENSE, MODES, ROWS, workload_of
 from icd_lib.experiment.comparisons import judged_names
+from icd_lib.metric import Figure
+from icd_lib.records.attempts import Attempt, Round, Solved, Tried
+from icd_lib.records.losses import SplitLoss
+from icd_lib.records.measured import LADDER, MEASURED, Ladder, Measured, Timing
+from icd_lib.records.verdict import VERDICT, Verdict
 from icd_lib.run.artifacts import LOCK
-from icd_lib.run.files import check_shape
+from icd_lib.run.files import as_record, check_shape
 from icd_lib.storage.json_text import read_text
 
 ARMS = (DENSE, *MODES)  # that metrics.json and the tables are about; controls stand beside them
+
+
+@dataclass(frozen=True)
+class Fastest:
+    """The runtime in which iterative takes least time at the first shape: its figures there, and what is lost in it.
+
+    lost: arm → loss; None with the `reason` why that was not judged
+    """
+
+    label: str
+    latency_ms: Figure
+    vs_eager: Figure
+    lost: dict[str, SplitLoss] | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -25,11 +45,11 @@ class Results:
     tables: dict | None = None
     sensitivity: list | None = None
     prediction: dict | None = None
-    solves: dict[str, dict] = field(default_factory=dict)
-    measure: dict | None = None
+    solves: dict[str, Solved] = field(default_factory=dict)
+    measure: Measured | None = None
     samples: dict | None = None
-    ladder: dict | None = None
-    verdict: dict | None = None
+    ladder: Ladder | None = None
+    verdict: Verdict | None = None
     calibration: dict | None = None
     manifest: dict | None = None
     stages: dict = field(default_factory=dict)
@@ -38,7 +58,7 @@ class Results:
     def load(cls, folder: Path | str) -> "Results":
         """Read what is there; a file that is there but damaged is an `ArtifactError`."""
         folder = Path(folder)
-        solves = {mode: _read(folder, f"{mode}/solve.json") for mode in MODES}
+        solves = {mode: _record(folder, f"{mode}/solve.json") for mode in MODES}
         return cls(
             dir=folder,
             lock=_read(folder, LOCK),
@@ -48,10 +68,10 @@ class Results:
             sensitivity=_read(folder, "graph/sensitivity.json"),
             prediction=_read(folder, "graph/prediction.json"),
             solves={mode: solve for mode, solve in solves.items() if solve},
-            measure=_read(folder, "measure/measure.json"),
+            measure=_record(folder, MEASURED),
             samples=_read(folder, "measure/samples.json"),
-            ladder=_read(folder, "measure/ladder.json"),
-            verdict=_read(folder, "verdict.json"),
+            ladder=_record(folder, LADDER),
+            verdict=_record(folder, VERDICT),
             calibration=_read(folder, "graph/calibration.json"),
             manifest=_read(folder, "manifest.json"),
             stages=(_read(folder, "stages.json") or {}).get("stages", {}),
@@ -68,31 +88,33 @@ class Results:
 
     def badges_about(self, *subjects: str) -> list[str]:
         """The first words of the badges on `subjects` ("model", "layout", "timing"), and of those on the whole run."""
-        found = [text for subject in ("run", *subjects) for text in self._badges[subject]]
-        return list(dict.fromkeys(text.partition(":")[0] for text in found))
+        texts = [text for subject in ("run", *subjects) for text in self._badges[subject]]
+        return list(dict.fromkeys(text.partition(":")[0] for text in texts))
 
     @property
     def _badges(self) -> dict[str, list[str]]:
-        found = {"run": [], "model": [], "layout": [], "timing": self.timing_badges}
+        texts = {"run": [], "model": [], "layout": [], "timing": self.timing_badges}
         setup = self.setup or {}
         for text in setup.get("badges", []):
             about = setup.get("badge_subjects", {}).get(text)
-            found[about if about in found else "run"].append(text)
+            texts[about if about in texts else "run"].append(text)
         if self.lock and self.lock.get("quick") and not self.setup:
-            found["run"].append("quick run: figures are rough")
-        late = [mode for mode, solve in self.solves.items() if any(s["timed_out"] for s in solve["solver"].values())]
+            texts["run"].append("quick run: figures are rough")
+        late = [mode for mode, solve in self.solves.items() if any(one.timed_out for one in solve.solver.values())]
         if late:
-            found["layout"].append(f"solver time-out: the best layout found so far was taken ({', '.join(late)})")
-        return found
+            texts["layout"].append(f"solver time-out: the best layout found so far was taken ({', '.join(late)})")
+        return texts
 
     @property
     def timing_badges(self) -> list[str]:
         """What has to be known of the circumstances of the timing."""
-        latency = (self.measure or {}).get("latency", {})
-        found = [warning for taken in latency.get("taken", {}).values() for warning in taken["warnings"]]
-        if not latency.get("clocks", {"locked": True})["locked"]:
-            found.append(f"unlocked: {latency['clocks']['reason']}")
-        return list(dict.fromkeys(found))
+        if self.measure is None:
+            return []
+        latency = self.measure.latency
+        warnings = [warning for taken in latency.taken.values() for warning in taken.warnings]
+        if latency.clocks and not latency.clocks.locked:
+            warnings.append(f"unlocked: {latency.clocks.reason}")
+        return list(dict.fromkeys(warnings))
 
     @property
     def config(self) -> dict:
@@ -121,21 +143,21 @@ class Results:
         return next(iter(self.shapes), "the first shape").replace("x", " × ") + " tokens"
 
     @property
-    def shapes(self) -> dict[str, dict]:
+    def shapes(self) -> dict[str, dict[str, Timing]]:
         """Shape label → arm → latency figures; empty before the measurement."""
-        return self.measure["latency"]["shapes"] if self.measure else {}
+        return self.measure.latency.shapes if self.measure else {}
 
     @property
     def arms(self) -> list[str]:
         """The compared arms that were measured, in the usual order."""
-        return [arm for arm in ARMS if self.measure and arm in self.measure["sizes"]]
+        return [arm for arm in ARMS if self.measure and arm in self.measure.sizes]
 
     @property
     def quality_reason(self) -> str | None:
         """Why there is no quality, None where there is."""
         if not self.measure:
             return "03_measure has not finished"
-        return self.measure["quality"].get("reason")
+        return self.measure.quality.reason
 
     @property
     def judging(self) -> str:
@@ -147,42 +169,49 @@ class Results:
         """The splits that were judged, the budget's first; empty where quality was not measured."""
         if self.quality_reason:
             return []
-        return sorted(self.measure["quality"]["dense"], key=lambda split: split != self.judging)
+        return sorted(self.measure.quality.dense, key=lambda split: split != self.judging)
 
-    def lost(self, arm: str) -> dict[str, dict]:
-        """Split → what an arm loses against dense there (`Battery.compare`); empty where it was not judged."""
-        found = {} if self.quality_reason or arm == "dense" else self.measure["quality"].get(arm, {})
-        return {split: found[split] for split in self.splits if split in found}
+    def lost(self, arm: str) -> dict[str, SplitLoss]:
+        """Split → what an arm loses against dense there ; empty where it was not judged."""
+        losses = {} if self.quality_reason else self.measure.quality.lost.get(arm, {})
+        return {split: losses[split] for split in self.splits if split in losses}
 
     @property
     def is_language(self) -> bool:
         """Whether a language model was judged: it has a perplexity and no embedding."""
-        return any(entry.get("perplexity_ratio") for arm in ARMS for entry in self.lost(arm).values())
+        return any(entry.perplexity_ratio for arm in ARMS for entry in self.lost(arm).values())
 
     @property
     def gates_comparison(self) -> str:
         """The section of the verdict that the gates judge."""
-        named = self.verdict.get("gates_comparison")
+        named = self.verdict.gates_comparison
         return named if named in judged_names() else "same_transform"
 
-    def accepted(self, mode: str) -> dict | None:
+    def attempts(self, mode: str) -> list[Attempt]:
+        """The drafts and attempts of a mode; none on a table of rows."""
+        return [entry for entry in self.solves[mode].attempts if isinstance(entry, Attempt)]
+
+    def rounds(self, mode: str) -> list[Round]:
+        """The rounds of a mode on a table of rows."""
+        return [entry for entry in self.solves[mode].attempts if isinstance(entry, Round)]
+
+    def accepted(self, mode: str) -> Tried | None:
         """The attempt that gave a mode's result; None where nothing was accepted."""
-        whole = [entry for entry in self.solves[mode]["attempts"] if entry.get("what") != "draft"]
-        return next((entry for entry in reversed(whole) if entry["accepted"]), None)
+        return next((entry for entry in reversed(self.whole(mode)) if entry.accepted), None)
+
+    def whole(self, mode: str) -> list[Tried]:
+        """The attempts of a mode, without its drafts."""
+        return [entry for entry in self.solves[mode].attempts if not entry.is_draft]
 
     @property
-    def fastest(self) -> dict | None:
-        """The runtime in which iterative takes least time at the first shape; None without a ladder or without eager.
-
-        {"runtime", "label", "latency_ms", "vs_eager", …, "quality"}: its figures there, and what is lost in it or null
-        with the "reason" why that was not judged.
-        """
-        named = (self.ladder or {}).get("fastest") or {}
-        entry = (self.ladder or {}).get("runtimes", {}).get(named.get("runtime"))
-        arms = next(iter(entry["shapes"].values()))["arms"] if entry else {}
-        if "vs_eager" not in arms.get("iterative", {}):
+    def fastest(self) -> Fastest | None:
+        """The fastest runtime; None without a ladder or without eager."""
+        named = self.ladder.fastest if self.ladder else None
+        entry = self.ladder.runtimes.get(named.runtime) if named else None
+        figures = next(iter(entry.shapes.values())).arms.get("iterative", {}) if entry and entry.is_measured else {}
+        if "vs_eager" not in figures:
             return None
-        return {"label": entry["label"], **named, **arms["iterative"]}
+        return Fastest(entry.label, figures["latency_ms"], figures["vs_eager"], named.quality, named.reason)
 
     @property
     def budget_pp(self) -> float | None:
@@ -201,10 +230,12 @@ class Results:
         return (self.dir / rel).is_file()
 
 
-def check_current(verdict: dict, lock: dict, where: Path | str) -> None:
+def check_current(verdict: Verdict, lock: dict, where: Path | str) -> None:
     """Raise `ArtifactError` for a run of an ICD that did not judge quality on seen and unseen text yet."""
-    is_table = workload_of(lock["config"]) == ROWS
-    missing = [key for key in ("gates_comparison", *(() if is_table else ("quality",))) if key not in verdict]
+    needed: dict[str, object] = {"gates_comparison": verdict.gates_comparison}
+    if workload_of(lock["config"]) != ROWS:
+        needed["quality"] = verdict.quality
+    missing = [key for key, value in needed.items() if value is None]
     if missing:
         version = lock.get("icd_version", "of an unknown version")
         raise ArtifactError(
@@ -213,12 +244,21 @@ def check_current(verdict: dict, lock: dict, where: Path | str) -> None:
         )
 
 
+def _record(folder: Path, rel: str):
+    """A file of the run as its record, None if it is not there."""
+    return _checked(folder, rel, as_record)
+
+
 def _read(folder: Path, rel: str):
+    return _checked(folder, rel, check_shape)
+
+
+def _checked(folder: Path, rel: str, check: Callable):
     path = folder / rel
     if not path.is_file():
         return None
     try:
-        return check_shape(read_text(path), rel, str(path))
+        return check(read_text(path), rel, str(path))
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{path} is truncated or not JSON ({error}); make it again with run_all.py --force"

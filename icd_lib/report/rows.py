@@ -5,8 +5,12 @@ import io
 
 from icd_lib.experiment.arms import DENSE, RESULT
 from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS
-from icd_lib.experiment.metrics import COMPARED, LAYOUT, METRICS, metrics_of
-from icd_lib.report.compared import latency_states, other_arm, shapes_of, states_text
+from icd_lib.experiment.metrics import LAYOUT, METRICS
+from icd_lib.metric import Figure, Kind, not_measured
+from icd_lib.records.losses import DomainLoss, SplitLoss
+from icd_lib.records.measured import Timing
+from icd_lib.records.verdict import Unknown, Verdict
+from icd_lib.report.compared import latency_of, latency_states, other_arm, states_text
 from icd_lib.report.losses import METHOD, NEARNESS, READINGS, flagged, lost, lost_in_fastest, near, readings
 from icd_lib.report.results import Results
 from icd_lib.report.table import Flagged
@@ -23,20 +27,9 @@ def report_csv(results: Results) -> str:
     writer.writerow(COLUMNS)
     badges = "; ".join(results.badges)
     for arm, shape, metric, item in figures_of(results):
-        low, high = item.get("ci95") or (None, None)
-        row = [
-            results.scenario,
-            arm,
-            shape,
-            metric,
-            item["value"],
-            item["unit"],
-            item["kind"],
-            item.get("n"),
-            low,
-            high,
-        ]
-        writer.writerow([csv_cell(cell) for cell in [*row, item.get("method"), item.get("reason"), badges]])
+        low, high = item.ci95 or (None, None)
+        row = [results.scenario, arm, shape, metric, item.value, item.unit, item.kind, item.n, low, high]
+        writer.writerow([csv_cell(cell) for cell in [*row, item.method, item.reason, badges]])
     return buffer.getvalue()
 
 
@@ -47,188 +40,200 @@ def csv_cell(value):
     return "" if value is None else value
 
 
-def figures_of(results: Results) -> list[tuple[str, str, str, dict]]:
+def figures_of(results: Results) -> list[tuple[str, str, str, Figure]]:
     """(arm, shape, metric, figure) of everything measured; arm "a|b" compares a with b."""
-    found = []
+    rows = []
     for shape, arms in results.shapes.items():
         for arm, entry in arms.items():
-            names = {"vs_dense": "latency_rel_vs_dense"}
-            found += [(arm, shape, names.get(key, key), item) for key, item in entry.items()]
+            rows += [(arm, shape, metric, item) for metric, item in _timing(entry).items()]
     if results.measure:
-        found += (_table_sizes(results) if results.is_table else _sizes(results)) + _quality(results)
-    found += _calibration(results.calibration or {})
-    found += _ladder(results)
-    return found + _verdict(results.verdict or {})
+        rows += (_table_sizes(results) if results.is_table else _sizes(results)) + _quality(results)
+    rows += _calibration(results.calibration or {})
+    rows += _ladder(results)
+    return rows + (_verdict(results.verdict) if results.verdict else [])
+
+
+def _timing(entry: Timing) -> dict[str, Figure]:
+    return {
+        "latency_ms": entry.latency_ms,
+        "throughput_tokens_per_s": entry.throughput_tokens_per_s,
+        "latency_rel_vs_dense": entry.vs_dense,
+    }
 
 
 def _sizes(results: Results) -> list:
     first = next(iter(results.shapes))
-    found = []
-    for arm, entry in results.measure["sizes"].items():
-        found.append((arm, first, "peak_memory_mb", entry["peak_memory_mb"]))
-        found.append((arm, first, "flops", _plain(entry["flops"], "FLOP", "counted from shapes", kind="modelled")))
-        found.append((arm, first, "parameter_bytes", _plain(entry["parameter_bytes"], "B", "counted")))
-        found += [(arm, first, f"{kind}_tiles", _plain(n, "tiles", "counted")) for kind, n in entry["tiles"].items()]
-        if arm in results.measure["energy"]:
-            found.append((arm, first, "energy_j_per_token", results.measure["energy"][arm]))
-    return [*found, ("all", first, "l2_hit_pct", results.measure["l2_hit_pct"])]
+    rows = []
+    for arm, entry in results.measure.sizes.items():
+        rows.append((arm, first, "peak_memory_mb", entry.peak_memory_mb))
+        rows.append((arm, first, "flops", _plain(entry.flops, "FLOP", "counted from shapes", kind="modelled")))
+        rows.append((arm, first, "parameter_bytes", _plain(entry.parameter_bytes, "B", "counted")))
+        rows += [(arm, first, f"{kind}_tiles", _plain(n, "tiles", "counted")) for kind, n in entry.tiles.items()]
+        if arm in results.measure.energy:
+            rows.append((arm, first, "energy_j_per_token", results.measure.energy[arm]))
+    return [*rows, ("all", first, "l2_hit_pct", results.measure.l2_hit_pct)]
 
 
 def _table_sizes(results: Results) -> list:
     """Sizes of every arm's table, and on each stream its simulated hits, counted lines and modelled energy."""
-    found = []
-    units = {"rows": "rows", "living_rows": "rows", "dead_rows_kept": "rows", "tiles": "tiles", "parameter_bytes": "B"}
-    for arm, entry in results.measure["sizes"].items():
-        found += [(arm, "", key, _plain(entry[key], unit, "counted")) for key, unit in units.items()]
-        found.append((arm, "", "peak_memory_mb", entry["peak_memory_mb"]))
-    for stream, arms in results.measure["caches"].items():
+    rows = []
+    for arm, entry in results.measure.sizes.items():
+        for key, count, unit in (
+            ("rows", entry.rows, "rows"),
+            ("living_rows", entry.living_rows, "rows"),
+            ("dead_rows_kept", entry.dead_rows_kept, "rows"),
+            ("tiles", entry.tiles, "tiles"),
+            ("parameter_bytes", entry.parameter_bytes, "B"),
+        ):
+            rows.append((arm, "", key, _plain(count, unit, "counted")))
+        rows.append((arm, "", "peak_memory_mb", entry.peak_memory_mb))
+    for stream, arms in results.measure.caches.items():
         for arm, figures in arms.items():
-            found += [(arm, f"{stream} events", key, item) for key, item in figures.items()]
-    return found
+            rows += [(arm, f"{stream} events", key, item) for key, item in figures.items()]
+    return rows
 
 
 def _calibration(calibration: dict) -> list:
     """R² and slopes of each target; the pilots themselves are in graph/calibration.json."""
-    found = []
-    n = len(calibration.get("pilots", ()))
+    rows, n = [], len(calibration.get("pilots", ()))
     for target, r2 in calibration.get("r2", {}).items():
         if r2 is None:
-            missing = {"value": None, "unit": "1", "kind": "not_measured", "reason": "it did not vary over the pilots"}
-            found.append(("pilots", "", f"r2.{target}", missing))
+            missing = not_measured("1", "it did not vary over the pilots")
+            rows.append(("pilots", "", f"r2.{target}", missing))
             continue
-        found.append(("pilots", "", f"r2.{target}", _plain(r2, "1", "ridge, leave-one-out", n, "modelled")))
-        found += [
+        rows.append(("pilots", "", f"r2.{target}", _plain(r2, "1", "ridge, leave-one-out", n, "modelled")))
+        rows += [
             ("pilots", "", f"slope.{target}.{term}", _plain(slope, "1", "ridge over the pilots", n, "modelled"))
             for term, slope in calibration["slopes"][target].items()
         ]
-    return found
+    return rows
 
 
 def _quality(results: Results) -> list:
     """Own quality of every arm and split, and what it loses of every reading: as a whole and in every domain."""
     if results.quality_reason:
-        missing = {"value": None, "unit": "%", "kind": "not_measured", "reason": results.quality_reason}
+        missing = not_measured("%", results.quality_reason)
         return [(arm, "", "quality_pct", missing) for arm in results.arms]
-    found = []
+    rows = []
     for split in results.splits:
-        dense = results.measure["quality"]["dense"][split]
-        whole = _plain(dense["quality_pct"], "%", METHOD, dense["n_items"])
-        found.append(("dense", "", f"quality_pct.{split}", whole))
-        for name, part in dense["domains"].items():
-            found.append(
-                ("dense", "", f"quality_pct.{split}.{name}", _plain(part["quality_pct"], "%", METHOD, part["n"]))
-            )
+        dense = results.measure.quality.dense[split]
+        whole = _plain(dense.quality_pct, "%", METHOD, dense.n_items)
+        rows.append(("dense", "", f"quality_pct.{split}", whole))
+        for name, part in dense.domains.items():
+            rows.append(("dense", "", f"quality_pct.{split}.{name}", _plain(part.quality_pct, "%", METHOD, part.n)))
     for arm in results.arms:
         for split, entry in results.lost(arm).items():
-            own = _plain(entry["own"]["pct"], "%", METHOD, entry["n_items"])
-            found += [(arm, "", f"quality_pct.{split}", own), *_losses(arm, split, entry, entry["n_items"])]
-            for name, part in entry["domains"].items():
-                found += _losses(arm, f"{split}.{name}", part, part["n"])
-    return found
+            own = _plain(entry.own.pct, "%", METHOD, entry.n_items)
+            rows += [(arm, "", f"quality_pct.{split}", own), *_losses(arm, split, entry, entry.n_items)]
+            for name, part in entry.domains.items():
+                rows += _losses(arm, f"{split}.{name}", part, part.n)
+    return rows
 
 
-def _losses(arm: str, where: str, entry: dict, n: int) -> list:
+def _losses(arm: str, where: str, entry: SplitLoss | DomainLoss, n: int) -> list:
     """Rows of one comparison with dense: every reading, and every figure of nearness that there is."""
-    items = {f"{reading}_drop_pp.{where}": lost(entry.get(reading), n) for reading in READINGS}
+    items = {f"{reading}_drop_pp.{where}": lost(entry.reading(reading), n) for reading in READINGS}
     items |= {f"{kind}_to_dense.{where}": near(entry, kind, n) for kind in NEARNESS}
     return [(arm, "", metric, item) for metric, item in items.items() if item]
 
 
 def _ladder(results: Results) -> list:
-    found = []
-    for runtime, entry in (results.ladder or {}).get("runtimes", {}).items():
-        if entry["status"] != "measured":
-            missing = {"value": None, "unit": "ms", "kind": "not_measured", "reason": entry["reason"]}
-            found.append(("all", "", f"{runtime}.latency_ms", missing))
+    if results.ladder is None:
+        return []
+    rows = []
+    for runtime, entry in results.ladder.runtimes.items():
+        if not entry.is_measured:
+            rows.append(("all", "", f"{runtime}.latency_ms", not_measured("ms", entry.reason)))
             continue
-        for shape, part in entry["shapes"].items():
-            for arm, figures in part["arms"].items():
-                found += [(arm, shape, f"{runtime}.{key}", item) for key, item in figures.items()]
-    return found + _rounded(results)
+        for shape, part in entry.shapes.items():
+            for arm, figures in part.arms.items():
+                rows += [(arm, shape, f"{runtime}.{key}", item) for key, item in figures.items()]
+    return rows + _rounded(results)
 
 
 def _rounded(results: Results) -> list:
     """What the arms lose in the fastest runtime, where it computes with fewer bits and was judged for that."""
-    named = (results.ladder or {}).get("fastest") or {}
+    named = results.ladder.fastest
     return [
         row
-        for arm, entry in (named.get("quality") or {}).items()
-        for row in _losses(arm, f"{results.judging}.{named['runtime']}", entry, entry["n_items"])
+        for arm, entry in ((named and named.quality) or {}).items()
+        for row in _losses(arm, f"{results.judging}.{named.runtime}", entry, entry.n_items)
     ]
 
 
-def _verdict(verdict: dict) -> list:
-    found, present = [], [row for row in COMPARISONS.values() if row.key in verdict]
+def _verdict(verdict: Verdict) -> list:
+    rows, present = [], [row for row in COMPARISONS.values() if row.key in verdict.sections]
     for row in present:
         arm = DENSE if row.key == AA_CONTROL else row.arm
-        found += [
+        rows += [
             (f"{arm}|{row.other_in_rows}", shape, f"{row.key}.latency_rel", item)
-            for shape, item in shapes_of(verdict, row.key).items()
+            for shape, item in verdict.sections[row.key].shapes.items()
         ]
     for row in present:
-        stated = [metric.key for metric in metrics_of(COMPARED) if metric.key in verdict[row.key]]
-        found += [
-            (f"{row.arm}|{row.other_in_rows}", "", f"{row.key}.{key}", verdict[row.key][key])
-            for key in stated
+        stated = verdict.sections[row.key].metrics
+        rows += [
+            (f"{row.arm}|{row.other_in_rows}", "", f"{row.key}.{key}", item)
+            for key, item in stated.items()
             if key != "latency_rel"
         ]
-    found += [(RESULT, "", key, item) for key, item in verdict.get("outside_metrics", {}).items()]
-    computed = {key: item for key, item in verdict.get("judged", {}).items() if METRICS[key].figure_of == LAYOUT}
-    return found + [("π₁|π₀", "", f"cost.{key}", item) for key, item in computed.items()]
+    rows += [(RESULT, "", key, item) for key, item in verdict.outside_metrics.items()]
+    computed = {key: item for key, item in verdict.judged.items() if METRICS[key].figure_of == LAYOUT}
+    return rows + [("π₁|π₀", "", f"cost.{key}", item) for key, item in computed.items()]
 
 
-def _plain(value, unit: str, method: str, n: int | None = None, kind: str = "measured") -> dict:
-    return {"value": value, "unit": unit, "kind": kind, "n": n, "method": method}
+def _plain(value, unit: str, method: str, n: int | None = None, kind: Kind = "measured") -> Figure:
+    return Figure(value=value, unit=unit, kind=kind, n=n, method=method)
 
 
-def key_numbers(results: Results) -> list[tuple[str, dict, str]]:
+def key_numbers(results: Results) -> list[tuple[str, Figure, str]]:
     """(what, figure, remark) for the index: the few numbers a visitor came for."""
     verdict = results.verdict
     if not verdict:
         return []
     if results.is_table:
         return _table_numbers(results)
-    chosen = [("latency, iterative vs dense", verdict["vs_dense"]["latency_rel"], "the untouched model")]
+    chosen: list[tuple[str, Figure | None, str]]
+    chosen = [("latency, iterative vs dense", latency_of(verdict, "vs_dense"), "the untouched model")]
     chosen += _quality_numbers(results)
     for key, states in latency_states(results).items():
         whose = "what the gates judge" if key == results.gates_comparison else "put to the gates' limits"
         remark = f"{whose}: {states_text(states)}" if states else whose
-        chosen.append((f"latency, iterative vs {other_arm(results, key)}", verdict[key]["latency_rel"], remark))
+        chosen.append((f"latency, iterative vs {other_arm(results, key)}", latency_of(verdict, key), remark))
     if results.fastest:
         remark = f"against dense in eager; {lost_in_fastest(results)}"
-        chosen.append((f"fastest here: iterative in {results.fastest['label']}", results.fastest["vs_eager"], remark))
-    sizes = results.measure["sizes"] if results.measure else {}
+        chosen.append((f"fastest here: iterative in {results.fastest.label}", results.fastest.vs_eager, remark))
+    sizes = results.measure.sizes if results.measure else {}
     if "iterative" in sizes:
-        share = sizes["iterative"]["parameter_bytes"] / sizes["dense"]["parameter_bytes"] - 1
-        left, full = (bytes_text(sizes[arm]["parameter_bytes"]) for arm in ("iterative", "dense"))
+        share = sizes["iterative"].parameter_bytes / sizes["dense"].parameter_bytes - 1
+        left, full = (bytes_text(sizes[arm].parameter_bytes) for arm in ("iterative", "dense"))
         chosen.append(("parameters, iterative vs dense", _plain(share, "fraction", "counted"), f"{left} of {full}"))
     return [(what, item, remark) for what, item, remark in chosen if item]
 
 
-def _quality_numbers(results: Results) -> list[tuple[str, dict, str]]:
+def _quality_numbers(results: Results) -> list[tuple[str, Figure | None, str]]:
     """Own and drop-in loss of iterative on every split, and whether that is outside what the budget is for."""
-    quality = results.verdict["quality"]
-    if "reason" in quality:
-        return [("quality lost against dense", results.verdict["vs_dense"]["quality_drop_pp"], "")]
-    words, found = readings(results), []
+    quality = results.verdict.quality
+    if isinstance(quality, Unknown):
+        return [("quality lost against dense", results.verdict.section("vs_dense").lost, "")]
+    words, numbers = readings(results), []
     for split in (split for split in results.splits if split in quality):
         for reading in (reading for reading in ("own", "dropin") if reading in words):
-            item = quality[split][f"{reading}_pp"]
+            item = quality[split].reading(reading)
             flag = flagged(results, split, reading, item)
             remark = flag.words if isinstance(flag, Flagged) else "positive = worse"
-            found.append((f"{words[reading]} lost, {split} text", item, remark))
-    return found
+            numbers.append((f"{words[reading]} lost, {split} text", item, remark))
+    return numbers
 
 
-def _table_numbers(results: Results) -> list[tuple[str, dict, str]]:
+def _table_numbers(results: Results) -> list[tuple[str, Figure, str]]:
     verdict = results.verdict
-    same = verdict["same_quality"]
+    same = verdict.section("same_quality")
     chosen = [
-        ("latency, iterative vs linear", same.get("latency_rel"), "one transform, unseen events"),
-        ("latency, iterative vs compaction alone", verdict["vs_packed"].get("latency_rel"), "what π₁ adds to packing"),
-        ("latency, iterative vs oneshot", verdict["vs_oneshot"].get("latency_rel"), "removal in the original order"),
-        ("C, π₁ vs π₀", verdict["judged"].get("delta_c_rel"), "on the surviving accesses, computed"),
-        ("L2 hit rate, iterative vs linear", same.get("l2_pp"), "this machine's caches"),
-        ("energy, iterative vs linear", same.get("ept_rel"), "from the simulated hits"),
+        ("latency, iterative vs linear", same.latency_rel, "one transform, unseen events"),
+        ("latency, iterative vs compaction alone", verdict.section("vs_packed").latency_rel, "what π₁ adds to packing"),
+        ("latency, iterative vs oneshot", verdict.section("vs_oneshot").latency_rel, "removal in the original order"),
+        ("C, π₁ vs π₀", verdict.judged.get("delta_c_rel"), "on the surviving accesses, computed"),
+        ("L2 hit rate, iterative vs linear", same.l2_pp, "this machine's caches"),
+        ("energy, iterative vs linear", same.ept_rel, "from the simulated hits"),
     ]
     return [(what, item, remark) for what, item, remark in chosen if item]

@@ -1,11 +1,12 @@
 """Tables of what a run starts from and does: machine, model and data, axes, attempts, certificates."""
 
+from icd_lib.records.attempts import Attempt, Validation
 from icd_lib.report import workload_tables
 from icd_lib.report.kinds import for_tables, tables_only
 from icd_lib.report.losses import what_it_is
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict, badged
-from icd_lib.report.words import bytes_text, interval_text, number, value_text
+from icd_lib.report.words import bytes_text, change_text, interval_text, number, value_text
 
 
 @badged("timing")
@@ -87,10 +88,13 @@ def _origin(source: dict) -> list[str]:
     return [*filter(None, [source.get("name")]), *(f"{name} {version}".strip() for name, version in packages.items())]
 
 
-def _dense_row(split: str, found: dict) -> list[str]:
+def _dense_row(split: str, quality: dict) -> list[str]:
     """How good the dense model is on a split, by domain."""
-    domains = ", ".join(f"{name} {entry['quality_pct']:.1f} %" for name, entry in found["domains"].items())
-    return [f"dense on {split} text", f"{found['quality_pct']:.2f} % (measured, n = {found['n_items']:,}): {domains}"]
+    domains = ", ".join(f"{name} {entry['quality_pct']:.1f} %" for name, entry in quality["domains"].items())
+    return [
+        f"dense on {split} text",
+        f"{quality['quality_pct']:.2f} % (measured, n = {quality['n_items']:,}): {domains}",
+    ]
 
 
 recording = tables_only("A trace of your own", "a model's accesses come from its modules and its calibration text")(
@@ -143,10 +147,10 @@ def verified_axes(entries: list[dict]) -> Table:
     for entry in entries:
         kinds.setdefault(entry["kind"], []).append(entry)
     rows = []
-    for kind, found in sorted(kinds.items()):
-        worst = max(found, key=lambda entry: entry["max_rel_error"])
-        sizes = ", ".join(f"{size:,}" for size in sorted({entry["size"] for entry in found}))
-        rows.append([kind, str(len(found)), sizes, f"{worst['max_rel_error']:.1e} ({worst['axis']})", "1e-06"])
+    for kind, group in sorted(kinds.items()):
+        worst = max(group, key=lambda entry: entry["max_rel_error"])
+        sizes = ", ".join(f"{size:,}" for size in sorted({entry["size"] for entry in group}))
+        rows.append([kind, str(len(group)), sizes, f"{worst['max_rel_error']:.1e} ({worst['axis']})", "1e-06"])
     columns = ["kind of axis", "axes", "elements of each", "largest relative error, float64", "allowed"]
     return Table("Axes verified, each with a random permutation", columns, rows, "measured on this model's outputs")
 
@@ -157,39 +161,43 @@ def attempts(results: Results, mode: str) -> Table | Missing:
     """What one mode tried, what became of it, and why."""
     if mode not in results.solves:
         return Missing(f"Attempts of {mode}", f"02_solve[{mode}] has not finished")
-    rows = [_attempt_row(i + 1, entry) for i, entry in enumerate(results.solves[mode]["attempts"])]
+    rows = [_attempt_row(i + 1, entry) for i, entry in enumerate(results.attempts(mode))]
     columns = ["try", "what", "aim", "predicted latency (modelled)", "lost where strengths are chosen (measured)"]
     note = "a draft is pruned in closed form and judged, to find where whole attempts begin; it is never the result"
     return Table(f"Attempts of {mode}", [*columns, "re-permutation", "check", "fate and reason"], rows, note)
 
 
-def _attempt_row(number_: int, entry: dict) -> list:
-    change, judged = entry.get("change"), entry.get("validation")
-    terms = ", ".join(f"Δ{term} {number(change[term], True)}" for term in ("C", "Q", "J")) if change else "–"
-    fate = "accepted" if entry["accepted"] else "rolled back: " + "; ".join(entry["reasons"])
+def _attempt_row(place: int, entry: Attempt) -> list:
+    predicted = entry.predicted_latency_rel
     return [
-        str(number_),
-        entry.get("what", "attempt"),
-        value_text(entry["strength"], "fraction"),
-        value_text(entry["predicted_latency_rel"], "fraction") if judged else "–",
-        _drop(judged),
-        terms,
-        Verdict("pass" if entry["accepted"] else "fail"),
-        "; ".join([fate, *filter(None, [entry.get("disagreement")])]),
+        str(place),
+        entry.what,
+        value_text(entry.strength, "fraction"),
+        "–" if predicted is None else value_text(predicted, "fraction"),
+        _drop(entry.validation),
+        change_text(entry.change),
+        Verdict("pass" if entry.accepted else "fail"),
+        "; ".join(filter(None, [entry.fate, entry.disagreement])),
     ]
 
 
-def _drop(judged: dict | None) -> str:
-    if not judged:
+def _drop(validation: Validation | None) -> str:
+    if validation is None:
         return "–"
-    if "reason" in judged:
-        return f"not_measured: {judged['reason']}"
-    shown = {"perplexity_ratio": "perplexity {:.4f} × dense", "cosine": "cosine {:.4f}"}
-    interval = interval_text({"ci95": judged["ci95"], "unit": "pp"})
-    parts = [value_text(judged["drop_pp"], "pp"), f"SE {judged['se_pp']:.3f}", f"95 % CI {interval}"]
-    parts += [f"drop-in {value_text(judged['dropin']['drop_pp'], 'pp')}"] if judged.get("dropin") else []
-    parts += [words.format(judged[key]) for key, words in shown.items() if judged.get(key) is not None]
-    return ", ".join([*parts, f"n = {judged['n_items']:,}"])
+    if not validation.is_judged:
+        return f"not_measured: {validation.reason}"
+    parts = [
+        value_text(validation.drop_pp, "pp"),
+        f"SE {validation.se_pp:.3f}",
+        f"95 % CI {interval_text(validation.ci95, 'pp')}",
+    ]
+    parts += [f"drop-in {value_text(validation.dropin.drop_pp, 'pp')}"] if validation.dropin else []
+    parts += (
+        [f"perplexity {validation.perplexity_ratio:.4f} × dense"] if validation.perplexity_ratio is not None else []
+    )
+    parts += [f"cosine {validation.cosine:.4f}"] if validation.cosine is not None else []
+    parts += [f"n = {validation.n_items:,}"] if validation.n_items is not None else []
+    return ", ".join(parts)
 
 
 @badged("layout")
@@ -199,12 +207,11 @@ def objective(results: Results, mode: str) -> Table | Missing:
         return Missing(f"Objective of {mode}", f"02_solve[{mode}] has not finished")
     solve = results.solves[mode]
     rows = []
-    mean = {"mean of the axes": solve["objective"]["mean"]} if len(solve["objective"]["axes"]) > 1 else {}
-    for axis, entry in (mean | solve["objective"]["axes"]).items():
-        before, after = entry["before"], entry["after"]
-        cells = [f"{number(before[t])} → {number(after[t])}" for t in ("C", "Q", "R_align", "R_stab", "J")]
-        winner = solve["solver"].get(axis, {}).get("winner", "–")
-        rows.append([axis, *cells, winner])
+    mean = {"mean of the axes": solve.objective.mean} if len(solve.objective.axes) > 1 else {}
+    for axis, pair in (mean | solve.objective.axes).items():
+        before, after = vars(pair.before), vars(pair.after)
+        cells = [f"{number(before[term])} → {number(after[term])}" for term in before]
+        rows.append([axis, *cells, solve.solver[axis].winner if axis in solve.solver else "–"])
     columns = ["axis", "C", "Q", "R_align", "R_stab", "J", "solver of π₀"]
     return Table(
         f"Objective on W′, π₀ → π₁ ({mode})", columns, rows, "modelled from W′; lower J is better, higher Q is better"
@@ -218,7 +225,7 @@ def widths(results: Results) -> Table | Missing:
     if not results.solves or not results.graphs:
         return Missing("Kept widths", "no mode has been solved yet")
     rows = [
-        [axis, str(meta["D"]), *(str(solve["widths"][axis]) for solve in results.solves.values())]
+        [axis, str(meta["D"]), *(str(solve.widths[axis]) for solve in results.solves.values())]
         for axis, meta in sorted(results.graphs.items())
     ]
     return Table("Kept widths", ["axis", "dense", *results.solves], rows)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from html import escape
 
+from icd_lib.metric import Figure
 from icd_lib.report.words import figure_html, figure_text
 
 # Jupyter's own style aligns tables to the right and is more specific, hence the !important.
@@ -42,7 +43,7 @@ class Verdict:
 class Flagged:
     """A figure that is worse than was allowed, and the words that say so."""
 
-    item: dict
+    item: Figure
     words: str
 
     def __str__(self) -> str:
@@ -51,7 +52,7 @@ class Flagged:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; a cell is text, a number, a figure (dict with a kind), a `Verdict` or `Flagged`."""
+    """Rows of cells; a cell is text, a number, a figure, a `Verdict` or `Flagged`."""
 
     title: str
     columns: list[str]
@@ -170,12 +171,8 @@ def badged(*subjects: str) -> Callable:
     return wrap
 
 
-def _is_figure(cell) -> bool:
-    return isinstance(cell, dict) and "kind" in cell
-
-
 def _text(cell) -> str:
-    return figure_text(cell) if cell is None or _is_figure(cell) else str(cell)
+    return figure_text(cell) if cell is None or isinstance(cell, Figure) else str(cell)
 
 
 def _row(cells: list) -> str:
@@ -184,7 +181,7 @@ def _row(cells: list) -> str:
 
 
 def _cell(cell) -> str:
-    if _is_figure(cell):
+    if isinstance(cell, Figure):
         return figure_html(cell)
     if isinstance(cell, Verdict):
         return f'<span class="{escape(cell.word)}">{escape(str(cell))}</span>'

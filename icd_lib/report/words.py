@@ -2,6 +2,9 @@
 
 from html import escape
 
+from icd_lib.metric import Figure
+from icd_lib.records.attempts import Change
+
 _SCALES = {
     "fraction": (100.0, "%"),
     "pp": (1.0, "pp"),
@@ -46,54 +49,65 @@ def number(value: float, signed: bool = False, decimals: int | None = None) -> s
     return f"{value:{'+' if signed else ''},.{decimals}f}".replace("-", "−")
 
 
-def interval_text(item: dict, signed: bool | None = None) -> str:
-    """The 95 % interval of a figure, empty where it has none.
+def interval_text(ci95: tuple[float, float] | None, unit: str) -> str:
+    """A 95 % interval in a unit, empty where there is none.
 
-    >>> interval_text({"ci95": [-0.31, 0.02], "unit": "pp"}), interval_text({"ci95": [0.98, 0.98], "unit": "of 1"})
+    >>> interval_text((-0.31, 0.02), "pp"), interval_text((0.98, 0.98), "of 1")
     ('−0.310 to +0.020 pp', '0.9800 to 0.9800')
     """
-    if not item.get("ci95"):
+    if ci95 is None:
         return ""
-    size = max(map(abs, item["ci95"]))
-    low, high = (value_text(bound, item["unit"], signed, size) for bound in item["ci95"])
-    unit = _SCALES.get(item["unit"], (1.0, item["unit"]))[1]
-    return f"{low.removesuffix(unit).strip()} to {high}"
+    size = max(map(abs, ci95))
+    low, high = (value_text(bound, unit, size=size) for bound in ci95)
+    shown = _SCALES.get(unit, (1.0, unit))[1]
+    return f"{low.removesuffix(shown).strip()} to {high}"
 
 
-def figure_text(item: dict | None) -> str:
+def figure_text(item: Figure | None) -> str:
     """A figure in one line: value, interval, kind and n; or the reason why there is none."""
     if item is None:
         return "–"
-    if item["kind"] == "not_measured":
-        return f"not measured: {item['reason']}"
-    extent = interval_text(item)
+    if item.is_missing:
+        return f"not measured: {item.reason}"
+    extent = interval_text(item.ci95, item.unit)
     extras = [f"95 % CI {extent}"] if extent else []
-    if item.get("se_pp") is not None:
-        extras.append(f"SE {number(item['se_pp'], decimals=3)} pp")
+    if item.se_pp is not None:
+        extras.append(f"SE {number(item.se_pp, decimals=3)} pp")
     extras.append(_kind(item))
-    return f"{value_text(item['value'], item['unit'])} ({'; '.join(extras)})"
+    return f"{value_text(item.value, item.unit)} ({'; '.join(extras)})"
 
 
-def figure_html(item: dict | None) -> str:
+def figure_html(item: Figure | None) -> str:
     """A figure as a table cell: the value, below it interval, kind and n; the method as a tooltip."""
     if item is None:
         return "–"
-    if item["kind"] == "not_measured":
-        return f'<span class="none">not_measured</span><small>{escape(item["reason"])}</small>'
+    if item.is_missing:
+        return f'<span class="none">not_measured</span><small>{escape(item.reason)}</small>'
     notes = []
-    if item.get("ci95"):
-        notes.append(f"[{interval_text(item)}]")
-    if item.get("se_pp") is not None:
-        notes.append(f"SE {number(item['se_pp'], decimals=3)} pp")
+    if item.ci95:
+        notes.append(f"[{interval_text(item.ci95, item.unit)}]")
+    if item.se_pp is not None:
+        notes.append(f"SE {number(item.se_pp, decimals=3)} pp")
     notes.append(_kind(item))
-    title = f' title="{escape(item["method"])}"' if item.get("method") else ""
-    shown = escape(value_text(item["value"], item["unit"]))
+    title = f' title="{escape(item.method)}"' if item.method else ""
+    shown = escape(value_text(item.value, item.unit))
     return f"<span{title}>{shown}</span><small>{'<br>'.join(map(escape, notes))}</small>"
 
 
-def _kind(item: dict) -> str:
-    kind = "counted" if item.get("method") == "counted" else item["kind"]
-    return kind + (f", n = {item['n']:,}" if item.get("n") else "")
+def _kind(item: Figure) -> str:
+    return kind_text(item) + (f", n = {item.n:,}" if item.n else "")
+
+
+def kind_text(item: Figure) -> str:
+    """A figure's kind; what was counted says so."""
+    return "counted" if item.method == "counted" else item.kind
+
+
+def change_text(change: Change | None) -> str:
+    """What a re-permutation changed in the objective."""
+    if change is None:
+        return "–"
+    return f"ΔC {number(change.C, True)}, ΔQ {number(change.Q, True)}, ΔJ {number(change.J, True)}"
 
 
 def bytes_text(count: int) -> str:

@@ -2,11 +2,10 @@
 
 from icd_lib.experiment.arms import ARMS, DENSE, ROWS
 from icd_lib.experiment.comparisons import in_page_order
-from icd_lib.report.compared import shapes_of
-from icd_lib.report.evidence import NOTE, comparison_rows, stability_rows
+from icd_lib.report.evidence import NOTE, comparison_rows, control_rows
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Note, Table, Verdict
-from icd_lib.report.words import number, value_text
+from icd_lib.report.words import change_text, number
 
 RECORD = """import gzip, json
 
@@ -21,23 +20,24 @@ def provenance(results: Results) -> Table | Missing:
     """The table, its accesses, where they come from, and the caches that are simulated."""
     if not results.setup:
         return Missing("Table and accesses", "00_setup_check has not finished")
-    found, caches = results.setup["workload"], results.setup["caches"]
-    size = f"{found['rows']:,} rows of {found['row_bytes']} bytes: {found['table_bytes'] / 1e6:.2f} MB"
+    workload, caches = results.setup["workload"], results.setup["caches"]
+    size = f"{workload['rows']:,} rows of {workload['row_bytes']} bytes: {workload['table_bytes'] / 1e6:.2f} MB"
     rows = [
-        ["table", f"{size}; {found['tile_rows']} rows are a tile"],
-        ["accesses", f"{found['name']} ({found['source']})"],
-        ["accesses sha256", found["sha256"]],
+        ["table", f"{size}; {workload['tile_rows']} rows are a tile"],
+        ["accesses", f"{workload['name']} ({workload['source']})"],
+        ["accesses sha256", workload["sha256"]],
         [
             "events",
-            f"{found['events']:,} events with {found['accesses']:,} accesses to {found['rows_touched']:,} of the rows",
+            f"{workload['events']:,} events with {workload['accesses']:,} accesses to "
+            f"{workload['rows_touched']:,} of the rows",
         ],
     ]
-    if found.get("file_sha256"):
-        cut = "; only its beginning is used (workload.max_accesses)" if found["cut_short"] else ""
-        rows.insert(2, ["trace sha256", f"{found['file_sha256']}{cut}"])
+    if workload.get("file_sha256"):
+        cut = "; only its beginning is used (workload.max_accesses)" if workload["cut_short"] else ""
+        rows.insert(2, ["trace sha256", f"{workload['file_sha256']}{cut}"])
     told = {"seen": "layouts are solved on them", "unseen": "they are measured, no layout was solved on them"}
     for name, words in told.items():
-        part = found["streams"][name]
+        part = workload["streams"][name]
         rows.append([f"{name} events", f"{part['events']:,} with {part['accesses']:,} accesses; {words}"])
     levels = ", ".join(
         f"{level['name']} {level['size_bytes'] // 1024:,} KiB in {level['ways']} ways" for level in caches["levels"]
@@ -117,11 +117,8 @@ def attempts(results: Results, mode: str) -> Table | Missing:
     if mode not in results.solves:
         return Missing(f"Attempts of {mode}", f"02_solve[{mode}] has not finished")
     rows = []
-    for i, entry in enumerate(results.solves[mode]["attempts"]):
-        change = entry.get("change")
-        words = ", ".join(f"Δ{term} {number(change[term], True)}" for term in ("C", "Q", "J")) if change else "–"
-        fate = "accepted" if entry["accepted"] else "rolled back: " + "; ".join(entry["reasons"])
-        rows.append([str(i + 1), entry["what"], words, entry.get("latency_rel", "–"), fate])
+    for i, entry in enumerate(results.rounds(mode)):
+        rows.append([str(i + 1), entry.what, change_text(entry.change), entry.latency_rel or "–", entry.fate])
     columns = ["attempt", "what", "change on W′ (modelled)", "latency against the present layout, seen events", "fate"]
     return Table(f"Attempts of {mode}", columns, rows)
 
@@ -133,9 +130,9 @@ def widths(results: Results) -> Table | Missing:
     size = results.graphs["rows"]["D"]
     rows = [["dense", f"{size:,}", f"{size:,}", "0", "0"]]
     for mode, solve in results.solves.items():
-        kept = solve["sizes"]
-        dropped = size - kept["rows"]
-        rows.append([mode, *(f"{n:,}" for n in (kept["rows"], kept["living_rows"], kept["dead_rows_kept"], dropped))])
+        kept = solve.sizes
+        dropped = size - kept.rows
+        rows.append([mode, *(f"{n:,}" for n in (kept.rows, kept.living_rows, kept.dead_rows_kept, dropped))])
     return Table("Rows that are left", ["arm", "places in the table", "living", "dead, kept", "dropped"], rows)
 
 
@@ -146,14 +143,14 @@ def latency(results: Results, shape: str | None = None) -> Table | Missing:
     shape = shape or next(iter(results.shapes))
     rows = []
     for arm, entry in results.shapes[shape].items():
-        ms = entry["latency_ms"]
-        tails = " / ".join(number(ms[key]) for key in ("p50", "p95", "p99"))
-        against = "the reference" if arm == DENSE else entry["vs_dense"]
-        told = results.measure["controls"].get(arm) or (ARMS[arm].words.get(ROWS, "") if arm in ARMS else "")
+        ms = entry.latency_ms
+        tails = " / ".join(map(number, (ms.p50, ms.p95, ms.p99)))
+        against = "the reference" if arm == DENSE else entry.vs_dense
+        told = results.measure.controls.get(arm) or (ARMS[arm].words.get(ROWS, "") if arm in ARMS else "")
         told += " in its original order" if arm == DENSE else ""
-        rows.append([arm, ms, tails, against, entry["throughput_tokens_per_s"], told])
+        rows.append([arm, ms, tails, against, entry.throughput_tokens_per_s, told])
     columns = ["arm", "median latency", "p50 / p95 / p99, ms", "against dense", "throughput", "what it is"]
-    note = f"one pass over the unseen events, all arms interleaved, one thread; {results.measure['shapes'][shape]}"
+    note = f"one pass over the unseen events, all arms interleaved, one thread; {results.measure.shapes[shape]}"
     return Table(f"Latency, {shape} reads", columns, rows, note)
 
 
@@ -161,11 +158,11 @@ def checksums(results: Results) -> Table | Missing:
     """That all arms with the same rows alive do the same work."""
     if not results.measure:
         return Missing("The same work in every arm", "03_measure has not finished")
-    first = next(iter(results.measure["checksums"].values()))
+    first = next(iter(results.measure.checksums.values()))
     rows = [
-        [what, ", ".join(found["arms"]), first[found["arms"][0]], Verdict("pass" if found["equal"] else "fail")]
-        for what, found in results.measure["equality"].items()
-        if found["arms"]
+        [what, ", ".join(agreeing.arms), first[agreeing.arms[0]], Verdict("pass" if agreeing.equal else "fail")]
+        for what, agreeing in results.measure.equality.items()
+        if agreeing.arms
     ]
     note = (
         "measured: exact integer checksums of the unseen events. There is no quality to lose between these arms: "
@@ -179,12 +176,12 @@ def caches(results: Results) -> Table | Missing:
     if not results.measure:
         return Missing("Sizes, caches and energy", "03_measure has not finished")
     measured = results.measure
-    levels = [key for key in next(iter(measured["caches"]["unseen"].values())) if key.endswith("_hit_pct")]
+    levels = [key for key in next(iter(measured.caches["unseen"].values())) if key.endswith("_hit_pct")]
     rows = []
-    for arm, figures in measured["caches"]["unseen"].items():
-        kept = measured["sizes"][arm]
-        size = f"{kept['parameter_bytes'] / 1e6:.2f} MB, {kept['tiles']:,} tiles"
-        rows.append([arm, size, figures["lines_per_event"], *(figures[key] for key in levels), measured["energy"][arm]])
+    for arm, figures in measured.caches["unseen"].items():
+        kept = measured.sizes[arm]
+        size = f"{kept.parameter_bytes / 1e6:.2f} MB, {kept.tiles:,} tiles"
+        rows.append([arm, size, figures["lines_per_event"], *(figures[key] for key in levels), measured.energy[arm]])
     names = [key.removesuffix("_hit_pct").replace("l", "L", 1) for key in levels]
     columns = ["arm", "table", "cache lines an event touches", *(f"served by {name} or nearer" for name in names)]
     note = (
@@ -196,11 +193,11 @@ def caches(results: Results) -> Table | Missing:
 
 def attribution(results: Results) -> Table | Missing:
     """Latency after each step from the untouched table to iterative."""
-    steps = results.measure.get("attribution") if results.measure else None
+    steps = results.measure.attribution if results.measure else None
     if not steps:
         return Missing("Attribution", "the run has no measured iterative arm")
-    unseen = results.measure["caches"]["unseen"]
-    rows = [[step["step"], step["latency_rel"], unseen[step["arm"]]["lines_per_event"], step["note"]] for step in steps]
+    unseen = results.measure.caches["unseen"]
+    rows = [[step.step, step.latency_rel, unseen[step.arm]["lines_per_event"], step.note] for step in steps]
     columns = ["step", "latency against dense", "cache lines an event touches", "note"]
     note = "after the mask there is less to read: compare the masked steps with each other"
     return Table("What the gain is made of", columns, rows, note)
@@ -212,11 +209,11 @@ def comparisons(results: Results) -> Table | Missing:
     if not verdict:
         return Missing("Comparisons", "04_validate has not finished")
     groups = {
-        row.pairs[results.workload].title: shapes_of(verdict, row.key)
+        row.pairs[results.workload].title: verdict.sections[row.key].shapes
         for row in in_page_order(results.workload)
-        if row.key in verdict
+        if row.key in verdict.sections
     }
-    shapes = list(verdict["vs_dense"]["shapes"])
+    shapes = list(verdict.section("vs_dense").shapes)
     note = (
         "change of latency on unseen events, negative = faster. One transform for all arms: the same transform and the "
         f"same quality are one comparison here. Dense also reads the rows that died; {NOTE}"
@@ -230,24 +227,8 @@ def controls(results: Results) -> Table | Missing:
     if not verdict:
         return Missing("Controls", "04_validate has not finished")
     rows = [
-        [f"same work, {what}", Verdict("pass" if found["equal"] else "fail"), f"{len(found['arms'])} arms agree"]
-        for what, found in verdict["same_transform"]["equality"].items()
+        [f"same work, {what}", Verdict("pass" if agreeing.equal else "fail"), f"{len(agreeing.arms)} arms agree"]
+        for what, agreeing in (verdict.section("same_transform").equality or {}).items()
     ]
-    for shape, holds in verdict["aa_control"]["contains_zero"].items():
-        words = "contains 0" if holds else "excludes 0: differences this small are not to be believed"
-        rows.append([f"A/A control, {shape} reads", Verdict("pass" if holds else "fail"), f"the interval {words}"])
-    found = verdict["determinism"]
-    if "reason" in found:
-        rows.append(["determinism", Verdict("not_measured"), found["reason"]])
-    else:
-        for key, name in (("pi_hash_equal", "π solved again"), ("w_hash_equal", "W counted again")):
-            rows.append([name, Verdict("pass" if found[key] else "fail"), "equal" if found[key] else "DIFFERS"])
-        rows.append(["drift of J between the two solves", "", f"{found['max_metric_drift_rel']:.1e} relative"])
-    rows += stability_rows(results)
-    cost = verdict["cost"]
-    if "reason" not in cost:
-        change = (
-            f"ΔC {value_text(cost['delta_c_rel'], 'fraction')}, ΔQ {cost['delta_q']:+.4f}, ΔJ {cost['delta_j']:+.4f}"
-        )
-        rows.append(["objective, π₀ → π₁ on W′ (modelled)", "", change.replace("-", "−")])
+    rows += control_rows(results, ", {} reads", "W counted again")
     return Table("Controls", ["control", "verdict", "found"], rows)

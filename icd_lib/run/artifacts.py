@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from icd_lib.errors import ArtifactError, ConfigError
 from icd_lib.experiment.arms import MODES
@@ -18,8 +19,10 @@ from icd_lib.run.scenario import load_scenario
 from icd_lib.scrub.text import scrub_strings
 from icd_lib.storage.atomic import atomic_write, plain, to_json, write_error
 from icd_lib.storage.json_text import read_text
+from icd_lib.storage.record_json import from_json
 from icd_lib.version import VERSION
 
+T = TypeVar("T")
 LOCK = "config.lock.json"
 _SEPARATORS = re.compile("[\x85\u2028\u2029]")  # JSON allows them in a text, but many readers end a line there
 # What a run that was killed leaves beside its files: half-written ones, and notebooks that were being executed.
@@ -28,8 +31,8 @@ _LEFTOVER = re.compile(r"\..+\.(?:\d+\.tmp|running\.ipynb|[0-9a-f]{8}\.(?:partia
 
 def sweep_leftovers(folder: Path) -> int:
     """Remove what a killed run left half-written in a run folder; returns how many. Only while its lock is held."""
-    found = [path for path in folder.rglob("*") if _LEFTOVER.fullmatch(path.name)]
-    for path in found:
+    leftovers = [path for path in folder.rglob("*") if _LEFTOVER.fullmatch(path.name)]
+    for path in leftovers:
         try:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -37,7 +40,7 @@ def sweep_leftovers(folder: Path) -> int:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise write_error(path, error) from error
-    return len(found)
+    return len(leftovers)
 
 
 def mend_log(path: Path) -> int:
@@ -91,12 +94,16 @@ class Run:
         except OSError as error:
             raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
 
+    def read(self, kind: type[T], rel: str) -> T:
+        """A JSON file of this run as a record; `ArtifactError` as `read_json`."""
+        return from_json(kind, self.read_json(rel), str(self.dir / rel))
+
     def log(self, stage: str, ok: bool = True, **meta) -> None:
         """Append one JSON line {ts, stage, ok, meta} to run.log; paths and host names are scrubbed."""
         entry = {"ts": datetime.now(UTC).isoformat(timespec="milliseconds"), "stage": stage, "ok": bool(ok)}
         entry["meta"] = scrub_strings(meta)
         line = json.dumps(entry, ensure_ascii=False, default=plain) + "\n"
-        line = _SEPARATORS.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+        line = _SEPARATORS.sub(lambda separator: f"\\u{ord(separator[0]):04x}", line)
         path = self.path("run.log")
         try:
             with open(path, "ab") as file:  # one write at the end: what two processes log is never mixed in a line

@@ -98,5 +98,5 @@ def _git(root: Path, *words: str) -> str:
 
 def installed_packages() -> dict[str, str]:
     """Name → version of every installed distribution, sorted."""
-    found = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"]}
-    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+    versions = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"]}
+    return dict(sorted(versions.items(), key=lambda item: item[0].lower()))

@@ -74,9 +74,9 @@ def json_schema() -> dict:
     """The JSON Schema of a scenario file, for editors; there the name may be left out, it is the file's."""
     quick = Field(default=None, description="laid over the rest by --quick: the same stages, fewer samples")
     file = create_model("ScenarioFile", __base__=scenario_options(), quick=(quick_options(), quick))
-    found = file.model_json_schema(schema_generator=_Untitled)
-    found.pop("required")
-    return found | {"title": "A scenario of ICD"}
+    schema = file.model_json_schema(schema_generator=_Untitled)
+    schema.pop("required")
+    return schema | {"title": "A scenario of ICD"}
 
 
 class _Untitled(GenerateJsonSchema):

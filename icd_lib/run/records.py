@@ -149,10 +149,10 @@ def _check_names(record: dict, where: Path) -> None:
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     """Relative path → (mtime in ns, size) of every file that can be a stage's output."""
-    found = {}
+    states = {}
     for path in folder.rglob("*"):
         rel = path.relative_to(folder)
         if path.is_file() and rel.as_posix() not in _NOT_OUTPUTS and not any(p.startswith(".") for p in rel.parts):
             state = path.stat()
-            found[rel.as_posix()] = (state.st_mtime_ns, state.st_size)
-    return found
+            states[rel.as_posix()] = (state.st_mtime_ns, state.st_size)
+    return states

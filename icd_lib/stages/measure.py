@@ -4,29 +4,29 @@ from collections.abc import Callable
 
 from icd_lib.experiment.arms import DENSE
 from icd_lib.measure.comparison import latency_entry
+from icd_lib.records.measured import LADDER, MEASURED, Measured, Timing
 from icd_lib.run.artifacts import Run
 from icd_lib.workloads import make_workload
 from icd_lib.workloads.base import Workload
 from icd_lib.workloads.timing import clock_state, time_arms
 
 
-def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
-    """Write measure/* and <arm>/metrics.json; returns {"latency", "quality", "equality", "sizes", "ladder", …}."""
+def run_stage(run: Run, progress: Callable[[str], None] = print) -> Measured:
+    """Write measure/* and <arm>/metrics.json; returns what measure.json holds, as it is read back."""
     workload = make_workload(run, progress)
     compared, controls = workload.compared(), workload.controls()
     latency = measure_latency(workload, compared | controls)
-    report = {"latency": latency, **workload.measured(compared, controls, latency)}
-    run.write_json("measure/measure.json", report)
+    run.write_json(MEASURED, {"latency": latency, **workload.measured(compared, controls, latency)})
+    report = run.read(Measured, MEASURED)
     for arm in compared:
         run.write_json(f"{arm}/metrics.json", metrics_of(workload, arm, report))
-    report["ladder"] = workload.ladder(compared)
-    run.write_json("measure/ladder.json", report["ladder"])
+    run.write_json(LADDER, workload.ladder(compared))
     return report
 
 
 def measure_latency(workload: Workload, arms: dict[str, object]) -> dict:
     """Raw samples to measure/samples.json; per shape and arm the distribution and the paired change against dense."""
-    shapes: dict[str, dict] = {}
+    shapes: dict[str, dict[str, Timing]] = {}
     raw, taken = {}, {}
     seed, resamples = workload.get("seed"), workload.get("measure.bootstrap")
     for timed in workload.timed(arms):
@@ -40,10 +40,10 @@ def measure_latency(workload: Workload, arms: dict[str, object]) -> dict:
     return {"threads": workload.threads, "shapes": shapes, "taken": taken, "clocks": clock_state(workload)}
 
 
-def metrics_of(workload: Workload, arm: str, report: dict) -> dict:
+def metrics_of(workload: Workload, arm: str, report: Measured) -> dict:
     """metrics.json of one arm (design section 8)."""
-    run, label = workload.run, next(iter(report["latency"]["shapes"]))
-    latency, setup = report["latency"]["shapes"][label][arm], run.read_json("setup/setup.json")
+    run, label = workload.run, next(iter(report.latency.shapes))
+    latency, setup = report.latency.first[arm], run.read_json("setup/setup.json")
     own = workload.metrics(arm, report)
     lost = own.pop("quality_drop_pp")
     return {
@@ -53,11 +53,11 @@ def metrics_of(workload: Workload, arm: str, report: dict) -> dict:
         "model": setup["model"],
         "badges": setup["badges"],
         "shape": label,
-        "latency_ms": latency["latency_ms"],
-        "throughput_tokens_per_s": latency["throughput_tokens_per_s"],
+        "latency_ms": latency.latency_ms,
+        "throughput_tokens_per_s": latency.throughput_tokens_per_s,
         **own,
         "objective": run.read_json(f"{arm}/solve.json")["objective"]["mean"] if arm != DENSE else None,
-        "vs_dense": {"latency_rel": latency["vs_dense"], "quality_drop_pp": lost},
+        "vs_dense": {"latency_rel": latency.vs_dense, "quality_drop_pp": lost},
         "environment": setup["environment"],
         "config_sha256": run.scenario.sha256,
     }

@@ -1,6 +1,7 @@
 """Files that are written wholly or not at all, what JSON they hold, and their hashes."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -8,6 +9,7 @@ import os
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError
+from icd_lib.storage.record_json import as_json
 
 _CURES = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder with --out",
@@ -58,7 +60,7 @@ def sha256_file(path: Path | str) -> str:
 
 
 def to_json(value) -> str:
-    """`value` as indented JSON; numpy scalars and arrays become numbers and lists, NaN and infinity are refused."""
+    """`value` as indented JSON; records become objects, numpy arrays lists; NaN and infinity are refused."""
     try:
         return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=plain) + "\n"
     except ValueError as error:
@@ -66,6 +68,9 @@ def to_json(value) -> str:
 
 
 def plain(value):
+    """What JSON knows no form for: a record (`icd_lib.storage.record_json`), an array, a path."""
+    if dataclasses.is_dataclass(value):
+        return as_json(value)
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Path):

@@ -36,11 +36,11 @@ def parse_json(text: str | bytes, name: str):
     """JSON without duplicate keys, NaN or infinity; `ArtifactError` that names the file."""
 
     def once(pairs: list) -> dict:
-        found = dict(pairs)
-        if len(found) != len(pairs):
+        made = dict(pairs)
+        if len(made) != len(pairs):
             keys = [key for key, _ in pairs]
             raise ValueError(f"key {next(k for k in keys if keys.count(k) > 1)!r} is given twice")
-        return found
+        return made
 
     def constant(word: str):
         raise ValueError(f"{word} is no JSON number")

@@ -110,13 +110,13 @@ def _output_distance(teacher: Adapter, student: Adapter, goal, state, valid) -> 
     with torch.no_grad():
         wanted = teacher.logits(goal)
     if wanted is None:
-        found, right = (nn.functional.normalize(_mean(x, valid), dim=-1) for x in (state, goal))
-        distance = 1 - (found * right).sum(-1).mean()
+        left, right = (nn.functional.normalize(_mean(x, valid), dim=-1) for x in (state, goal))
+        distance = 1 - (left * right).sum(-1).mean()
         pairs = right @ right.T
-        error = (found @ found.T - pairs).square().mean() + (found @ right.T - pairs).square().mean()
+        error = (left @ left.T - pairs).square().mean() + (left @ right.T - pairs).square().mean()
         return POOLED_WEIGHT * distance + PAIR_WEIGHT * error, float(distance.detach())
-    found, wanted = (logits[valid].log_softmax(-1) for logits in (student.logits(state), wanted))
-    distance = nn.functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+    ours, wanted = (logits[valid].log_softmax(-1) for logits in (student.logits(state), wanted))
+    distance = nn.functional.kl_div(ours, wanted, reduction="batchmean", log_target=True)
     return TOKEN_WEIGHT * distance, float(distance.detach())
 
 

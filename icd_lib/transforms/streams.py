@@ -35,16 +35,16 @@ class Goals:
         if self._kept:
             yield from self._kept
             return
-        stream, blocks, found = ResidualStream(self.target, self.batches), list(self.target.blocks()), []
+        stream, blocks, goals = ResidualStream(self.target, self.batches), list(self.target.blocks()), []
         size = len(blocks) * sum(hidden.numel() * hidden.element_size() for hidden in stream.hidden)
         keep = size <= room()
         for block in blocks:
             sums = stream.sums(block, stream.inner(block))
             stream.advance(block, sums)
             if keep:
-                found.append(sums)
+                goals.append(sums)
             yield sums
-        self._kept = found
+        self._kept = goals
 
 
 class ResidualStream:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from icd_lib.metric import Figure
+from icd_lib.records.measured import Measured
 from icd_lib.run.artifacts import Run
 
 
@@ -80,7 +82,7 @@ class Workload(ABC):
         """What measure.json holds besides latency: {"quality", "equality", "sizes", "energy", "controls", …}."""
 
     @abstractmethod
-    def metrics(self, arm: str, report: dict) -> dict:
+    def metrics(self, arm: str, report: Measured) -> dict:
         """What <arm>/metrics.json holds of this workload: hits, energy, quality, sizes, loss against dense."""
 
     def ladder(self, compared: dict[str, object]) -> dict | None:
@@ -89,13 +91,13 @@ class Workload(ABC):
 
     # Stage 04
     @abstractmethod
-    def claim(self, sections: dict[str, dict], report: dict) -> None:
+    def claim(self, sections: dict[str, dict], report: Measured) -> None:
         """Add to the comparisons' sections what belongs to a claim: hits, energy, what is lost against dense."""
 
     @abstractmethod
-    def evidence(self, report: dict) -> dict:
+    def evidence(self, report: Measured) -> dict:
         """What verdict.json holds besides comparisons and gates: {"determinism", "prediction", …}."""
 
     @abstractmethod
-    def closing(self, verdict: dict, judged: dict[str, dict]) -> dict:
+    def closing(self, sections: dict[str, dict], judged: dict[str, Figure]) -> dict:
         """What is added to the verdict when the gates have judged the figures `judged`."""

@@ -8,6 +8,8 @@ from icd_lib.measure.conditions import clocks_locked, warnings_of, watched
 from icd_lib.measure.environment import is_virtualised
 from icd_lib.measure.power import measure_until_clear
 from icd_lib.progress import follow
+from icd_lib.records.measured import Clocks
+from icd_lib.records.verdict import Stability
 from icd_lib.workloads.base import Workload
 
 DRIFT_LOCKED, DRIFT_UNLOCKED = 0.01, 0.05  # of the dense arm's median between the halves of the rounds
@@ -35,26 +37,22 @@ def time_arms(workload: Workload, arms: dict[str, Callable[[], object]], label: 
     return samples, {"power": power, "conditions": conditions, "warnings": warnings}
 
 
-def clock_state(context) -> dict:
-    """{"locked", "reason"} of the processor's clock; the scenario may say that it is not to be relied on."""
+def clock_state(context) -> Clocks:
+    """The processor's clock; the scenario may say that it is not to be relied on."""
     if context.get("measure.clocks") == "unlocked":
-        return {"locked": False, "reason": "the scenario says so (measure.clocks)"}
+        return Clocks(locked=False, reason="the scenario says so (measure.clocks)")
     return clocks_locked(virtualised=is_virtualised())
 
 
-def stability(samples: dict, clocks: dict) -> dict:
-    """Drift of the dense arm within the run: {"latency_drift_rel", "tolerance_rel", "within", "clocks"}.
+def stability(samples: dict, clocks: Clocks) -> Stability:
+    """Drift of the dense arm within the run.
 
     The tolerance is 1 % where clocks are fixed, 5 % where they are not.
     """
     drift = max((half_drift(arms[DENSE]) for arms in samples.values()), key=abs)
-    tolerance = DRIFT_LOCKED if clocks["locked"] else DRIFT_UNLOCKED
-    return {
-        "latency_drift_rel": drift,
-        "tolerance_rel": tolerance,
-        "within": abs(drift) <= tolerance,
-        "clocks": clocks,
-    }
+    tolerance = DRIFT_LOCKED if clocks.locked else DRIFT_UNLOCKED
+    within = abs(drift) <= tolerance
+    return Stability(latency_drift_rel=drift, tolerance_rel=tolerance, within=within, clocks=clocks)
 
 
 def half_drift(ms: list[float]) -> float:

@@ -1,5 +1,7 @@
 """What refuses a candidate, and what is written down about it."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,11 @@ from icd_lib.codesign.inputs import Judgement
 from icd_lib.codesign.ladder import Rung
 from icd_lib.codesign.layouts import LayoutChange
 from icd_lib.codesign.options import Settings
-from icd_lib.codesign.reasons import Reason
+from icd_lib.records.attempts import Attempt
+from icd_lib.records.reasons import Reason
 from icd_lib.solver.cost import CostReport
+from icd_lib.storage.atomic import to_json
+from icd_lib.storage.record_json import as_json, from_json
 from icd_lib.transforms.sparsity.allocate import PrunePlan
 
 
@@ -53,15 +58,21 @@ def test_all_objections_are_told_at_once():
 
 def test_where_cost_and_tables_disagree_it_is_recorded():
     disagreeing = record(candidate(report(C=0.45, J=0.6)), Rung("attempt", -0.2), [])
-    assert disagreeing["accepted"] and disagreeing["change"] == pytest.approx({"C": -0.05, "Q": 0.0, "J": 0.1})
-    assert "J rose by 0.1000 (C by -0.0500)" in disagreeing["disagreement"] and "-20.0%" in disagreeing["disagreement"]
+    assert disagreeing.accepted and vars(disagreeing.change) == pytest.approx({"C": -0.05, "Q": 0.0, "J": 0.1})
+    assert "J rose by 0.1000 (C by -0.0500)" in disagreeing.disagreement and "-20.0%" in disagreeing.disagreement
     for agreeing in (candidate(report(C=0.45, J=0.4)), candidate(report(J=0.6), latency_rel=0.0), candidate()):
-        assert "disagreement" not in record(agreeing, Rung("attempt", -0.2), [])
-    assert "change" not in record(candidate(), Rung("attempt", -0.2), []), "nothing was laid out anew"
+        assert record(agreeing, Rung("attempt", -0.2), []).disagreement is None
+    assert record(candidate(), Rung("attempt", -0.2), []).change is None, "nothing was laid out anew"
 
 
 def test_an_attempt_is_recorded_with_its_fate():
-    entry = record(candidate(report(), drop_pp=0.3), Rung("draft", -0.2), [Reason("quality", "too much", 0.3, 0.1)])
+    attempt = record(candidate(report(), drop_pp=0.3), Rung("draft", -0.2), [Reason("quality", "too much", 0.3, 0.1)])
+    entry = as_json(attempt)
+    assert list(entry) == [
+        *("what", "strength", "accepted", "reasons", "why", "widths", "predicted_latency_rel", "predicted_loss"),
+        *("validation", "change", "objective"),
+    ], "the order of the file"
+    assert from_json(Attempt, json.loads(to_json(attempt)), "a file") == attempt
     assert entry["why"] == [{"code": "quality", "value": 0.3, "limit": 0.1}]
     assert (entry["what"], entry["strength"], entry["accepted"], entry["reasons"]) == (
         "draft",
@@ -71,7 +82,7 @@ def test_an_attempt_is_recorded_with_its_fate():
     )
     assert entry["widths"] == {"ffn.0": 8} and entry["validation"] == {"drop_pp": 0.3, "se_pp": 0.0}
     assert entry["objective"]["ffn.0"]["before"] == vars(report())
-    assert record(None, Rung("attempt", -0.9), [Reason("transform", "out of reach")]).keys() == {
+    assert as_json(record(None, Rung("attempt", -0.9), [Reason("transform", "out of reach")])).keys() == {
         "what",
         "strength",
         "accepted",

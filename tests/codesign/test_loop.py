@@ -71,14 +71,12 @@ def test_the_search_finds_the_strongest_that_holds(budget, attempt):
     fake = FakeSearch(laddered(budget), attempt=attempt)
     best, held = fake.run(), holding(budget, attempt)
     assert best.strength == (min(held) if held else 0.0) and (best is fake.start) == (not held)
-    assert [entry["accepted"] for entry in fake.entries] == [
+    assert [entry.accepted for entry in fake.entries] == [
         *(strength in holding(budget, 2.0) for strength in fake.drafted),
         *(strength in held for strength in fake.attempted),
     ]
-    assert [entry["what"] for entry in fake.entries] == ["draft"] * len(fake.drafted) + ["attempt"] * len(
-        fake.attempted
-    )
-    assert all(bool(entry["reasons"]) != entry["accepted"] for entry in fake.entries)
+    assert [entry.what for entry in fake.entries] == ["draft"] * len(fake.drafted) + ["attempt"] * len(fake.attempted)
+    assert all(bool(entry.reasons) != entry.accepted for entry in fake.entries)
 
 
 @pytest.mark.parametrize("budget", [0.0, 0.12, 0.33, 0.57, 0.9, 1.2, 9.0])
@@ -121,16 +119,16 @@ def test_without_a_closed_form_attempts_begin_in_the_middle():
 def test_the_search_passes_over_what_is_out_of_reach():
     fake = FakeSearch(laddered(9.0), unreachable=-0.32)
     assert fake.run().strength == pytest.approx(-0.3)
-    refused = [entry for entry in fake.entries if not entry["accepted"]]
-    assert {entry["what"] for entry in refused} == {"draft", "attempt"}
-    assert all("out of reach" in entry["reasons"][0] and "widths" not in entry for entry in refused)
+    refused = [entry for entry in fake.entries if not entry.accepted]
+    assert {entry.what for entry in refused} == {"draft", "attempt"}
+    assert all("out of reach" in entry.reasons[0].text and entry.widths is None for entry in refused)
 
 
 def test_a_latency_target_is_aimed_at_in_two_steps_and_quality_does_not_stop_it():
     fake = FakeSearch(laddered(0.0, latency_target_rel=-0.42, min_cosine=0.99, dropin_budget_pp=0.0))
     assert fake.run().strength == -0.42
     assert fake.attempted == [-0.21, -0.42] and fake.drafted == []
-    assert [(entry["what"], entry["accepted"]) for entry in fake.entries] == [("attempt", True)] * 2
+    assert [(entry.what, entry.accepted) for entry in fake.entries] == [("attempt", True)] * 2
     halfway = FakeSearch(laddered(0.0, latency_target_rel=-0.42), unreachable=-0.3)
     assert halfway.run().strength == -0.21
 

@@ -23,8 +23,8 @@ GOOD = {
 
 def test_all_met_passes_and_the_quality_interval_excludes_the_budget():
     verdict = judge(STRICT, GOOD)
-    assert verdict["status"] == "pass" and set(verdict["checks"].values()) == {"pass"}
-    assert verdict["bounds"] == {"quality_drop_pp": "excludes_budget"} and verdict["reasons"] == {}
+    assert verdict.status == "pass" and set(verdict.checks.values()) == {"pass"}
+    assert verdict.bounds == {"quality_drop_pp": "excludes_budget"} and verdict.reasons == {}
 
 
 @pytest.mark.parametrize(
@@ -33,18 +33,18 @@ def test_all_met_passes_and_the_quality_interval_excludes_the_budget():
 )
 def test_a_bound_that_misses_fails_even_when_the_estimate_meets(metric, item):
     verdict = judge(STRICT, GOOD | {metric: item})
-    assert verdict["status"] == "fail" and verdict["checks"][metric] == "fail" and metric in verdict["reasons"]
+    assert verdict.status == "fail" and verdict.checks[metric] == "fail" and metric in verdict.reasons
 
 
 def test_a_bound_on_the_threshold_passes():
-    assert judge({"latency_rel": -0.2}, {"latency_rel": measured(-0.3, -0.4, -0.2)})["status"] == "pass"
+    assert judge({"latency_rel": -0.2}, {"latency_rel": measured(-0.3, -0.4, -0.2)}).status == "pass"
 
 
 def test_quality_is_judged_on_the_estimate_and_says_when_the_interval_does_not_exclude_the_budget():
     wide = judge(STRICT, GOOD | {"quality_drop_pp": measured(0.08, -0.1, 0.3)})
-    assert wide["checks"]["quality_drop_pp"] == "pass" and wide["bounds"]["quality_drop_pp"] == "point_estimate_only"
+    assert wide.checks["quality_drop_pp"] == "pass" and wide.bounds["quality_drop_pp"] == "point_estimate_only"
     worse = judge(STRICT, GOOD | {"quality_drop_pp": measured(0.12, 0.1, 0.2)})
-    assert worse["status"] == "fail" and worse["bounds"]["quality_drop_pp"] == "exceeds_budget"
+    assert worse.status == "fail" and worse.bounds["quality_drop_pp"] == "exceeds_budget"
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ def test_what_was_not_measured_never_passes(item):
     if item is not None:
         figures["ept_rel"] = item
     verdict = judge(STRICT, figures)
-    assert verdict["status"] == "partial" and verdict["checks"]["ept_rel"] == "not_measured"
-    assert verdict["reasons"]["ept_rel"]
+    assert verdict.status == "partial" and verdict.checks["ept_rel"] == "not_measured"
+    assert verdict.reasons["ept_rel"]
 
 
 def test_a_failure_outweighs_what_was_not_measured():
     figures = {"latency_rel": measured(0.1, 0.0, 0.2)}
-    assert judge(STRICT, figures)["status"] == "fail"
+    assert judge(STRICT, figures).status == "fail"
 
 
 def test_no_gates_claim_nothing():
-    assert judge({}, GOOD)["status"] == "partial"
+    assert judge({}, GOOD).status == "partial"
 
 
 def test_an_unknown_metric_is_refused_with_the_nearest_name():
@@ -88,16 +88,16 @@ def computed(value):
 
 
 def test_the_cost_is_computed_and_judged_on_its_value():
-    assert judge(COST, {"delta_c_rel": computed(-0.1), "delta_q": computed(0.0)})["status"] == "pass"
+    assert judge(COST, {"delta_c_rel": computed(-0.1), "delta_q": computed(0.0)}).status == "pass"
     worse = judge(COST, {"delta_c_rel": computed(-0.0999), "delta_q": computed(-1e-6)})
-    assert worse["checks"] == {"delta_c_rel": "fail", "delta_q": "fail"}
-    assert worse["reasons"]["delta_c_rel"].startswith("value -0.0999")
+    assert worse.checks == {"delta_c_rel": "fail", "delta_q": "fail"}
+    assert worse.reasons["delta_c_rel"].startswith("value -0.0999")
     missing = judge(COST, {"delta_c_rel": not_measured("fraction", "no iterative arm")})
-    assert missing["checks"] == {"delta_c_rel": "not_measured", "delta_q": "not_measured"}
+    assert missing.checks == {"delta_c_rel": "not_measured", "delta_q": "not_measured"}
 
 
 def test_a_threshold_of_null_leaves_its_check_out():
     verdict = judge(STRICT | {"l2_pp": None}, {key: item for key, item in GOOD.items() if key != "l2_pp"})
-    assert verdict["status"] == "pass" and "l2_pp" not in verdict["checks"]
+    assert verdict.status == "pass" and "l2_pp" not in verdict.checks
     with pytest.raises(ConfigError, match="l2_pp"):
         judge({"l2_p": None}, GOOD)

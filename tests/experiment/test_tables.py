@@ -61,10 +61,10 @@ def test_modes_are_the_rows_of_that_role():
 def test_sections_hold_the_change_of_latency_and_whether_the_control_is_clean():
     samples = {"8x128": {"dense": [2.0] * 20, "dense_again": [2.0] * 20, "iterative": [1.0] * 20}}
     found = latency_sections(samples, MODEL, seed=0, resamples=100)
-    assert found["vs_dense"]["latency_rel"]["value"] == pytest.approx(-0.5)
+    assert found["vs_dense"]["latency_rel"].value == pytest.approx(-0.5)
     assert found["vs_dense"]["shapes"]["8x128"] == found["vs_dense"]["latency_rel"]
-    assert found["same_quality"]["latency_rel"]["kind"] == "not_measured"
-    assert "linear" in found["same_quality"]["latency_rel"]["reason"]
+    assert found["same_quality"]["latency_rel"].is_missing
+    assert "linear" in found["same_quality"]["latency_rel"].reason
     assert found["aa_control"]["contains_zero"] == {"8x128": True} and set(found["placebo"]) == {"8x128"}
     assert "vs_packed" not in found and "vs_packed" in latency_sections(samples, ROWS, seed=0, resamples=100)
 
@@ -76,10 +76,10 @@ def test_a_comparison_from_outside_is_timed_and_put_to_the_limits(outside):
     assert ("iterative", "toy") in pairs_to_see(MODEL) and ("iterative", "toy") not in pairs_to_see(ROWS)
     assert [row.key for row in in_page_order(MODEL)][-2:] == ["vs_toy", "aa_control"]
     samples = {"8x128": {"iterative": [1.0] * 20, "toy": [2.0] * 20, "dense": [2.0] * 20, "dense_again": [2.0] * 20}}
-    verdict = {"gates_comparison": "same_transform"} | latency_sections(samples, MODEL, seed=0, resamples=100)
-    assert verdict["vs_toy"]["latency_rel"]["value"] == pytest.approx(-0.5)
+    sections = latency_sections(samples, MODEL, seed=0, resamples=100)
+    assert sections["vs_toy"]["latency_rel"].value == pytest.approx(-0.5)
     gates = {"smoke": {"latency_rel": -0.1}, "strict": {"latency_rel": -0.6}}
-    assert other_verdicts(gates, verdict)["vs_toy"] == {"smoke": "pass", "strict": "fail"}
+    assert other_verdicts(gates, sections, "same_transform")["vs_toy"] == {"smoke": "pass", "strict": "fail"}
     assert "toy" in {arm.name for arm in controls_of(MODEL)} and "vs_toy" not in judged_names()
 
 
@@ -87,9 +87,9 @@ def test_a_metric_from_outside_is_measured_and_judged(outside):
     assert outside_metrics(None, {}) == {}
     given = figure(2.0, "widgets", "measured", n=3, method="counted", ci95=(1.0, 3.0))
     outside(METRICS, "toy", Metric("toy", "widgets", "widgets", "widgets", measure=lambda run, report: given))
-    found = outside_metrics(None, {})["outside_metrics"]
+    found = outside_metrics(None, {})
     assert found == {"toy": given} and metrics_of(OUTSIDE)[0].key == "toy"
-    assert judge({"toy": 3.5}, found)["status"] == "pass" and judge({"toy": 2.5}, found)["status"] == "fail"
+    assert judge({"toy": 3.5}, found).status == "pass" and judge({"toy": 2.5}, found).status == "fail"
 
 
 def test_a_metric_that_there_is_not_is_refused_with_the_nearest_name():

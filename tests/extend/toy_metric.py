@@ -5,7 +5,7 @@ from icd_lib.metric import figure
 
 
 def count_arms(run, report):
-    timed = next(iter(report["latency"]["shapes"].values()))
+    timed = report.latency.first
     return figure(len(timed), "arms", "measured", n=1, method="counted", ci95=(len(timed), len(timed)))
 
 

@@ -65,5 +65,5 @@ def test_clocks_count_as_fixed_only_where_the_system_says_so(tmp_path, files, lo
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     found = clocks_locked(tmp_path)
-    assert found["locked"] is locked and (word is None or word in found["reason"])
-    assert not clocks_locked(tmp_path, virtualised=True)["locked"]
+    assert found.locked is locked and (word is None or word in found.reason)
+    assert not clocks_locked(tmp_path, virtualised=True).locked

@@ -43,13 +43,13 @@ def test_energy_per_token_divides_by_all_tokens_of_the_calls(tmp_path):
         file.write_text(str(int(file.read_text()) + 3_000_000))
 
     item = energy_j_per_token(call, 100, counter=RaplCounter(tmp_path), windows=3, window_s=0.01)
-    assert item["value"] == pytest.approx(0.03) and item["ci95"] == pytest.approx([0.03, 0.03]) and item["n"] == 3
+    assert item.value == pytest.approx(0.03) and item.ci95 == pytest.approx((0.03, 0.03)) and item.n == 3
 
 
 def test_an_unknown_counter_is_not_measured_with_the_reason(monkeypatch, tmp_path):
     monkeypatch.setattr("icd_lib.measure.energy.find_counter", lambda device: RaplCounter(tmp_path))
     item = energy_j_per_token(lambda: None, 8)
-    assert item["kind"] == "not_measured" and item["value"] is None and "RAPL" in item["reason"]
+    assert item.is_missing and item.value is None and "RAPL" in item.reason
 
 
 def test_no_tokens_are_refused():

@@ -24,19 +24,19 @@ def test_energy_adds_up_by_hand():
     # 100 reads of two words from L1, 30 lines of eight words from L2, 5 from DRAM.
     picojoules = 100 * 2 * 20 + 30 * 8 * 100 + 5 * 8 * 1950
     found = modelled_energy_j(COUNTS, LEVELS, access_bytes=16)
-    assert found["value"] == pytest.approx(picojoules * 1e-12)
-    assert (found["kind"], found["unit"], found["n"]) == ("modelled", "J", 100)
-    assert "Horowitz" in found["method"]
+    assert found.value == pytest.approx(picojoules * 1e-12)
+    assert (found.kind, found.unit, found.n) == ("modelled", "J", 100)
+    assert "Horowitz" in found.method
 
 
 def test_a_read_of_several_lines_pays_each_line_once():
-    wide = modelled_energy_j(COUNTS, LEVELS, access_bytes=256)["value"]
-    assert wide == modelled_energy_j(COUNTS, LEVELS, access_bytes=64)["value"]
+    wide = modelled_energy_j(COUNTS, LEVELS, access_bytes=256).value
+    assert wide == modelled_energy_j(COUNTS, LEVELS, access_bytes=64).value
 
 
 def test_a_miss_turned_into_a_hit_saves_energy():
     better = [LevelCounts("L1d", 71, 29), LevelCounts("L2", 24, 5)]
-    saved = modelled_energy_j(COUNTS, LEVELS)["value"] - modelled_energy_j(better, LEVELS)["value"]
+    saved = modelled_energy_j(COUNTS, LEVELS).value - modelled_energy_j(better, LEVELS).value
     assert saved == pytest.approx(8 * 100 * 1e-12)
 
 

@@ -15,9 +15,9 @@ REPORT = f'''==PROF== Connected to process 7
 
 def test_hit_rate_weighs_kernels_by_their_sectors():
     figures = parse_ncu_csv(REPORT)
-    assert figures["l2_hit_pct"]["value"] == pytest.approx(100 * 9000 / 10010)
-    assert figures["l2_hit_pct"]["n"] == 2 and figures["l2_hit_pct"]["kind"] == "measured"
-    assert figures["dram_read_mb"]["value"] == 2.0
+    assert figures["l2_hit_pct"].value == pytest.approx(100 * 9000 / 10010)
+    assert figures["l2_hit_pct"].n == 2 and figures["l2_hit_pct"].kind == "measured"
+    assert figures["dram_read_mb"].value == 2.0
 
 
 @pytest.mark.parametrize(
@@ -44,4 +44,4 @@ def test_command_profiles_the_pushed_range_only_and_leaves_the_caches_alone():
 def test_without_a_driver_the_figure_says_so(tmp_path):
     assert "driver" in ncu_reason(tmp_path / "params")
     item = l2_hit_pct()
-    assert item["kind"] == "not_measured" and item["value"] is None and item["reason"]
+    assert item.is_missing and item.value is None and item.reason

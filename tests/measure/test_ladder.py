@@ -10,6 +10,9 @@ import torch
 from icd_lib.errors import MeasureError
 from icd_lib.measure import ladder as ladder_module
 from icd_lib.measure.ladder import fastest, measure_ladder
+from icd_lib.records.measured import AtShape, Ladder
+from icd_lib.storage.atomic import to_json
+from icd_lib.storage.record_json import from_json
 from tests.tiny_encoders import batch, prune, tiny_bert
 
 pytestmark = pytest.mark.wide
@@ -22,7 +25,11 @@ def test_ladder_compares_arms_and_keeps_every_sample():
     ladder = measure_ladder(
         models, inputs, runtimes=("onnxruntime", "eager"), repeats=6, warmup=1, resamples=50, progress=seen.append
     )
-    assert json.loads(json.dumps(ladder)) == ladder
+    read = from_json(Ladder, json.loads(to_json(ladder)), "ladder.json")
+    assert {name: entry.shapes for name, entry in read.runtimes.items()} == {
+        name: {label: AtShape(arms=found["arms"]) for label, found in entry.get("shapes", {}).items()}
+        for name, entry in ladder["runtimes"].items()
+    }
     assert list(ladder["runtimes"]) == ["eager", "onnxruntime"] and len(seen) == 2
     for entry in ladder["runtimes"].values():
         assert entry["status"] == "measured" and set(entry["setup_s"]) == set(models)
@@ -32,9 +39,9 @@ def test_ladder_compares_arms_and_keeps_every_sample():
             assert all(len(samples[arm]) == 6 for arm in models)
             assert "vs_baseline" not in arms["dense"]
             expected = np.median(samples["iterative"]) / np.median(samples["dense"]) - 1
-            assert arms["iterative"]["vs_baseline"]["value"] == pytest.approx(expected)
-            assert all(arm["max_abs_error"]["value"] < 1e-5 for arm in arms.values())
-    assert ladder["runtimes"]["eager"]["shapes"]["2x12"]["arms"]["dense"]["vs_eager"]["value"] == 0
+            assert arms["iterative"]["vs_baseline"].value == pytest.approx(expected)
+            assert all(arm["max_abs_error"].value < 1e-5 for arm in arms.values())
+    assert ladder["runtimes"]["eager"]["shapes"]["2x12"]["arms"]["dense"]["vs_eager"].value == 0
 
 
 def test_all_runtimes_get_the_same_threads_and_torch_gets_its_own_back():

@@ -33,9 +33,9 @@ def test_flops_of_a_bert_by_hand():
 
 
 def test_peak_memory_sees_what_the_call_held():
-    grown = peak_memory_mb(lambda: np.ones(40_000_000))["value"]
+    grown = peak_memory_mb(lambda: np.ones(40_000_000)).value
     assert grown >= 320
-    assert peak_memory_mb(lambda: None)["value"] < grown - 200
+    assert peak_memory_mb(lambda: None).value < grown - 200
 
 
 def test_each_model_has_a_peak_of_its_own_and_a_broken_one_spoils_no_other(tmp_path):
@@ -45,9 +45,9 @@ def test_each_model_has_a_peak_of_its_own_and_a_broken_one_spoils_no_other(tmp_p
         save_optimized(BertModel(BertConfig(**config, intermediate_size=width)), None, tmp_path / name)
     folders = [tmp_path / name for name in ("large", "nowhere", "small")]
     large, broken, small = peaks_of_folders(folders, "transformers.models.bert.modeling_bert", 1, 8)
-    assert broken["kind"] == "not_measured" and "exit code" in broken["reason"]
-    assert large["kind"] == small["kind"] == "measured"
-    assert small["value"] + 200 < large["value"]
+    assert broken.is_missing and "exit code" in broken.reason
+    assert large.kind == small.kind == "measured"
+    assert small.value + 200 < large.value
 
 
 def test_alive_tiles_of_widths_and_of_a_layout():

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from report_factory import write_run
+from report_factory import with_verdict, write_run
 
 from icd_lib.report import measure_tables
 from icd_lib.report.compared import judged, latency_states, other_arm
@@ -20,7 +20,7 @@ def results(tmp_path_factory):
 def judging(results, comparison):
     others = {key: {"smoke": "pass", "strict": "fail"} for key in ("same_transform", "vs_oneshot")}
     changed = {"gates_comparison": comparison, "other_comparisons": others}
-    return replace(results, verdict=results.verdict | changed)
+    return with_verdict(results, **changed)
 
 
 def test_the_gates_checks_are_named_after_what_they_compare(results):
@@ -31,7 +31,7 @@ def test_the_gates_checks_are_named_after_what_they_compare(results):
     other = measure_tables.gates(judging(results, "same_quality"))
     assert f"latency, iterative vs {HARDER}" in [row[1] for row in other.rows]
     latency = next(row for row in other.rows if row[1].startswith("latency"))
-    assert latency[3]["value"] == results.verdict["same_quality"]["latency_rel"]["value"]
+    assert latency[3].value == results.verdict.section("same_quality").latency_rel.value
 
 
 def test_every_comparison_says_whether_it_meets_the_limits(results):
@@ -62,8 +62,8 @@ def test_what_the_gates_judge_comes_first_whichever_it_is(results):
 
 
 def test_a_gate_without_a_limit_of_latency_gives_none(results):
-    strict = results.verdict["strict"] | {"checks": {"quality_drop_pp": "pass"}}
-    states = latency_states(replace(results, verdict=results.verdict | {"strict": strict}))
+    strict = replace(results.verdict.strict, checks={"quality_drop_pp": "pass"})
+    states = latency_states(with_verdict(results, strict=strict))
     assert all(list(found) == ["smoke"] for found in states.values())
 
 

@@ -4,8 +4,10 @@ import ast
 from dataclasses import replace
 
 import pytest
-from report_factory import relative, write_run
+from report_factory import relative, with_solved, with_verdict, write_run
 
+from icd_lib.records.attempts import RowsSizes, SolvedRows
+from icd_lib.records.verdict import CostChange, Section
 from icd_lib.report.ending import ending_lines
 from icd_lib.report.results import Results
 
@@ -17,11 +19,15 @@ def results(tmp_path_factory):
 
 def table(results):
     """The made-up run as one on a table of rows."""
-    cost = {"delta_c_rel": -0.25, "delta_q": 0.1, "delta_j": -0.1}
-    verdict = results.verdict | {"vs_packed": {"latency_rel": relative(-0.05)}, "cost": cost}
-    solves = {mode: solve | {"sizes": {"rows": 12}} for mode, solve in results.solves.items()}
+    packed = Section(shapes={"chained": relative(-0.05)}, latency_rel=relative(-0.05))
+    cost = CostChange(delta_c_rel=-0.25, delta_q=0.1, delta_j=-0.1)
+    sizes = RowsSizes(rows=12, living_rows=12, dead_rows_kept=0, tiles=3, parameter_bytes=768)
+    solves = {
+        mode: SolvedRows(**vars(solve) | {"attempts": [], "sizes": sizes}) for mode, solve in results.solves.items()
+    }
     lock = results.lock | {"config": {"workload": {"kind": "table"}}}
-    return replace(results, lock=lock, verdict=verdict, solves=solves)
+    sections = results.verdict.sections | {"vs_packed": packed}
+    return replace(with_verdict(results, sections=sections, cost=cost), lock=lock, solves=solves)
 
 
 def python_of(lines):
@@ -62,8 +68,7 @@ def test_losses_above_the_budget_are_said_and_those_outside_the_domain(tmp_path)
 
 
 def test_a_missed_target_is_said(results):
-    missed = results.solves["iterative"] | {"latency_target_rel": -0.6, "reached": False}
-    lines = ending_lines(replace(results, solves=results.solves | {"iterative": missed}))
+    lines = ending_lines(with_solved(results, "iterative", latency_target_rel=-0.6, reached=False))
     assert lines[1].endswith("the target of −60.0 % was NOT reached")
 
 
@@ -77,8 +82,7 @@ def test_linear_alone_says_so_and_is_judged_by_no_gate(results):
 
 
 def test_nothing_accepted_promises_nothing(results):
-    refused = results.solves["iterative"] | {"accepted_strength": 0.0}
-    lines = ending_lines(replace(results, solves=results.solves | {"iterative": refused}))
+    lines = ending_lines(with_solved(results, "iterative", accepted_strength=0.0))
     assert lines[0].startswith("Nothing was accepted: every attempt of iterative was rolled back")
     assert "still the dense model, no smaller and no faster" in lines[1] and python_of(lines) == ""
 
@@ -103,6 +107,6 @@ def test_a_table_of_rows_gives_a_layout(results, monkeypatch):
 def test_axes_that_were_left_for_want_of_whole_tiles_are_told_whatever_was_accepted(results):
     line = "axis 'ffn.0': 100 FFN neurons are no whole number of tiles of 16; set tile (transform.tile) to 10"
     for strength in (-0.3, 0.0):
-        changed = results.solves["iterative"] | {"unfit": [line], "accepted_strength": strength}
+        changed = replace(results.solves["iterative"], unfit=[line], accepted_strength=strength)
         assert f"Not made smaller: {line}" in ending_lines(replace(results, solves={"iterative": changed}))
     assert not [line for line in ending_lines(results) if line.startswith("Not made smaller")]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from report_factory import HOSTILE, write_run
 
+from icd_lib.metric import not_measured
 from icd_lib.report import graph_figures, loop_figures, measure_figures, setup_tables
 from icd_lib.report.full_report import draw_all
 from icd_lib.report.picture import COLOURS, MARKERS, SMALL, SPLIT_COLOURS, WIDTH, Picture, canvas, png_bytes, themed
@@ -119,13 +120,13 @@ def test_random_weights_draw_the_path_without_quality(tmp_path):
 
 def test_most_pruned_axis_is_drawn(tmp_path):
     results = Results.load(write_run(tmp_path / "bert"))
-    results.solves["iterative"]["widths"] |= {"ffn.0": 20, "ffn.1": 10}
+    results.solves["iterative"].widths.update({"ffn.0": 20, "ffn.1": 10})
     assert graph_figures.most_pruned(results, "iterative") == "ffn.1"
     assert graph_figures.most_pruned(results, None) == "ffn.0"
 
 
 def test_table_escapes_cells_and_shows_figures_in_words():
-    item = {"value": None, "unit": "%", "kind": "not_measured", "reason": HOSTILE}
+    item = not_measured("%", HOSTILE)
     table = Table(HOSTILE, ["a", HOSTILE], [[HOSTILE, item], ["x", Verdict("fail")]], HOSTILE)
     html = table._repr_html_()
     assert "<script" not in html and html.count("&lt;script&gt;") == 5
@@ -141,7 +142,7 @@ def test_quick_badge_shows_even_before_the_setup_has_run(tmp_path):
 
 def test_attempts_keep_their_number_when_one_had_no_candidate(tmp_path):
     results = Results.load(write_run(tmp_path / "bert"))
-    results.solves["linear"]["attempts"].reverse()
+    results.solves["linear"].attempts.reverse()
     alt = loop_figures.loop_path(results, "linear").alt
     assert "attempt 2 at −38.0 %: rolled back: quality" in alt.replace("-", "−") and "attempt 1" not in alt
     assert "draft 4 at" in alt and "attempt 3 at" in alt

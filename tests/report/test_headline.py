@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from report_factory import relative, write_run
+from report_factory import relative, with_section, with_solved, with_verdict, write_run
 
 from icd_lib.metric import not_measured
 from icd_lib.report.headline import headline
@@ -16,8 +16,7 @@ def results(tmp_path_factory):
 
 
 def with_dense(results, item):
-    vs_dense = results.verdict["vs_dense"] | {"latency_rel": item}
-    return replace(results, verdict=results.verdict | {"vs_dense": vs_dense})
+    return with_section(results, "vs_dense", latency_rel=item)
 
 
 def test_faster_only_when_the_whole_interval_is(results):
@@ -37,8 +36,8 @@ def test_faster_only_when_the_whole_interval_is(results):
     ],
 )
 def test_quality_says_what_the_interval_says(results, bound, words):
-    strict = results.verdict["strict"] | {"bounds": {"quality_drop_pp": bound}}
-    lines = headline(replace(results, verdict=results.verdict | {"strict": strict}))
+    strict = replace(results.verdict.strict, bounds={"quality_drop_pp": bound})
+    lines = headline(with_verdict(results, strict=strict))
     assert lines[1].startswith("On unseen text it loses 0.040 pp of own quality") and "SE 0.030 pp" in lines[1]
     assert words in lines[1] and lines[2].startswith("On seen text it loses 0.010 pp") and words not in lines[2]
 
@@ -60,7 +59,7 @@ def test_what_the_gates_compare_comes_first_and_harder_comparisons_have_their_ow
     for place in places[1:]:
         assert lines[place].endswith("put to the gates' limits of latency: smoke met, strict not met.")
     assert "Gate smoke (iterative vs the same transform in linear's layout)" in "".join(lines)
-    other = replace(results, verdict=results.verdict | {"gates_comparison": "same_quality"})
+    other = with_verdict(results, gates_comparison="same_quality")
     assert any("Gate smoke (iterative vs linear at the same quality budget)" in line for line in headline(other))
 
 
@@ -82,8 +81,7 @@ def test_a_language_model_loses_next_token_accuracy_and_has_no_drop_in(tmp_path)
 
 def test_j_against_the_clock_and_a_missed_target_are_said(results):
     assert [line for line in headline(results) if line.startswith("J and the clock disagree (iterative): J rose by")]
-    missed = results.solves["iterative"] | {"latency_target_rel": -0.6, "reached": False}
-    lines = headline(replace(results, solves=results.solves | {"iterative": missed}))
+    lines = headline(with_solved(results, "iterative", latency_target_rel=-0.6, reached=False))
     assert "The latency target of −60.0 % was NOT reached by iterative: the tables predict −38.0 %." in lines
 
 
@@ -101,8 +99,7 @@ def test_missing_iterative_arm_and_unjudged_quality(results, tmp_path):
 
 
 def test_accepting_nothing_and_a_broken_control_are_said(results):
-    solves = {"iterative": results.solves["iterative"] | {"accepted_strength": 0.0}}
-    control = results.verdict["aa_control"] | {"contains_zero": {"8x128": False}}
-    lines = headline(replace(results, solves=solves, verdict=results.verdict | {"aa_control": control}))
+    refused = with_solved(results, "iterative", accepted_strength=0.0)
+    lines = headline(with_section(refused, "aa_control", contains_zero={"8x128": False}))
     assert any(line.startswith("Iterative accepted nothing (3 attempts were rolled back)") for line in lines)
     assert any("A/A control at 8x128 excludes 0" in line for line in lines)

@@ -1,8 +1,12 @@
 """Tables of quality: both texts and all readings side by side, what is above the budget flagged, nothing hidden."""
 
+from dataclasses import replace
+
 import pytest
 from report_factory import write_run
 
+from icd_lib.metric import figure
+from icd_lib.records.losses import DomainLoss, WholeLoss
 from icd_lib.report import measure_tables
 from icd_lib.report.losses import domains_above, flagged, is_outside, lost, near
 from icd_lib.report.results import Results
@@ -46,9 +50,9 @@ def test_all_readings_have_their_figures_with_intervals(general):
     table = measure_tables.quality(general)
     last = table.rows[-1]  # iterative on seen text
     own, labelled, dropin, cosine, worst = last[3:8]
-    assert [round(item["value"], 6) for item in (own, labelled, dropin)] == [0.01, 0.11, 0.81]
-    assert own["ci95"] == pytest.approx([-0.05, 0.07]) and own["se_pp"] == 0.03
-    assert cosine["value"] == 0.9877 and "0.9877" in repr(table) and worst == "films: +0.020 pp"
+    assert [round(item.value, 6) for item in (own, labelled, dropin)] == [0.01, 0.11, 0.81]
+    assert own.ci95 == pytest.approx((-0.05, 0.07)) and own.se_pp == 0.03
+    assert cosine.value == 0.9877 and "0.9877" in repr(table) and worst == "films: +0.020 pp"
     assert table.columns[3:7] == [
         "own quality, lost",
         "labelled tasks only, lost",
@@ -69,10 +73,11 @@ def test_outside_the_budgets_domain_every_loss_above_the_budget_is_flagged(speci
 
 
 def test_on_the_budgets_own_text_each_reading_is_held_against_its_own_budget(general, specialised, tmp_path):
-    item = {"value": 0.3, "unit": "pp", "kind": "measured", "n": 1}
+    item = figure(0.3, "pp", "measured", n=1)
+    least = replace(item, value=0.1)
     assert flagged(general, "unseen", "own", item) == Flagged(item, "above the budget")
     assert flagged(general, "unseen", "dropin", item) is item
-    assert flagged(general, "unseen", "own", item | {"value": 0.1}) == item | {"value": 0.1}
+    assert flagged(general, "unseen", "own", least) is least
     assert flagged(general, "unseen", "own", None) is None
     drop_in = Results.load(write_run(tmp_path / "bert"))
     drop_in.config["codesign"]["dropin_budget_pp"] = 0.2
@@ -90,16 +95,16 @@ def test_domains_are_told_in_words_and_the_one_above_the_budget_is_flagged(gener
         "50",
     )
     own = dict(cells(table, "domain", "own quality, lost"))
-    assert isinstance(own["products"], Flagged) and own["products"].item["value"] == 0.3
-    assert own["dialogues"]["value"] == -0.22
-    assert own["dialogues"]["ci95"] == pytest.approx([-0.22 - 1.96 * 0.03, -0.22 + 1.96 * 0.03], abs=1e-5)
+    assert isinstance(own["products"], Flagged) and own["products"].item.value == 0.3
+    assert own["dialogues"].value == -0.22
+    assert own["dialogues"].ci95 == pytest.approx((-0.22 - 1.96 * 0.03, -0.22 + 1.96 * 0.03), abs=1e-5)
     assert [name for _, name, _ in domains_above(general)] == ["products"]
 
 
 def test_a_domain_of_ones_own_needs_no_entry_in_the_registry(tmp_path):
     results = Results.load(write_run(tmp_path / "bert"))
-    seen = results.measure["quality"]["iterative"]["seen"]
-    seen["domains"] = {"own": seen["domains"]["films"]}
+    domains = results.measure.quality.lost["iterative"]["seen"].domains
+    domains["own"] = domains.pop("films")
     rows = {row[0]: row[1] for row in measure_tables.quality_by_domain(results).rows}
     assert rows["own"] == "text of your own"
     assert ("own", "labels of your own") in cells(measure_tables.quality_by_task(results), "domain", "labels")
@@ -109,9 +114,9 @@ def test_labelled_tasks_stand_alone_and_topics_are_their_mean(general):
     table = measure_tables.quality_by_task(general)
     first, second = table.rows[:2]
     assert first[:4] == ["products", "unseen (the budget's)", "strong", "sentiment, by people"]
-    assert first[6]["value"] == 0.5 and first[7]["value"] == pytest.approx(1.1)
-    assert second[2] == "word topics, mean of 2" and second[6]["value"] == pytest.approx(0.2)
-    assert "ci95" not in second[6]  # topics of one text go together: the mean of their errors would be a wrong one
+    assert first[6].value == 0.5 and first[7].value == pytest.approx(1.1)
+    assert second[2] == "word topics, mean of 2" and second[6].value == pytest.approx(0.2)
+    assert second[6].ci95 is None  # topics of one text go together: the mean of their errors would be a wrong one
     assert len(table.rows) == 8
 
 
@@ -130,13 +135,15 @@ def test_what_was_not_judged_says_why(tmp_path):
     for make in (measure_tables.quality, measure_tables.quality_by_domain, measure_tables.quality_by_task):
         assert isinstance(make(random), Missing) and "random weights" in make(random).reason
     alone = Results.load(write_run(tmp_path / "linear"))
-    del alone.measure["quality"]["iterative"]
+    del alone.measure.quality.lost["iterative"]
     assert "no iterative arm" in measure_tables.quality_by_domain(alone).reason
     alone.lock["config"]["workload"] = {"kind": "table"}
     assert isinstance(measure_tables.quality_by_domain(alone), DoesNotApply)
 
 
 def test_a_reading_that_there_is_not_is_no_figure():
-    assert lost(None, 5) is None and near({"cosine": None}, "cosine", 5) is None
-    assert near({"kl": 0.2}, "kl", 5)["unit"] == "nats"
-    assert lost({"drop_pp": 1.0, "se_pp": 0.5}, 5)["ci95"] == pytest.approx([1 - 0.98, 1 + 0.98], abs=1e-4)
+    own = WholeLoss(drop_pp=1.0, se_pp=0.5, dense_pct=60.0, pct=59.0)
+    entry = DomainLoss(own=own, n=5, kl=0.2)
+    assert lost(None, 5) is None and near(entry, "cosine", 5) is None
+    assert near(entry, "kl", 5).unit == "nats"
+    assert lost(own, 5).ci95 == pytest.approx((1 - 0.98, 1 + 0.98), abs=1e-4)

@@ -62,7 +62,7 @@ def test_a_language_model_has_perplexity_and_no_drop_in(tmp_path):
 
 def test_key_numbers_are_the_verdicts_own_in_the_order_of_what_is_asked_first(tmp_path):
     results = Results.load(write_run(tmp_path / "bert"))
-    found = {what: (item["value"], remark) for what, item, remark in key_numbers(results)}
+    found = {what: (item.value, remark) for what, item, remark in key_numbers(results)}
     assert list(found) == [
         "latency, iterative vs dense",
         "own quality lost, unseen text",

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_factory import relative, write_run
+from report_factory import relative, with_section, with_solved, write_run
 from table_factory import open_small, run_stages
 
 from icd_lib.metric import not_measured
@@ -52,23 +52,21 @@ def changed(results):
         (relative(0.2), "Iterative takes 20.0 % MORE time than linear"),
     ],
 )
-def test_the_first_sentence_claims_against_linear_what_the_interval_supports(changed, item, words):
-    changed.verdict["same_transform"]["latency_rel"] = item
-    first, second, *_ = headline(changed)
+def test_the_first_sentence_claims_against_linear_what_the_interval_supports(results, item, words):
+    first, second, *_ = headline(with_section(results, "same_transform", latency_rel=item))
     assert first.startswith(words) and first.endswith("chained reads of unseen events).")
     assert second.startswith("On the accesses that survive, re-permuting changes C by −")
 
 
-def test_a_run_without_iterative_claims_nothing_for_it(changed):
-    changed.verdict["vs_dense"]["latency_rel"] = not_measured("fraction", "the run has no arm 'iterative'")
-    lines = headline(changed)
+def test_a_run_without_iterative_claims_nothing_for_it(results):
+    missing = not_measured("fraction", "the run has no arm 'iterative'")
+    lines = headline(with_section(results, "vs_dense", latency_rel=missing))
     assert lines[0].startswith("No result for iterative") and "the untouched table" in lines[1]
 
 
-def test_a_loop_that_accepted_nothing_and_a_broken_control_are_said(changed):
-    changed.solves["iterative"]["accepted_strength"] = 0.0
-    changed.verdict["aa_control"]["contains_zero"]["overlapped"] = False
-    lines = headline(changed)
+def test_a_loop_that_accepted_nothing_and_a_broken_control_are_said(results):
+    refused = with_solved(results, "iterative", accepted_strength=0.0)
+    lines = headline(with_section(refused, "aa_control", contains_zero={"chained": True, "overlapped": False}))
     assert any("Iterative accepted nothing" in line and "the layout of linear" in line for line in lines)
     assert any("A/A control of overlapped reads excludes 0" in line for line in lines)
 
@@ -104,9 +102,9 @@ def test_a_scenario_without_pilots_says_so(changed):
 def test_every_arm_is_in_the_tables_with_its_sizes(results):
     places = {row[0]: row[1:] for row in workload_tables.widths(results).rows}
     for mode, solve in results.solves.items():
-        kept = solve["sizes"]
-        assert places[mode][0] == f"{kept['rows']:,}"
-        assert kept["rows"] == kept["living_rows"] + kept["dead_rows_kept"]
+        kept = solve.sizes
+        assert places[mode][0] == f"{kept.rows:,}"
+        assert kept.rows == kept.living_rows + kept.dead_rows_kept
     arms = [row[0] for row in workload_tables.caches(results).rows]
     assert arms == list(next(iter(results.shapes.values())))
     assert [row[0] for row in workload_tables.comparisons(results).rows][1].startswith("iterative vs compaction alone")
@@ -135,7 +133,7 @@ def test_csv_has_every_figure_once(results):
 
 def test_the_last_lines_of_a_run_give_the_layout_and_what_it_gained(run, results):
     lines = ending_lines(results)
-    kept = results.solves["iterative"]["sizes"]["rows"]
+    kept = results.solves["iterative"].sizes.rows
     assert lines[0].startswith(f"You have a layout, {kept:,} rows in their new order, in ")
     assert lines[1].startswith("Time of reads that no layout was solved on: −") and "linear, with the same" in lines[1]
     assert "Gates (iterative vs linear, with the same transform): smoke" in "\n".join(lines)

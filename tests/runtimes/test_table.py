@@ -23,6 +23,7 @@ OUTSIDE = """
 import json
 from icd_lib.measure.ladder import fastest, measure_ladder
 from icd_lib.run.scenario import load_scenario
+from icd_lib.storage.record_json import as_json
 from tests.tiny_encoders import batch, prune, tiny_bert
 
 plain, chosen = load_scenario("bert"), load_scenario("bert", overrides=["measure.runtimes=[eager, toy]"])
@@ -31,7 +32,7 @@ models = {"dense": tiny_bert(), "iterative": prune(tiny_bert())}
 names = chosen.get("measure.runtimes")
 ladder = measure_ladder(models, [batch(2, 12)], runtimes=names, repeats=3, warmup=1, resamples=20)
 ladder["fastest"] = {"runtime": fastest(ladder, "iterative"), "quality": None, "reason": "a test"}
-print(json.dumps(ladder))
+print(json.dumps(as_json(ladder)))
 """
 
 

@@ -24,7 +24,7 @@ def backwards(context):
 
 
 def rows_of_the_toy(run, found):
-    return figure(found["sizes"]["toy"]["rows"], "rows", "measured", n=1, method="counted")
+    return figure(found.sizes["toy"].rows, "rows", "measured", n=1, method="counted")
 
 
 @pytest.fixture
@@ -41,11 +41,11 @@ def test_rows_from_outside_reach_samples_verdict_pages_and_the_judge(tmp_path, t
     run_stages(run, "setup", "graph", "solve[linear]", "solve[iterative]")
     measured, verdict = run_stages(run, "measure"), run_stages(run, "validate")
     assert set(run.read_json("measure/samples.json")["shapes"]["chained"]) >= {"toy", "dense", "iterative"}
-    assert "toy" in measured["equality"]["nothing removed"]["arms"], "by its mask, not by its name"
-    power = measured["latency"]["taken"]["chained"]["power"]
-    assert "iterative vs toy" in power["detectable"]
-    assert verdict["vs_toy"]["latency_rel"]["kind"] == "measured"
-    assert verdict["outside_metrics"]["toy_rows"]["value"] == 2048
+    assert "toy" in measured.equality["nothing removed"].arms, "by its mask, not by its name"
+    power = measured.latency.taken["chained"].power
+    assert "iterative vs toy" in power.detectable
+    assert verdict.section("vs_toy").latency_rel.kind == "measured"
+    assert verdict.outside_metrics["toy_rows"].value == 2048
     told = report.run_stage(run, lambda line: None)["headline"]
     assert any("the table backwards" in line for line in told)
     page = (run.dir / "report.html").read_text()

@@ -26,7 +26,7 @@ def context(**values):
 def test_counters_that_are_switched_off_are_not_measured_and_say_so():
     energy = measure_energy(context(measure_energy=False, measure_shapes=[[1, 8]]), None)
     for found, key in ((l2_hit_pct(False), "measure.ncu"), (energy, "measure.energy")):
-        assert found["kind"] == "not_measured" and found["value"] is None and key in found["reason"]
+        assert found.is_missing and found.value is None and key in found.reason
 
 
 @pytest.fixture
@@ -98,7 +98,8 @@ def badges_of(run, make):
 
 def test_a_run_without_warnings_has_none_on_its_tables(run):
     edit(run, "setup/setup.json", lambda setup: setup.update(badges=[]))
-    edit(run, "measure/measure.json", lambda measure: measure["latency"].update(clocks={"locked": True}, taken={}))
+    quiet = {"clocks": {"locked": True, "reason": None}, "taken": {}}
+    edit(run, "measure/measure.json", lambda measure: measure["latency"].update(quiet))
     for make in (*TIMED, measure_tables.quality, setup_tables.widths):
         assert badges_of(run, make) == ()
 

@@ -374,12 +374,31 @@ def test_a_committed_run_has_the_shapes(run):
         check_shape(json.loads(path.read_text()), path.relative_to(run.parent).as_posix(), path.name)
 
 
+GATE = {"status": "pass", "checks": {}}
+UNKNOWN = {"reason": "it was not asked for"}
+VERDICT = {"smoke": GATE, "strict": GATE, "cost": UNKNOWN, "determinism": UNKNOWN}
+FIGURE = {"value": 1.5, "unit": "fraction", "kind": "measured"}
+
+
 @pytest.mark.parametrize(
     ("rel", "value", "says"),
     [
         ("verdict.json", [], "it takes an object, it holds a list"),
-        ("verdict.json", {"smoke": {"status": "pass"}}, "has no 'strict'"),
-        ("verdict.json", {"smoke": {"status": 1}, "strict": {"status": "x"}}, "'smoke.status' takes a text"),
+        ("verdict.json", {"smoke": {"status": "pass"}}, "'smoke' has no 'checks'"),
+        ("verdict.json", {"smoke": GATE}, "has no 'strict'"),
+        ("verdict.json", {"smoke": GATE | {"status": 1}}, "'smoke.status' takes a text"),
+        ("verdict.json", {"smoke": GATE | {"status": "x"}}, "'smoke.status' takes one of pass, fail, partial"),
+        ("verdict.json", {"smoke": GATE | {"checks": {"l2_pp": "?"}}}, "'smoke.checks.l2_pp' takes one of pass"),
+        ("verdict.json", VERDICT | {"cost": {"delta_q": 1}}, "'cost' has no 'delta_c_rel'"),
+        ("verdict.json", VERDICT | {"vs_toy": {"shapes": {"1x8": FIGURE}}}, "'vs_toy.shapes.1x8' has no 'n'"),
+        (
+            "verdict.json",
+            VERDICT | {"outside_metrics": {"toy": FIGURE | {"n": 1, "method": None, "value": None}}},
+            "'outside_metrics.toy' contradicts itself .value is None exactly when",
+        ),
+        ("linear/solve.json", {"widths": {"ffn.0": 1}}, "has no 'accepted_strength'"),
+        ("measure/measure.json", {"latency": {"threads": 1, "shapes": {"1x8": {"dense": {}}}}}, "no 'latency_ms'"),
+        ("measure/ladder.json", {"baseline": "dense", "threads": 1, "runtimes": {"a": {}}}, "'runtimes.a' has no"),
         (
             "measure/samples.json",
             {"shapes": {"8x128": {"dense": [1, "2"]}}},

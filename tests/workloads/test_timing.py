@@ -2,6 +2,7 @@
 
 import pytest
 
+from icd_lib.records.measured import Clocks
 from icd_lib.workloads.timing import clock_state, half_drift, stability
 
 
@@ -18,18 +19,18 @@ class Context:
 )
 def test_unlocked_clocks_relax_the_gate_from_one_to_five_percent(second, locked, within):
     samples = {"8x128": {"dense": [10.0] * 6 + [10.0 * second] * 6}, "1x32": {"dense": [1.0] * 12}}
-    found = stability(samples, {"locked": locked, "reason": None})
-    assert found["within"] is within
-    assert found["latency_drift_rel"] == pytest.approx(second - 1)
-    assert found["tolerance_rel"] == (0.01 if locked else 0.05)
+    found = stability(samples, Clocks(locked=locked, reason=None))
+    assert found.within is within
+    assert found.latency_drift_rel == pytest.approx(second - 1)
+    assert found.tolerance_rel == (0.01 if locked else 0.05)
 
 
 def test_a_fall_counts_like_a_rise():
     assert half_drift([10.0] * 5 + [8.0] * 5) == pytest.approx(-0.2)
-    assert not stability({"x": {"dense": [10.0] * 5 + [8.0] * 5}}, {"locked": False, "reason": "vm"})["within"]
+    assert not stability({"x": {"dense": [10.0] * 5 + [8.0] * 5}}, Clocks(locked=False, reason="vm")).within
 
 
 def test_the_scenario_can_say_that_clocks_are_not_fixed():
     found = clock_state(Context("unlocked"))
-    assert not found["locked"] and "measure.clocks" in found["reason"]
-    assert isinstance(clock_state(Context("auto"))["locked"], bool)
+    assert not found.locked and "measure.clocks" in found.reason
+    assert isinstance(clock_state(Context("auto")).locked, bool)

@@ -42,8 +42,8 @@ class DomainGroups:
         return {
             "calibration": {name: len(texts) for name, texts in self.calibration.items()},
             "judged": {
-                split: {name: {"texts": len(text), "sha256": text.sha256} for name, text in found.items()}
-                for split, found in self.judged.items()
+                split: {name: {"texts": len(text), "sha256": text.sha256} for name, text in domains.items()}
+                for split, domains in self.judged.items()
             },
             "dropped_duplicates": self.dropped,
             "missing": self.missing,

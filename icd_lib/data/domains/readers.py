@@ -54,8 +54,8 @@ def plain_text(markup: str) -> str:
     for pattern in _MARKUP:
         markup = pattern.sub(" ", markup)
     for _ in range(8):
-        markup, found = _TEMPLATE.subn("", markup)
-        if not found:
+        markup, replaced = _TEMPLATE.subn("", markup)
+        if not replaced:
             break
     markup = _FILE_LINK.sub("", markup)
     markup = _WEB_LINK.sub(r"\1", _LINK.sub(r"\1", markup))

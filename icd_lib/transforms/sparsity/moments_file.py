@@ -25,12 +25,12 @@ def kept_moments(path: Path, compute: Callable[[], dict[str, Moments]]) -> dict[
 
 def _read(path: Path) -> dict[str, Moments]:
     arrays, meta = load_tensors(path)
-    found = {}
+    moments = {}
     for axis in meta["axes"].split():
         square, tokens, bias = meta[axis].split()
         tensors = (torch.from_numpy(arrays[f"{axis}/{name}"]) for name in _TENSORS)
-        found[axis] = Moments(*tensors, float.fromhex(square), int(tokens), bias == "1")
-    return found
+        moments[axis] = Moments(*tensors, float.fromhex(square), int(tokens), bias == "1")
+    return moments
 
 
 def _write(path: Path, moments: dict[str, Moments]) -> None:

@@ -220,12 +220,12 @@ def check_plan(plan: PrunePlan, axes: dict[str, Axis], tile: dict[str, int]) -> 
 
 def consumer_moments(adapter: Adapter, batches: list[dict]) -> dict[str, Moments]:
     """Moments of every block of an unpruned model over the batches, in one pass."""
-    stream, found = ResidualStream(adapter, batches), {}
+    stream, moments = ResidualStream(adapter, batches), {}
     for block in adapter.blocks():
         inner = stream.inner(block)
         sums = stream.sums(block, inner)
         for terms in block.terms:
-            found[terms.axis] = collect_terms(stream, terms)
-        found[block.axis] = collect(stream, block, inner, sums)
+            moments[terms.axis] = collect_terms(stream, terms)
+        moments[block.axis] = collect(stream, block, inner, sums)
         stream.advance(block, sums)
-    return found
+    return moments

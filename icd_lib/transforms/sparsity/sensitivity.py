@@ -41,12 +41,12 @@ def eliminations(
     adapter: Adapter, moments: dict[str, Moments], tile: dict[str, int], ridge: float, orders: dict[str, np.ndarray]
 ) -> dict[str, Elimination]:
     """Full elimination path of every block at the granularity `tile[kind]`, in the layout `orders[axis]`."""
-    found = {}
+    eliminated = {}
     for block in adapter.prunable():
         gram, weights = _in_order(block, moments[block.axis], ridge, orders.get(block.axis))
         group = tile[block.kind]
-        found[block.axis] = eliminate(gram, weights, block.unit * group, block.elements // group - 1)
-    return found
+        eliminated[block.axis] = eliminate(gram, weights, block.unit * group, block.elements // group - 1)
+    return eliminated
 
 
 def _in_order(block: Block | Terms, moments: Moments, ridge: float, order) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,7 +101,7 @@ def measure_sensitivity(
             f"the model's last hidden state does not vary over the calibration's tokens (its energy is {energy:g}), so "
             "nothing can be learned from them; pass other text, and more"
         )
-    found = []
+    rows = []
     for index, block in enumerate(blocks):
         for item in (*block.terms, block):
             path, moment = paths[item.axis], moments[item.axis]
@@ -115,8 +115,8 @@ def measure_sensitivity(
                 stream.advance(later, stream.sums(later, stream.inner(later)))
             error = float((torch.cat(list(stream.flat(stream.hidden))) - reference).square().sum()) / energy
             loss = path.loss[item.elements - kept] / max(moment.energy, 1e-12)
-            found.append(BlockSensitivity(item.axis, item.kind, kept, loss, error))
-    return found
+            rows.append(BlockSensitivity(item.axis, item.kind, kept, loss, error))
+    return rows
 
 
 def _sums_of_columns(stream: ResidualStream, block: Block, _item, columns, weights) -> list[torch.Tensor]:

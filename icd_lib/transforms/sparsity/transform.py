@@ -45,13 +45,13 @@ class SparsityEvidence:
     def curves(self) -> list[LossCurve]:
         """Predicted loss along `paths` when whole tiles are kept (an earlier stage may have computed it)."""
         observed, findings = self.given.observed, self.given.findings
-        found = findings.curves if self.by_element else None
-        if found is None:
+        curves = findings.curves if self.by_element else None
+        if curves is None:
             tiles = granules(self.options.tile)
-            found = loss_curves(
+            curves = loss_curves(
                 observed.adapter, self.paths, observed.moments, findings.rates, self.given.manner.granule, tiles
             )
-        return [curve for curve in found if curve.kind in self.options.axes]
+        return [curve for curve in curves if curve.kind in self.options.axes]
 
     @cached_property
     def drafts(self) -> bool:

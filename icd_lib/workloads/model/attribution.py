@@ -16,7 +16,7 @@ from icd_lib.workloads.model.solve import judgement_of
 def attribute_gain(context: Context, iterative: Saved, shapes: dict) -> list[dict]:
     """Steps from dense to iterative: latency against dense (test shape) and quality lost where strengths are chosen."""
     label = next(iter(shapes))
-    latency = {arm: entry["vs_dense"] for arm, entry in shapes[label].items()}
+    latency = {arm: entry.vs_dense for arm, entry in shapes[label].items()}
     steps = [
         {"step": "dense", "latency_rel": latency["dense_again"], "note": "A/A control"},
         {
@@ -65,10 +65,10 @@ def _lost(context: Context, model: nn.Module | None) -> dict | None:
     if model is None:
         return None
     result = context.suite.evaluate(model, context.selecting)
-    found = context.suite.compare(result, context.dense_result(context.selecting))
-    return _as_judged(judgement_of(found).to_json())
+    compared = context.suite.compare(result, context.dense_result(context.selecting))
+    return _as_judged(judgement_of(compared).to_json())
 
 
-def _as_judged(found: dict | None) -> dict | None:
+def _as_judged(judged: dict | None) -> dict | None:
     wanted = ("drop_pp", "se_pp", "ci95", "cosine", "perplexity_ratio", "n_items")
-    return {key: found[key] for key in wanted if key in found} if found else None
+    return {key: judged[key] for key in wanted if key in judged} if judged else None

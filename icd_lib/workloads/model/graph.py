@@ -94,14 +94,14 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
 
 def sensitivity_map(observed: Observed) -> list[dict]:
     """One entry per block: what pruning it alone does to the output."""
-    found = measure_sensitivity(
+    rows = measure_sensitivity(
         observed.adapter,
         observed.moments,
         observed.element_paths,
         observed.ridge,
         observed.batches[:: max(1, len(observed.batches) // SENSITIVITY_BATCHES)],
     )
-    return [{**vars(entry), "rate": entry.rate} for entry in found]
+    return [{**vars(entry), "rate": entry.rate} for entry in rows]
 
 
 def learn(context: Context, inputs: Inputs, observed: Observed, graphs: dict) -> dict:

@@ -36,11 +36,11 @@ class LanguageContext(Context):
     @cached_property
     def _others(self) -> tuple[dict[str, dict[str, DomainText]], dict[str, str]]:
         """Split → domain → text, and why domains are missing."""
-        found, missing = {}, {}
+        texts, missing = {}, {}
         for split in OTHER_TEXT:
-            found[split], absent = load_domains(self.get(f"data.{split}") if self.is_trained else [])
+            texts[split], absent = load_domains(self.get(f"data.{split}") if self.is_trained else [])
             missing |= absent
-        return found, missing
+        return texts, missing
 
     @cached_property
     def suite(self) -> LanguageSuite:
@@ -70,8 +70,8 @@ class LanguageContext(Context):
 
     def _describe_judged(self) -> dict:
         return {
-            split: {name: {"texts": len(blocks), "sha256": blocks.sha256} for name, blocks in found.items()}
-            for split, found in self.suite.judged.items()
+            split: {name: {"texts": len(blocks), "sha256": blocks.sha256} for name, blocks in texts.items()}
+            for split, texts in self.suite.judged.items()
         }
 
     def _blocks(self, split: str) -> Blocks:
@@ -81,11 +81,11 @@ class LanguageContext(Context):
     def calibration(self, count: int, tokens: int) -> list[dict]:
         """`count` blocks of the calibration split and, when it has no more, of the train split."""
         blocks = self._blocks("calibration")
-        found = list(blocks.sample(min(count, len(blocks)), self.get("seed")).batches(tokens))
+        batches = list(blocks.sample(min(count, len(blocks)), self.get("seed")).batches(tokens))
         if count > len(blocks):
             more = self._blocks("train")
-            found += more.sample(min(count - len(blocks), len(more)), self.get("seed")).batches(tokens)
-        return [inputs | {"use_cache": False} for inputs in found]
+            batches += more.sample(min(count - len(blocks), len(more)), self.get("seed")).batches(tokens)
+        return [inputs | {"use_cache": False} for inputs in batches]
 
     def fixed(self, batch: int, length: int) -> dict:
         blocks = self.data.blocks(self.tokenizer, "calibration", length)

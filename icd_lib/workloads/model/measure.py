@@ -4,6 +4,7 @@ import copy
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,10 +19,12 @@ from icd_lib.measure.l2 import l2_hit_pct
 from icd_lib.measure.ladder import fastest, measure_ladder
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
 from icd_lib.measure.peak import peaks_of_folders
-from icd_lib.metric import figure, not_measured
+from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
+from icd_lib.records.losses import Quality, SplitLoss
+from icd_lib.records.measured import Measured
 from icd_lib.runtimes import RUNTIMES, reference_call
 from icd_lib.runtimes.encoder import RuntimeEncoder
 from icd_lib.workloads.base import Timed
@@ -62,33 +65,33 @@ def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
     """
     if not context.is_trained:
         return {"reason": RANDOM_WEIGHTS}
-    found: dict = {"judging": context.judging, "dense": {}}
+    quality: dict = {"judging": context.judging, "dense": {}}
     for split in context.judged:
         dense = context.dense_result(split)
-        found["dense"][split] = own_quality(context, split, dense)
+        quality["dense"][split] = own_quality(context, split, dense)
         for arm, model in models.items():
             if arm == DENSE or (arm != RESULT and split != context.judging):
                 continue
             result = context.suite.evaluate(model, split, follow(context.progress, f"{arm} on {split} text"))
             context.suite.save_result(result, context.run.path("measure", f"{split}_{arm}.safetensors"))
             entry = context.suite.compare(result, dense)
-            found.setdefault(arm, {})[split] = entry
+            quality.setdefault(arm, {})[split] = entry
             context.progress(
                 f"{arm}: loses {entry['own']['drop_pp']:+.3f} ± {entry['own']['se_pp']:.3f} pp on {split} text"
             )
-    return found
+    return quality
 
 
 def same_function(context: Context, iterative: nn.Module, extra: dict[str, nn.Module]) -> dict:
     """Largest relative output difference between iterative and the same mask in the other layouts."""
-    found = {}
+    errors = {}
     for name in ("same_transform", "placebo"):
-        found[name] = {}
+        errors[name] = {}
         for precision in (torch.float32, torch.float64):
             pair = [copy.deepcopy(model).to(precision) for model in (extra[name], iterative)]
             outputs = [model_outputs(model, context.example) for model in pair]
-            found[name][str(precision).removeprefix("torch.")] = outputs_error(*outputs)
-    return found
+            errors[name][str(precision).removeprefix("torch.")] = outputs_error(*outputs)
+    return errors
 
 
 def measure_sizes(context: Context, models: dict[str, nn.Module]) -> dict[str, dict]:
@@ -119,7 +122,7 @@ def alive_per_kind(model: nn.Module, granule: dict[str, int]) -> dict[str, int]:
     return {kind: alive_tiles(sizes, granule[kind])["total"] for kind, sizes in kinds.items()}
 
 
-def measure_energy(context: Context, model: nn.Module) -> dict:
+def measure_energy(context: Context, model: nn.Module) -> Figure:
     """J per token where this machine has a counter, else not_measured with the reason."""
     if not context.get("measure.energy"):
         return not_measured("J/token", "energy counters are switched off in this scenario (measure.energy)")
@@ -130,51 +133,52 @@ def measure_energy(context: Context, model: nn.Module) -> dict:
         return not_measured("J/token", str(error))
 
 
-def metrics(arm: str, report: dict) -> dict:
+def metrics(arm: str, report: Measured) -> dict:
     """What metrics.json of an arm holds of a model."""
-    sizes = report["sizes"][arm]
+    sizes = report.sizes[arm]
     return {
-        "l2_hit_pct": report["l2_hit_pct"],
-        "energy_j_per_token": report["energy"][arm],
-        "quality_pct": quality_figure(report["quality"], arm),
-        "peak_memory_mb": sizes["peak_memory_mb"],
-        "parameter_bytes": sizes["parameter_bytes"],
-        "flops": sizes["flops"],
-        "widths": sizes["widths"],
-        "quality_drop_pp": drop_figure(report["quality"], arm),
+        "l2_hit_pct": report.l2_hit_pct,
+        "energy_j_per_token": report.energy[arm],
+        "quality_pct": quality_figure(report.quality, arm),
+        "peak_memory_mb": sizes.peak_memory_mb,
+        "parameter_bytes": sizes.parameter_bytes,
+        "flops": sizes.flops,
+        "widths": sizes.widths,
+        "quality_drop_pp": drop_figure(report.quality, arm),
     }
 
 
-def quality_figure(quality: dict, arm: str) -> dict:
+def quality_figure(quality: Quality, arm: str) -> Figure:
     """Own accuracy in percent on the text that the budget is for."""
-    if "reason" in quality:
-        return not_measured("%", quality["reason"])
-    split = quality["judging"]
-    entry = quality[arm][split]
-    value = entry["quality_pct"] if arm == DENSE else entry["own"]["pct"]
-    return figure(value, "%", "measured", n=entry["n_items"], method=f"mean over tasks and domains, {split} text")
-
-
-def drop_figure(quality: dict, arm: str) -> dict:
-    """Own accuracy lost against dense on the text that the budget is for, percentage points."""
-    if "reason" in quality:
-        return not_measured("pp", quality["reason"])
-    split = quality["judging"]
+    if quality.reason is not None:
+        return not_measured("%", quality.reason)
+    split = quality.judging
     if arm == DENSE:
-        count = quality[DENSE][split]["n_items"]
+        value, n = quality.dense[split].quality_pct, quality.dense[split].n_items
+    else:
+        value, n = quality.lost[arm][split].own.pct, quality.lost[arm][split].n_items
+    return figure(value, "%", "measured", n=n, method=f"mean over tasks and domains, {split} text")
+
+
+def drop_figure(quality: Quality, arm: str) -> Figure:
+    """Own accuracy lost against dense on the text that the budget is for, percentage points."""
+    if quality.reason is not None:
+        return not_measured("pp", quality.reason)
+    split = quality.judging
+    if arm == DENSE:
+        count = quality.dense[split].n_items
         return figure(0.0, "pp", "measured", n=count, method="by definition", ci95=(0.0, 0.0))
-    return reading_figure(quality[arm][split], "own")
+    return reading_figure(quality.lost[arm][split], "own")
 
 
-def reading_figure(entry: dict, reading: str) -> dict:
+def reading_figure(entry: SplitLoss, reading: str) -> Figure:
     """One reading of a comparison on a split ("own", "own_labelled", "dropin") as a figure in percentage points."""
-    if entry.get(reading) is None:
+    loss = entry.reading(reading)
+    if loss is None:
         return not_measured("pp", f"no task of this model and text has the reading {reading!r}")
-    found = entry[reading]
-    method = f"{reading}, {entry['split']} text: {entry['method']}"
-    return figure(found["drop_pp"], "pp", "measured", n=entry["n_items"], method=method, ci95=found["ci95"]) | {
-        "se_pp": found["se_pp"]
-    }
+    method = f"{reading}, {entry.split} text: {entry.method}"
+    item = figure(loss.drop_pp, "pp", "measured", n=entry.n_items, method=method, ci95=loss.ci95)
+    return replace(item, se_pp=loss.se_pp)
 
 
 def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
@@ -206,7 +210,7 @@ def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module], 
         return {"quality": None, "reason": why}
     if not context.is_trained:
         return {"quality": None, "reason": RANDOM_WEIGHTS}
-    found, dense = {}, context.dense_result(context.judging)
+    losses, dense = {}, context.dense_result(context.judging)
     if getattr(dense, "head_logits", None):
         return {"quality": None, "reason": "a model with its own head is judged in eager only"}
     for arm, model in models.items():
@@ -217,5 +221,7 @@ def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module], 
             told = follow(context.progress, f"{arm} in {row.label}")
             result = context.suite.evaluate(RuntimeEncoder(prepared), context.judging, told)
         entry = context.suite.compare(result, dense)
-        found[arm] = {key: entry[key] for key in ("own", "own_labelled", "dropin", "cosine", "n_items", "worst_domain")}
-    return {"quality": found}
+        losses[arm] = {
+            key: entry[key] for key in ("own", "own_labelled", "dropin", "cosine", "n_items", "worst_domain")
+        }
+    return {"quality": losses}

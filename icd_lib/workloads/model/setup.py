@@ -39,30 +39,30 @@ def describe(context: Context) -> dict:
 
 def own_quality(context: Context, split: str, result) -> dict:
     """The dense model on a split: its own quality, as a whole and by domain."""
-    found = context.suite.compare(result, result)
+    compared = context.suite.compare(result, result)
     domains = {
         name: {
             "quality_pct": entry["own"]["dense_pct"],
             "labelled_pct": entry["own_labelled"]["dense_pct"] if entry.get("own_labelled") else None,
             "n": entry["n"],
         }
-        for name, entry in found["domains"].items()
+        for name, entry in compared["domains"].items()
     }
-    return {"quality_pct": found["own"]["dense_pct"], "n_items": found["n_items"], "domains": domains}
+    return {"quality_pct": compared["own"]["dense_pct"], "n_items": compared["n_items"], "domains": domains}
 
 
 def badges(context: Context) -> dict[str, str]:
     """Short warnings that every page of the run shows, and what each is about: the model, or the whole run."""
-    found = {}
+    subjects = {}
     if not context.is_trained:
-        found[RANDOM_WEIGHTS] = WHOLE_RUN
+        subjects[RANDOM_WEIGHTS] = WHOLE_RUN
     if context.get("model.checkpoint") and context.checkpoint.source == "embedded":
-        found["hub offline: the embedded copy of the checkpoint was taken"] = "model"
+        subjects["hub offline: the embedded copy of the checkpoint was taken"] = "model"
     if context.is_trained and (missing := report_of_missing(context)):
-        found[missing] = WHOLE_RUN
+        subjects[missing] = WHOLE_RUN
     if context.run.scenario.quick:
-        found["quick run: same stages and schema, fewer samples; figures are rough"] = WHOLE_RUN
-    return found
+        subjects["quick run: same stages and schema, fewer samples; figures are rough"] = WHOLE_RUN
+    return subjects
 
 
 def unfit_of_modes(context: Context) -> list[str]:

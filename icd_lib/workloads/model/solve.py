@@ -123,20 +123,20 @@ def selection_judge(context: Context) -> Callable:
 
     def judge(model) -> Judgement:
         result = context.suite.evaluate(model, context.selecting)
-        found = context.suite.compare(result, context.dense_result(context.selecting))
-        return judgement_of(found)
+        compared = context.suite.compare(result, context.dense_result(context.selecting))
+        return judgement_of(compared)
 
     return judge
 
 
-def judgement_of(found: dict) -> Judgement:
+def judgement_of(compared: dict) -> Judgement:
     """The judgement that a comparison of the suite gives; its figures are plain numbers in the log and on the pages."""
     values = ("cosine", "kl", "perplexity_ratio")
-    detail = {"split": found["split"], "n_items": found["n_items"], "ci95": found["own"]["ci95"]}
-    detail |= {key: found[key]["value"] for key in values if found.get(key)}
-    detail |= {key: found[key] for key in ("own_labelled", "dropin") if found.get(key)}
-    detail["per_domain"] = {name: entry["own"]["drop_pp"] for name, entry in found["domains"].items()}
-    return Judgement(found["own"]["drop_pp"], found["own"]["se_pp"], detail)
+    detail = {"split": compared["split"], "n_items": compared["n_items"], "ci95": compared["own"]["ci95"]}
+    detail |= {key: compared[key]["value"] for key in values if compared.get(key)}
+    detail |= {key: compared[key] for key in ("own_labelled", "dropin") if compared.get(key)}
+    detail["per_domain"] = {name: entry["own"]["drop_pp"] for name, entry in compared["domains"].items()}
+    return Judgement(compared["own"]["drop_pp"], compared["own"]["se_pp"], detail)
 
 
 def write_solution(context: Context, problem: Problem, solution: Solution) -> dict:
@@ -190,8 +190,8 @@ def transform_record(problem: Problem, solution: Solution) -> dict:
     axes = {
         axis: {"D": len(there), "alive": np.flatnonzero(there).tolist()} for axis, there in solution.present.items()
     }
-    found = {"axes": axes, "last_transform": done[-1] if done else None}
-    return found | ({"transforms": done} if len(done) > 1 else {})
+    written = {"axes": axes, "last_transform": done[-1] if done else None}
+    return written | ({"transforms": done} if len(done) > 1 else {})
 
 
 def objective_of(graph, before: np.ndarray, after: np.ndarray, solver: SolverSettings) -> dict:

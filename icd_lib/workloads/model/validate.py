@@ -9,24 +9,28 @@ from icd_lib.codesign.layouts import SolverSettings, solve_layouts
 from icd_lib.experiment.arms import DENSE, MODEL, RESULT
 from icd_lib.experiment.comparisons import comparisons_of
 from icd_lib.graph.contract import is_same_graph
-from icd_lib.metric import figure, not_measured
+from icd_lib.metric import Figure, figure, not_measured
+from icd_lib.records.losses import SplitLoss
+from icd_lib.records.measured import MEASURED, Measured
+from icd_lib.records.verdict import Determinism, Predicted, Unknown
 from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import evaluate_cost
 from icd_lib.storage.npz import load_graph
+from icd_lib.storage.record_json import from_json
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.measure import drop_figure, reading_figure
 from icd_lib.workloads.model.solve import make_inputs
 
 
-def claim(sections: dict[str, dict], report: dict) -> None:
+def claim(sections: dict[str, dict], report: Measured) -> None:
     """Add to the comparisons' sections: hits, energy, error of the function, quality lost."""
-    hits = report["l2_hit_pct"].get("reason", "no L2 figures of both arms")
+    hits = report.l2_hit_pct.reason or "no L2 figures of both arms"
     for row in comparisons_of(MODEL):
         if row.judged:
             other = row.pairs[MODEL].other
-            sections[row.key] |= {"l2_pp": not_measured("pp", hits), "ept_rel": energy_change(report["energy"], other)}
-    sections["same_transform"]["max_rel_error"] = report["equality"].get("same_transform")
-    drops = {arm: drop_figure(report["quality"], arm) for arm in report["sizes"]}
+            sections[row.key] |= {"l2_pp": not_measured("pp", hits), "ept_rel": energy_change(report.energy, other)}
+    sections["same_transform"]["max_rel_error"] = report.equality.get("same_transform")
+    drops = {arm: drop_figure(report.quality, arm) for arm in report.sizes}
     lost = drops.get(RESULT) or not_measured("pp", "the run has no iterative arm")
     sections["same_quality"]["quality_drop_pp"] = {arm: drops[arm] for arm in ("linear", RESULT) if arm in drops}
     sections["vs_dense"]["quality_drop_pp"] = sections["vs_oneshot"]["quality_drop_pp"] = lost
@@ -34,60 +38,64 @@ def claim(sections: dict[str, dict], report: dict) -> None:
         sections["vs_oneshot"]["other_quality_drop_pp"] = drops["oneshot"]
 
 
-def evidence(context: Context, report: dict) -> dict:
+def evidence(context: Context, report: Measured) -> dict:
     """What verdict.json holds of a model besides comparisons and gates."""
     return {
-        "quality": quality_of(report["quality"]),
+        "quality": quality_of(context.run.read_json(MEASURED)["quality"]),
         "determinism": determinism(context, context.progress),
         "prediction": predicted_beside_measured(context.run, report),
     }
 
 
-def quality_of(quality: dict) -> dict:
-    """Split → iterative against dense: figures of every reading, the worst domain, and every domain and task."""
+def quality_of(quality: dict) -> dict | Unknown:
+    """Split → iterative against dense: figures of every reading, the worst domain, and every domain and task.
+
+    quality: as it stands in measure.json, whose domains and tasks are taken over word for word
+    """
     if "reason" in quality or RESULT not in quality:
-        return {"reason": quality.get("reason", "the run has no iterative arm")}
-    return {split: split_quality(entry) for split, entry in quality[RESULT].items()}
+        return Unknown(reason=quality.get("reason", "the run has no iterative arm"))
+    losses = {split: from_json(SplitLoss, entry, MEASURED) for split, entry in quality[RESULT].items()}
+    return {
+        split: split_quality(entry) | {"domains": quality[RESULT][split]["domains"]} for split, entry in losses.items()
+    }
 
 
-def split_quality(entry: dict) -> dict:
-    """One split of `quality_of`."""
+def split_quality(entry: SplitLoss) -> dict:
+    """One split of `quality_of`, without its domains."""
     nearness = {"cosine": ("1", "mean inner product with dense"), "kl": ("nats", "KL from dense per token")}
     nearness |= {"perplexity_ratio": ("1", "perplexity relative to dense")}
-    found = {f"{reading}_pp": reading_figure(entry, reading) for reading in ("own", "own_labelled", "dropin")}
+    figures = {f"{reading}_pp": reading_figure(entry, reading) for reading in ("own", "own_labelled", "dropin")}
     for name, (unit, method) in nearness.items():
-        if entry.get(name):
-            found[name] = figure(
-                entry[name]["value"], unit, "measured", n=entry["n_items"], method=method, ci95=entry[name]["ci95"]
-            )
-    return found | {"worst_domain": entry["worst_domain"], "n_items": entry["n_items"], "domains": entry["domains"]}
+        if near := entry.nearness(name):
+            figures[name] = figure(near.value, unit, "measured", n=entry.n_items, method=method, ci95=near.ci95)
+    return figures | {"worst_domain": entry.worst_domain, "n_items": entry.n_items}
 
 
-def energy_change(energy: dict, other: str) -> dict:
+def energy_change(energy: dict[str, Figure], other: str) -> Figure:
     """EpT of iterative relative to another arm, or why it was not measured."""
     pair = [energy.get(arm) or not_measured("J/token", f"the run has no arm {arm!r}") for arm in (RESULT, other)]
-    missing = [item for item in pair if item["kind"] == "not_measured"]
+    missing = [item for item in pair if item.is_missing]
     if missing:
-        return not_measured("fraction", missing[0]["reason"])
-    (low, high), (other_low, other_high) = (item["ci95"] for item in pair)
+        return not_measured("fraction", missing[0].reason)
+    (low, high), (other_low, other_high) = (item.ci95 for item in pair)
     return figure(
-        pair[0]["value"] / pair[1]["value"] - 1,
+        pair[0].value / pair[1].value - 1,
         "fraction",
         "measured",
-        n=pair[0]["n"],
+        n=pair[0].n,
         method="ratio of means, bounds from both intervals",
         ci95=(low / other_high - 1, high / other_low - 1),
     )
 
 
-def determinism(context: Context, progress: Callable[[str], None]) -> dict:
+def determinism(context: Context, progress: Callable[[str], None]) -> Determinism | Unknown:
     """Build W and solve π₀ again: same bytes, same hashes, same deterministic figures."""
     run = context.run
     modes = [mode for mode in ("linear", "iterative") if (run.dir / mode / "perm_before.json").is_file()]
     if not modes:
-        return {"reason": "the run has no mode that solves a layout"}
+        return Unknown(reason="the run has no mode that solves a layout")
     if not run.read_json(f"{modes[0]}/solve.json")["solver"]:
-        return {"reason": "the permutations were given (solver.reuse_perm), not solved"}
+        return Unknown(reason="the permutations were given (solver.reuse_perm), not solved")
     inputs = replace(make_inputs(context), keep_moments=None)  # computed again, not read back
     graphs = build_graphs(inputs.observe(), inputs.settings.nnz_cap)
     perms, _ = solve_layouts(graphs, inputs.solver)
@@ -98,7 +106,7 @@ def determinism(context: Context, progress: Callable[[str], None]) -> dict:
     )
     progress(f"solved again: π hashes {'equal' if same_pi else 'DIFFER'}, W {'equal' if same_w else 'DIFFERS'}")
     drift = metric_drift(graphs, inputs.solver, perms, run)
-    return {"pi_hash_equal": same_pi, "w_hash_equal": same_w, "max_metric_drift_rel": drift}
+    return Determinism(pi_hash_equal=same_pi, w_hash_equal=same_w, max_metric_drift_rel=drift)
 
 
 def metric_drift(graphs: dict, solver: SolverSettings, perms: dict, run: Run) -> float:
@@ -113,15 +121,14 @@ def metric_drift(graphs: dict, solver: SolverSettings, perms: dict, run: Run) ->
     return max(drift)
 
 
-def predicted_beside_measured(run: Run, report: dict) -> dict:
+def predicted_beside_measured(run: Run, report: Measured) -> dict[str, Predicted]:
     """What the tables promised for each mode's plan, and what was measured."""
-    label = next(iter(report["latency"]["shapes"]))
-    found = {}
-    for mode in report["sizes"]:
+    promised = {}
+    for mode in report.sizes:
         if mode != DENSE:
             plan = run.read_json(f"{mode}/solve.json")["plan"]
-            found[mode] = {
-                "predicted_latency_rel": plan["predicted_latency_rel"] if plan else 0.0,
-                "measured": report["latency"]["shapes"][label][mode]["vs_dense"],
-            }
-    return found
+            promised[mode] = Predicted(
+                predicted_latency_rel=plan["predicted_latency_rel"] if plan else 0.0,
+                measured=report.latency.first[mode].vs_dense,
+            )
+    return promised

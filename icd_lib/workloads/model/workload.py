@@ -11,6 +11,8 @@ from icd_lib.codesign.evidence import build_graphs
 from icd_lib.codesign.inputs import Inputs
 from icd_lib.experiment.arms import DENSE, MODEL, RESULT
 from icd_lib.experiment.verdict import other_verdicts
+from icd_lib.metric import Figure
+from icd_lib.records.measured import Measured
 from icd_lib.transforms.observed import Observed
 from icd_lib.workloads.base import Timed, Workload
 from icd_lib.workloads.model.arms import Saved, controls, dense_again, load_saved, solved_modes
@@ -54,9 +56,9 @@ class ModelWorkload(Workload):
 
     def certify(self) -> list[dict]:
         context = self.context
-        found = verify_axes(context.model, self._observed.adapter.axes(), context.example, context.get("seed"))
-        self.progress(f"{len(found)} axes verified in float64")
-        return found
+        certificates = verify_axes(context.model, self._observed.adapter.axes(), context.example, context.get("seed"))
+        self.progress(f"{len(certificates)} axes verified in float64")
+        return certificates
 
     def write_graphs(self) -> dict:
         return write_graphs(self.run, self._graphs, self._observed)
@@ -87,17 +89,18 @@ class ModelWorkload(Workload):
         gain = None if result is None else attribute_gain(self.context, result, latency["shapes"])
         return measured(self.context, compared, controls) | {"attribution": gain}
 
-    def metrics(self, arm: str, report: dict) -> dict:
+    def metrics(self, arm: str, report: Measured) -> dict:
         return metrics(arm, report)
 
     def ladder(self, compared: dict[str, nn.Module]) -> dict | None:
         return measure_runtimes(self.context, compared) if self.get("measure.ladder") else None
 
-    def claim(self, sections: dict[str, dict], report: dict) -> None:
+    def claim(self, sections: dict[str, dict], report: Measured) -> None:
         claim(sections, report)
 
-    def evidence(self, report: dict) -> dict:
+    def evidence(self, report: Measured) -> dict:
         return evidence(self.context, report)
 
-    def closing(self, verdict: dict, judged: dict[str, dict]) -> dict:
-        return {"other_comparisons": other_verdicts(self.get("gates"), verdict)}
+    def closing(self, sections: dict[str, dict], judged: dict[str, Figure]) -> dict:
+        gates = self.get("gates")
+        return {"other_comparisons": other_verdicts(gates, sections, gates["comparison"])}

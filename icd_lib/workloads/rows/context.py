@@ -128,10 +128,10 @@ class TableContext:
     @property
     def cost(self) -> CostConfig:
         """As given, with the calibrated weights where the fit was good and the scenario takes them."""
-        found = self.calibration
-        if found is None or found.kept_defaults or not self.get("calibration.apply"):
+        calibration = self.calibration
+        if calibration is None or calibration.kept_defaults or not self.get("calibration.apply"):
             return self.given_cost
-        weights = {key: getattr(found.weights, key) for key in ("alpha", "beta", "mu")}
+        weights = {key: getattr(calibration.weights, key) for key in ("alpha", "beta", "mu")}
         return dataclasses.replace(self.given_cost, **weights)
 
     def solver_settings(self, cost: CostConfig) -> SolverSettings:

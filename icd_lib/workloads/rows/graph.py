@@ -83,19 +83,19 @@ def weigh_cost(context: TableContext) -> dict | None:
         seed=context.get("seed"),
         version=VERSION,
     )
-    found = None if context.get("graph.remeasure") else Calibration.load(key)
-    if found is None:
+    calibration = None if context.get("graph.remeasure") else Calibration.load(key)
+    if calibration is None:
         with watched() as conditions:
-            found = measure_pilots(context, pilots)
+            calibration = measure_pilots(context, pilots)
         if disturbed := disturbances(conditions):
             context.progress(f"{'; '.join(disturbed)}: these pilots are used now, and measured again by the next run")
         else:
-            found.save(key)
+            calibration.save(key)
     else:
         context.progress("pilot layouts of this machine, measured earlier (graph.remeasure=true measures again)")
-    context.progress(found.reason)
-    context.run.write_json("graph/calibration.json", found.to_json())
-    return found.to_json()
+    context.progress(calibration.reason)
+    context.run.write_json("graph/calibration.json", calibration.to_json())
+    return calibration.to_json()
 
 
 def measure_pilots(context: TableContext, pilots: int) -> Calibration:

@@ -6,7 +6,8 @@ import numpy as np
 
 from icd_lib.errors import MeasureError
 from icd_lib.experiment.arms import ARMS, RESULT, ROWS
-from icd_lib.metric import figure, not_measured
+from icd_lib.metric import Figure, figure, not_measured
+from icd_lib.records.measured import Measured
 from icd_lib.workloads.base import Timed
 from icd_lib.workloads.rows import address_stream, simulate_table
 from icd_lib.workloads.rows.arms import Arm
@@ -59,32 +60,30 @@ def equality(checksums: dict, whole: set[str]) -> dict:
     for label, sums in checksums.items():
         for name, checksum in sums.items():
             groups["nothing removed" if name in whole else "transformed"].append((label, name, checksum))
-    for what, found in groups.items():
-        odd = [entry for entry in found if entry[2] != found[0][2]]
+    for what, entries in groups.items():
+        odd = [entry for entry in entries if entry[2] != entries[0][2]]
         if odd:
             label, name, checksum = odd[0]
             raise MeasureError(
-                f"arm {name} ({label}) has checksum {checksum}, the other arms with {what} have {found[0][2]}; "
+                f"arm {name} ({label}) has checksum {checksum}, the other arms with {what} have {entries[0][2]}; "
                 "its layout does not do the same work"
             )
-    return {what: {"arms": sorted({name for _, name, _ in found}), "equal": True} for what, found in groups.items()}
+    return {what: {"arms": sorted({name for _, name, _ in entries}), "equal": True} for what, entries in groups.items()}
 
 
 def simulate_arms(context: TableContext, arms: dict[str, Arm], events) -> dict:
     """Hit rates (simulated) and energy per pass and per event (modelled) of every arm on one stream."""
-    found = {}
+    simulated = {}
     for name, arm in arms.items():
         figures = simulate_table(context.workload(events).keep(arm.alive), arm.rows, context.levels)
         joules = figures["energy_j"]
-        per_event = figure(
-            joules["value"] / events.count, "J/event", "modelled", n=joules["n"], method=joules["method"]
-        )
+        per_event = figure(joules.value / events.count, "J/event", "modelled", n=joules.n, method=joules.method)
         lines = lines_per_event(context, arm, events)
-        found[name] = figures | {"energy_j_per_event": per_event, "lines_per_event": lines}
-    return found
+        simulated[name] = figures | {"energy_j_per_event": per_event, "lines_per_event": lines}
+    return simulated
 
 
-def lines_per_event(context: TableContext, arm: Arm, events) -> dict:
+def lines_per_event(context: TableContext, arm: Arm, events) -> Figure:
     """Figure: distinct cache lines that an event touches, mean over the events that touch any; counted."""
     left = context.workload(events).keep(arm.alive)
     line = context.levels[0].line_bytes
@@ -111,39 +110,38 @@ def attribution(latency: dict) -> list[dict]:
         "packed": ("+ compaction in π₀'s order", "dead rows removed, not solved again"),
         "iterative": ("+ re-permutation (iterative)", "W′ solved for π₁: the result"),
     }
-    found = next(iter(latency["shapes"].values()))
+    timings = next(iter(latency["shapes"].values()))
     return [
-        {"step": step, "arm": arm, "latency_rel": found[arm]["vs_dense"], "note": note}
+        {"step": step, "arm": arm, "latency_rel": timings[arm].vs_dense, "note": note}
         for arm, (step, note) in steps.items()
-        if arm in found
+        if arm in timings
     ]
 
 
-def second_level(figures: dict) -> dict:
+def second_level(figures: dict[str, Figure]) -> Figure:
     """The hit rate of the second cache, not measured where there is only one."""
     hits = [item for key, item in figures.items() if key.endswith("_hit_pct")]
     return hits[1] if len(hits) > 1 else not_measured("%", "this machine shows one cache only")
 
 
-def metrics(arm: str, report: dict) -> dict:
+def metrics(arm: str, report: Measured) -> dict:
     """What metrics.json of an arm holds of a table; an access event stands where a model has a token."""
-    sizes, hits = report["sizes"][arm], report["caches"]["unseen"][arm]
+    sizes, hits = report.sizes[arm], report.caches["unseen"][arm]
     return {
         "l2_hit_pct": second_level(hits),
         "cache_hits": hits,
-        "energy_j_per_token": report["energy"][arm],
+        "energy_j_per_token": report.energy[arm],
         "quality_pct": not_measured("%", SAME_WORK),
-        "peak_memory_mb": sizes["peak_memory_mb"],
-        "parameter_bytes": sizes["parameter_bytes"],
-        "widths": {"rows": sizes["rows"]},
+        "peak_memory_mb": sizes.peak_memory_mb,
+        "parameter_bytes": sizes.parameter_bytes,
+        "widths": {"rows": sizes.rows},
         "quality_drop_pp": not_measured("pp", SAME_WORK),
     }
 
 
-def hit_change(figures: dict, other: dict) -> dict:
+def hit_change(figures: dict[str, Figure], other: dict[str, Figure]) -> Figure:
     """L2 hit rate of one arm less another's, percentage points; simulated like its parts."""
-    pair = [second_level(item) for item in (figures, other)]
-    if any(item["kind"] == "not_measured" for item in pair):
+    ours, theirs = second_level(figures), second_level(other)
+    if ours.is_missing or theirs.is_missing:
         return not_measured("pp", "this machine shows one cache only")
-    gained = pair[0]["value"] - pair[1]["value"]
-    return figure(gained, "pp", "simulated", n=pair[0]["n"], method=pair[0]["method"])
+    return figure(ours.value - theirs.value, "pp", "simulated", n=ours.n, method=ours.method)

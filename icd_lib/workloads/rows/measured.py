@@ -8,11 +8,11 @@ from icd_lib.errors import ConfigError
 from icd_lib.measure.cache_sim import CacheLevel, simulate_caches
 from icd_lib.measure.energy_model import modelled_energy_j
 from icd_lib.measure.latency import measure_interleaved
-from icd_lib.metric import figure
+from icd_lib.metric import Figure, figure
 from icd_lib.workloads.rows.table import TableRunner, TableWorkload, address_stream, place_rows
 
 
-def simulate_table(workload: TableWorkload, rows: np.ndarray, levels: Sequence[CacheLevel]) -> dict:
+def simulate_table(workload: TableWorkload, rows: np.ndarray, levels: Sequence[CacheLevel]) -> dict[str, Figure]:
     """Figures of one pass from empty caches: `<level>_hit_pct` of each level (simulated), `energy_j` (modelled).
 
     `<level>_hit_pct` (l1d_hit_pct, l2_hit_pct, ...) is the share of all reads of the table that this level or one
@@ -63,13 +63,13 @@ def measure_layouts(
         measured = []
         for i, row in enumerate(rows):
             figures = simulate_table(left, row, levels)
-            hits = [figures[f"{level.name.lower()}_hit_pct"]["value"] for level in levels] + [None]
+            hits = [figures[f"{level.name.lower()}_hit_pct"].value for level in levels] + [None]
             measured.append(
                 {
                     "latency_ms": samples[i].tolist(),
                     "l1_hit_pct": hits[0],
                     "l2_hit_pct": hits[1],
-                    "energy_j": figures["energy_j"]["value"],
+                    "energy_j": figures["energy_j"].value,
                 }
             )
         return measured

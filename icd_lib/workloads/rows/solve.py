@@ -7,28 +7,32 @@ import scipy.sparse as sp
 
 from icd_lib.axes.permutation import hash_permutation, pack_alive
 from icd_lib.codesign.layouts import layouts_folder, perm_record, solve_layout
-from icd_lib.codesign.reasons import Reason
 from icd_lib.errors import AxisError
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.statistics import paired_ratio
+from icd_lib.metric import Figure
+from icd_lib.records.attempts import Change, Pair, Round, Validation
+from icd_lib.records.reasons import Reason
 from icd_lib.solver.cost import CostReport
+from icd_lib.storage.record_json import as_json
 from icd_lib.workloads.rows.arms import Arm
 from icd_lib.workloads.rows.context import AXIS, SAME_WORK, TableContext
 from icd_lib.workloads.rows.frame import shrunk_cost, table_cost
 from icd_lib.workloads.rows.graph import save_graph
 
+NOT_JUDGED = Validation(reason=SAME_WORK)
 TRIAL_ROUNDS = 15  # interleaved rounds in which a new layout is tried before it is accepted
 
 
 @dataclasses.dataclass
 class Solution:
-    """Result of one mode: π₀, the layout that is kept, the solver's statistics, and every attempt with its fate."""
+    """Result of one mode: π₀, the layout that is kept, the solver's statistics, and every round with its fate."""
 
     before: np.ndarray
     after: np.ndarray
     stats: dict
-    attempts: list[dict]
+    rounds: list[Round]
 
 
 def solve_mode(context: TableContext, mode: str) -> dict:
@@ -54,16 +58,17 @@ def solve_oneshot(context: TableContext, masked: sp.csr_array) -> Solution:
 def solve_iterative(context: TableContext, masked: sp.csr_array) -> Solution:
     """Permute by π₀, transform; then solve W′ for π₁, measure, and accept or roll back, while it pays."""
     first, stats = first_layout(context, "iterative")
-    best, attempts = first, []
+    best, rounds = first, []
     for number in range(1, context.get("codesign.max_rounds") + 1):
         context.progress(f"round {number}: solving W′ for a layout of the {int(context.alive.sum()):,} living rows")
         candidate, solver = relayout(context, masked, best, number)
-        attempts.append(judge(context, masked, first, best, candidate, number) | {"solver": solver})
-        report_attempt(context, attempts[-1])
-        if not attempts[-1]["accepted"]:
+        done = dataclasses.replace(judge(context, masked, first, best, candidate, number), solver=solver)
+        rounds.append(done)
+        report_round(context, done)
+        if not done.accepted:
             break
         best = candidate
-    return Solution(first, best, stats, attempts)
+    return Solution(first, best, stats, rounds)
 
 
 def first_layout(context: TableContext, mode: str) -> tuple[np.ndarray, dict]:
@@ -91,26 +96,25 @@ def relayout(context: TableContext, masked: sp.csr_array, now: np.ndarray, numbe
     return np.concatenate([living[solved], now[~context.alive[now]]]), stats
 
 
-def judge(context: TableContext, masked, first, now, candidate, number: int) -> dict:
-    """One attempt: J and C on W′ against the present layout, a trial of both on the clock, and what speaks against."""
+def judge(context: TableContext, masked, first, now, candidate, number: int) -> Round:
+    """One round: J and C on W′ against the present layout, a trial of both on the clock, and what speaks against."""
     arms = [Arm.of(pi, context.alive, context.tile) for pi in (now, candidate)]
     before, after = (table_cost(masked, arm, context.cost, first) for arm in arms)
     trial = try_out(context, *arms)
     reasons = objections(before, after, trial, context.get("codesign.epsilon_j"))
-    return {
-        "what": f"round {number}: solve W′ of the living rows, remove the dead ones",
-        "strength": context.get("transform.dead_share"),
-        "accepted": not reasons,
-        "reasons": [reason.text for reason in reasons],
-        "why": [reason.to_json() for reason in reasons],
-        "change": {term: getattr(after, term) - getattr(before, term) for term in ("C", "Q", "J")},
-        "objective": {AXIS: {"before": vars(before), "after": vars(after)}},
-        "latency_rel": trial,
-        "validation": {"reason": SAME_WORK},
-    }
+    return Round(
+        what=f"round {number}: solve W′ of the living rows, remove the dead ones",
+        strength=context.get("transform.dead_share"),
+        accepted=not reasons,
+        reasons=tuple(reasons),
+        change=Change(C=after.C - before.C, Q=after.Q - before.Q, J=after.J - before.J),
+        objective={AXIS: Pair.of(before, after)},
+        latency_rel=trial,
+        validation=NOT_JUDGED,
+    )
 
 
-def objections(before: CostReport, after: CostReport, trial: dict, epsilon_j: float) -> list[Reason]:
+def objections(before: CostReport, after: CostReport, trial: Figure, epsilon_j: float) -> list[Reason]:
     """Why a layout is not accepted (empty: it is): J must fall, C must not rise, the clock must not show a rise."""
     reasons = []
     if after.J - before.J > -epsilon_j:
@@ -120,14 +124,14 @@ def objections(before: CostReport, after: CostReport, trial: dict, epsilon_j: fl
     if after.C - before.C > 1e-9:
         text = f"J fell while C rose by {after.C - before.C:+.4f}; such a layout is never accepted on J alone"
         reasons.append(Reason("layout", text, after.C - before.C, 0.0))
-    if trial["ci95"][0] > 0:
-        text = f"the measured latency rose by {100 * trial['value']:+.1f} %"
-        reasons.append(Reason("latency", text, trial["ci95"][0], 0.0))
+    if trial.ci95[0] > 0:
+        text = f"the measured latency rose by {100 * trial.value:+.1f} %"
+        reasons.append(Reason("latency", text, trial.ci95[0], 0.0))
     return reasons
 
 
-def try_out(context: TableContext, now: Arm, candidate: Arm) -> dict:
-    """Latency of the candidate relative to the present table on the seen events, interleaved; a figure."""
+def try_out(context: TableContext, now: Arm, candidate: Arm) -> Figure:
+    """Latency of the candidate relative to the present table on the seen events, interleaved."""
     arms = {"now": now.runner(context, context.seen), "candidate": candidate.runner(context, context.seen)}
     seed = context.get("seed")
     samples = measure_interleaved(arms, repeats=TRIAL_ROUNDS, warmup=3, seed=seed)
@@ -135,25 +139,17 @@ def try_out(context: TableContext, now: Arm, candidate: Arm) -> dict:
     return relative(paired_ratio(samples["candidate"], samples["now"], seed=seed, resamples=resamples))
 
 
-def one_step(context: TableContext, what: str) -> dict:
-    """The only attempt of a mode that does not loop."""
-    return {
-        "what": what,
-        "strength": context.get("transform.dead_share"),
-        "accepted": True,
-        "reasons": [],
-        "why": [],
-        "validation": {"reason": SAME_WORK},
-    }
+def one_step(context: TableContext, what: str) -> Round:
+    """The only round of a mode that does not loop."""
+    strength = context.get("transform.dead_share")
+    return Round(what=what, strength=strength, accepted=True, reasons=(), validation=NOT_JUDGED)
 
 
-def report_attempt(context: TableContext, entry: dict) -> None:
-    """Say and log what became of an attempt."""
-    fate = "accepted" if entry["accepted"] else "rolled back: " + "; ".join(entry["reasons"])
-    change = ", ".join(f"Δ{term} {value:+.4f}" for term, value in entry["change"].items())
-    context.progress(f"{fate} ({change}, latency {100 * entry['latency_rel']['value']:+.1f} % in the trial)")
-    kept = {key: value for key, value in entry.items() if key != "solver"}
-    context.run.log("02_solve[iterative]", event="round", **kept)
+def report_round(context: TableContext, done: Round) -> None:
+    """Say and log what became of a round."""
+    change = f"ΔC {done.change.C:+.4f}, ΔQ {done.change.Q:+.4f}, ΔJ {done.change.J:+.4f}"
+    context.progress(f"{done.fate} ({change}, latency {100 * done.latency_rel.value:+.1f} % in the trial)")
+    context.run.log("02_solve[iterative]", event="round", **as_json(dataclasses.replace(done, solver=None)))
 
 
 def write_solution(context: TableContext, mode: str, masked: sp.csr_array, solution: Solution) -> dict:
@@ -166,11 +162,9 @@ def write_solution(context: TableContext, mode: str, masked: sp.csr_array, solut
     living = {"D": context.size, "alive": np.flatnonzero(context.alive), "lost_accesses": context.pruned.loss}
     run.write_json(f"{mode}/transform_meta.json", {"axes": {AXIS: living}, "delta_layout": True})
     arm = Arm.of(after, context.alive, context.tile)
-    pair = {
-        "before": vars(table_cost(masked, Arm.of(before, context.alive, context.tile), context.cost, before)),
-        "after": vars(table_cost(masked, arm, context.cost, before)),
-    }
-    kept = any(entry["accepted"] for entry in solution.attempts)
+    first = Arm.of(before, context.alive, context.tile)
+    pair = Pair.of(*(table_cost(masked, layout, context.cost, before) for layout in (first, arm)))
+    kept = any(done.accepted for done in solution.rounds)
     report = {
         "mode": mode,
         "accepted_strength": context.get("transform.dead_share") if kept else 0.0,
@@ -178,22 +172,22 @@ def write_solution(context: TableContext, mode: str, masked: sp.csr_array, solut
         "sizes": arm.sizes(context.tile, context.get("workload.row_bytes")),
         "plan": None,
         "validation": None,
-        "attempts": solution.attempts,
+        "attempts": solution.rounds,
         "objective": {"mean": pair, "axes": {AXIS: pair}},
         "cost": vars(context.cost),
         "solver": solution.stats,
         "certificates": certificates(context, before, after),
     }
     run.write_json(f"{mode}/solve.json", report)
-    return report
+    return as_json(report)
 
 
 def certificates(context: TableContext, before: np.ndarray, after: np.ndarray) -> list[dict]:
     """The checksum of the surviving work in the original order, in π₀ and in the layout that is kept: all equal."""
-    found = []
+    entries = []
     for name, pi in (("original order", np.arange(context.size)), ("π₀", before), ("kept layout", after)):
         checksum = Arm.of(pi, context.alive, context.tile).runner(context, context.seen)()
-        found.append(
+        entries.append(
             {
                 "axis": AXIS,
                 "layout": name,
@@ -202,6 +196,6 @@ def certificates(context: TableContext, before: np.ndarray, after: np.ndarray) -
                 "perm_hash": hash_permutation(pi),
             }
         )
-    if len({entry["checksum"] for entry in found}) > 1:
-        raise AxisError(f"a layout of the table changed its checksum: {[entry['checksum'] for entry in found]}")
-    return found
+    if len({entry["checksum"] for entry in entries}) > 1:
+        raise AxisError(f"a layout of the table changed its checksum: {[entry['checksum'] for entry in entries]}")
+    return entries

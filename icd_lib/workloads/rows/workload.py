@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from icd_lib.experiment.arms import ROWS
+from icd_lib.metric import Figure
+from icd_lib.records.measured import Measured
 from icd_lib.workloads.base import Timed, Workload
 from icd_lib.workloads.rows.arms import Arm, compared_arms, control_arms
 from icd_lib.workloads.rows.context import TableContext
@@ -55,14 +57,14 @@ class RowsWorkload(Workload):
     def measured(self, compared: dict[str, Arm], controls: dict[str, Arm], latency: dict) -> dict:
         return measured(self.context, compared, controls, latency, self._checksums)
 
-    def metrics(self, arm: str, report: dict) -> dict:
+    def metrics(self, arm: str, report: Measured) -> dict:
         return metrics(arm, report)
 
-    def claim(self, sections: dict[str, dict], report: dict) -> None:
+    def claim(self, sections: dict[str, dict], report: Measured) -> None:
         claim(sections, report)
 
-    def evidence(self, report: dict) -> dict:
+    def evidence(self, report: Measured) -> dict:
         return evidence(self.context, report)
 
-    def closing(self, verdict: dict, judged: dict[str, dict]) -> dict:
+    def closing(self, sections: dict[str, dict], judged: dict[str, Figure]) -> dict:
         return {"judged": judged}

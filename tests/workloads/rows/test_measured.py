@@ -31,29 +31,29 @@ def test_hits_follow_from_the_layout():
     apart = figures_of(np.arange(SIZE))
     # In the given order, rows e and e + 8 lie two lines apart: the one line of L1 never helps, and the two of L2 do
     # after each of the four lines was fetched once.
-    assert apart["l1d_hit_pct"]["value"] == 0
-    assert apart["l2_hit_pct"]["value"] == pytest.approx(100 * (1 - 4 / 16))
+    assert apart["l1d_hit_pct"].value == 0
+    assert apart["l2_hit_pct"].value == pytest.approx(100 * (1 - 4 / 16))
     # Side by side, both events of a line follow each other: one miss for four reads.
     beside = figures_of(together)
-    assert beside["l1d_hit_pct"]["value"] == beside["l2_hit_pct"]["value"] == 75
-    assert beside["energy_j"]["value"] < apart["energy_j"]["value"]
-    assert {entry["kind"] for entry in (apart["l1d_hit_pct"], apart["l2_hit_pct"])} == {"simulated"}
-    assert apart["energy_j"]["kind"] == "modelled"
-    assert apart["l1d_hit_pct"]["n"] == 16
+    assert beside["l1d_hit_pct"].value == beside["l2_hit_pct"].value == 75
+    assert beside["energy_j"].value < apart["energy_j"].value
+    assert {entry.kind for entry in (apart["l1d_hit_pct"], apart["l2_hit_pct"])} == {"simulated"}
+    assert apart["energy_j"].kind == "modelled"
+    assert apart["l1d_hit_pct"].n == 16
 
 
 def test_compaction_saves_first_touches():
     alive = np.arange(SIZE) % 4 == 0  # one living element in each of the four tiles
     scattered = figures_of(np.arange(SIZE), alive)
     packed = figures_of(np.argsort(~alive, kind="stable"), alive)
-    assert scattered["l2_hit_pct"]["value"] == 0
-    assert packed["l2_hit_pct"]["value"] == 75
+    assert scattered["l2_hit_pct"].value == 0
+    assert packed["l2_hit_pct"].value == 75
 
 
 def test_rows_wider_than_a_line_count_for_each_line():
     figures = figures_of(np.arange(SIZE), workload=pairs_workload(row_bytes=128))
-    assert figures["l1d_hit_pct"]["n"] == 32
-    assert figures["l1d_hit_pct"]["value"] == 0
+    assert figures["l1d_hit_pct"].n == 32
+    assert figures["l1d_hit_pct"].value == 0
 
 
 def test_a_workload_without_accesses_has_no_figures():
@@ -74,9 +74,9 @@ def test_measure_layouts_gives_one_result_for_every_layout():
     assert ticks[-1] == (4, 4)
     for pi, result in zip((np.arange(64), order), results, strict=True):
         expected = simulate_table(workload.keep(alive), place_rows(pi, alive, 4)[0], LEVELS)
-        assert result["l1_hit_pct"] == expected["l1d_hit_pct"]["value"]
-        assert result["l2_hit_pct"] == expected["l2_hit_pct"]["value"]
-        assert result["energy_j"] == expected["energy_j"]["value"]
+        assert result["l1_hit_pct"] == expected["l1d_hit_pct"].value
+        assert result["l2_hit_pct"] == expected["l2_hit_pct"].value
+        assert result["energy_j"] == expected["energy_j"].value
     assert results[0]["energy_j"] != results[1]["energy_j"]
 
 

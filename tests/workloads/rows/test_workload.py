@@ -12,6 +12,8 @@ from icd_lib.axes.permutation import hash_permutation
 from icd_lib.codesign.layouts import perm_record
 from icd_lib.errors import ArtifactError, AxisError, ConfigError, MeasureError, ResourceError
 from icd_lib.graph.events import Events
+from icd_lib.metric import figure
+from icd_lib.records.verdict import Determinism
 from icd_lib.run.artifacts import open_run
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
 from icd_lib.stages import report
@@ -44,7 +46,7 @@ def run(tmp_path_factory):
 
     def without_veto(*arms):
         trial = timed(*arms)
-        return trial | {"ci95": [min(trial["ci95"][0], 0.0), trial["ci95"][1]]}
+        return dataclasses.replace(trial, ci95=(min(trial.ci95[0], 0.0), trial.ci95[1]))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(solve, "try_out", without_veto)
@@ -162,13 +164,13 @@ def test_a_round_that_does_not_pay_is_rolled_back_and_its_reason_kept(run, tmp_p
 )
 def test_each_condition_of_acceptance_has_its_own_objection(change_c, change_j, interval, words):
     before, after = CostReport(0.5, 0.1, 0, 0, 0.4), CostReport(0.5 + change_c, 0.1, 0, 0, 0.4 + change_j)
-    found = objections(before, after, {"value": 0.05, "ci95": interval}, 1e-3)
+    found = objections(before, after, figure(0.05, "fraction", "measured", ci95=interval), 1e-3)
     assert len(found) == len(words) and all(word in reason.text for word, reason in zip(words, found, strict=True))
 
 
 def test_all_arms_with_one_mask_have_one_checksum_and_another_one_is_refused(measured):
-    assert all(found["equal"] for found in measured["equality"].values())
-    sums = {label: dict(arms) for label, arms in measured["checksums"].items()}
+    assert all(found.equal for found in measured.equality.values())
+    sums = {label: dict(arms) for label, arms in measured.checksums.items()}
     assert sums["chained"]["dense"] != sums["chained"]["linear"]
     sums["overlapped"]["packed"] = "17"
     with pytest.raises(MeasureError, match=r"packed \(overlapped\) has checksum 17"):
@@ -184,15 +186,15 @@ def test_lines_per_event_agree_with_counting_them_one_by_one(run):
     for start, end in zip(left.events.offsets[:-1], left.events.offsets[1:], strict=True):
         lines = {int(address) // line for address in addresses[start:end]}
         counts += [len(lines)] if lines else []
-    assert measure.lines_per_event(context, arm, context.seen)["value"] == pytest.approx(np.mean(counts))
+    assert measure.lines_per_event(context, arm, context.seen).value == pytest.approx(np.mean(counts))
 
 
 def test_figures_say_what_they_are_and_raw_samples_are_kept(run, measured):
     samples = run.read_json("measure/samples.json")["shapes"]
-    for label, arms in measured["latency"]["shapes"].items():
+    for label, arms in measured.latency.shapes.items():
         for arm, entry in arms.items():
-            assert entry["latency_ms"]["kind"] == "measured" and entry["latency_ms"]["n"] == 6
-            assert np.median(samples[label][arm]) == entry["latency_ms"]["value"]
+            assert entry.latency_ms.kind == "measured" and entry.latency_ms.n == 6
+            assert np.median(samples[label][arm]) == entry.latency_ms.value
     figures = run.read_json("iterative/metrics.json")
     assert figures["l2_hit_pct"]["kind"] == "simulated" and figures["energy_j_per_token"]["kind"] == "modelled"
     assert figures["quality_pct"]["kind"] == "not_measured" and "by construction" in figures["quality_pct"]["reason"]
@@ -200,17 +202,17 @@ def test_figures_say_what_they_are_and_raw_samples_are_kept(run, measured):
 
 
 def test_the_verdict_repeats_the_solve_and_judges_the_cost(verdict):
-    assert verdict["determinism"] == {"pi_hash_equal": True, "w_hash_equal": True, "max_metric_drift_rel": 0.0}
-    assert verdict["judged"]["delta_c_rel"]["value"] == verdict["cost"]["delta_c_rel"] < -0.1
-    assert verdict["smoke"]["checks"]["delta_c_rel"] == "pass"
-    assert set(verdict["smoke"]["checks"]) == {"delta_c_rel", "delta_q"}
-    assert verdict["same_quality"]["l2_pp"]["kind"] == "simulated"
+    assert verdict.determinism == Determinism(pi_hash_equal=True, w_hash_equal=True, max_metric_drift_rel=0.0)
+    assert verdict.judged["delta_c_rel"].value == verdict.cost.delta_c_rel < -0.1
+    assert verdict.smoke.checks["delta_c_rel"] == "pass"
+    assert set(verdict.smoke.checks) == {"delta_c_rel", "delta_q"}
+    assert verdict.section("same_quality").l2_pp.kind == "simulated"
 
 
 def test_determinism_notices_another_graph(run, verdict):
     context = TableContext(run)
     context.__dict__["graph"] = 2 * context.graph
-    assert validate.determinism(context)["w_hash_equal"] is False
+    assert validate.determinism(context).w_hash_equal is False
 
 
 def test_one_mode_alone_gets_its_pages_at_every_point_and_a_verdict(tmp_path):
@@ -221,8 +223,8 @@ def test_one_mode_alone_gets_its_pages_at_every_point_and_a_verdict(tmp_path):
     report.write_index(alone)
     assert "This run has not been judged yet" in (alone.dir / "index.html").read_text()
     verdict = run_stages(alone, "measure", "validate")
-    assert verdict["vs_dense"]["latency_rel"]["kind"] == "not_measured"
-    assert verdict["smoke"]["status"] == "partial" and verdict["calibration"] is None
+    assert verdict.section("vs_dense").latency_rel.is_missing
+    assert verdict.smoke.status == "partial" and alone.read_json("verdict.json")["calibration"] is None
     assert "packed" in alone.read_json("measure/measure.json")["sizes"]
     first, second, *_ = report.run_stage(alone, lambda line: None)["headline"]
     assert first.startswith("No result for iterative") and "the untouched table" in second

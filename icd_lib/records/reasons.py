@@ -9,9 +9,12 @@ Code = Literal["quality", "drop-in quality", "cosine", "perplexity", "latency", 
 
 @dataclass(frozen=True)
 class Reason:
-    """`value` was found, `limit` was allowed; None where the reason is no comparison of numbers."""
+    """`value` was found, `limit` was allowed; None where the reason is no comparison of numbers.
 
-    code: Code
+    code: None only in what was read of a run of before there were codes
+    """
+
+    code: Code | None
     text: str
     value: float | None = None
     limit: float | None = None

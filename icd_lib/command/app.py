@@ -1,0 +1,163 @@
+"""The command `icd` and what its subcommands print."""
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.exceptions import TyperException
+
+from icd_lib.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, IcdError, InternalError
+from icd_lib.version import VERSION
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Make a trained model faster by re-optimising its memory layout, and measure what that gave.",
+)
+
+Target = Annotated[float | None, typer.Option(help="latency to reach, relative to dense; -0.3 is 30 % less")]
+Budget = Annotated[float | None, typer.Option(help="percentage points that the judge may fall")]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    try:
+        return app(argv, prog_name="icd", standalone_mode=False) or EXIT_OK
+    except TyperException as error:
+        print(f"icd: {error}; icd --help lists what there is", file=sys.stderr)
+        return ConfigError.exit_code
+    except IcdError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; nothing was written", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception:  # the outermost boundary: Python's own exit code for a bug is 1, which means "gate not met" here
+        traceback.print_exc()
+        return InternalError.exit_code
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def run(context: typer.Context) -> int:
+    """Run a scenario: the same options as run_all.py (icd run --help)."""
+    from run_all import main as run_all
+
+    return run_all(context.args)
+
+
+@app.command()
+def optimize(
+    model: Annotated[str, typer.Argument(help="a folder, a hub id, or the name of an embedded model")],
+    calibrate: Annotated[str, typer.Option(help="text of one's own: .txt, one text a line, .jsonl or .csv")],
+    out: Annotated[str, typer.Option(help="folder for the faster copy")],
+    target: Target = None,
+    budget: Budget = None,
+    quality: Annotated[str | None, typer.Option(help="a judge of one's own: module:function, model to percent")] = None,
+    field: Annotated[str | None, typer.Option(help="field or column of the text")] = None,
+    mode: Annotated[str, typer.Option(help="linear, oneshot or iterative")] = "iterative",
+    max_length: Annotated[int, typer.Option(help="tokens of a text that are read")] = 128,
+    seed: Annotated[int, typer.Option(help="of every random generator")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace an optimised model in --out")] = False,
+) -> None:
+    """Make a faster copy of MODEL from nothing but a file of text."""
+    from icd_lib.command.optimize import optimize_on_texts
+
+    console = Console()
+    made = optimize_on_texts(
+        model, calibrate, out, target=target, budget=budget, quality=quality, field=field, mode=mode,
+        max_length=max_length, seed=seed, force=force, say=console.print,
+    )  # fmt: skip
+    console.print(latency_table(made.latency, made.optimized.report["predicted_latency_rel"]))
+    detail = made.detail
+    console.print(
+        f"judge: {made.judged_by}: {detail['value_pct']:.2f} % (dense: {detail['dense_pct']:.2f} %)", markup=False
+    )
+    if "mean_cosine" in detail:
+        console.print(f"mean cosine to the dense model's embeddings: {detail['mean_cosine']:.4f}")
+        console.print("Agreement is not quality: nobody has told what is right. Judge it on your task with --quality.")
+    console.print(f"written to {made.folder}; load it with", markup=False)
+    console.print(f"  import icd_lib as icd\n  model = icd.load_optimized({str(made.folder)!r})", markup=False)
+
+
+@app.command()
+def measure(
+    folder: Annotated[str, typer.Argument(help="a folder that ICD wrote, or any model")],
+    against: Annotated[str | None, typer.Option(help="the model it came from (default: as its record says)")] = None,
+    shape: Annotated[list[str] | None, typer.Option(help="batch x tokens, repeatable; default 8x128 and 1x32")] = None,
+    runtime: Annotated[list[str] | None, typer.Option(help="repeatable; default: all that are installed")] = None,
+    repeats: Annotated[int, typer.Option(help="interleaved rounds")] = 40,
+) -> None:
+    """Time a model beside the one it came from, in every runtime that is installed."""
+    from icd_lib.command.measure import SHAPES, parse_shapes, runtimes_for, time_models
+    from icd_lib.command.model import open_model, origin_of
+
+    console = Console()
+    smaller, _, label = open_model(folder)
+    dense, _, name = open_model(against or origin_of(folder))
+    console.print(f"{label} against {name}", markup=False)
+    latency = time_models(
+        {"dense": dense, "icd": smaller}, parse_shapes(shape) if shape else SHAPES,
+        runtimes=runtime or runtimes_for(smaller), repeats=repeats, say=console.print,
+    )  # fmt: skip
+    console.print(latency_table(latency))
+
+
+@app.command("list")
+def list_all() -> None:
+    """Scenarios, families of models, and runtimes, with what is installed."""
+    from icd_lib.errors import ResourceError
+    from icd_lib.models.families import FAMILIES
+    from icd_lib.run.scenario import list_scenarios
+    from icd_lib.runtimes import RUNTIMES
+
+    console = Console()
+    table = Table("scenario", "", title=f"icd {VERSION}", title_justify="left")
+    for name, description in list_scenarios().items():
+        table.add_row(name, description)
+    console.print(table)
+    table = Table("family", "config.json says", "embedded")
+    for name, family in FAMILIES.items():
+        table.add_row(name, ", ".join(family.model_types), family.default.name if family.default else "none")
+    console.print(table)
+    table = Table("runtime", "", "installed")
+    for name, row in RUNTIMES.items():
+        try:
+            row.check()
+            state = "yes"
+        except ResourceError as error:
+            state = str(error.args[0])
+        table.add_row(name, row.label, state)
+    console.print(table)
+
+
+@app.command()
+def version() -> None:
+    """The version."""
+    print(VERSION)
+
+
+def latency_table(ladder: dict, predicted: float | None = None) -> Table:
+    """Milliseconds of both models and their ratio with its 95 % interval, by runtime and shape."""
+    title = "" if predicted is None else f"latency (the tables predicted {predicted:+.1%})"
+    table = Table("runtime", "batch x tokens", "dense ms", "icd ms", "against dense", title=title, title_justify="left")
+    for name, entry in ladder["runtimes"].items():
+        if entry["status"] != "measured":
+            table.add_row(name, "", "", "", f"not measured: {entry['reason']}")
+            continue
+        for shape, timed in entry["shapes"].items():
+            dense, icd = timed["arms"]["dense"], timed["arms"]["icd"]
+            ratio = icd["vs_baseline"]
+            low, high = ratio["ci95"]
+            table.add_row(
+                name, shape, f"{dense['latency_ms']['value']:.2f}", f"{icd['latency_ms']['value']:.2f}",
+                f"{ratio['value']:+.1%} ({low:+.1%} ... {high:+.1%})",
+            )  # fmt: skip
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

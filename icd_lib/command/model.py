@@ -1,0 +1,64 @@
+"""A model by its name, whichever family it is of, with its tokenizer."""
+
+from pathlib import Path
+
+import transformers
+from torch import nn
+
+from icd_lib.errors import ArtifactError, ConfigError
+from icd_lib.models.checkpoint.loading import load_model, load_optimized
+from icd_lib.models.checkpoint.optimized import RECORD
+from icd_lib.models.checkpoint.source import Checkpoint, resolve_checkpoint
+from icd_lib.models.families import FAMILIES
+from icd_lib.paths import user_path
+from icd_lib.storage.json_text import read_text
+
+
+def open_model(name: str) -> tuple[nn.Module, object, str]:
+    """(model in evaluation mode, tokenizer, name without a path) of a checkpoint or of a folder that ICD wrote."""
+    folder = user_path(name)
+    if (folder / RECORD).is_file():
+        return load_optimized(folder), _tokenizer_of(folder), folder.resolve().name
+    checkpoint = find_checkpoint(name)
+    model, tokenizer = load_model(checkpoint)
+    return model, tokenizer, checkpoint.name
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """The checkpoint of that name, of the first family that takes it; `ConfigError` with every family's reason."""
+    reasons = []
+    for family in FAMILIES:
+        try:
+            return resolve_checkpoint(name, family=family)
+        except ConfigError as error:
+            reasons.append(f"{family}: {error.args[0]}")
+    raise ConfigError("no family takes this model; " + "; ".join(reasons))
+
+
+def origin_of(folder: str) -> str:
+    """The model that a folder of `icd optimize` came from; `ConfigError` if its record does not say."""
+    record = user_path(folder) / RECORD
+    origin = read_text(record).get("meta", {}).get("model") if record.is_file() else None
+    if not isinstance(origin, str):
+        raise ConfigError(f"{folder} does not say which model it came from; name that with --against")
+    return origin
+
+
+def check_out(out: str | Path, *, force: bool = False) -> Path:
+    """The folder to write to, before anything is computed; `ArtifactError` if it holds what must not be lost."""
+    folder = user_path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ArtifactError(f"--out {out} is a file; choose a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / RECORD).is_file():
+            raise ArtifactError(f"--out {out} is not empty and holds no optimised model; choose another folder")
+        if not force:
+            raise ArtifactError(f"--out {out} holds an optimised model; --force replaces it")
+    return folder
+
+
+def _tokenizer_of(folder: Path):
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError):
+        return None  # a model can be saved without one, and measured

@@ -1,0 +1,203 @@
+"""measure/measure.json and measure/ladder.json: what was measured of the arms."""
+
+from dataclasses import dataclass, field
+
+from icd_lib.metric import Figure, check_bounded
+from icd_lib.records.attempts import Pair, RowsSizes, Validation
+from icd_lib.records.losses import Quality, SplitLoss
+
+MEASURED = "measure/measure.json"
+LADDER = "measure/ladder.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """One arm at one shape."""
+
+    latency_ms: Figure
+    throughput_tokens_per_s: Figure
+    vs_dense: Figure
+
+    def __post_init__(self):
+        check_bounded(self.latency_ms, self.vs_dense)
+        if None in (self.latency_ms.p50, self.latency_ms.p95, self.latency_ms.p99):
+            raise ValueError("latency_ms lacks a percentile")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power:
+    """What the rounds can detect (`icd_lib.measure.power.power_analysis`): arms compared → smallest change."""
+
+    rounds: int
+    needed: int
+    effect: float
+    power: float
+    detectable: dict[str, float]
+    planned: int
+    cap: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """How the samples of a shape were taken."""
+
+    power: Power
+    warnings: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clocks:
+    """Whether the processor's clock is fixed, and why that cannot be said."""
+
+    locked: bool
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Shape → arm → its figures; the first shape is judged."""
+
+    threads: int
+    shapes: dict[str, dict[str, Timing]]
+    taken: dict[str, Taken] = field(default_factory=dict)
+    clocks: Clocks | None = None
+
+    @property
+    def first(self) -> dict[str, Timing]:
+        """Every arm at the shape that is judged."""
+        return next(iter(self.shapes.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSizes:
+    """A model: bytes, work of a call, elements and tiles that are left."""
+
+    parameter_bytes: int
+    flops: int
+    widths: dict[str, int]
+    tiles: dict[str, int]
+    peak_memory_mb: Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredRows(RowsSizes):
+    """The table of an arm."""
+
+    peak_memory_mb: Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreeing:
+    """Arms whose checksums have to agree."""
+
+    arms: list[str]
+    equal: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A step from dense to iterative; `arm`: whose latency it is, where the file says so."""
+
+    step: str
+    latency_rel: Figure
+    note: str
+    arm: str | None = None
+    validation: Validation | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """All of measure.json. equality: control → precision → relative error (models), what lives → arms (rows).
+
+    caches: stream → arm → figures, checksums and `shapes` (way of reading → words): of a table of rows only
+    """
+
+    latency: Latency
+    quality: Quality
+    equality: dict[str, Agreeing | dict[str, float]]
+    sizes: dict[str, ModelSizes | MeasuredRows]
+    energy: dict[str, Figure]
+    controls: dict[str, str] = field(default_factory=dict)
+    l2_hit_pct: Figure | None = None
+    attribution: list[Step] | None = None
+    checksums: dict[str, dict[str, str]] | None = None
+    caches: dict[str, dict[str, dict[str, Figure]]] | None = None
+    shapes: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """Against dense, at the shape that is judged."""
+
+    latency_rel: Figure
+    quality_drop_pp: Figure
+
+    def __post_init__(self):
+        check_bounded(self.latency_rel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """<arm>/metrics.json: an arm by itself, at the shape that is judged."""
+
+    run_id: str
+    scenario: str
+    mode: str
+    model: dict
+    latency_ms: Figure
+    throughput_tokens_per_s: Figure
+    l2_hit_pct: Figure
+    energy_j_per_token: Figure
+    quality_pct: Figure
+    peak_memory_mb: Figure
+    parameter_bytes: int
+    objective: Pair | None
+    vs_dense: Changes
+    environment: dict
+    config_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtShape:
+    """Arm → metric → its figure, in a runtime at a shape."""
+
+    arms: dict[str, dict[str, Figure]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InRuntime:
+    """A runtime of the ladder, or why it was not measured."""
+
+    label: str
+    status: str
+    reason: str | None = None
+    shapes: dict[str, AtShape] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.status == "measured" and not self.shapes:
+            raise ValueError("it was measured at no shape")
+        if self.status != "measured" and self.reason is None:
+            raise ValueError("it was not measured and gives no reason")
+
+    @property
+    def is_measured(self) -> bool:
+        return self.status == "measured"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastestRuntime:
+    """Its name, and arm → what it loses there; None with the reason where that was not judged."""
+
+    runtime: str
+    quality: dict[str, SplitLoss] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """All of ladder.json."""
+
+    baseline: str
+    threads: int
+    runtimes: dict[str, InRuntime]
+    fastest: FastestRuntime | None = None
