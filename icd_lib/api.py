@@ -1,27 +1,34 @@
 """The public functions that take a whole model: `find_axes`, `optimize` and `compact_masked`, one line in a script."""
 
 import copy
-import math
+import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from icd_lib.axes.axis import Axis
 from icd_lib.axes.verify import verify_axes
+from icd_lib.codesign.batches import check_enough, check_runs, first_rows, read_batches, read_inputs
 from icd_lib.codesign.evidence import Problem, gather
-from icd_lib.codesign.inputs import Inputs, Judgement
+from icd_lib.codesign.finite import check_weights
+from icd_lib.codesign.inputs import Inputs
 from icd_lib.codesign.layouts import SolverSettings
 from icd_lib.codesign.loop import Solution, solve
 from icd_lib.codesign.options import Settings
+from icd_lib.codesign.quality import QualityJudge, check_callable
+from icd_lib.codesign.surroundings import Caller, our_own
+from icd_lib.codesign.tiles import check_axes, unfit_axes
 from icd_lib.codesign.zeros import count_zeros
-from icd_lib.errors import ConfigError, MeasureError, TransformError
+from icd_lib.errors import ConfigError
 from icd_lib.experiment.arms import MODES
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
+from icd_lib.options.check import check_value
+from icd_lib.options.field import Field, fields
+from icd_lib.options.option import plain
 from icd_lib.solver.cost import CostConfig
 from icd_lib.solver.options import CostOptions
 from icd_lib.transforms.masked.compact import remove_dead
@@ -34,7 +41,8 @@ from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
 class Optimized:
     """`model`: the smaller copy; `report`: strength, widths, predicted latency, quality lost, every attempt.
 
-    `report["reached"]`: whether a latency that was asked for is predicted to be reached (None: none was asked for).
+    `report["reached"]`: whether a latency that was asked for is predicted to be reached (None: none was asked for);
+    `report["unfit"]`: what to do about axes whose width no tile divides, in words.
     """
 
     model: nn.Module
@@ -46,9 +54,18 @@ class Optimized:
 
 
 def find_axes(model: nn.Module, example_inputs: dict) -> list[Axis]:
-    """Every axis of the model, each verified with a random permutation in float64; `AxisError` if one is not."""
-    axes = find_adapter(model).axes()
-    verify_axes(model, axes, example_inputs)
+    """Every axis of the model, each verified with a random permutation in float64; `AxisError` if one is not.
+
+    example_inputs: the model's input dict, tensors (B, L), arrays or lists. Raises `ConfigError` on one that it cannot
+    run on.
+    """
+    _check_model(model)
+    with our_own(model):
+        example = read_inputs(example_inputs, "example_inputs")
+        dense = copy.deepcopy(model).eval()
+        check_runs(dense, [example])
+        axes = find_adapter(model).axes()
+        verify_axes(dense, axes, example)
     return axes
 
 
@@ -61,45 +78,86 @@ def optimize(
     latency_target_rel: float | None = None,
     mode: str = "iterative",
     seed: int = 0,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str], None] | None = None,
     **settings,
 ) -> Optimized:
-    """Smaller copy of `model` that loses at most `budget_pp` of `quality` (model → percent, higher is better).
+    """Smaller copy of `model`, in eval mode, that loses at most `budget_pp` of `quality` (percent, higher is better).
 
-    calibration: the model's own input dicts (unlabelled); latency tables are measured at the largest of them.
+    calibration: the model's own input dicts (unlabelled): input_ids (B, L) and what goes with them, as tensors, arrays
+    or lists; read once and copied; one dict is one batch. Latency tables are measured at the largest of them.
+    quality: model → percent. It gets a copy each time, and begins with the random generators as they are now.
     `latency_target_rel` (e.g. -0.3) asks for a latency instead; where it is not reached, a `UserWarning` says so and
-    `report["reached"]` is False. Further settings: fields of `icd_lib.codesign.options.Settings`, the options of a
-    scenario's `transform` and `codesign`, with the same defaults. The given model is not changed. Raises `ConfigError`
-    on bad arguments, `TransformError` on empty calibration, `MeasureError` when `quality` returns no finite number.
+    `report["reached"]` is False. There is one too where no width of an axis fits `tile`, and where `quality` looks like
+    fractions. Further settings: fields of `icd_lib.codesign.options.Settings`, the options of a scenario's `transform`
+    and `codesign`, with the same defaults and bounds. The given model is not changed; its modes, the random generators
+    and torch's switches are as before afterwards. Raises `ConfigError` on bad arguments and inputs that the model does
+    not take, `TransformError` on empty calibration, `MeasureError` when `quality` returns no finite number.
     """
-    if mode not in MODES:
-        raise ConfigError(f"mode takes one of {', '.join(MODES)}; got {mode!r}")
-    batches = list(calibration)
-    if not batches:
-        raise TransformError("calibration is empty: pass at least one batch of the model's inputs")
-    chosen = Settings(quality_budget_pp=budget_pp, latency_target_rel=latency_target_rel, seed=seed, **settings)
+    mode = check_value(mode, Field(str, choices=MODES), "mode")
+    chosen = Settings.of_arguments(budget_pp, latency_target_rel, seed, settings, _NAMES)
+    check_callable(quality, "quality", "maps a model to percent, such as its accuracy on text of yours")
+    progress = progress or (lambda line: None)
+    check_callable(progress, "progress", "takes a line of text, or None")
+    _check_model(model)
+    with our_own(model) as caller:
+        return _optimize(model, calibration, quality, chosen, mode, caller.wrapped(progress), caller)
+
+
+def _optimize(model, calibration, quality, chosen: Settings, mode: str, progress, caller: Caller) -> Optimized:
+    """`optimize` on arguments that were checked."""
+    batches = caller.call(read_batches, calibration)
+    check_enough(batches)
     dense = copy.deepcopy(model).eval()
+    check_runs(dense, batches)
+    adapter = find_adapter(dense)
+    check_axes(adapter, chosen)
+    unfit = unfit_axes(adapter, chosen, mode)
+    for line in unfit:
+        warnings.warn(line, stacklevel=3)
+    judge = QualityJudge(quality, caller, dense)
     inputs = Inputs(
         dense=dense,
         batches=batches,
         distill_batches=batches,
-        example=_small(batches[0]),
-        judge=_judge(quality, quality(dense)),
+        example=first_rows(batches[0]),
+        judge=judge,
         settings=chosen,
-        solver=SolverSettings(CostConfig(**dict(CostOptions(g=chosen.tile))), seed=seed),
+        solver=SolverSettings(CostConfig(**dict(CostOptions(g=chosen.tile))), seed=chosen.seed),
         progress=progress,
     )
     observed = inputs.observe()
     solution = solve(Problem(inputs, gather(inputs, _measure_machine(observed, chosen), observed)), mode)
-    report = _report(solution) | {"reached": solution.reached(latency_target_rel)}
-    if report["reached"] is False:
+    target = chosen.latency_target_rel
+    report = _report(solution) | {"reached": solution.reached(target), "unfit": unfit}
+    if target is None:
+        judge.warn_of_fractions(chosen.quality_budget_pp, stacklevel=4)
+    elif not report["reached"]:
         refused = [entry["reasons"][0] for entry in solution.attempts if entry["reasons"]] or ["no attempt fits"]
         warnings.warn(
-            f"latency_target_rel={latency_target_rel:+.0%} was not reached: the tables predict "
+            f"latency_target_rel={target:+.0%} was not reached: the tables predict "
             f"{report['predicted_latency_rel']:+.1%} for the best candidate ({refused[-1]})",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return Optimized(solution.best.model, report)
+    return Optimized(_with_flags_of(model, solution.best.model), report)
+
+
+_NAMES = [name for name, given in inspect.signature(optimize).parameters.items() if given.kind is not given.VAR_KEYWORD]
+
+
+def _check_model(model: nn.Module) -> None:
+    """Raise `ConfigError` unless `model` is a torch module of a known family, on the CPU, with finite weights."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model takes a torch.nn.Module, got {model!r:.60} ({type(model).__name__})")
+    find_adapter(model)
+    check_weights(model)
+
+
+def _with_flags_of(model: nn.Module, result: nn.Module) -> nn.Module:
+    """`result` in eval mode, with the parameters taking gradients that take them in the caller's `model`."""
+    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for name, parameter in result.named_parameters():
+        parameter.requires_grad_(wanted[name])
+    return result.eval()
 
 
 def compact_masked(model: nn.Module, example: dict | Iterable[dict], *, tile: int = 16, look: bool = True) -> Optimized:
@@ -115,13 +173,14 @@ def compact_masked(model: nn.Module, example: dict | Iterable[dict], *, tile: in
     and `least`, which no order undercuts: zeros without structure save nothing. Raises `ConfigError` on a model of no
     family or a tile below 1, `TransformError` if the outputs differ.
     """
-    batches = [dict(item) for item in ([example] if isinstance(example, Mapping) else example)]
-    if not batches:
-        raise ConfigError("example is empty: pass at least one dict of the model's inputs")
-    if isinstance(tile, bool) or not isinstance(tile, int) or tile < 1:
-        raise ConfigError(f"tile is a whole number of elements, 1 or more; got {tile!r}")
-    smaller, removed, error = remove_dead(model, batches, tile)
-    zeros = count_zeros(smaller, tile) if look else []
+    tile = check_value(plain(tile), fields(Settings)["tile"], "tile")
+    _check_model(model)
+    with our_own(model) as caller:
+        batches = caller.call(read_batches, example, "example")
+        if not batches:
+            raise ConfigError("example is empty: pass at least one dict of the model's inputs")
+        smaller, removed, error = remove_dead(model, batches, tile)
+        zeros = count_zeros(smaller, tile) if look else []
     report = {
         "mode": "masked",
         "tile": tile,
@@ -144,24 +203,6 @@ def _measure_machine(observed: Observed, settings: Settings) -> Findings:
         observed.adapter, observed.moments, observed.element_paths, observed.ridge, observed.batches[:4]
     )
     return Findings(tables, dense_ms, {entry.axis: entry.rate for entry in found})
-
-
-def _judge(quality: Callable[[nn.Module], float], reference: float) -> Callable[[nn.Module], Judgement]:
-    if not math.isfinite(reference):
-        raise MeasureError(f"quality returned {reference} for the dense model; it must return a finite percentage")
-
-    def judge(model: nn.Module) -> Judgement:
-        value = float(quality(model))
-        if not math.isfinite(value):
-            raise MeasureError(f"quality returned {value} for a candidate; it must return a finite percentage")
-        return Judgement(reference - value, 0.0, {"quality_pct": value, "dense_quality_pct": reference})
-
-    return judge
-
-
-def _small(inputs: dict) -> dict:
-    """The first rows of a batch: enough for an equality check."""
-    return {name: value[:2] if torch.is_tensor(value) else value for name, value in inputs.items()}
 
 
 def _report(solution: Solution) -> dict:

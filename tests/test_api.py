@@ -96,7 +96,7 @@ def test_the_saved_result_reloads_to_the_same_outputs(problem, tmp_path):
         ({"mode": "magic"}, ConfigError, "magic"),
         ({"tyle": 4}, ConfigError, "unknown key 'tyle'; did you mean 'tile'?"),
         ({"tile": 0}, ConfigError, "tile is out of range: it takes an integer, at least 1; got 0"),
-        ({"budget_pp": -1}, ConfigError, "quality_budget_pp is out of range"),
+        ({"budget_pp": -1}, ConfigError, "budget_pp is out of range"),
         ({"quality": lambda m: float("nan")}, MeasureError, "finite"),
     ],
 )
@@ -182,3 +182,16 @@ def test_editors_see_the_names_that_the_package_has():
     for name in icd.__all__:
         assert hasattr(icd, name), name
     assert (Path(icd.__file__).parent / "py.typed").is_file()
+
+
+def test_an_ffn_that_no_tile_divides_is_told_and_the_heads_are_pruned(problem, known_machine):
+    model, calibration = problem
+    options = TARGET | {"axes": ("ffn", "heads"), "tile": 32, "latency_target_rel": -0.02, "mode": "linear"}
+    with pytest.warns(
+        UserWarning, match=r"80 FFN neurons are no whole number of tiles of 32.* to 20, which divides 80"
+    ):
+        opt = icd.optimize(model, calibration, quality=lambda m: 50.0, **options)
+    assert opt.report["unfit"] and opt.report["reached"]
+    widths = opt.report["widths"]
+    assert {widths[axis] for axis in widths if axis.startswith("ffn")} == {80}
+    assert min(widths[axis] for axis in widths if axis.startswith("heads")) < 4

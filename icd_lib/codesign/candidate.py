@@ -60,7 +60,7 @@ def judged(problem: Problem, candidate: Candidate) -> Candidate:
             states=problem.evidence.observed.teacher_states,
             progress=inputs.progress,
         )
-    return replace(candidate, model=model, before_distill=candidate.model, judgement=inputs.judge(model))
+    return replace(candidate, model=model, before_distill=candidate.model, judgement=inputs.judged(model))
 
 
 def objections(settings: Settings, best: Candidate | None, candidate: Candidate) -> list[Reason]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from icd_lib.codesign.finite import NotFinite, find_not_finite
 from icd_lib.codesign.layouts import SolverSettings
 from icd_lib.codesign.options import Settings
 from icd_lib.records.attempts import Validation
@@ -60,6 +61,12 @@ class Inputs:
     def options(self, section: str) -> object:
         """The values of a transform's section; those of the project's own are among the settings."""
         return self.sections.get(section, self.settings)
+
+    def judged(self, model: nn.Module) -> Judgement:
+        """What the judge says of a candidate; `NotFinite`, before it is asked, where that has numbers that are none."""
+        if broken := find_not_finite(model, [self.example, *self.batches]):
+            raise NotFinite(f"the candidate is not finite: {broken} holds NaN or infinity")
+        return self.judge(model)
 
     def observe(self) -> Observed:
         """The dense model on the batches; nothing is computed yet."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from icd_lib.axes.permutation import check_permutation, hash_permutation
 from icd_lib.errors import ArtifactError, AxisError
+from icd_lib.paths import user_path
 from icd_lib.run.files import check_shape
 from icd_lib.solver.cache import solve_cached
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
@@ -177,7 +178,7 @@ def perm_record(perms: dict[str, np.ndarray], seed: int) -> dict:
 
 def read_perm_record(path, mode: str) -> dict[str, np.ndarray]:
     """Permutations of a perm_before.json, or of a run folder's mode; `ArtifactError` unless every hash matches."""
-    file = Path(path)
+    file = user_path(path)
     file = file / mode / "perm_before.json" if file.is_dir() else file
     try:
         record = read_text(file)

@@ -17,6 +17,7 @@ from icd_lib.axes.kinds import SINGLE
 from icd_lib.axes.permutation import invert_permutation
 from icd_lib.codesign.candidate import Candidate, judged, objections, record
 from icd_lib.codesign.evidence import Problem
+from icd_lib.codesign.finite import NotFinite
 from icd_lib.codesign.ladder import Ladder, Rung
 from icd_lib.codesign.layouts import (
     apply_layouts,
@@ -168,7 +169,7 @@ class Arm:
             plan = plans[transform.name] = transform.plan(known, strength, state.widths)
             model, meta = transform.draft(known, plan, state.model)
             state = self.realised(replace(state, model=model), meta.touched, SINGLE)
-        judgement = self.problem.inputs.judge(state.model)
+        judgement = self.problem.inputs.judged(state.model)
         return replace(state, strength=strength, plan=join_plans(plans), judgement=judgement)
 
     def attempt(self, strength: float, best: Candidate) -> Candidate:
@@ -252,7 +253,8 @@ def tried(
         candidate = make()
         reasons = objections(inputs.settings, best, candidate)
     except TransformError as error:
-        candidate, reasons = None, [Reason("transform", str(error))]
+        code = "not finite" if isinstance(error, NotFinite) else "transform"
+        candidate, reasons = None, [Reason(code, str(error))]
     tries.append(record(candidate, rung, reasons))
     tell(problem, tries[-1])
     return None if reasons else candidate

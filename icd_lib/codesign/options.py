@@ -1,17 +1,24 @@
 """Options of the loop and of the calibration of J; and the loop's numbers, from whichever door they come."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator
 
 from icd_lib.axes.kinds import granules
+from icd_lib.errors import ConfigError
 from icd_lib.graph.options import EdgeOptions
 from icd_lib.options import Section, Seeded, option
+from icd_lib.options.check import check_value, unknown_key
+from icd_lib.options.field import fields
+from icd_lib.options.option import plain
 from icd_lib.transforms.options import PruneOptions
 
 # Latency against dense, in steps that the noise of the judge can tell apart.
 STRENGTHS = (-0.1, -0.15, -0.2, -0.25, -0.3, -0.35, -0.4, -0.45, -0.5, -0.6)
+
+# What a judge has to tell more than one number for: a standard error, drop-in quality, cosine, perplexity.
+NEEDS_MORE = ("selection_z", "dropin_budget_pp", "min_cosine", "max_perplexity_ratio")
 
 Strength = Annotated[float, Field(ge=-0.95, le=0)]
 
@@ -71,6 +78,28 @@ class Settings(Seeded, EdgeOptions, LoopOptions, PruneOptions):
         """Those of a scenario's configuration."""
         given = {**config["graph"], **config["codesign"], **config["transform"], "seed": config["seed"]}
         return cls(**{name: given[name] for name in cls.model_fields})
+
+    @classmethod
+    def of_arguments(cls, budget_pp, latency_target_rel, seed, further: Mapping, names: Iterable[str]) -> Self:
+        """Those of Python's arguments, checked as a scenario's; `names`: of all arguments that are no further ones.
+
+        Refused besides: what bounds figures that a `quality` of one number does not tell, so that it had no effect.
+        """
+        options = fields(cls)
+        budget_pp = check_value(plain(budget_pp), options["quality_budget_pp"], "budget_pp")
+        for key, value in further.items():
+            if key == "quality_budget_pp":
+                raise ConfigError(f"quality_budget_pp is called budget_pp here: budget_pp={value!r:.40}")
+            if key not in options:
+                known = [*names, *(name for name in options if name not in ("quality_budget_pp", *NEEDS_MORE))]
+                raise ConfigError(unknown_key(key, key, known, []))
+            if key in NEEDS_MORE and value is not None:
+                raise ConfigError(
+                    f"{key} has no effect here: it bounds what a scenario's judge tells, and quality tells one number; "
+                    "leave it out, and let quality return less where that bound is broken"
+                )
+        further = {key: value for key, value in further.items() if key not in NEEDS_MORE}
+        return cls(quality_budget_pp=budget_pp, latency_target_rel=latency_target_rel, seed=seed, **further)
 
     @field_validator("strengths")
     @classmethod

@@ -13,6 +13,7 @@ import numpy as np
 from icd_lib.errors import ArtifactError, ConfigError
 from icd_lib.graph.events import Events, check_size
 from icd_lib.graph.trace_lines import MAX_INFERRED_SIZE, parse_event, parse_triple
+from icd_lib.paths import user_path
 
 BLOCK_BYTES = 1 << 22
 MAX_LINE_BYTES = 1 << 26
@@ -33,7 +34,7 @@ def iter_events(path, *, chunk_events: int = 65_536, size: int | None = None) ->
     """
     if isinstance(chunk_events, bool) or not isinstance(chunk_events, int) or chunk_events < 1:
         raise ConfigError(f"chunk_events is an integer >= 1, got {chunk_events!r}")
-    return _chunks(Path(path), chunk_events, None if size is None else check_size(size))
+    return _chunks(user_path(path), chunk_events, None if size is None else check_size(size))
 
 
 def read_events(path, *, size: int | None = None) -> Events:
@@ -45,10 +46,11 @@ def read_events(path, *, size: int | None = None) -> Events:
 
 def is_triples(path) -> bool:
     """Whether the trace holds triples, by its first line that is not blank; `ArtifactError` if it has none."""
-    for _, text in _blocks(Path(path)):
+    path = user_path(path)
+    for _, text in _blocks(path):
         if text.strip():
             return _is_triples(text)
-    raise _no_events(Path(path))
+    raise _no_events(path)
 
 
 def _chunks(path: Path, chunk_events: int, size: int | None) -> Iterator[Events]:

@@ -12,6 +12,7 @@ from torch import nn
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.models.families import family_of
 from icd_lib.optional import brief, load_optional
+from icd_lib.paths import user_path
 
 OPSET = 17
 EXPORT_TOLERANCE = 1e-3  # of the largest output: rounding stays far below, another function does not
@@ -54,7 +55,7 @@ def export_onnx(model: nn.Module, example_inputs: dict[str, torch.Tensor], path)
     if family is not None and family.no_onnx is not None:
         raise ResourceError(f"{type(model).__name__} cannot be exported: {family.no_onnx}")
     example = _trace_example(example_inputs)
-    target = Path(path)
+    target = user_path(path)
     partial = target.with_name(target.name + ".partial")
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -148,8 +149,9 @@ def run_onnx(path, inputs: dict, *, threads: int = 0) -> np.ndarray:
 def onnx_session(path, *, threads: int = 0):
     """An ONNX Runtime CPU session with all graph optimisations; ResourceError without the package onnxruntime."""
     onnxruntime = import_onnxruntime()
-    if not Path(path).is_file():
-        raise ArtifactError(f"no ONNX file {Path(path).name}; write it with export_onnx")
+    path = user_path(path)
+    if not path.is_file():
+        raise ArtifactError(f"no ONNX file {path.name}; write it with export_onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Worker threads that spin on after a run would take the cores from whatever is timed next.

@@ -183,9 +183,10 @@ class _Solved:
 
 @dataclass(frozen=True, kw_only=True)
 class SolvedModel(_Solved):
-    """solve.json of a model."""
+    """solve.json of a model. unfit: what to do about axes that no tile divides, in words."""
 
     attempts: list[Attempt]
+    unfit: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

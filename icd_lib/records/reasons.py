@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Code = Literal["quality", "drop-in quality", "cosine", "perplexity", "latency", "layout", "transform"]
+Code = Literal["quality", "drop-in quality", "cosine", "perplexity", "latency", "layout", "transform", "not finite"]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS, comparisons_
 from icd_lib.experiment.metrics import METRICS
 from icd_lib.measure.comparison import compare_arms
 from icd_lib.metric import Figure
+from icd_lib.paths import user_path
 from icd_lib.records.verdict import VERDICT, Verdict
 from icd_lib.release.run_checks import CHECKS, RunView, compared, raw_samples
 from icd_lib.release.verify import run_check
@@ -54,7 +55,7 @@ class FolderView(RunView):
     """A run in its own folder, read as one in a package is."""
 
     def __init__(self, folder: Path | str):
-        self.dir = Path(folder)
+        self.dir = user_path(folder)
         if not (self.dir / LOCK).is_file():
             raise ArtifactError(f"{folder} holds no run (no {LOCK}); give the folder that run_all.py printed")
         check_lock(self.read_json(LOCK), LOCK)
@@ -227,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
                 rows[folder] = row
         table = table_of(rows)
         if args.csv:
-            atomic_write(args.csv, as_csv(table))
+            atomic_write(user_path(args.csv), as_csv(table))
     except IcdError as error:
         print(error, file=sys.stderr)
         return error.exit_code

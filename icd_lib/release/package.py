@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from icd_lib.errors import EXIT_OK, ArtifactError, IcdError, ResourceError
-from icd_lib.paths import project_root, unsafe_name
+from icd_lib.paths import project_root, unsafe_name, user_path
 from icd_lib.release.package_file import ASSETS, CONTENTS, FORMAT
 from icd_lib.release.reference import clean_run, is_asset
 from icd_lib.run.artifacts import LOCK
@@ -47,7 +47,7 @@ def pack(
     written; of all runs there are, those not finished or changed afterwards are left out, and contents.json says why.
     """
     root = root or project_root()
-    chosen = {f"runs/{Path(folder).resolve().name}": Path(folder) for folder in folders} or find_runs(root)
+    chosen = {f"runs/{folder.resolve().name}": folder for folder in map(user_path, folders)} or find_runs(root)
     if len(chosen) < len(folders):
         raise ArtifactError("two of the runs have the same name; pack them one by one")
     if not chosen:
@@ -77,7 +77,7 @@ def pack(
     contents = {"format": FORMAT, "icd_version": VERSION, "runs": runs, "left_out": dict(sorted(left_out.items()))}
     contents["files"] = {name: _describe(*files[name]) for name in sorted(files)}
     data = zip_bytes({name: data for name, (data, _) in files.items()} | {CONTENTS: to_json(contents).encode()})
-    return atomic_write(Path(target) if target else root / PACKAGE, data), contents
+    return atomic_write(user_path(target) if target else root / PACKAGE, data), contents
 
 
 def why_unfit(folder: Path) -> str | None:

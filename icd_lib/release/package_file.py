@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError
-from icd_lib.paths import unsafe_name
+from icd_lib.paths import unsafe_name, user_path
 from icd_lib.storage.json_text import parse_json
 
 FORMAT = "icd-package/1"
@@ -26,7 +26,7 @@ class PackageFile:
     """A package's names and bytes; `ArtifactError` from the constructor if it is no safe zip file."""
 
     def __init__(self, path: Path | str):
-        self.path = Path(path)
+        self.path = user_path(path)
         try:
             self.zip = zipfile.ZipFile(self.path)
         except FileNotFoundError as error:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError
+from icd_lib.paths import user_path
 from icd_lib.run.artifacts import LOCK
 from icd_lib.run.manifest import UNLISTED, as_text, list_files
 from icd_lib.scrub.files import scrub_file
@@ -57,7 +58,7 @@ def save_reference(folder: Path | str, destination: Path | str) -> list[str]:
     Weights, graphs and tokenizers stay behind: the manifest's hashes say which they were. Raises `ArtifactError` if
     there is no run or a file cannot be cleaned; then an earlier copy stays as it is.
     """
-    folder, destination = Path(folder), Path(destination)
+    folder, destination = user_path(folder), user_path(destination)
     cleaned = clean_run(folder)
     if destination.exists() and not (destination / LOCK).is_file():
         raise ArtifactError(f"{destination} exists and is no run; remove it or choose another place")

@@ -28,12 +28,13 @@ def _model_lines(results: Results, mode: str) -> list[str]:
         return [
             f"Nothing was accepted: every attempt of {mode} was rolled back, because of quality or latency.",
             f"What lies in {folder} is still the dense model, no smaller and no faster.",
+            *_unfit(results, mode),
             *_gates(results, mode),
         ]
     sizes = results.measure.sizes
     size, full = (bytes_text(sizes[arm].parameter_bytes) for arm in (mode, "dense"))
     lines = [f"You have a smaller model, {size} instead of {full}, in {folder}", *_speed(results, mode)]
-    lines += _lost(results, mode) + _gates(results, mode)
+    lines += _lost(results, mode) + _unfit(results, mode) + _gates(results, mode)
     quoted = json.dumps(folder, ensure_ascii=False)
     return [
         *lines,
@@ -68,6 +69,11 @@ def _lost(results: Results, mode: str) -> list[str]:
         told += " (outside its domain)" if above and is_outside(results, split) else ""
         lines.append(f"Lost on {split} text: {'; '.join(parts)}{told}")
     return lines
+
+
+def _unfit(results: Results, mode: str) -> list[str]:
+    """Axes that no mode of this run could make smaller for want of whole tiles, and the cure."""
+    return [f"Not made smaller: {line}" for line in results.solves[mode].unfit or []]
 
 
 def _gates(results: Results, mode: str) -> list[str]:

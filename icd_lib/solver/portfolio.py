@@ -1,6 +1,7 @@
 """The solver: several starting layouts, local search from the best, never a layout worse than the given one."""
 
 import difflib
+import math
 import time
 from dataclasses import asdict
 
@@ -92,8 +93,9 @@ def fit_or_stop(W, name: str = "the graph", **settings) -> tuple[np.ndarray, dic
 
 
 def _check_settings(time_budget_s, refine_steps, seed, method) -> None:
-    if not (isinstance(time_budget_s, int | float) and time_budget_s >= 0):
-        raise ConfigError(f"time_budget_s is a number of seconds >= 0, got {time_budget_s!r}")
+    number = isinstance(time_budget_s, int | float | np.number) and not isinstance(time_budget_s, bool)
+    if not (number and 0 <= time_budget_s < math.inf):
+        raise ConfigError(f"time_budget_s is a finite number of seconds >= 0, got {time_budget_s!r}")
     for name, value in (("refine_steps", refine_steps), ("seed", seed)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
             raise ConfigError(f"{name} is a whole number >= 0, got {value!r}")

@@ -14,11 +14,12 @@ from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Attention
 from icd_lib.models.families import FAMILIES, family_of, find_adapter, labels
 from icd_lib.transforms.effects import Alive, TransformMeta
-from icd_lib.transforms.sparsity.obs import Moments, affine, refit
+from icd_lib.transforms.sparsity.obs import Moments, affine, refit, solvable
 from icd_lib.transforms.sparsity.prune import collect
 from icd_lib.transforms.streams import ResidualStream
 
 
+@solvable()
 def reduce_head_dim(
     model: nn.Module, target: nn.Module, kept: int, batches: list[dict], *, ridge: float = 0.01
 ) -> tuple[nn.Module, TransformMeta]:

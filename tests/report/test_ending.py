@@ -102,3 +102,11 @@ def test_a_table_of_rows_gives_a_layout(results, monkeypatch):
     assert "by −25.0 % (computed)" in lines[2]
     ast.parse(python_of(lines))
     assert 'open("bert/iterative/perm_after.json")' in python_of(lines) and "old_table[pi[:12]]" in python_of(lines)
+
+
+def test_axes_that_were_left_for_want_of_whole_tiles_are_told_whatever_was_accepted(results):
+    line = "axis 'ffn.0': 100 FFN neurons are no whole number of tiles of 16; set tile (transform.tile) to 10"
+    for strength in (-0.3, 0.0):
+        changed = replace(results.solves["iterative"], unfit=[line], accepted_strength=strength)
+        assert f"Not made smaller: {line}" in ending_lines(replace(results, solves={"iterative": changed}))
+    assert not [line for line in ending_lines(results) if line.startswith("Not made smaller")]

@@ -23,6 +23,7 @@ from icd_lib.models.checkpoint.config import find_class
 from icd_lib.models.checkpoint.files import hash_files
 from icd_lib.models.checkpoint.prepare import prepare
 from icd_lib.models.checkpoint.uniform import to_uniform
+from icd_lib.paths import user_path
 from icd_lib.storage.json_text import read_text
 
 FORMAT = "icd/v1"
@@ -45,7 +46,7 @@ def save_optimized(model: nn.Module, tokenizer, folder, meta: dict | None = None
     non-empty folder is refused. Raises `ArtifactError` when it cannot be written, `TransformError` for a class that
     Transformers does not have.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     name = type(model).__name__
     if find_class(name) is not type(model):
         raise TransformError(f"only models of a class in transformers can be saved, got {type(model).__qualname__}")
@@ -71,7 +72,7 @@ def load_optimized(folder) -> nn.Module:
 
     Raises `ArtifactError` when a file is missing, damaged, or not the one that was written, before any allocation.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     record = _read_record(folder)
     try:
         return _build(folder, record)

@@ -6,14 +6,29 @@ tr(W_S ([G⁻¹]_SS)⁻¹ W_Sᵀ), and the others absorb W ← W − W_S ([G⁻�
 for groups Kurtic et al. 2023, ZipLM, eq. 3–4). All algebra is float64.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from icd_lib.errors import TransformError
+
 DOWNDATES = 64
 CUT = 8
+
+
+@contextlib.contextmanager
+def solvable() -> Iterator[None]:
+    """A system of equations that has no solution as a `TransformError` with the cure."""
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:
+        raise TransformError(
+            f"the second moments of the calibration cannot be inverted ({str(error).splitlines()[0][:120]}): pass more "
+            "and more varied text, or a larger ridge (transform.ridge)"
+        ) from error
 
 
 @dataclass
@@ -97,6 +112,7 @@ def term_moments(parts: Iterable[torch.Tensor], weight: torch.Tensor) -> Moments
     return moments
 
 
+@solvable()
 def refit(moments: Moments, current: torch.Tensor, ridge: float) -> torch.Tensor:
     """Least squares to the targets with a ridge toward `current`: (R + λ W₀)(G + λ I)⁻¹, shape (out, n + 1)."""
     weight = ridge * moments.gram.diagonal().mean()
@@ -117,6 +133,7 @@ class Elimination:
         return mask
 
 
+@solvable()
 def eliminate(gram: torch.Tensor, weights: torch.Tensor, group: int, removals: int) -> Elimination:
     """Remove `removals` groups of `group` consecutive columns, cheapest first, with exact compensation in between.
 
@@ -169,6 +186,8 @@ def _downdate(inverse, weights, left, count: int, result: Elimination) -> torch.
     for k in range(count):
         costs = (norms[:-1].clamp_min(0) / pivots[:-1]).masked_fill_(~alive[:-1], torch.inf)
         chosen = int(costs.argmin())
+        if not float(pivots[chosen]) > 0:  # rounding has eaten it
+            raise torch.linalg.LinAlgError(f"pivot {float(pivots[chosen]):.3g}")
         cost, root = float(costs[chosen]), float(pivots[chosen]) ** 0.5
         earlier = rows[:k, chosen].clone()
         row = (inverse[chosen] - earlier @ rows[:k]) / root
@@ -204,6 +223,7 @@ def _remove_group(inverse, weights, group, groups, dead) -> tuple[int, float]:
     return chosen, float(costs[chosen])
 
 
+@solvable()
 def restrict(gram: torch.Tensor, weights: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Best weights that use only `columns` (plus bias): argmin_V tr((V−W) G (V−W)ᵀ), shape (out, len(columns) + 1)."""
     index = torch.cat([columns, torch.tensor([len(gram) - 1])])

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from icd_lib.axes.kinds import KINDS
+from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Adapter, Block, Terms
 from icd_lib.transforms.sparsity.allocate import LossCurve
 from icd_lib.transforms.sparsity.obs import Elimination, Moments, eliminate, restrict
 from icd_lib.transforms.streams import ResidualStream
+
+LEAST_ENERGY = 1e-12  # of the squared sum: below that it is rounding that varies
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,18 @@ def loss_curves(
     tile: dict[str, int],
     steps: dict[str, int],
 ) -> list[LossCurve]:
-    """Predicted output loss of each axis at every multiple of `steps[kind]` elements (and at full size)."""
+    """Predicted output loss of each axis at every multiple of `steps[kind]` elements, and at full size.
+
+    At full size alone where no other is possible: one step or less, or no whole number of the groups `tile[kind]`.
+    """
     curves = []
     for block in adapter.prunable():
         loss = np.asarray(paths[block.axis].loss) / max(moments[block.axis].energy, 1e-12)
         group, step = tile[block.kind], steps[block.kind]
-        kept = np.arange(step, block.elements + 1, step)
-        if kept[-1] != block.elements:
-            kept = np.append(kept, block.elements)
+        kept = np.arange(step, block.elements, step)
+        if block.elements % group:  # groups of a layout have to be whole
+            kept = kept[:0]
+        kept = np.append(kept, block.elements)
         removed = (block.elements - kept) // group
         curves.append(LossCurve(block.axis, block.kind, kept, rates[block.axis] * loss[removed]))
     return curves
@@ -89,6 +96,11 @@ def measure_sensitivity(
         stream.advance(block, stream.sums(block, stream.inner(block)))
     reference = torch.cat(list(stream.flat(stream.hidden)))
     energy = float((reference - reference.mean(0)).square().sum())
+    if not float(reference.square().sum()) * LEAST_ENERGY < energy < np.inf:
+        raise TransformError(
+            f"the model's last hidden state does not vary over the calibration's tokens (its energy is {energy:g}), so "
+            "nothing can be learned from them; pass other text, and more"
+        )
     rows = []
     for index, block in enumerate(blocks):
         for item in (*block.terms, block):

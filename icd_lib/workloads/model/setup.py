@@ -1,7 +1,11 @@
 """What model and data are used, and how good the dense model is."""
 
+from icd_lib.codesign.tiles import unfit_axes
+from icd_lib.experiment.arms import MODES
 from icd_lib.measure.memory import parameter_bytes
+from icd_lib.models.families import find_adapter
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
+from icd_lib.workloads.model.solve import settings_of
 
 WHOLE_RUN = "run"
 SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "state_size")
@@ -10,7 +14,7 @@ SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediat
 def describe(context: Context) -> dict:
     """What setup.json holds of the model, its text and how good it is; writes the dense model's results."""
     context.progress(f"checkpoint {context.checkpoint.name} ({context.checkpoint.source})")
-    warnings = badges(context)
+    warnings = badges(context) | {line: "model" for line in unfit_of_modes(context)}
     report = {
         "model": {
             **context.checkpoint.provenance(),
@@ -59,6 +63,12 @@ def badges(context: Context) -> dict[str, str]:
     if context.run.scenario.quick:
         subjects["quick run: same stages and schema, fewer samples; figures are rough"] = WHOLE_RUN
     return subjects
+
+
+def unfit_of_modes(context: Context) -> list[str]:
+    """What every mode has to say of axes that it cannot make smaller."""
+    adapter, settings = find_adapter(context.model), settings_of(context)
+    return [line for mode in MODES for line in unfit_axes(adapter, settings, mode)]
 
 
 def report_of_missing(context: Context) -> str:

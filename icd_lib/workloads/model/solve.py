@@ -13,8 +13,10 @@ from icd_lib.codesign.inputs import Inputs, Judgement
 from icd_lib.codesign.layouts import SolverSettings, layouts_folder, perm_record, read_perm_record
 from icd_lib.codesign.loop import Solution, solve
 from icd_lib.codesign.options import Settings
+from icd_lib.codesign.tiles import check_axes, unfit_axes
 from icd_lib.graph.contract import check_w
 from icd_lib.models.checkpoint.optimized import save_optimized
+from icd_lib.models.families import find_adapter
 from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import CostConfig, evaluate_cost
 from icd_lib.storage.machine import cpu_model, kept_file
@@ -86,7 +88,8 @@ def latency_tables(tables: dict) -> dict[str, LatencyTable]:
 
 def make_inputs(context: Context) -> Inputs:
     """The scenario as the loop sees it."""
-    get, config = context.get, context.run.scenario.config
+    get, config, settings = context.get, context.run.scenario.config, settings_of(context)
+    check_axes(find_adapter(context.model), settings)
     tokens = get("transform.distill_tokens")
     texts = get("data.distill_texts") if get("transform.distill_steps") else 1
     return Inputs(
@@ -95,7 +98,7 @@ def make_inputs(context: Context) -> Inputs:
         distill_batches=context.calibration(texts, tokens),
         example=context.example,
         judge=selection_judge(context),
-        settings=settings_of(context),
+        settings=settings,
         solver=solver_settings(context),
         sections={row.options: config[row.options] for row in further_transforms(config)},
         progress=context.progress,
@@ -163,6 +166,10 @@ def write_solution(context: Context, problem: Problem, solution: Solution) -> di
         "solver": solution.solver_stats,
         "certificates": solution.certificates,
     }
+    if unfit := unfit_axes(problem.evidence.observed.adapter, problem.inputs.settings, mode):
+        report["unfit"] = unfit
+        for line in unfit:
+            context.progress(line)
     meta = {"mode": mode, "widths": best.widths, "source": context.checkpoint.provenance()}
     save_optimized(
         best.model, context.tokenizer, run.path(mode, "model"), meta, uniform=context.get("transform.uniform")

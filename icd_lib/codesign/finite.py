@@ -1,0 +1,45 @@
+"""No model with a number that is none passes, whatever its quality is said to be: argmax of NaN still is a class."""
+
+import torch
+from torch import nn
+
+from icd_lib.axes.verify import model_outputs
+from icd_lib.codesign.batches import first_rows
+from icd_lib.errors import ConfigError, TransformError
+
+MOST_BATCHES = 8
+
+
+class NotFinite(TransformError):
+    """A candidate holds or gives NaN or infinity."""
+
+
+def find_not_finite(model: nn.Module, batches: list[dict]) -> str | None:
+    """The parameter, buffer or output of the model that holds NaN or infinity, in words; None where all is finite.
+
+    Outputs are looked at on the first rows of a few of the batches.
+    """
+    if (name := _weight_not_finite(model)) is not None:
+        return name
+    with torch.inference_mode():
+        for batch in batches[:: max(1, len(batches) // MOST_BATCHES)][:MOST_BATCHES]:
+            for name, value in model_outputs(model, first_rows(batch)).items():
+                if not bool(value.isfinite().all()):
+                    return f"its output {name}"
+    return None
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise `ConfigError` unless every parameter lies on the CPU and is finite."""
+    for name, parameter in model.named_parameters():
+        if parameter.device.type != "cpu":
+            raise ConfigError(f"{name} lies on {parameter.device}, and the loop computes on the CPU; pass model.cpu()")
+    if (name := _weight_not_finite(model)) is not None:
+        raise ConfigError(f"{name} of the model holds NaN or infinity; mend the model, nothing can be learned from it")
+
+
+def _weight_not_finite(model: nn.Module) -> str | None:
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return next(
+        (name for name, tensor in tensors if tensor.is_floating_point() and not bool(tensor.isfinite().all())), None
+    )

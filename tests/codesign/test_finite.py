@@ -1,0 +1,56 @@
+"""A candidate that holds or gives NaN or infinity is refused before it is judged."""
+
+import math
+
+import pytest
+import torch
+from tiny_problems import small_model, small_problem
+
+from icd_lib.codesign.finite import NotFinite, check_weights, find_not_finite
+from icd_lib.codesign.inputs import Judgement
+from icd_lib.codesign.ladder import Rung
+from icd_lib.codesign.loop import tried
+from icd_lib.errors import ConfigError
+
+
+def broken(value, name="encoder.layer.1.output.dense.bias"):
+    model = small_model(dtype=torch.float32)
+    model.get_parameter(name)[3] = value
+    return model
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_weight_that_is_no_number_is_named(value):
+    model = broken(value)
+    assert find_not_finite(model, []) == "encoder.layer.1.output.dense.bias"
+    with pytest.raises(ConfigError, match="encoder.layer.1.output.dense.bias of the model holds NaN or infinity"):
+        check_weights(model)
+    assert find_not_finite(small_model(), []) is None
+
+
+def overflowing():
+    """Every weight is finite, and a sum of two products is not."""
+    model = small_model(dtype=torch.float32)
+    layer = model.encoder.layer[1]
+    layer.intermediate.dense.bias.fill_(1e30)
+    layer.output.dense.weight.mul_(1e30)
+    return model
+
+
+def test_an_output_that_overflows_is_named():
+    problem = small_problem()
+    model = overflowing()
+    assert find_not_finite(model, []) is None
+    assert find_not_finite(model, problem.inputs.batches) == "its output last_hidden_state"
+
+
+def test_it_is_rolled_back_with_a_reason_and_nobody_is_asked():
+    asked = []
+    problem = small_problem(judge=lambda model: asked.append(model) or Judgement(-100.0, 0.0))
+    entries = []
+    assert tried(problem, Rung("draft", -0.1), entries, None, lambda: problem.inputs.judged(broken(math.nan))) is None
+    assert entries[0]["why"] == [{"code": "not finite", "value": None, "limit": None}] and not asked
+    assert "encoder.layer.1.output.dense.bias holds NaN or infinity" in entries[0]["reasons"][0]
+    with pytest.raises(NotFinite):
+        problem.inputs.judged(overflowing())
+    assert problem.inputs.judged(problem.inputs.dense).drop_pp == -100.0 and len(asked) == 1
