@@ -1,6 +1,5 @@
 """The public functions that take a whole model: `find_axes`, `optimize` and `compact_masked`, one line in a script."""
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -20,8 +19,10 @@ from icd_lib.codesign.zeros import count_zeros
 from icd_lib.errors import ConfigError, MeasureError, TransformError
 from icd_lib.experiment.arms import MODES
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
-from icd_lib.models.checkpoint.optimized import save_optimized
+from icd_lib.models.check import check_model
+from icd_lib.models.checkpoint.optimized import check_savable, save_optimized
 from icd_lib.models.families import find_adapter
+from icd_lib.models.precision import as_given, in_users_dtype, working_copy
 from icd_lib.solver.cost import CostConfig
 from icd_lib.solver.options import CostOptions
 from icd_lib.transforms.masked.compact import remove_dead
@@ -78,7 +79,10 @@ def optimize(
     if not batches:
         raise TransformError("calibration is empty: pass at least one batch of the model's inputs")
     chosen = Settings(quality_budget_pp=budget_pp, latency_target_rel=latency_target_rel, seed=seed, **settings)
-    dense = copy.deepcopy(model).eval()
+    check_savable(model)
+    check_model(model, batches)
+    dense, dtypes = working_copy(model)
+    quality = as_given(quality, dtypes)
     inputs = Inputs(
         dense=dense,
         batches=batches,
@@ -99,7 +103,7 @@ def optimize(
             f"{report['predicted_latency_rel']:+.1%} for the best candidate ({refused[-1]})",
             stacklevel=2,
         )
-    return Optimized(solution.best.model, report)
+    return Optimized(in_users_dtype(solution.best.model, dtypes), report)
 
 
 def compact_masked(model: nn.Module, example: dict | Iterable[dict], *, tile: int = 16, look: bool = True) -> Optimized:

@@ -28,3 +28,15 @@ class KeepDouble(TorchFunctionMode):
 
 def _is_floating(value) -> bool:
     return isinstance(value, torch.dtype) and value.is_floating_point
+
+
+def in_double(inputs: dict) -> dict:
+    """The inputs of a float64 model: floating-point tensors (embeddings, encoder states) in float64.
+
+    >>> in_double({"x": torch.zeros(1), "input_ids": torch.zeros(1, dtype=torch.long)})["x"].dtype
+    torch.float64
+    """
+    return {
+        name: value.double() if torch.is_tensor(value) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
