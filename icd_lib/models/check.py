@@ -2,16 +2,14 @@
 
 from collections import defaultdict
 
-import torch
 from torch import nn
 
 from icd_lib.axes.axis import check_axis, slot_tensor
-from icd_lib.errors import FOREIGN, AxisError, ConfigError
+from icd_lib.errors import FOREIGN, AxisError, ConfigError, TransformError
 from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter, supported
+from icd_lib.models.precision import FLOATS, quantised
 from icd_lib.models.replay import check_replay
-
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_model(model: nn.Module, batches: list[dict]) -> None:
@@ -21,8 +19,10 @@ def check_model(model: nn.Module, batches: list[dict]) -> None:
     that are not what the model computes (see `check_replay`). `ConfigError`: an architecture of no family, inputs
     longer than the model's positions. `TransformError`: the model does not run on the batches.
     """
+    if not batches:
+        raise TransformError("calibration is empty: pass at least one batch of the model's inputs")
     adapter = find_adapter(model)
-    check_length(adapter, max(batch["input_ids"].shape[-1] for batch in batches), "the longest input")
+    check_length(adapter, max(batch["input_ids"].shape[-1] for batch in batches), "the longest input", "cut inputs")
     try:
         _check_layers(adapter)
         _check_axes(adapter)
@@ -34,8 +34,8 @@ def check_model(model: nn.Module, batches: list[dict]) -> None:
     check_replay(model, batches)
 
 
-def check_length(adapter: Adapter, tokens: int, what: str, cure: str = "cut the inputs") -> None:
-    """Raise `ConfigError` where `what` has more tokens than the model has positions."""
+def check_length(adapter: Adapter, tokens: int, what: str, cure: str) -> None:
+    """Raise `ConfigError` where `what` has more tokens than the model has positions; cure: what to do "to at most"."""
     most = adapter.max_tokens()
     if most is not None and tokens > most:
         raise ConfigError(
@@ -64,10 +64,7 @@ def _check_axes(adapter: Adapter) -> None:
         for slot in axis.slots:
             dtype = slot_tensor(adapter.model, slot).dtype
             if dtype not in FLOATS:
-                raise AxisError(
-                    f"{slot.parameter} is {str(dtype).removeprefix('torch.')}: a quantised model cannot be made "
-                    "smaller; load it in float32, make it smaller, and quantise the result"
-                )
+                raise AxisError(quantised(slot.parameter, dtype))
     fixed = [axes[item.axis].fixed_because for item in adapter.prunable()]
     if None not in fixed:
         raise AxisError(

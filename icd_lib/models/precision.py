@@ -9,6 +9,17 @@ from torch import nn
 from icd_lib.errors import TransformError
 
 HALF = (torch.float16, torch.bfloat16)
+FLOATS = (*HALF, torch.float32, torch.float64)  # what weights may be; narrower ones are quantised
+
+
+def quantised(what: str, dtype: object) -> str:
+    """Why a tensor that is no floating-point number of at least 16 bits is refused, in words, with the cure."""
+    name = str(dtype).removeprefix("torch.")
+    return (
+        f"{what} is {name}: quantised, and read as weights it would give another model; take the model it was made "
+        "from, in float32, float16 or bfloat16"
+    )
+
 
 # Parameter or buffer → the dtype that the user's model has there, of those that are raised inside.
 Dtypes = Mapping[str, torch.dtype]

@@ -13,14 +13,13 @@ import uuid
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from icd_lib.axes.vocab import install_token_map
 from icd_lib.errors import ArtifactError, InternalError, TransformError
-from icd_lib.models.checkpoint.config import find_class
+from icd_lib.models.checkpoint.config import MALFORMED, find_class
 from icd_lib.models.checkpoint.files import hash_files
 from icd_lib.models.checkpoint.prepare import prepare
 from icd_lib.models.checkpoint.uniform import to_uniform
@@ -31,9 +30,6 @@ from icd_lib.storage.json_text import read_text
 FORMAT = "icd/v1"
 MAX_SIZE, MAX_LABELS = 2**31, 2**20  # of any dimension; of classes, for each of which a name is made
 MAX_BUFFER = 2**24  # elements of a buffer that is computed and not stored; position ids of any model fit
-# What reading a config or building a model raises when the files say something that is no model.
-_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, ImportError, OSError)
-_MALFORMED += (SafetensorError, StrictDataclassError)
 RECORD, WEIGHTS, CONFIG = "icd.json", "model.safetensors", "config.json"
 _TOKEN_MAP = ".id_map"
 _SHAPE_ATTRIBUTES = {"training", "in_features", "out_features", "num_embeddings", "embedding_dim"}
@@ -96,7 +92,7 @@ def load_optimized(folder) -> nn.Module:
     record = _read_record(folder)
     try:
         return _build(folder, record)
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise ArtifactError(
             f"{folder} does not hold a model that can be built ({type(error).__name__}: {_first_line(error)}); "
             "write it again with save_optimized"
