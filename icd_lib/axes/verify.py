@@ -1,6 +1,5 @@
 """Prove that an axis is one: a random permutation of it must leave the model's outputs equal in float64."""
 
-import copy
 from collections.abc import Iterable
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from torch import nn
 
 from icd_lib.axes.axis import Axis
-from icd_lib.axes.double import KeepDouble, in_double
+from icd_lib.axes.double import KeepDouble, copied, in_double
 from icd_lib.axes.permutation import hash_permutation, invert_permutation
 from icd_lib.axes.permute import permute
 from icd_lib.errors import FOREIGN, AxisError, TransformError
@@ -66,7 +65,7 @@ def verify_axes(
     Raises `AxisError` naming the first axis whose error exceeds 1e-6.
     """
     generator = np.random.default_rng(seed)
-    double = copy.deepcopy(model).double().eval()
+    double = copied(model).double()
     reference = _exact_outputs(double, example_inputs)
     certificates = []
     for axis in axes:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+from icd_lib.axes.double import copied
 from icd_lib.errors import TransformError
 
 HALF = (torch.float16, torch.bfloat16)
@@ -30,13 +31,7 @@ def working_copy(model: nn.Module) -> tuple[nn.Module, Dtypes]:
 
     Tied tensors stay tied. Raises `TransformError` for a model that cannot be copied.
     """
-    try:
-        worked = copy.deepcopy(model).eval()
-    except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise TransformError(
-            f"{type(model).__name__} cannot be copied ({error}); remove what holds computed tensors or handles, e.g. "
-            "torch.nn.utils.prune.remove for masks"
-        ) from error
+    worked = copied(model)
     dtypes = {name: tensor.dtype for name, tensor in _tensors(worked).items() if tensor.dtype in HALF}
     _cast(worked, dict.fromkeys(dtypes, torch.float32))
     return worked, dtypes

@@ -4,13 +4,12 @@ Everything that is planned follows the replay (`Adapter.embed`, then every `Bloc
 like one of a family (rotary positions, adapters between layers) would be pruned for a function that is not its own.
 """
 
-import copy
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 
-from icd_lib.axes.double import KeepDouble, in_double
+from icd_lib.axes.double import KeepDouble, copied, in_double
 from icd_lib.axes.verify import TOLERANCE, relative_error, run_model
 from icd_lib.errors import FOREIGN, AxisError
 from icd_lib.models.adapter import Adapter
@@ -27,7 +26,7 @@ def check_replay(model: nn.Module, batches: list[dict]) -> None:
     consumer reads, the stream after a block whose `finish` is a module, and what the trunk hands on; 1e-6 relative. The
     model is not changed. Raises `TransformError` when the model itself does not run on a batch.
     """
-    double = copy.deepcopy(model).double().eval()
+    double = copied(model).double()
     adapter = find_adapter(double)
     with KeepDouble():
         for inputs in compared_rows(batches):
