@@ -4,7 +4,7 @@ import torch
 import transformers
 
 from icd_lib.errors import ResourceError
-from icd_lib.models.checkpoint.config import model_config
+from icd_lib.models.checkpoint.config import building, model_config
 from icd_lib.models.checkpoint.source import Checkpoint
 from icd_lib.storage.memory import free_memory
 
@@ -34,7 +34,7 @@ def fitting_dtype(checkpoint: Checkpoint, wanted: str = "float32") -> torch.dtyp
 def count_parameters(checkpoint: Checkpoint) -> int:
     """Parameters of the checkpoint's architecture, counted on torch's meta device: nothing is allocated."""
     config = model_config(checkpoint)
-    with torch.device("meta"):
+    with building(checkpoint.name), torch.device("meta"):
         model = transformers.AutoModel.from_config(config)
     return sum(parameter.numel() for parameter in model.parameters())
 
