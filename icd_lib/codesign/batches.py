@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from icd_lib.axes.verify import model_outputs
-from icd_lib.errors import ConfigError, TransformError
+from icd_lib.errors import ConfigError, IcdError, TransformError
+from icd_lib.models.check import check_length
 from icd_lib.models.families import find_adapter
 
 EXAMPLE_ROWS = 2
@@ -80,13 +81,16 @@ def check_runs(model: nn.Module, batches: list[dict]) -> None:
     does not have show.
     """
     adapter = find_adapter(model)
+    longest = max(batch["input_ids"].shape[1] for batch in batches)
+    check_length(adapter, longest, "the longest input", "cut inputs")
     for number, batch in enumerate(batches):
         try:
             with torch.inference_mode():
                 outputs = model_outputs(model, first_rows(batch))
                 adapter.embed(batch)
         except Exception as error:  # noqa: BLE001 (a model of the caller's on inputs of the caller's: anything)
-            why = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no words'}"
+            cause = error.__cause__ if isinstance(error, IcdError) and error.__cause__ else error
+            why = f"{type(cause).__name__}: {str(cause).splitlines()[0][:200] if str(cause) else 'no words'}"
             raise ConfigError(
                 f"{type(model).__name__} cannot run on batch {number} of calibration ({why})"
                 f"{_known_cause(model, batch)}"
@@ -101,14 +105,10 @@ def check_runs(model: nn.Module, batches: list[dict]) -> None:
 
 def _known_cause(model: nn.Module, batch: dict) -> str:
     """Which limit of the model the batch breaks, in words; empty where none is known."""
-    ids, config = batch["input_ids"], getattr(model, "config", None)
-    words, positions = (getattr(config, key, None) for key in ("vocab_size", "max_position_embeddings"))
+    ids, words = batch["input_ids"], getattr(getattr(model, "config", None), "vocab_size", None)
     if isinstance(words, int) and (int(ids.min()) < 0 or int(ids.max()) >= words):
         odd = int(ids.max()) if int(ids.max()) >= words else int(ids.min())
         return f": input_ids has {odd}, the model's vocabulary {words} tokens; tokenize with the model's own tokenizer"
-    if isinstance(positions, int) and ids.shape[1] > positions:
-        told = f": it has {ids.shape[1]} tokens a text, the model {positions} positions"
-        return f"{told}; truncate to max_length={positions}"
     return "; pass what the model's forward takes"
 
 

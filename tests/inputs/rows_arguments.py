@@ -327,7 +327,7 @@ ARGUMENTS = [
         "refused",
         lambda ground: icd.CostConfig(alpha=math.nan),
         ConfigError,
-        ("cost.alpha is finite and >= 0, got nan",),
+        ("cost.alpha is at least 0 .*got nan",),
         families=("bert",),
     ),
 ]
@@ -400,15 +400,6 @@ CALIBRATION = [
         "refused, with the id and the size of the vocabulary",
         lambda inputs: with_key(inputs, "input_ids", inputs["input_ids"] + 10**6),
         "cannot run on batch 0.*input_ids has 100.*vocabulary .* tokens",
-    ),
-    Case(
-        "calibration",
-        "texts longer than the model has positions",
-        "refused, with both numbers and the cure",
-        lambda ground: ask(ground, [{"input_ids": torch.ones(2, 99, dtype=torch.long)}]),
-        ConfigError,
-        ("99 tokens a text, the model 24 positions; truncate to max_length=24",),
-        families=("bert",),
     ),
     inputs_case(
         "a mask of three dimensions (of pairs)",
