@@ -10,7 +10,6 @@ from icd_lib.errors import (
     EXIT_GATE_NOT_MET,
     EXIT_INTERRUPTED,
     EXIT_OK,
-    ArtifactError,
     ConfigError,
     IcdError,
     InternalError,
@@ -119,6 +118,8 @@ def _dry_run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | Non
 
 def _run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | None) -> int:
     from icd_lib.execute.pipeline import plan_stages, run_pipeline, start_run
+    from icd_lib.experiment.gates import GATES
+    from icd_lib.records.verdict import VERDICT, Verdict
     from icd_lib.report.ending import ending_lines
     from icd_lib.report.results import Results
 
@@ -131,11 +132,8 @@ def _run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | None) -
     run_pipeline(run, plan_stages(args.mode, not args.no_measure), force=args.force, notebooks=notebooks)
     if args.no_measure:
         return EXIT_OK
-    verdict = run.read_json("verdict.json")
-    try:
-        status = {gate: verdict[gate]["status"] for gate in ("smoke", "strict")}
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"verdict.json has no smoke and strict status; run 04_validate again: {error}") from error
+    verdict = run.read(Verdict, VERDICT)
+    status = {gate: verdict.gate(gate).status for gate in GATES}
     if notebooks is None:  # what others' notebooks leave is not known
         print("\n".join(ending_lines(Results.load(run.dir))))
     else:

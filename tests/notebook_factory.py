@@ -10,12 +10,23 @@ OPEN = (
     "run = open_run(scenario, overrides, out=out, quick=quick, seed=seed{mode})\n"
     'print("opened", run.scenario.sha256[:8], flush=True)'
 )
+
+
+def verdict_body(smoke: str = "partial", strict: str = "fail") -> str:
+    """Code that writes a verdict of nothing but its gates."""
+    gates = {
+        gate: {"status": status, "checks": {}, "reasons": {}} for gate, status in (("smoke", smoke), ("strict", strict))
+    }
+    unknown = {"reason": "a stand-in measured nothing"}
+    return f'run.write_json("verdict.json", {gates | {"cost": unknown, "determinism": unknown}!r})'
+
+
 BODIES = {
     "00_setup_check": 'run.write_json("setup/setup.json", {"model": {}, "badges": [], "environment": {}})',
     "01_build_graph": 'run.write_json("graph/w.meta.json", {"rows": {"seed": run.scenario.get("seed")}})',
     "02_solve": 'run.write_json(f"{mode}/solve.json", {"mode": mode, **run.read_json("graph/w.meta.json")})',
     "03_measure": 'run.write_json("measure/samples.json", [p.parent.name for p in run.dir.glob("*/solve.json")])',
-    "04_validate": 'run.write_json("verdict.json", {"smoke": {"status": "partial"}, "strict": {"status": "fail"}})',
+    "04_validate": verdict_body(),
     "05_report": 'run.read_json("manifest.json")["files"]\nrun.path("index.html").write_text("<title>index</title>")',
 }
 

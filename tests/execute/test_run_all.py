@@ -11,7 +11,7 @@ import nbformat
 import psutil
 import pytest
 from command_line import command
-from notebook_factory import write_project
+from notebook_factory import verdict_body, write_project
 
 import run_all
 from icd_lib.errors import IcdError
@@ -80,13 +80,9 @@ def test_dry_run_shows_the_plan_and_writes_nothing(tmp_path, capsys):
     assert "not run yet" in out and not (tmp_path / "out").exists()
 
 
-def verdict(smoke, strict="fail"):
-    return f'run.write_json("verdict.json", {{"smoke": {{"status": "{smoke}"}}, "strict": {{"status": "{strict}"}}}})'
-
-
 @pytest.mark.notebooks
 def test_a_whole_run_a_gate_that_fails_and_a_dry_run_after_it(tmp_path, capsys):
-    notebooks = write_project(tmp_path / "notebooks", validate=verdict("fail"))
+    notebooks = write_project(tmp_path / "notebooks", validate=verdict_body("fail"))
     args = ["--mode", "linear", "--out", str(tmp_path / "out")]
     assert run_all.main(args, notebooks) == 1
     out, err = capsys.readouterr()
@@ -99,7 +95,7 @@ def test_a_whole_run_a_gate_that_fails_and_a_dry_run_after_it(tmp_path, capsys):
     assert (
         run_all.main([*args, "--resume"], write_project(notebooks, validate='run.write_json("verdict.json", {})')) == 7
     )
-    write_project(notebooks, validate=verdict("pass", "partial"))
+    write_project(notebooks, validate=verdict_body("pass", "partial"))
     assert run_all.main([*args, "--resume"], notebooks) == 0
     assert run_all.main([*args, "--resume", "--seed", "4"], notebooks) == 2
     assert "another configuration" in capsys.readouterr().err
@@ -107,7 +103,7 @@ def test_a_whole_run_a_gate_that_fails_and_a_dry_run_after_it(tmp_path, capsys):
 
 @pytest.mark.notebooks
 def test_a_quick_run_shows_its_gates_and_does_not_enforce_them(tmp_path, capsys):
-    notebooks = write_project(tmp_path / "notebooks", validate=verdict("fail"))
+    notebooks = write_project(tmp_path / "notebooks", validate=verdict_body("fail"))
     assert run_all.main(["--quick", "--mode", "linear", "--out", str(tmp_path / "out")], notebooks) == 0
     out = capsys.readouterr().out
     assert "smoke gate: fail" in out and "gates are shown, not enforced" in out
