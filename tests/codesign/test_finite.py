@@ -49,8 +49,9 @@ def test_it_is_rolled_back_with_a_reason_and_nobody_is_asked():
     problem = small_problem(judge=lambda model: asked.append(model) or Judgement(-100.0, 0.0))
     entries = []
     assert tried(problem, Rung("draft", -0.1), entries, None, lambda: problem.inputs.judged(broken(math.nan))) is None
-    assert entries[0]["why"] == [{"code": "not finite", "value": None, "limit": None}] and not asked
-    assert "encoder.layer.1.output.dense.bias holds NaN or infinity" in entries[0]["reasons"][0]
+    (reason,) = entries[0].reasons
+    assert reason.code == "not finite" and not entries[0].accepted and not asked
+    assert "encoder.layer.1.output.dense.bias holds NaN or infinity" in reason.text
     with pytest.raises(NotFinite):
         problem.inputs.judged(overflowing())
     assert problem.inputs.judged(problem.inputs.dense).drop_pp == -100.0 and len(asked) == 1
