@@ -1,7 +1,6 @@
 """Run a scenario from the command line: `python run_all.py --scenario bert` (see --help)."""
 
 import argparse
-import json
 import signal
 import sys
 import traceback
@@ -16,6 +15,8 @@ from icd_lib.errors import (
     IcdError,
     InternalError,
 )
+from icd_lib.execute.account import some_account
+from icd_lib.execute.output import steady_output
 from icd_lib.paths import user_path
 from icd_lib.run.configuration import Scenario
 from icd_lib.run.scenario import list_scenarios, load_scenario
@@ -47,6 +48,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None, notebooks: Path | None = None) -> int:
     """Parse, dispatch, print; returns the exit code. `notebooks` stands in for the project's own."""
+    with steady_output(), some_account():
+        return _main(argv, notebooks)
+
+
+def _main(argv: list[str] | None, notebooks: Path | None) -> int:
     args = build_parser().parse_args(argv)
     earlier = signal.signal(signal.SIGTERM, _interrupt)  # a polite kill ends the kernel too, as Ctrl-C does
     try:
@@ -89,7 +95,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     path = user_path(args.reuse_perm).resolve()
     if not path.exists():
         raise ConfigError(f"--reuse-perm takes an existing file or run folder; there is no {args.reuse_perm}")
-    return [*args.override, f"solver.reuse_perm={json.dumps(str(path), ensure_ascii=False)}"]
+    return [*args.override, f"solver.reuse_perm={path}"]
 
 
 def _dry_run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | None) -> int:

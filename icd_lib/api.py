@@ -1,6 +1,5 @@
 """The public functions that take a whole model: `find_axes`, `optimize` and `compact_masked`, one line in a script."""
 
-import copy
 import inspect
 import warnings
 from collections.abc import Callable, Iterable
@@ -24,8 +23,10 @@ from icd_lib.codesign.zeros import count_zeros
 from icd_lib.errors import ConfigError
 from icd_lib.experiment.arms import MODES
 from icd_lib.measure.tables import measure_width_curves, widths_to_try
-from icd_lib.models.checkpoint.optimized import save_optimized
+from icd_lib.models.check import check_model
+from icd_lib.models.checkpoint.optimized import check_savable, save_optimized
 from icd_lib.models.families import find_adapter
+from icd_lib.models.precision import as_given, in_users_dtype, working_copy
 from icd_lib.options.check import check_value
 from icd_lib.options.field import Field, fields
 from icd_lib.options.option import plain
@@ -62,7 +63,7 @@ def find_axes(model: nn.Module, example_inputs: dict) -> list[Axis]:
     _check_model(model)
     with our_own(model):
         example = read_inputs(example_inputs, "example_inputs")
-        dense = copy.deepcopy(model).eval()
+        dense, _ = working_copy(model)
         check_runs(dense, [example])
         axes = find_adapter(model).axes()
         verify_axes(dense, axes, example)
@@ -107,14 +108,16 @@ def _optimize(model, calibration, quality, chosen: Settings, mode: str, progress
     """`optimize` on arguments that were checked."""
     batches = caller.call(read_batches, calibration)
     check_enough(batches)
-    dense = copy.deepcopy(model).eval()
+    check_savable(model)
+    dense, dtypes = working_copy(model)
     check_runs(dense, batches)
+    check_model(model, batches)
     adapter = find_adapter(dense)
     check_axes(adapter, chosen)
     unfit = unfit_axes(adapter, chosen, mode)
     for line in unfit:
         warnings.warn(line, stacklevel=3)
-    judge = QualityJudge(quality, caller, dense)
+    judge = QualityJudge(as_given(quality, dtypes), caller, dense)
     inputs = Inputs(
         dense=dense,
         batches=batches,
@@ -138,7 +141,7 @@ def _optimize(model, calibration, quality, chosen: Settings, mode: str, progress
             f"{report['predicted_latency_rel']:+.1%} for the best candidate ({refused[-1]})",
             stacklevel=3,
         )
-    return Optimized(_with_flags_of(model, solution.best.model), report)
+    return Optimized(_with_flags_of(model, in_users_dtype(solution.best.model, dtypes)), report)
 
 
 _NAMES = [name for name, given in inspect.signature(optimize).parameters.items() if given.kind is not given.VAR_KEYWORD]

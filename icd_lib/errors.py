@@ -59,6 +59,11 @@ class ArtifactError(IcdError):
     code, exit_code = "E_IO_501", 7
 
 
+# What code that is not ours (a model's, a config's) may raise when it is given what it does not take.
+FOREIGN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
+FOREIGN += (ImportError,)
+
+
 class InternalError(IcdError):
     """A bug in ICD itself."""
 

@@ -12,6 +12,15 @@ def project_root() -> Path:
     return root if (root / "pyproject.toml").is_file() else Path.cwd()
 
 
+def home_folder() -> Path | None:
+    """The user's home folder; None where there is no such user or folder (a container that runs as any number)."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    return home if home.is_dir() else None
+
+
 def user_path(given: str | Path) -> Path:
     """A path that a person gave, with `~` spelled out; `ConfigError` unless a file can have this name."""
     try:

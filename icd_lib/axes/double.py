@@ -1,7 +1,12 @@
 """Let a float64 copy of a model really compute in float64, so that an equality can be proved to the last digits."""
 
+import copy
+
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from icd_lib.errors import TransformError
 
 
 class KeepDouble(TorchFunctionMode):
@@ -28,3 +33,27 @@ class KeepDouble(TorchFunctionMode):
 
 def _is_floating(value) -> bool:
     return isinstance(value, torch.dtype) and value.is_floating_point
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of `model` in eval mode; `TransformError` for one that cannot be copied."""
+    try:
+        return copy.deepcopy(model).eval()
+    except (RuntimeError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), "")[:150]
+        raise TransformError(
+            f"{type(model).__name__} cannot be copied ({reason}); take off what holds computed tensors: masks "
+            "with torch.nn.utils.prune.remove, hooks that keep tensors"
+        ) from error
+
+
+def in_double(inputs: dict) -> dict:
+    """The inputs of a float64 model: floating-point tensors (embeddings, encoder states) in float64.
+
+    >>> in_double({"x": torch.zeros(1), "input_ids": torch.zeros(1, dtype=torch.long)})["x"].dtype
+    torch.float64
+    """
+    return {
+        name: value.double() if torch.is_tensor(value) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }

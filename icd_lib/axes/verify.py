@@ -1,6 +1,5 @@
 """Prove that an axis is one: a random permutation of it must leave the model's outputs equal in float64."""
 
-import copy
 from collections.abc import Iterable
 
 import numpy as np
@@ -8,18 +7,29 @@ import torch
 from torch import nn
 
 from icd_lib.axes.axis import Axis
-from icd_lib.axes.double import KeepDouble
+from icd_lib.axes.double import KeepDouble, copied, in_double
 from icd_lib.axes.permutation import hash_permutation, invert_permutation
 from icd_lib.axes.permute import permute
-from icd_lib.errors import AxisError
+from icd_lib.errors import FOREIGN, AxisError, TransformError
 
 TOLERANCE = 1e-6  # relative, float64 (design section 5)
+
+
+def run_model(model: nn.Module, inputs: dict):
+    """What the model returns; `TransformError` where it does not run on the inputs."""
+    try:
+        return model(**inputs)
+    except FOREIGN as error:
+        raise TransformError(
+            f"{type(model).__name__} does not run on the inputs {sorted(inputs)} ({type(error).__name__}: {error}); "
+            "pass the dicts that model(**inputs) takes"
+        ) from error
 
 
 @torch.inference_mode()
 def model_outputs(model: nn.Module, inputs: dict) -> dict[str, torch.Tensor]:
     """Every floating-point tensor the model returns, by name."""
-    result = model(**inputs)
+    result = run_model(model, inputs)
     values = result if isinstance(result, tuple | list) else [result]
     named = result.items() if hasattr(result, "items") else [(f"output {i}", value) for i, value in enumerate(values)]
     found = {name: value for name, value in named if torch.is_tensor(value) and value.is_floating_point()}
@@ -55,7 +65,7 @@ def verify_axes(
     Raises `AxisError` naming the first axis whose error exceeds 1e-6.
     """
     generator = np.random.default_rng(seed)
-    double = copy.deepcopy(model).double().eval()
+    double = copied(model).double()
     reference = _exact_outputs(double, example_inputs)
     certificates = []
     for axis in axes:
@@ -82,4 +92,4 @@ def verify_axes(
 
 def _exact_outputs(double: nn.Module, inputs: dict) -> dict[str, torch.Tensor]:
     with KeepDouble():
-        return model_outputs(double, inputs)
+        return model_outputs(double, in_double(inputs))

@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Make a trained model faster by re-optimising its memory layout, and measure what that gave.",
 )
 
+ALL_TO_RUN = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 Target = Annotated[float | None, typer.Option(help="latency to reach, relative to dense; -0.3 is 30 % less")]
 Budget = Annotated[float | None, typer.Option(help="percentage points that the judge may fall")]
 
@@ -41,16 +42,18 @@ def main(argv: list[str] | None = None) -> int:
         return InternalError.exit_code
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
-def run(context: typer.Context) -> int:
+@app.command(
+    "run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def run_command(context: typer.Context) -> int:
     """Run a scenario: the same options as run_all.py (icd run --help)."""
     from run_all import main as run_all
 
     return run_all(context.args)
 
 
-@app.command()
-def optimize(
+@app.command("optimize")
+def optimize_command(
     model: Annotated[str, typer.Argument(help="a folder, a hub id, or the name of an embedded model")],
     calibrate: Annotated[str, typer.Option(help="text of one's own: .txt, one text a line, .jsonl or .csv")],
     out: Annotated[str, typer.Option(help="folder for the faster copy")],
@@ -83,8 +86,8 @@ def optimize(
     console.print(f"  import icd_lib as icd\n  model = icd.load_optimized({str(made.folder)!r})", markup=False)
 
 
-@app.command()
-def measure(
+@app.command("measure")
+def measure_command(
     folder: Annotated[str, typer.Argument(help="a folder that ICD wrote, or any model")],
     against: Annotated[str | None, typer.Option(help="the model it came from (default: as its record says)")] = None,
     shape: Annotated[list[str] | None, typer.Option(help="batch x tokens, repeatable; default 8x128 and 1x32")] = None,
@@ -107,7 +110,7 @@ def measure(
 
 
 @app.command("list")
-def list_all() -> None:
+def list_command() -> None:
     """Scenarios, families of models, and runtimes, with what is installed."""
     from icd_lib.errors import ResourceError
     from icd_lib.models.families import FAMILIES
@@ -134,8 +137,8 @@ def list_all() -> None:
     console.print(table)
 
 
-@app.command()
-def version() -> None:
+@app.command("version")
+def version_command() -> None:
     """The version."""
     print(VERSION)
 

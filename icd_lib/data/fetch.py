@@ -21,6 +21,7 @@ from pathlib import Path
 
 from icd_lib.data.sources import SOURCES, KeptFile, Source
 from icd_lib.errors import EXIT_OK, ArtifactError, ConfigError, ResourceError
+from icd_lib.paths import user_path
 from icd_lib.storage.atomic import atomic_write, sha256_file
 from icd_lib.storage.machine import cache_folder
 
@@ -35,7 +36,7 @@ _DAMAGED = (KeyError, ValueError, EOFError, OSError, RuntimeError, zlib.error, t
 def data_folder() -> Path:
     """Folder of the kept files: `$ICD_DATA_DIR/domains`, or `data` in this machine's cache."""
     given = os.environ.get("ICD_DATA_DIR")
-    return Path(given).expanduser() / "domains" if given else cache_folder() / "data"
+    return user_path(given) / "domains" if given else cache_folder() / "data"
 
 
 def has_file(name: str) -> bool:

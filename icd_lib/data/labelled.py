@@ -11,6 +11,7 @@ import numpy as np
 
 from icd_lib.data.domains.domain import DomainText, distinct
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
+from icd_lib.paths import user_path
 
 SST2 = "stanfordnlp/sst2"
 _TEXT_COLUMNS = ("sentence", "text")
@@ -42,9 +43,9 @@ def load_own_domain(spec: str, *, seed: int = 0) -> DomainText:
 
 
 def _find_folder(spec: str) -> Path | None:
-    roots = [Path(spec).expanduser()]
+    roots = [user_path(spec)]
     if os.environ.get("ICD_DATA_DIR"):
-        roots.append(Path(os.environ["ICD_DATA_DIR"]).expanduser() / spec)
+        roots.append(user_path(os.environ["ICD_DATA_DIR"]) / spec)
     return next((root for root in roots if root.is_dir()), None)
 
 

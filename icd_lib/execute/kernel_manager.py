@@ -32,6 +32,8 @@ def own_kernel(scratch: str, server: KernelServer | None = None) -> type:
     class OwnKernelManager(AsyncKernelManager):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
+            # Not in Jupyter's runtime folder: it lies in the user's home, which may be missing or not writable.
+            self.connection_file = os.path.join(scratch, "kernel.json")
             if server is not None:
                 self.provisioner = ForkingProvisioner(kernel_spec=self.kernel_spec, parent=self)
 

@@ -5,7 +5,7 @@ import scipy.sparse as sp
 
 from icd_lib.errors import ConfigError, SolverNotConverged
 from icd_lib.graph.events import Events
-from icd_lib.graph.sparsify import build_symmetric, check_nnz_cap, dropped_of, find_heaviest
+from icd_lib.graph.sparsify import build_symmetric, check_nnz_cap, dropped_of, find_heaviest, total_bytes
 
 # As many edges fit into 256 MiB of table (2^24 slots of 16 bytes at the load below): all pairs of 4,472 elements.
 LEAST_EDGES, EDGES_PER_KEPT = 10_000_000, 4
@@ -73,7 +73,7 @@ class CoaccessStream:
         rows, cols = keys[keep] >> 32, keys[keep] & 0xFFFFFFFF
         W = build_symmetric(rows, cols, weights[keep], self.size)
         meta = {
-            **dropped_of(W, len(keys), float(weights.sum())),
+            **dropped_of(W, len(keys), total_bytes(weights)),
             "events": self.events,
             "accesses": self.accesses,
             "window": self.window,

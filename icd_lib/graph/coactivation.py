@@ -15,6 +15,8 @@ EXACT_SIZE, SKETCH_ROWS = 8192, 1024
 # Below this share of its mean square an element's variance is rounding noise of fp32 activations: it is constant.
 CONSTANT_VARIANCE = 1e-12
 MAX_STATE_BYTES = 4 << 30
+MOST_BYTES = 1e100  # of an element, so that W's are float64s
+LEAST_SQUARES = 1e-280  # a sum of squares below this has lost its digits
 _BLOCK = 1 << 22  # correlations computed at a time
 _SIGN_SEED = 20_260_518
 
@@ -85,8 +87,14 @@ class CoactivationStream:
         """W, csr_array (D, D) in bytes; raises `SolverNotConverged` with fewer than two tokens."""
         if self.tokens < 2:
             raise SolverNotConverged(f"a correlation needs at least 2 tokens, got {self.tokens}; call update() first")
-        if not bytes_per_element > 0:
-            raise ConfigError(f"bytes_per_element is a positive number, got {bytes_per_element!r}")
+        if not 0 < bytes_per_element <= MOST_BYTES:
+            raise ConfigError(f"bytes_per_element is a positive number up to {MOST_BYTES:g}, got {bytes_per_element!r}")
+        largest = float(self._square_sum.max())
+        if not np.isfinite(largest) or (self._sum.any() and largest < LEAST_SQUARES):
+            raise SolverNotConverged(
+                f"the squares of an element's activations sum to {largest}, which float64 cannot tell apart; "
+                "multiply all activations by a constant"
+            )
         heaviest = HeaviestEdges(self.edge_cap)
         with threadpool_limits(1, "blas"):
             for first, block in self._sketch_blocks() if self.rows else self._moment_blocks():

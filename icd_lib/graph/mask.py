@@ -7,6 +7,8 @@ from icd_lib.errors import ConfigError, SolverNotConverged
 from icd_lib.graph.contract import check_w
 from icd_lib.graph.sparsify import build_symmetric, check_nnz_cap, find_heaviest
 
+MOST_ACTIVITY = MOST_FACTOR = 1e60  # so that the bytes of all pairs are a float64
+
 
 def mask_graph(
     alive,
@@ -68,8 +70,10 @@ def _joined(
     edge_cap = check_nnz_cap(nnz_cap)
     if not 0 <= base_share <= 1:
         raise ConfigError(f"base_share is a fraction in [0, 1], got {base_share!r}")
-    if not (element_bytes > 0 and events > 0):
-        raise ConfigError(f"bytes_per_element and events are positive, got {element_bytes!r} and {events!r}")
+    if not (0 < element_bytes <= MOST_FACTOR and 0 < events <= MOST_FACTOR):
+        raise ConfigError(
+            f"bytes_per_element and events are positive, up to {MOST_FACTOR:g}; got {element_bytes!r} and {events!r}"
+        )
     size = len(activity)
     touched = np.zeros(size, dtype=bool)
     for ids in groups:
@@ -99,6 +103,8 @@ def _check_alive(alive, weights) -> tuple[np.ndarray, np.ndarray]:
     bad = np.flatnonzero(~(np.isfinite(activity) & (activity >= 0)))
     if bad.size:
         raise SolverNotConverged(f"weights[{int(bad[0])}] = {activity[bad[0]]}; expected a finite number >= 0")
+    if activity.max() > MOST_ACTIVITY:
+        raise SolverNotConverged(f"weights are shares of events, at most {MOST_ACTIVITY:g}; got {activity.max()}")
     return alive, activity
 
 
@@ -131,5 +137,12 @@ def _complete_or_circulant(n: int, room: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scale_to(weights: np.ndarray, total: float) -> np.ndarray:
-    summed = weights.sum()
-    return weights * (total / summed) if summed > 0 else weights
+    """Weights in the same proportions that sum to `total`, whatever they sum to now."""
+    if not weights.any():
+        return weights
+    with np.errstate(over="ignore"):
+        factor = total / weights.sum()
+    if 0 < factor < np.inf:
+        return weights * factor
+    share = weights / weights.max()
+    return share * (total / share.sum())

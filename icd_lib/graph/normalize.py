@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from icd_lib.errors import ConfigError
 
 NORMALIZATIONS = ("none", "row", "sym")
+_LEAST, _MOST = 2.0**-1000, 2.0**1000  # of degrees whose reciprocals and products are float64s
 
 
 def normalize_graph(graph: sp.csr_array, how: str) -> sp.csr_array:
@@ -23,13 +24,29 @@ def normalize_graph(graph: sp.csr_array, how: str) -> sp.csr_array:
     check_normalization(how)
     if how == "none":
         return graph
-    degree = np.asarray(graph.sum(axis=1)).ravel()
+    with np.errstate(over="ignore"):
+        degree = np.asarray(graph.sum(axis=1)).ravel()
     degree[degree == 0] = 1
+    if graph.nnz and not (_LEAST < degree.min() and degree.max() < _MOST):
+        return _by_shares(graph, how)
     here = np.repeat(degree, np.diff(graph.indptr))
     there = degree[graph.indices]
     # Every factor is symmetric in its two ends, so the result is symmetric to the last bit.
     factor = (1 / here + 1 / there) / 2 if how == "row" else 1 / (np.sqrt(here) * np.sqrt(there))
     return sp.csr_array((graph.data * factor, graph.indices, graph.indptr), shape=graph.shape)
+
+
+def _by_shares(graph: sp.csr_array, how: str) -> sp.csr_array:
+    """Likewise where a degree or its reciprocal is no float64: from W_ij / k_i and W_ij / k_j, which are at most 1."""
+    rows = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    heaviest = np.zeros(graph.shape[0])
+    np.maximum.at(heaviest, rows, graph.data)
+    relative = graph.data / heaviest[rows]
+    total = np.bincount(rows, weights=relative, minlength=graph.shape[0])
+    here = relative / total[rows]
+    there = graph.data / heaviest[graph.indices] / total[graph.indices]
+    data = (here + there) / 2 if how == "row" else np.sqrt(here) * np.sqrt(there)
+    return sp.csr_array((data, graph.indices, graph.indptr), shape=graph.shape)
 
 
 def check_normalization(how: str) -> str:

@@ -1,9 +1,11 @@
 """Keeping the heaviest edges of an access graph, deterministically, and saying what was dropped."""
 
+import math
+
 import numpy as np
 import scipy.sparse as sp
 
-from icd_lib.errors import ConfigError
+from icd_lib.errors import ConfigError, SolverNotConverged
 
 
 def find_heaviest(weights: np.ndarray, count: int) -> np.ndarray:
@@ -92,18 +94,23 @@ def cap_edges(graph: sp.csr_array, nnz_cap: int) -> tuple[sp.csr_array, dict]:
     """
     edge_cap = check_nnz_cap(nnz_cap)
     if graph.nnz // 2 <= edge_cap:
-        return graph, dropped_of(graph, graph.nnz // 2, float(graph.data.sum()) / 2)
+        return graph, dropped_of(graph, graph.nnz // 2, total_bytes(graph.data) / 2)
     rows = np.repeat(np.arange(graph.shape[0], dtype=np.int32), np.diff(graph.indptr))
     upper = rows < graph.indices
     rows, cols, weights = rows[upper], graph.indices[upper], graph.data[upper]
     keep = find_heaviest(weights, edge_cap)
     capped = build_symmetric(rows[keep], cols[keep], weights[keep], graph.shape[0])
-    return capped, dropped_of(capped, len(weights), float(weights.sum()))
+    return capped, dropped_of(capped, len(weights), total_bytes(weights))
 
 
 def dropped_of(graph: sp.csr_array, edges: int, total: float) -> dict:
-    """What `graph` keeps of `edges` edges that weigh `total` bytes (each edge once), and what it leaves out."""
-    kept = float(graph.data.sum()) / 2
+    """What `graph` keeps of `edges` edges that weigh `total` bytes (each edge once), and what it leaves out.
+
+    Raises `SolverNotConverged` where the bytes are more than float64 holds.
+    """
+    kept = total_bytes(graph.data) / 2
+    if not math.isfinite(total):
+        raise SolverNotConverged(f"the weights of the access graph sum to {total} bytes; divide them all by a constant")
     kept_edges = graph.nnz // 2
     return {
         "edges": kept_edges,
@@ -111,6 +118,12 @@ def dropped_of(graph: sp.csr_array, edges: int, total: float) -> dict:
         "dropped_edges": edges - kept_edges,
         "dropped_bytes": max(total - kept, 0.0) if edges > kept_edges else 0.0,
     }
+
+
+def total_bytes(weights: np.ndarray) -> float:
+    """Sum of weights >= 0; infinity where it is more than float64 holds."""
+    with np.errstate(over="ignore"):
+        return float(weights.sum())
 
 
 def check_nnz_cap(nnz_cap: int) -> int:

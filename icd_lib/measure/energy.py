@@ -1,6 +1,5 @@
 """Energy per token from hardware counters: RAPL (CPU package) or NVML (NVIDIA GPU); nothing is estimated."""
 
-import importlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.measure.statistics import bootstrap_ci
 from icd_lib.metric import Figure, figure, not_measured
+from icd_lib.optional import brief, load_optional
 
 POWERCAP = Path("/sys/class/powercap")
 UNIT = "J/token"
@@ -28,11 +28,9 @@ class RaplCounter:
             raise ResourceError("no RAPL energy counter on this machine (virtual machines rarely have one)")
         try:
             self._ranges = {zone: int((zone / "max_energy_range_uj").read_text()) for zone in zones}
-            self._last = {zone: self._read(zone) for zone in zones}
-        except OSError as error:
-            raise ResourceError(
-                "RAPL's energy_uj is readable by root only; run as root or make it readable (chmod a+r)"
-            ) from error
+        except (OSError, ValueError) as error:
+            raise ResourceError(f"RAPL says no range of its counter: {brief(error)}") from error
+        self._last = {zone: self._read(zone) for zone in zones}
         self._total_uj = 0
 
     def joules(self) -> float:
@@ -45,7 +43,14 @@ class RaplCounter:
 
     @staticmethod
     def _read(zone: Path) -> int:
-        return int((zone / "energy_uj").read_text())
+        try:
+            return int((zone / "energy_uj").read_text())
+        except PermissionError as error:
+            raise ResourceError(
+                "RAPL's energy_uj is readable by root only; run as root or make it readable (chmod a+r)"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise ResourceError(f"RAPL's energy_uj cannot be read: {brief(error)}") from error
 
 
 class NvmlCounter:
@@ -55,20 +60,20 @@ class NvmlCounter:
 
     def __init__(self, index: int = 0):
         """Raises ResourceError with the reason without pynvml, a driver, or the counter."""
-        try:
-            self._nvml = importlib.import_module("pynvml")
-        except ImportError as error:
-            raise ResourceError("package pynvml is not installed; run pip install nvidia-ml-py") from error
+        self._nvml = load_optional("pynvml", "nvidia-ml-py")
         try:
             self._nvml.nvmlInit()
             self._handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
             self._start_mj = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
-        except self._nvml.NVMLError as error:
-            raise ResourceError(f"NVML has no energy counter here: {error}") from error
+        except Exception as error:  # beside NVMLError what ctypes raises on a driver that does not fit
+            raise ResourceError(f"NVML has no energy counter here: {error or brief(error)}") from error
 
     def joules(self) -> float:
         """Joules since this counter was made."""
-        return (self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) - self._start_mj) / 1e3
+        try:
+            return (self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) - self._start_mj) / 1e3
+        except Exception as error:
+            raise ResourceError(f"NVML's energy counter cannot be read any more: {brief(error)}") from error
 
 
 def wrapped_difference(before: int, after: int, limit: int) -> int:
@@ -104,9 +109,9 @@ def energy_j_per_token(
         raise MeasureError(f"expected positive tokens and windows, got {tokens_per_call}, {windows}, {window_s} s")
     try:
         counter = counter or find_counter(device)
+        values = [_window(call, tokens_per_call, counter, window_s) for _ in range(windows)]
     except ResourceError as error:
         return not_measured(UNIT, error.args[0])
-    values = [_window(call, tokens_per_call, counter, window_s) for _ in range(windows)]
     interval = bootstrap_ci(values, lambda drawn: drawn.mean(axis=1), seed=seed, block=1) if windows > 1 else None
     method = f"{counter.name}, mean of windows of {window_s:g} s"
     return figure(float(np.mean(values)), UNIT, "measured", n=windows, method=method, ci95=interval)

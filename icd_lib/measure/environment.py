@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -29,7 +30,7 @@ def fingerprint(*, model: bool = True) -> dict:
     """
     cpuinfo = _cpuinfo()
     flags = set((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
-    frequency = psutil.cpu_freq()
+    frequency = _or_none(psutil.cpu_freq)
     facts = {
         "cpu": {
             "model": cpuinfo.get("model name") or platform.processor() or platform.machine(),
@@ -45,7 +46,7 @@ def fingerprint(*, model: bool = True) -> dict:
             "clocksource": _read(Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")),
         },
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "load_average": [round(value, 2) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "load_average": [round(value, 2) for value in _or_none(os.getloadavg) or ()] or None,
         "threads": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
         "os": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
@@ -77,7 +78,7 @@ def _torch_facts() -> dict:
             "onednn": torch.backends.mkldnn.is_available(),
             "isa": torch.backends.cpu.get_cpu_capability(),
         },
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "gpu": _or_none(torch.cuda.get_device_name, 0) if torch.cuda.is_available() else None,
     }
 
 
@@ -110,11 +111,19 @@ def _caches() -> dict[str, str]:
     return sizes
 
 
+def _or_none(ask: Callable, *arguments):
+    """What the system answers, None where it does not say."""
+    try:
+        return ask(*arguments)
+    except (OSError, RuntimeError, NotImplementedError):
+        return None
+
+
 def _read(path: Path) -> str | None:
     """Text of a small system file, None where it does not exist or may not be read."""
     try:
         return path.read_text().strip()
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 

@@ -129,6 +129,10 @@ class Adapter(ABC):
     def trunk(self) -> nn.Module:
         """The module that holds all blocks (and neither embeddings nor heads)."""
 
+    def max_tokens(self) -> int | None:
+        """The longest input that the model has positions for; None where any length is."""
+        return None
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor | None:
         """Next-token logits (B, L, V) from the stream after the last block; None for a model without."""
         return None

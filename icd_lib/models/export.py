@@ -1,5 +1,6 @@
 """ONNX export of encoder models, stock or compacted, and the run that proves the file says the same."""
 
+import copy
 import os
 import warnings
 from pathlib import Path
@@ -10,9 +11,11 @@ from torch import nn
 
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.models.families import family_of
+from icd_lib.optional import brief, load_optional
 from icd_lib.paths import user_path
 
 OPSET = 17
+EXPORT_TOLERANCE = 1e-3  # of the largest output: rounding stays far below, another function does not
 _AXES = ("batch", "sequence")
 
 
@@ -41,25 +44,57 @@ def export_onnx(model: nn.Module, example_inputs: dict[str, torch.Tensor], path)
     """Write `model` as one ONNX file with dynamic batch and sequence axes; return its path.
 
     example_inputs  the model's keyword inputs, each (B, L) int64; `attention_mask` becomes an input even when absent
-    Layers may have uneven FFN widths and head counts: the graph is traced from the module as it is. Weights, modes and
-    devices of `model` stay as they are. Raises ResourceError without the package onnx and for a family that ONNX cannot
-    describe, ArtifactError when the file cannot be written.
+    Layers may have uneven FFN widths and head counts: the graph is traced from the module as it is. The file is always
+    float32, in which every runtime has all kernels; a model of another dtype is exported from a float32 copy, and a
+    warning says so. Before the file is put in place ONNX Runtime loads it and its output is compared with the model's
+    (a warning says why not where that package does not work). Weights, dtype, modes and devices of `model` stay as they
+    are. Raises ResourceError without the package onnx and for a model that ONNX cannot describe, ArtifactError when the
+    file cannot be written or says something else than the model.
     """
     family = family_of(model)
     if family is not None and family.no_onnx is not None:
         raise ResourceError(f"{type(model).__name__} cannot be exported: {family.no_onnx}")
     example = _trace_example(example_inputs)
+    target = user_path(path)
+    partial = target.with_name(target.name + ".partial")
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        whole = _in_float32(model).eval()
+        output = _write(whole, example, partial)
+        _check_file(partial, example, output, type(model).__name__)
+        os.replace(partial, target)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {target.name}: {error.strerror}; choose a writable folder") from error
+    except ImportError as error:
+        raise ResourceError(f"ONNX export needs the package {error.name}; run pip install onnx") from error
+    finally:
+        for module, training in modes:
+            module.training = training
+        if partial.exists():
+            partial.unlink()
+    return target
+
+
+def _in_float32(model: nn.Module) -> nn.Module:
+    """The model itself, or a float32 copy where any of its numbers has another dtype."""
+    tensors = [*model.parameters(), *model.buffers()]
+    others = sorted({str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()} - {"float32"})
+    if not others:
+        return model
+    name = type(model).__name__
+    warnings.warn(f"{name} has {', '.join(others)} numbers; its ONNX file is written in float32", stacklevel=3)
+    return copy.deepcopy(model).float()
+
+
+def _write(model: nn.Module, example: dict[str, torch.Tensor], path: Path) -> np.ndarray:
+    """Write the file and return the model's own output for the example."""
     names = list(example)
-    wrapper = _MainOutput(model, names)
-    wrapper.training = model.training  # the exporter restores the wrapper's mode over the whole tree when it is done
     with torch.no_grad():
         output_name, output = main_output(model(**example))
     dynamic = {name: dict(enumerate(_AXES)) for name in names}
     dynamic[output_name] = dict(enumerate(_AXES[: max(1, output.ndim - 1)]))
-    target = user_path(path)
-    partial = target.with_name(target.name + ".partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings(), torch.no_grad():
             # The tracing exporter is deprecated, but it is seven times quicker than the dynamo one (1.4 s against 9.5 s
             # for MiniLM), needs no onnxscript, and ONNX Runtime fuses its LayerNorm and GELU.
@@ -68,24 +103,38 @@ def export_onnx(model: nn.Module, example_inputs: dict[str, torch.Tensor], path)
             # About negative indices: a position or mask index never is.
             warnings.filterwarnings("ignore", message="Exporting aten::index", category=UserWarning)
             torch.onnx.export(
-                wrapper,
+                _MainOutput(model, names).eval(),
                 tuple(example.values()),
-                str(partial),
+                str(path),
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=names,
                 output_names=[output_name],
                 dynamic_axes=dynamic,
             )
-        os.replace(partial, target)
-    except OSError as error:
-        raise ArtifactError(f"cannot write {target.name}: {error.strerror}; choose a writable folder") from error
-    except ImportError as error:
-        raise ResourceError(f"ONNX export needs the package {error.name}; run pip install onnx") from error
-    finally:
-        if partial.exists():
-            partial.unlink()
-    return target
+    except RuntimeError as error:  # torch's errors for what ONNX has no operator for, and for files above 2 GiB
+        raise ResourceError(f"{type(model).__name__} cannot be exported to ONNX: {brief(error)}") from error
+    return output.cpu().numpy()
+
+
+def _check_file(path: Path, example: dict[str, torch.Tensor], expected: np.ndarray, name: str) -> None:
+    """Raise `ArtifactError` unless ONNX Runtime loads the file and gives the model's output."""
+    try:
+        import_onnxruntime()
+    except ResourceError as error:
+        warnings.warn(f"the ONNX file of {name} was not run: {error.args[0]}", stacklevel=3)
+        return
+    try:
+        found = run_onnx(path, example, threads=torch.get_num_threads())
+    except Exception as error:
+        raise ArtifactError(
+            f"ONNX Runtime cannot run the file of {name}: {brief(error)}; nothing was written"
+        ) from error
+    apart = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
+    if not apart <= EXPORT_TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise ArtifactError(
+            f"the ONNX file of {name} gives outputs that differ from the model's by {apart:.3g}; nothing was written"
+        )
 
 
 def run_onnx(path, inputs: dict, *, threads: int = 0) -> np.ndarray:
@@ -113,11 +162,7 @@ def onnx_session(path, *, threads: int = 0):
 
 def import_onnxruntime():
     """The package onnxruntime, or ResourceError."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ResourceError("running ONNX needs the package onnxruntime; run pip install onnxruntime") from error
-    return onnxruntime
+    return load_optional("onnxruntime")
 
 
 def as_tensors(inputs: dict) -> dict[str, torch.Tensor]:

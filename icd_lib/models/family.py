@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from icd_lib.models.adapter import Adapter
 
@@ -43,7 +44,9 @@ class Family:
     """A row of `icd_lib.models.families.FAMILIES`.
 
     label, signs: what it is called, and what its models are known by, in messages
-    adapters: the first that accepts a model reads it; model_types: those of `config.json` that may be loaded
+    adapters: the first that accepts a model reads it
+    model_types: Transformers' names of what is supported, by every door; axes_only: of what has axes, and nothing that
+    can be removed by the loop. A class of Transformers with another name is refused, however it is built
     kinds: kinds of axes that its models have; judge: a row of `icd_lib.workloads.model.contexts.JUDGES`
     default: None where every scenario has to name a checkpoint; layouts: other forms of its checkpoints
     tokenizer_of: family whose default's tokenizer comes with random weights, if not its own
@@ -61,6 +64,7 @@ class Family:
     kinds: tuple[str, ...]
     judge: str = "encoder"
     signs: str = ""
+    axes_only: tuple[str, ...] = ()
     default: Default | None = None
     layouts: tuple[Layout, ...] = ()
     tokenizer_of: str | None = None
@@ -72,10 +76,15 @@ class Family:
 
     @property
     def described(self) -> str:
-        return f"{self.label} ({self.signs})" if self.signs else self.label
+        """The family in words, for messages: its label, how its models are built, and what they are called."""
+        types = f"model_type {', '.join(self.model_types)}"
+        return f"{self.label} ({self.signs}; {types})" if self.signs else f"{self.label} ({types})"
 
     def matches(self, model: nn.Module) -> bool:
         """Whether one of the adapters reads the model."""
+        kind = getattr(getattr(model, "config", None), "model_type", None)
+        if kind in CONFIG_MAPPING_NAMES and kind not in (*self.model_types, *self.axes_only):
+            return False
         return any(adapter.accepts(model) for adapter in self.adapters)
 
     def adapter(self, model: nn.Module) -> Adapter:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from pydantic import BaseModel
 
 from icd_lib.errors import ConfigError
 from icd_lib.options import Section
-from icd_lib.options.field import fields
+from icd_lib.options.field import Field, fields
 from icd_lib.paths import user_path
 from icd_lib.run.options import check_config, scenario_options, unknown_key
 
@@ -69,29 +70,43 @@ def check_name(name: str) -> None:
 
 
 def parse_override(override: str) -> dict:
-    """`"a.b=c"` as a checked nested dict; the value is a YAML scalar or list.
+    """`"a.b=c"` as a checked nested dict: where the key takes a text, c itself; elsewhere c is a YAML scalar or list.
+
+    `null` is None where the key takes that too. Nothing after `=` is refused for a text: more likely than an empty
+    text is a shell's variable that is not set.
 
     >>> parse_override("codesign.quality_budget_pp=0.2")
     {'codesign': {'quality_budget_pp': 0.2}}
+    >>> parse_override("model.checkpoint=/models/my #1: model")
+    {'model': {'checkpoint': '/models/my #1: model'}}
     """
     path, equals, value = override.partition("=")
     path = path.strip()
     if not equals or not path:
         raise ConfigError(f"an override takes the form key.path=value, got {override!r}; write e.g. seed=1")
     shown = repr(override if len(override) <= 200 else f"{override[:200]}…")
-    nested = read_yaml(value, f"override {shown}")
-    section = scenario_options()
+    section: type[BaseModel] | None = scenario_options()
     for i, key in enumerate(keys := path.split(".")):
         if section is None:
             raise ConfigError(f"override {shown}: {'.'.join(keys[:i])!r} is a value and has no keys of its own")
         if key not in fields(section):
             raise ConfigError(unknown_key(path, key, fields(section)))
-        section = fields(section)[key].section
+        field = fields(section)[key]
+        section = field.section
     if section is not None:
         raise ConfigError(f"override {shown}: {path!r} is a group; set one of its keys: {', '.join(fields(section))}")
+    nested = _text(value, field, shown) if field.kind is str else read_yaml(value, f"override {shown}")
     for key in reversed(keys):
         nested = {key: nested}
     return check_config(nested, partial=True)
+
+
+def _text(value: str, field: Field, shown: str) -> str | None:
+    """The text of an override, character by character: a path may hold what YAML reads as a comment or a mapping."""
+    if not value:
+        cure = "a text, or null for none" if field.nullable else field.takes()
+        raise ConfigError(f"override {shown}: nothing stands after '='; give {cure}")
+    return None if field.nullable and value == "null" else value
 
 
 def absolute_paths(given: Mapping, folder: Path, section: type[Section] | None = None) -> dict:
@@ -112,7 +127,7 @@ def absolute_override(override: str) -> str:
         return override
     while isinstance(absolute, Mapping):
         absolute = next(iter(absolute.values()))
-    return f"{override.partition('=')[0]}={json.dumps(absolute, ensure_ascii=False)}"
+    return f"{override.partition('=')[0]}={absolute}"
 
 
 # ValueError: an impossible date such as 2024-13-01. The others: a tag such as !!bool on a text that is none.

@@ -43,7 +43,7 @@ def load_scenario(
     """Read, override, validate and hash a scenario; every mistake is a `ConfigError` that names the key and the cure.
 
     `name_or_path` is a name in `parameters/`, a YAML file, or a run's `config.lock.json`, which no option may change;
-    `overrides` are strings `"a.b=value"`, value in YAML.
+    `overrides` are strings `"a.b=value"` (see `parse_override`).
     """
     if str(name_or_path).endswith(".json"):
         return load_lock(name_or_path, _as_strings(overrides), quick=quick, seed=seed)

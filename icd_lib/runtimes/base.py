@@ -1,6 +1,5 @@
 """What a runtime is: a row that prepares models, and the prepared model that is run, timed and closed."""
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from icd_lib.errors import ResourceError
+from icd_lib.optional import load_optional
 
 
 class Prepared(ABC):
@@ -69,7 +68,7 @@ class Runtime(ABC):
     def check(self) -> None:
         """Raise `ResourceError` with the cure where a package or a tool is missing."""
         for package in self.needs:
-            require(package)
+            load_optional(package)
 
     def reset(self) -> None:  # noqa: B027, a hook that few need
         """Forget what earlier models left in the process; called before models that are compared are prepared."""
@@ -94,11 +93,3 @@ class Runtime(ABC):
         Raises `ResourceError` as `check` does and where the runtime cannot run the model, `MeasureError` where
         calibration is missing.
         """
-
-
-def require(package: str):
-    """Import an optional package, or say which one is missing."""
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ResourceError(f"package {package} is not installed; run pip install {package}") from error

@@ -8,7 +8,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from icd_lib.errors import IcdError, ResourceError
 from icd_lib.models.export import export_onnx
+from icd_lib.optional import brief
 from icd_lib.runtimes.base import Prepared, Runtime
 
 
@@ -30,7 +32,12 @@ class OnnxBased(Runtime):
         self.check()
         self.check_calibration(calibration)
         path = onnx_path or export_onnx(model.eval(), example_inputs, Path(workdir) / "model.onnx")
-        return self.open(path, calibration, threads or torch.get_num_threads())
+        try:
+            return self.open(path, calibration, threads or torch.get_num_threads())
+        except IcdError:
+            raise
+        except Exception as error:  # a native library's words for "not on this machine" are many
+            raise ResourceError(f"{self.name} cannot run {type(model).__name__} here: {brief(error)}") from error
 
     def check_calibration(self, calibration: Sequence[dict] | None) -> None:
         """Raise `MeasureError` where the runtime needs calibration batches and there are none."""

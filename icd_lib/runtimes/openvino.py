@@ -7,7 +7,8 @@ import numpy as np
 
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.models.export import as_arrays
-from icd_lib.runtimes.base import Prepared, require
+from icd_lib.optional import load_optional
+from icd_lib.runtimes.base import Prepared
 from icd_lib.runtimes.onnx_based import OnnxBased
 
 
@@ -29,7 +30,7 @@ class OpenVino(OnnxBased):
     hint = "f32"
 
     def open(self, path: Path | str, calibration: Sequence[dict] | None, threads: int) -> PreparedRequest:
-        openvino = require("openvino")
+        openvino = load_optional("openvino")
         network = self.transform(openvino.convert_model(str(path)), calibration)
         settings = {
             "INFERENCE_PRECISION_HINT": self.hint,
@@ -58,7 +59,7 @@ class OpenVinoInt8(OpenVino):
 
     def transform(self, network, calibration: Sequence[dict] | None):
         """The transformer recipe of NNCF, with SmoothQuant."""
-        nncf = require("nncf")
+        nncf = load_optional("nncf")
         nncf.set_log_level("ERROR")
         batches = [as_arrays(batch) for batch in calibration]
         return nncf.quantize(

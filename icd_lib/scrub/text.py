@@ -12,7 +12,6 @@ import socket
 import sys
 import tempfile
 from functools import cache, lru_cache
-from pathlib import Path
 
 from icd_lib.scrub.rules import PLACEHOLDERS, RULES, Rule, is_secret, short_path
 from icd_lib.scrub.rules import SECRET_KEY as _SECRET_KEY
@@ -141,7 +140,7 @@ def _all_rules() -> tuple[Rule, ...]:
 
 def _known_folders(cwd: str, environment: tuple[str, ...]) -> list[tuple[str, str]]:
     """This machine's folders and their placeholders; the first of a placeholder's is the one it stands for."""
-    from icd_lib.paths import project_root
+    from icd_lib.paths import home_folder, project_root
 
     data, hub, home, _ = environment
     return [
@@ -151,7 +150,7 @@ def _known_folders(cwd: str, environment: tuple[str, ...]) -> list[tuple[str, st
         (sys.prefix, "<python>"),
         (sys.base_prefix, "<python>"),
         (home, "<home>"),
-        (str(Path.home()), "<home>"),
+        (str(home_folder() or ""), "<home>"),
         (tempfile.gettempdir(), "<tmp>"),
     ]
 
@@ -193,5 +192,5 @@ def _rules(cwd: str, environment: tuple[str, ...]) -> tuple[Rule, ...]:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container whose uid has no account
+    except (KeyError, OSError, ImportError):  # a container whose uid has no account
         return ""

@@ -7,6 +7,7 @@ from icd_lib.axes.permutation import invert_permutation
 from icd_lib.graph.contract import check_w
 from icd_lib.solver.cost import CostConfig, score_positions
 from icd_lib.solver.problem import build_problem
+from icd_lib.solver.scale import on_scale
 
 EXHAUSTIVE_SIZE = 9
 # What elements cost at positions is held dense, D x D; above this every element gets its best position instead.
@@ -35,7 +36,7 @@ def lower_bound(W, cost: CostConfig = CostConfig()) -> tuple[float, str]:  # noq
     """
     from icd_lib.solver import kernels
 
-    graph = check_w(W)
+    graph = on_scale(check_w(W))
     D = graph.shape[0]
     if graph.nnz == 0:
         return 0.0, "exhaustive"

@@ -1,6 +1,5 @@
 """The objective J of a layout, exactly as design §4 defines it."""
 
-import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -8,6 +7,8 @@ import numpy as np
 from icd_lib.axes.permutation import check_permutation, invert_permutation
 from icd_lib.errors import ConfigError
 from icd_lib.graph.contract import check_w
+from icd_lib.solver.options import MOST_ELEMENTS, MOST_WEIGHT
+from icd_lib.solver.scale import on_scale
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class CostConfig:
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
                 raise ConfigError(f"cost.{field.name} is a number, got {value!r}")
-            if not math.isfinite(value) or value < least.get(field.name, 0):
-                raise ConfigError(f"cost.{field.name} is finite and >= {least.get(field.name, 0)}, got {value!r}")
+            low, high = least.get(field.name, 0), MOST_ELEMENTS if field.name in least else MOST_WEIGHT
+            if not low <= value <= high:  # NaN is neither
+                raise ConfigError(f"cost.{field.name} is at least {low} and at most {high:.12g}, got {value!r}")
             if field.name in least and value != int(value):
                 raise ConfigError(f"cost.{field.name} is a whole number, got {value!r}")
 
@@ -65,12 +67,12 @@ def distance_penalty(d, cost: CostConfig):
 
 
 def block_of_position(D: int, k: int) -> np.ndarray:
-    """Block number (int64, shape (D,)) of each position: k contiguous blocks, sizes equal up to one.
+    """Block number (int64, shape (D,)) of each position: k contiguous blocks, sizes equal up to one; at most D.
 
     >>> block_of_position(5, 2)
     array([0, 0, 0, 1, 1])
     """
-    return np.arange(D, dtype=np.int64) * int(k) // D
+    return np.arange(D, dtype=np.int64) * min(int(k), D) // D
 
 
 def evaluate_cost(W, pi, cost: CostConfig = CostConfig(), pi_prev=None) -> CostReport:  # noqa: B008 (frozen)
@@ -82,7 +84,7 @@ def evaluate_cost(W, pi, cost: CostConfig = CostConfig(), pi_prev=None) -> CostR
     A graph without edges has C = Q = R_align = 0; without pi_prev R_stab = 0. O(nnz).
     Raises `SolverNotConverged` on a bad W, `AxisError` on a bad permutation.
     """
-    graph = check_w(W)
+    graph = on_scale(check_w(W))
     D = graph.shape[0]
     pos = invert_permutation(check_permutation(pi, D))
     pos_prev = None if pi_prev is None else invert_permutation(check_permutation(pi_prev, D, "pi_prev"))
@@ -105,7 +107,7 @@ def score_positions(graph, pos: np.ndarray, cost: CostConfig, pos_prev: np.ndarr
         far, apart, inside = kernels.sum_edges(*parts, np.asarray(pos, np.int32), block, penalty, askew)
         c = 2 * far / (penalty[-1] * two_m) if penalty[-1] > 0 else 0.0
         r_align = 2 * apart / two_m
-        block_degree = np.bincount(block[pos], weights=degree, minlength=int(cost.k))
+        block_degree = np.bincount(block[pos], weights=degree, minlength=int(block[-1]) + 1)
         q = 2 * inside / two_m - float(cost.gamma) * float(((block_degree / two_m) ** 2).sum())
     j = cost.alpha * c + cost.beta * r_align + cost.gamma_s * r_stab - cost.mu * q
     return CostReport(C=float(c), Q=float(q), R_align=float(r_align), R_stab=r_stab, J=float(j))

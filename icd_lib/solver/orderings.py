@@ -10,11 +10,12 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 
-from icd_lib.errors import ResourceError
+from icd_lib.optional import load_optional
 from icd_lib.solver.cost import CostConfig
 from icd_lib.solver.spectral import fiedler_vector
 
 # METIS stops at this many parts; what lies inside one is the refinement's business.
+MOST_PARTITIONS = 20
 MOST_PARTS = 2048
 # Neighbours per element that witness a shared neighbourhood: enough to tell two elements of one group from others.
 WITNESSES = 24
@@ -85,23 +86,32 @@ def order_leiden(graph, cost: CostConfig, seed: int) -> np.ndarray:
 
 def order_bisection(graph, cost: CostConfig, seed: int) -> np.ndarray:
     """Recursive bisection into pairs of tiles by METIS (Karypis & Kumar 1998); `ResourceError` without pymetis."""
-    try:
-        import pymetis
-    except ImportError as error:
-        raise ResourceError("recursive bisection needs METIS; pip install pymetis") from error
+    pymetis = load_optional("pymetis")
     parts = min(-(-graph.shape[0] // (2 * int(cost.g))), MOST_PARTS)
     if parts < 2 or graph.nnz == 0:
         return _isolated_last(graph, np.arange(graph.shape[0]))
     # METIS takes whole weights; 1000 levels keep the order of the edges and cannot overflow its 32-bit sums.
     levels = np.maximum(1, np.rint(graph.data * (1000 / graph.data.max()))).astype(np.int64)
-    _, label = pymetis.part_graph(
-        parts,
-        adjacency=pymetis.CSRAdjacency(graph.indptr, graph.indices),
-        eweights=levels,
-        recursive=True,
-        options=pymetis.Options(seed=seed % 2**31),
-    )
-    return _isolated_last(graph, np.argsort(np.asarray(label), kind="stable"))
+    adjacency, options = pymetis.CSRAdjacency(graph.indptr, graph.indices), pymetis.Options(seed=seed % 2**31)
+
+    def partition() -> np.ndarray:
+        return np.asarray(pymetis.part_graph(parts, adjacency, eweights=levels, recursive=True, options=options)[1])
+
+    return _isolated_last(graph, np.argsort(_confirmed(partition), kind="stable"))
+
+
+def _confirmed(partition: Callable[[], np.ndarray]) -> np.ndarray:
+    """The partition that comes a second time: METIS draws from C's `rand`, which any thread of the process may disturb.
+
+    Disturbed partitions are all different. If none comes twice, the first is as good as any.
+    """
+    seen: dict[bytes, np.ndarray] = {}
+    for _ in range(MOST_PARTITIONS):
+        label = partition()
+        if label.tobytes() in seen:
+            return label
+        seen[label.tobytes()] = label
+    return next(iter(seen.values()))
 
 
 ORDERINGS: dict[str, Callable[..., np.ndarray]] = {
@@ -170,10 +180,7 @@ def louvain_communities(graph, resolution: float) -> np.ndarray:
 
 def leiden_communities(graph, resolution: float, seed: int) -> np.ndarray:
     """Labels int64 (D,) of igraph's Leiden; `ResourceError` without igraph."""
-    try:
-        import igraph
-    except ImportError as error:
-        raise ResourceError("Leiden communities need igraph; pip install igraph") from error
+    igraph = load_optional("igraph")
     upper = sp.triu(graph, 1).tocoo()
     network = igraph.Graph(n=graph.shape[0], edges=np.column_stack(upper.coords))
     weights = (upper.data / upper.data.max() if upper.nnz else upper.data).tolist()

@@ -14,6 +14,7 @@ from icd_lib.solver.clock import Clock
 from icd_lib.solver.cost import CostConfig
 from icd_lib.solver.orderings import ORDERINGS
 from icd_lib.solver.refine import warm_up
+from icd_lib.solver.scale import on_scale
 from icd_lib.solver.search import LEAST_GAIN, Search, choose
 
 
@@ -46,7 +47,7 @@ def fit_permutation(
     _check_settings(time_budget_s, refine_steps, seed, method)
     compile_s = warm_up()
     clock = Clock(time_budget_s, entered + compile_s)
-    graph = check_w(W)
+    graph = on_scale(check_w(W))
     D = graph.shape[0]
     given = np.arange(D, dtype=np.int64) if initial is None else check_permutation(initial, D, "initial")
     previous = None if pi_prev is None else check_permutation(pi_prev, D, "pi_prev")

@@ -89,7 +89,7 @@ class Search:
         """Score a layout and keep it."""
         report = score_positions(self.graph, invert_permutation(pi), self.cost, self.pos_prev)
         if not math.isfinite(report.J):
-            raise SolverNotConverged(f"J of layout {name!r} is {report.J}; rescale W, its weights overflow float64")
+            raise SolverNotConverged(f"J of layout {name!r} is {report.J}; give smaller weights of the cost")
         found = Candidate(name, pi, report)
         self.candidates.append(found)
         if not self.curve or report.J < self.curve[-1][1]:

@@ -23,13 +23,16 @@ def parse_text(text: str | bytes):
 
 
 def read_text(path: Path | str):
-    """The value of a JSON file of at most `MAX_BYTES`; `ValueError` as `parse_text`, `OSError` if it cannot be read."""
+    """The value of a JSON file of at most `MAX_BYTES`, with or without a byte-order mark.
+
+    Raises `ValueError` as `parse_text`, `OSError` if it cannot be read.
+    """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         data = file.read(size + 1) if size <= MAX_BYTES else b""
     if size > MAX_BYTES or len(data) > MAX_BYTES:
         raise ValueError(f"it is larger than {MAX_BYTES >> 20} MiB")
-    return parse_text(data.decode("utf-8"))
+    return parse_text(data.decode("utf-8-sig"))
 
 
 def parse_json(text: str | bytes, name: str):

@@ -8,16 +8,21 @@ import hashlib
 import json
 import os
 import platform
+import tempfile
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError
+from icd_lib.paths import home_folder, user_path
 from icd_lib.storage.atomic import atomic_write, to_json
 from icd_lib.storage.json_text import read_text
 
 
 def cache_folder() -> Path:
-    """Folder of this machine's figures."""
-    return Path(os.environ.get("ICD_CACHE_DIR") or Path.home() / ".cache" / "icd")
+    """Folder of this machine's figures; of a user without a home a temporary one."""
+    if given := os.environ.get("ICD_CACHE_DIR"):
+        return user_path(given)
+    home = home_folder()
+    return home / ".cache" / "icd" if home else Path(tempfile.gettempdir()) / f"icd-{os.getuid()}"
 
 
 def kept_file(kind: str, key: dict) -> Path:

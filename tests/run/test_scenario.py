@@ -79,14 +79,38 @@ finite = st.floats(allow_nan=False, allow_infinity=False)  # JSON's Infinity and
 @given(st.sampled_from(key_paths()), st.one_of(st.integers(), st.text(max_size=8), finite, st.booleans()))
 def test_an_override_is_either_refused_or_applied_as_given(path, value):
     try:
-        node = parse_override(f"{path}={json.dumps(value, ensure_ascii=False)}")
+        node = parse_override(f"{path}={value if isinstance(value, str) else json.dumps(value)}")
     except ConfigError as error:
         assert path in str(error)
         return
     for key in path.split("."):
         node = node[key]
-    # An integer where a number is wanted becomes the nearest float64.
-    assert node == (float(value) if type(node) is float else value)
+    if isinstance(value, str):  # a text is itself, elsewhere it is YAML
+        assert node == value or type(node) is not str
+    elif type(node) is str:
+        assert node == json.dumps(value)
+    else:  # an integer where a number is wanted becomes the nearest float64
+        assert node == (float(value) if type(node) is float else value)
+
+
+ODD = ["/models/my #1 model", "/m: x", " /m ", "a=b", '"quoted"', "it's", "50 %", "{x}", "[x]", "naïve/模型", "no"]
+ODD += ["1e3", "~x", "\\n"]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_the_text_of_an_override_is_taken_character_by_character(text):
+    scenario = load_scenario("bert", [f"model.checkpoint={text}", f"model.revision={text}"])
+    assert scenario.get("model.checkpoint") == scenario.get("model.revision") == text
+    assert load_scenario("bert", scenario.overrides).sha256 == scenario.sha256
+
+
+def test_null_is_none_where_a_text_may_be_and_nothing_is_refused():
+    assert load_scenario("bert", ["model.checkpoint=x", "model.checkpoint=null"]).get("model.checkpoint") is None
+    for override, says in (("model.checkpoint=", "a text, or null for none"), ("model.dtype=", "one of float32")):
+        with pytest.raises(ConfigError, match=f"nothing stands after '='; give {says}"):
+            load_scenario("bert", [override])
+    with pytest.raises(ConfigError, match="got 'null'"):
+        load_scenario("bert", ["model.dtype=null"])
 
 
 @pytest.mark.parametrize(

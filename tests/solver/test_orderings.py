@@ -1,7 +1,10 @@
 """Every ordering on every odd graph is a permutation; each finds what it is good at."""
 
-import builtins
+import ctypes
+import sys
+import threading
 
+import numba
 import numpy as np
 import pytest
 from solver_instances import ODD_GRAPHS, path, planted_blocks, random_graph, two_parts_and_a_loner
@@ -21,6 +24,30 @@ def test_gives_the_same_permutation_twice(method, kind):
     first, second = (ORDERINGS[method](W, CostConfig(g=4), 0) for _ in range(2))
     assert first.dtype == np.int64
     np.testing.assert_array_equal(check_permutation(first, W.shape[0]), second)
+
+
+def test_another_thread_that_draws_random_numbers_changes_no_bisection():
+    rand = ctypes.CDLL(None).rand
+    rand.argtypes, rand.restype = [], ctypes.c_int
+
+    @numba.njit(nogil=True)
+    def draw(stop):
+        while not stop[0]:
+            rand()
+
+    W, stop = check_w(ODD_GRAPHS["random"]), np.ones(1, dtype=np.int64)
+    draw(stop)  # compiles
+    quiet = ORDERINGS["bisection"](W, CostConfig(g=4), 0)
+    stop[0] = 0
+    thread = threading.Thread(target=draw, args=(stop,))
+    thread.start()
+    try:
+        noisy = [ORDERINGS["bisection"](W, CostConfig(g=4), 0) for _ in range(20)]
+    finally:
+        stop[0] = 1
+        thread.join()
+    for order in noisy:
+        np.testing.assert_array_equal(order, quiet)
 
 
 @pytest.mark.parametrize("method", [m for m in ORDERINGS if m != "identity"])
@@ -45,14 +72,7 @@ def test_closes_most_of_the_gap_on_planted_blocks(method):
 
 @pytest.mark.parametrize(("method", "module"), [("leiden", "igraph"), ("bisection", "pymetis")])
 def test_a_missing_package_is_named(method, module, monkeypatch):
-    real_import = builtins.__import__
-
-    def no_module(name, *args, **kwargs):
-        if name == module:
-            raise ImportError(name)
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", no_module)
+    monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ResourceError, match=f"pip install {module}"):
         ORDERINGS[method](planted_blocks(20, 5)[0], CostConfig(g=4), 0)
 

@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
 from icd_lib.models.families import FAMILIES, find_family
+from icd_lib.models.precision import FLOATS, quantised
 from icd_lib.storage.json_text import read_text
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
@@ -61,12 +62,14 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_weights(files: list[Path]) -> None:
-    """Every tensor can be read and is finite; `ArtifactError` names the file or the first offending tensor."""
+    """Every tensor can be read, is finite and no quantised number; `ArtifactError` names the file or the tensor."""
     for path in files:
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():
                     tensor = file.get_tensor(name)
+                    if tensor.is_floating_point() and tensor.dtype not in FLOATS:
+                        raise ArtifactError(quantised(f"tensor '{name}' in {path.name}", tensor.dtype))
                     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                         raise ArtifactError(
                             f"tensor '{name}' in {path.name} holds NaN or infinite values; the checkpoint is unusable, "

@@ -6,16 +6,19 @@ from contextlib import contextmanager
 
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
 from icd_lib.errors import ArtifactError, ConfigError, IcdError, ResourceError
-from icd_lib.models.checkpoint.config import model_class, model_config
+from icd_lib.models.checkpoint.config import building, model_class, model_config
 from icd_lib.models.checkpoint.files import check_config, weight_files
 from icd_lib.models.checkpoint.optimized import load_optimized, save_optimized
 from icd_lib.models.checkpoint.prepare import prepare
 from icd_lib.models.checkpoint.source import Checkpoint, resolve_checkpoint
 from icd_lib.models.families import DEFAULT_FAMILY, find_family
+from icd_lib.models.precision import quantised
+
+_FLOATS = ("F16", "BF16", "F32", "F64")  # safetensors' names of the dtypes that weights may have
 
 __all__ = ["fetch_models", "load_model", "load_optimized", "load_tokenizer", "save_optimized"]
 
@@ -24,9 +27,10 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> tu
     """(model, tokenizer): the class that config.architectures names, SDPA attention, eval mode.
 
     Pre-training heads (masked LM, next sentence) are left out: the encoder alone is loaded. Every weight must be in
-    the checkpoint, except an encoder's pooler, which is then left out as well. Random weights are seeded and come
-    with the tokenizer of the default checkpoint. Raises `ArtifactError` for missing or misshapen weights,
-    `ResourceError` without tokenizer, `ConfigError` when the tokenizer has more tokens than the model has rows.
+    the checkpoint, except an encoder's pooler, which is then left out as well, and the checkpoint may have no other in
+    the modules that the class has. Random weights are seeded and come with the tokenizer of the default checkpoint.
+    Raises `ArtifactError` for missing, unknown, misshapen or quantised weights, `ResourceError` without tokenizer,
+    `ConfigError` when the tokenizer has more tokens than the model has rows.
     """
     if checkpoint.path is None:
         model = _random_model(checkpoint, dtype)
@@ -52,7 +56,9 @@ def load_tokenizer(checkpoint: Checkpoint):
             f"'{checkpoint.name}' has no tokenizer ({', '.join(names)}); write it with tokenizer.save_pretrained"
         )
     try:
-        return transformers.AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+        return transformers.AutoTokenizer.from_pretrained(
+            checkpoint.path, config=model_config(checkpoint), local_files_only=True
+        )
     except (OSError, ValueError) as error:
         raise ArtifactError(f"the tokenizer of '{checkpoint.name}' cannot be read ({error}); fetch it again") from error
 
@@ -90,26 +96,56 @@ def _trained_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     found, options = model_class(config), {}
     if "add_pooling_layer" in inspect.signature(found.__init__).parameters and not _has_pooler(checkpoint):
         options["add_pooling_layer"] = False
-    with _no_progress_bar():
-        try:
-            model, info = found.from_pretrained(
-                checkpoint.path,
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                **_attention(config),
-                **options,
-            )
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise ArtifactError(f"'{checkpoint.name}' does not fit its config.json ({error}); fetch it anew") from error
+    with _no_progress_bar(), building(checkpoint.name):
+        model, info = found.from_pretrained(
+            checkpoint.path,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **_attention(config),
+            **options,
+        )
+    _check_weights(checkpoint, model, info)
+    return model
+
+
+def _check_weights(checkpoint: Checkpoint, model: nn.Module, info: dict) -> None:
+    """Raise `ArtifactError` unless the files have the weights that the model takes: all, no others, and as numbers."""
+    name = type(model).__name__
     missing = sorted(info["missing_keys"])
     if missing:
         raise ArtifactError(
-            f"'{checkpoint.name}' lacks {len(missing)} weights of {found.__name__}, first '{missing[0]}'; "
+            f"'{checkpoint.name}' lacks {len(missing)} weights of {name}, first '{missing[0]}'; "
             "save it again with save_pretrained"
         )
-    return model
+    unknown = [key for key in sorted(info["unexpected_keys"]) if _is_inside(model, key)]
+    if unknown:
+        raise ArtifactError(
+            f"'{checkpoint.name}' has {len(unknown)} weights that {name} does not take, first '{unknown[0]}', so it is "
+            "of another architecture (relative positions, adapters, more layers than its config.json says)"
+        )
+    numbers = {key.rpartition(".")[2] for key, buffer in model.named_buffers() if not buffer.is_floating_point()}
+    for path in weight_files(checkpoint.path):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():
+                dtype = file.get_slice(key).get_dtype()
+                if dtype not in _FLOATS and key.rpartition(".")[2] not in numbers:
+                    raise ArtifactError(quantised(f"tensor '{key}' in {path.name}", dtype))
+
+
+def _is_inside(model: nn.Module, key: str) -> bool:
+    """Whether a weight belongs into a module that the model has; buffers that are computed anew are no weights.
+
+    What lies outside (the pooler or the pre-training head of a bare encoder) is a part that the class leaves out.
+    """
+    base, prefix = model.base_model, f"{model.base_model_prefix}."
+    inner = key.removeprefix(prefix)
+    if inner in {name.removeprefix(prefix) for name, _ in model.named_buffers()}:
+        return False
+    parts = {name for part in (model, base) for name, module in part.named_children() if list(module.parameters())}
+    return inner.partition(".")[0] in parts
 
 
 def _attention(config) -> dict:

@@ -1,7 +1,8 @@
 """An optimised model on disk: stock config and safetensors, plus icd.json, which says what differs from stock.
 
 `icd.json`: {"format": "icd/v1", "architecture", "options", "attributes": [[module, attribute, value], ...], "widths":
-{parameter: shape, ...} that differ from stock, "uniform", "sha256" of the weights, "config_sha256", "meta"}.
+{parameter: shape, ...} that differ from stock, "ties": [[parameter, the same tensor, ...], ...], "uniform", "sha256" of
+the weights, "config_sha256", "meta"}. Folders of earlier versions have no "ties": theirs follow the config.
 """
 
 import copy
@@ -12,26 +13,24 @@ import uuid
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from icd_lib.axes.vocab import install_token_map
 from icd_lib.errors import ArtifactError, InternalError, TransformError
-from icd_lib.models.checkpoint.config import find_class
+from icd_lib.models.checkpoint.config import MALFORMED, find_class
 from icd_lib.models.checkpoint.files import hash_files
 from icd_lib.models.checkpoint.prepare import prepare
 from icd_lib.models.checkpoint.uniform import to_uniform
+from icd_lib.models.families import family_of
+from icd_lib.models.ties import check_ties, has_tied_embeddings, retie, ties_of
 from icd_lib.paths import user_path
 from icd_lib.storage.json_text import read_text
 
 FORMAT = "icd/v1"
 MAX_SIZE, MAX_LABELS = 2**31, 2**20  # of any dimension; of classes, for each of which a name is made
 MAX_BUFFER = 2**24  # elements of a buffer that is computed and not stored; position ids of any model fit
-# What reading a config or building a model raises when the files say something that is no model.
-_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, ImportError, OSError)
-_MALFORMED += (SafetensorError, StrictDataclassError)
 RECORD, WEIGHTS, CONFIG = "icd.json", "model.safetensors", "config.json"
 _TOKEN_MAP = ".id_map"
 _SHAPE_ATTRIBUTES = {"training", "in_features", "out_features", "num_embeddings", "embedding_dim"}
@@ -47,9 +46,7 @@ def save_optimized(model: nn.Module, tokenizer, folder, meta: dict | None = None
     Transformers does not have.
     """
     folder = user_path(folder)
-    name = type(model).__name__
-    if find_class(name) is not type(model):
-        raise TransformError(f"only models of a class in transformers can be saved, got {type(model).__qualname__}")
+    check_savable(model)
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder} is a file; choose another folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
@@ -67,6 +64,26 @@ def save_optimized(model: nn.Module, tokenizer, folder, meta: dict | None = None
     return folder
 
 
+def check_savable(model: nn.Module) -> None:
+    """Raise `TransformError` for a model of a class that cannot be built again from its config."""
+    if _is_known(model):
+        return
+    inside = [name for name, module in model.named_modules() if _is_known(module) and family_of(module) is not None]
+    name = type(model).__qualname__
+    cure = (
+        f"pass model.{inside[0]} and put the result back: model.{inside[0]} = optimized.model"
+        if inside
+        else ("register the class with its family (docs/extend/family.md)")
+    )
+    raise TransformError(
+        f"only models of a class in transformers can be saved and loaded, got {name}; nothing was changed: {cure}"
+    )
+
+
+def _is_known(module: nn.Module) -> bool:
+    return find_class(type(module).__name__) is type(module)
+
+
 def load_optimized(folder) -> nn.Module:
     """The model that `save_optimized` wrote, in eval mode; its tokenizer is beside it (`AutoTokenizer`).
 
@@ -76,7 +93,7 @@ def load_optimized(folder) -> nn.Module:
     record = _read_record(folder)
     try:
         return _build(folder, record)
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise ArtifactError(
             f"{folder} does not hold a model that can be built ({type(error).__name__}: {_first_line(error)}); "
             "write it again with save_optimized"
@@ -94,7 +111,7 @@ def _build(folder: Path, record: dict) -> nn.Module:
     for path, attribute, value in record["attributes"]:
         _set_attribute(model, path, attribute, value)
     _restore_buffers(model)
-    _assign(model, load_file(folder / WEIGHTS))
+    _assign(model, load_file(folder / WEIGHTS), record.get("ties"))
     return prepare(model.eval())
 
 
@@ -128,13 +145,15 @@ def _write(model: nn.Module, tokenizer, folder: Path, meta: dict, uniform: bool)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     config.dtype = next(model.parameters()).dtype
+    if (tied := has_tied_embeddings(model)) is not None:
+        config.tie_word_embeddings = tied
     config.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    state = _unshared_state(model)
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     options = {"add_pooling_layer": False} if getattr(model, "pooler", True) is None else {}
     stock = _stock_model(folder, type(model).__name__, options)
+    state = _unshared_state(model, stock)
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     stock_shapes = {key: list(value.shape) for key, value in stock.state_dict().items()}
     record = {
         "format": FORMAT,
@@ -142,6 +161,7 @@ def _write(model: nn.Module, tokenizer, folder: Path, meta: dict, uniform: bool)
         "options": options,
         "attributes": _changed_attributes(model, stock),
         "widths": {key: list(t.shape) for key, t in state.items() if list(t.shape) != stock_shapes.get(key)},
+        "ties": ties_of(model),
         "uniform": uniform,
         "sha256": hash_files([folder / WEIGHTS]),
         "config_sha256": hash_files([folder / CONFIG]),
@@ -150,15 +170,16 @@ def _write(model: nn.Module, tokenizer, folder: Path, meta: dict, uniform: bool)
     (folder / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _unshared_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """state_dict with tied tensors once (safetensors refuses shared memory); ties are restored when loading."""
-    state, seen = {}, set()
+def _unshared_state(model: nn.Module, stock: nn.Module) -> dict[str, torch.Tensor]:
+    """state_dict for safetensors, which refuses shared memory: what `stock` ties anyway once, other ties as copies."""
+    state, written = {}, set()
+    stock_groups = {name: names for names in ties_of(stock) for name in names}
+    firsts = {name: names[0] for names in ties_of(model) for name in names[1:]}
     for key, tensor in model.state_dict().items():
-        identity = (tensor.data_ptr(), tensor.shape)
-        if tensor.numel() and identity in seen:
+        if key in firsts and firsts[key] in stock_groups.get(key, ()):
             continue
-        seen.add(identity)
-        state[key] = tensor.detach().contiguous()
+        state[key] = tensor.detach().clone() if tensor.data_ptr() in written else tensor.detach().contiguous()
+        written.add(tensor.data_ptr())
     return state
 
 
@@ -273,8 +294,13 @@ def _restore_buffers(model: nn.Module) -> None:
                 raise InternalError(f"buffer '{name}.{key}' was not restored by this version of transformers")
 
 
-def _assign(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+def _assign(model: nn.Module, state: dict[str, torch.Tensor], ties: list[list[str]] | None) -> None:
+    """Put the weights into the model, tied as `ties` says (None: as its config says)."""
+    if ties is not None:
+        check_ties(model, ties)
+        tied = {name for names in ties for name in names[1:]}
+    else:
+        tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     result = model.load_state_dict(state, strict=False, assign=True)
     missing = sorted(set(result.missing_keys) - tied)
     if missing or result.unexpected_keys:
@@ -282,4 +308,7 @@ def _assign(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
             f"{WEIGHTS} does not fit config.json: {len(missing)} weights missing {missing[:1]}, "
             f"{len(result.unexpected_keys)} unknown {result.unexpected_keys[:1]}; write it with save_optimized"
         )
-    model.tie_weights()
+    if ties is None:
+        model.tie_weights()
+    else:
+        retie(model, ties)

@@ -1,19 +1,15 @@
 """Refuse a model that cannot fit into memory before anything of it is allocated."""
 
-from pathlib import Path
-
-import psutil
 import torch
 import transformers
 
 from icd_lib.errors import ResourceError
-from icd_lib.models.checkpoint.config import model_config
+from icd_lib.models.checkpoint.config import building, model_config
 from icd_lib.models.checkpoint.source import Checkpoint
+from icd_lib.storage.memory import free_memory
 
 WORKING_COPIES = 3  # the dense model, the one being changed, and the best so far
 CERTIFICATE_BYTES = 8  # per parameter: axes are verified on one float64 copy
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-_CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 
 
 def fitting_dtype(checkpoint: Checkpoint, wanted: str = "float32") -> torch.dtype:
@@ -38,7 +34,7 @@ def fitting_dtype(checkpoint: Checkpoint, wanted: str = "float32") -> torch.dtyp
 def count_parameters(checkpoint: Checkpoint) -> int:
     """Parameters of the checkpoint's architecture, counted on torch's meta device: nothing is allocated."""
     config = model_config(checkpoint)
-    with torch.device("meta"):
+    with building(checkpoint.name), torch.device("meta"):
         model = transformers.AutoModel.from_config(config)
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -46,12 +42,3 @@ def count_parameters(checkpoint: Checkpoint) -> int:
 def needed_bytes(parameters: int, dtype: torch.dtype) -> int:
     """Bytes that a run on a model of so many parameters holds at its peak, activations not counted."""
     return parameters * (WORKING_COPIES * dtype.itemsize + CERTIFICATE_BYTES)
-
-
-def free_memory() -> int:
-    """Bytes that this process may still allocate: what the system has free, or less where a container says so."""
-    free = psutil.virtual_memory().available
-    try:
-        return min(free, int(_CGROUP_LIMIT.read_text()) - int(_CGROUP_USED.read_text()))
-    except (OSError, ValueError):  # no such limit here, or "max"
-        return free

@@ -38,11 +38,13 @@ def find_adapter(model: nn.Module) -> Adapter:
     """The adapter of the model's family, or `ConfigError`."""
     family = family_of(model)
     if family is None:
-        raise ConfigError(
-            f"no adapter knows the architecture {type(model).__name__}; supported: "
-            f"{' and '.join(row.described for row in FAMILIES.values())}"
-        )
+        raise ConfigError(f"no adapter knows the architecture {type(model).__name__}; supported: {supported()}")
     return family.adapter(model)
+
+
+def supported() -> str:
+    """All that is supported, in words."""
+    return " and ".join(row.described for row in FAMILIES.values())
 
 
 def own_class(name: str) -> type | None:

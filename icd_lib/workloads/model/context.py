@@ -19,6 +19,7 @@ from icd_lib.measure.battery import Battery
 from icd_lib.models.checkpoint.loading import load_model
 from icd_lib.models.checkpoint.room import fitting_dtype
 from icd_lib.models.checkpoint.source import Checkpoint, random_checkpoint, resolve_checkpoint
+from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
 from icd_lib.storage.machine import cpu_model, kept_file
@@ -68,7 +69,12 @@ class Context(ABC):
 
     @cached_property
     def example(self) -> dict:
-        return self.fixed(*CERTIFICATE_SHAPE)
+        rows, tokens = CERTIFICATE_SHAPE
+        return self.fixed(rows, min(tokens, find_adapter(self.model).max_tokens() or tokens))
+
+    def probes(self) -> list[dict]:
+        """A few of the calibration batches, padded rows among them, for `check_model`."""
+        return self.calibration(32, 512)
 
     @property
     def selecting(self) -> str:

@@ -87,6 +87,10 @@ class LanguageContext(Context):
             batches += more.sample(min(count - len(blocks), len(more)), self.get("seed")).batches(tokens)
         return [inputs | {"use_cache": False} for inputs in batches]
 
+    def probes(self) -> list[dict]:
+        """The example: blocks of text need no padding, and a large model is slow in float64."""
+        return [self.example]
+
     def fixed(self, batch: int, length: int) -> dict:
         blocks = self.data.blocks(self.tokenizer, "calibration", length)
         if len(blocks) < batch:

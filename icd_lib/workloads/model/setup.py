@@ -3,6 +3,7 @@
 from icd_lib.codesign.tiles import unfit_axes
 from icd_lib.experiment.arms import MODES
 from icd_lib.measure.memory import parameter_bytes
+from icd_lib.models.check import check_length, check_model
 from icd_lib.models.families import find_adapter
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
 from icd_lib.workloads.model.solve import settings_of
@@ -14,6 +15,7 @@ SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediat
 def describe(context: Context) -> dict:
     """What setup.json holds of the model, its text and how good it is; writes the dense model's results."""
     context.progress(f"checkpoint {context.checkpoint.name} ({context.checkpoint.source})")
+    check_lengths(context)
     warnings = badges(context) | {line: "model" for line in unfit_of_modes(context)}
     report = {
         "model": {
@@ -32,9 +34,18 @@ def describe(context: Context) -> dict:
         report["badge_subjects"] = about
     if context.is_trained:
         context.check_text()
+    check_model(context.model, context.probes())
+    if context.is_trained:
         dense = {split: context.dense_result(split) for split in (context.selecting, *context.judged)}
         report["dense"] = {split: own_quality(context, split, result) for split, result in dense.items()}
     return report
+
+
+def check_lengths(context: Context) -> None:
+    """Raise `ConfigError` where the scenario asks for more tokens than the model has positions."""
+    adapter, longest = find_adapter(context.model), max(length for _, length in context.get("measure.shapes"))
+    check_length(adapter, context.get("data.max_length"), "data.max_length", "set it")
+    check_length(adapter, longest, "the longest of measure.shapes", "set it")
 
 
 def own_quality(context: Context, split: str, result) -> dict:

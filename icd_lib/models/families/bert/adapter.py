@@ -70,11 +70,17 @@ class BertAdapter(Adapter):
         hidden = self.encoder.embeddings(**{name: inputs[name] for name in names if inputs.get(name) is not None})
         if _has(self.encoder, "embeddings_project"):
             hidden = self.encoder.embeddings_project(hidden)
-        mask = inputs.get("attention_mask")
-        if mask is None or bool(mask.all()):
+        mask, least = inputs.get("attention_mask"), torch.finfo(hidden.dtype).min
+        causal = getattr(getattr(self.encoder, "config", None), "is_decoder", False)
+        if not causal and (mask is None or bool(mask.all())):
             return hidden, None
-        bias = torch.zeros(mask.shape, dtype=hidden.dtype).masked_fill(mask == 0, torch.finfo(hidden.dtype).min)
-        return hidden, bias[:, None, None, :].expand(-1, 1, mask.shape[1], -1)
+        if mask is None:
+            mask = torch.ones(hidden.shape[:2], dtype=torch.long)
+        bias = torch.zeros(mask.shape, dtype=hidden.dtype).masked_fill(mask == 0, least)
+        bias = bias[:, None, None, :].expand(-1, 1, mask.shape[1], -1)
+        if causal:  # a token sees none that comes after it
+            bias = bias.masked_fill(torch.ones(bias.shape[-2:], dtype=torch.bool).triu(1), least)
+        return hidden, bias
 
     def blocks(self) -> Iterator[Block]:
         for index, layer in enumerate(self.layers):
@@ -98,6 +104,13 @@ class BertAdapter(Adapter):
                 inner=partial(_ffn_inner, layer.intermediate),
                 finish=output.LayerNorm,
             )
+
+    def max_tokens(self) -> int | None:
+        table = getattr(self.encoder.embeddings, "position_embeddings", None)
+        if table is None:
+            return None
+        first = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts from behind its padding
+        return table.num_embeddings - first
 
     def trunk(self) -> nn.Module:
         return self.encoder.encoder

@@ -9,7 +9,8 @@ def pad_to_uniform(model: nn.Module, layers: nn.ModuleList) -> None:
     """Give `model` stock shapes in place: every FFN as wide as the widest, removed heads and head dims back as zeros.
 
     Zero rows write zeros and zero columns read nothing, so the outputs are the same up to summation order. Token-id
-    maps are folded into the rows. `config.intermediate_size` becomes the widest layer's. layers: the encoder's.
+    maps are folded into the rows; what is tied stays tied. `config.intermediate_size` becomes the widest layer's.
+    layers: the encoder's.
     """
     config = model.config
     heads, dim = config.num_attention_heads, config.hidden_size // config.num_attention_heads
@@ -18,11 +19,8 @@ def pad_to_uniform(model: nn.Module, layers: nn.ModuleList) -> None:
         for layer in layers:
             _pad_heads(layer.attention, heads, dim)
             _pad_ffn(layer, widest - layer.intermediate.dense.out_features)
-        for module in list(model.modules()):
-            if hasattr(module, "id_map"):
-                _fold_token_map(module)
+        _fold_token_maps([module for module in model.modules() if hasattr(module, "id_map")])
     config.intermediate_size = widest
-    model.tie_weights()
 
 
 def _pad_ffn(layer: nn.Module, missing: int) -> None:
@@ -65,11 +63,12 @@ def _set(linear: nn.Linear, weight, bias=None) -> None:
     linear.out_features, linear.in_features = linear.weight.shape
 
 
-def _fold_token_map(module: nn.Module) -> None:
-    """Row t becomes the row the map names for token t; the module is stock again."""
-    id_map = module.id_map
-    del module._buffers["id_map"]
-    module.__class__ = nn.Embedding if isinstance(module, nn.Embedding) else nn.Linear
-    module.weight = nn.Parameter(module.weight[id_map], requires_grad=module.weight.requires_grad)
-    if getattr(module, "bias", None) is not None:
-        module.bias = nn.Parameter(module.bias[id_map], requires_grad=module.bias.requires_grad)
+def _fold_token_maps(modules: list[nn.Module]) -> None:
+    """Row t becomes the row the map names for token t, once in every tensor; the modules are stock again."""
+    rows = {}
+    for module in modules:
+        rows |= {parameter: module.id_map for parameter in module.parameters(recurse=False)}
+        del module._buffers["id_map"]
+        module.__class__ = nn.Embedding if isinstance(module, nn.Embedding) else nn.Linear
+    for parameter, id_map in rows.items():
+        parameter.copy_(parameter[id_map])

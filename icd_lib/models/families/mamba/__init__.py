@@ -20,6 +20,7 @@ FAMILY = Family(
     label="Mamba, Mamba-2",
     adapters=(MambaAdapter, Mamba2Adapter),
     model_types=("mamba",),
+    axes_only=("mamba2",),
     kinds=("inner", "state", "dt_rank", "heads", "head_dim", "residual", "vocab"),
     judge="language",
     default=Default(EMBEDDED.name, embedded_folder, "python scripts/train_mamba.py"),

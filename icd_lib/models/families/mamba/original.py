@@ -4,7 +4,6 @@
 a pickle; it is read with torch's restricted unpickler, which builds tensors and runs nothing.
 """
 
-import json
 import pickle
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
+from icd_lib.models.precision import FLOATS, quantised
+from icd_lib.storage.json_text import read_text
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 _SSM = {"d_state": "state_size", "d_conv": "conv_kernel", "expand": "expand", "dt_rank": "time_step_rank"}
@@ -67,8 +68,7 @@ def read_config(folder: Path):
     """The `transformers.MambaConfig` of such a checkpoint."""
     from transformers import MambaConfig
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return MambaConfig(**stock_config(config), architectures=["MambaForCausalLM"])
+    return MambaConfig(**stock_config(read_text(folder / "config.json")), architectures=["MambaForCausalLM"])
 
 
 def original_files(folder: Path) -> list[Path]:
@@ -99,7 +99,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise ArtifactError(f"{path} is no state_dict of tensors; fetch the checkpoint again")
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if tensor.dtype not in FLOATS:
+            raise ArtifactError(quantised(f"tensor '{name}' in {path.name}", tensor.dtype))
+        if not torch.isfinite(tensor).all():
             raise ArtifactError(f"tensor '{name}' in {path.name} holds NaN or infinite values; fetch or train it again")
     return {_RENAMED.get(name, name): tensor for name, tensor in state.items()}
 
