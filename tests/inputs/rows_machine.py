@@ -11,6 +11,7 @@ import torch
 from icd_lib.errors import ConfigError, ResourceError, SolverNotConverged
 from icd_lib.graph import build_w
 from icd_lib.measure.energy import energy_j_per_token
+from icd_lib.metric import Figure
 from icd_lib.models.export import export_onnx, run_onnx
 from icd_lib.optional import load_optional
 from icd_lib.run.scenario import load_scenario
@@ -65,8 +66,8 @@ def without_nvml(ground: Ground) -> dict:
         importlib.invalidate_caches()
 
 
-def is_not_measured(figure: dict) -> None:
-    assert figure["kind"] == "not_measured" and "OSError: libnvidia-ml.so.1" in str(figure)
+def is_not_measured(figure: Figure) -> None:
+    assert figure.kind == "not_measured" and "OSError: libnvidia-ml.so.1" in figure.reason
 
 
 def in_container(ground: Ground) -> int:
