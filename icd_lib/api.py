@@ -9,7 +9,7 @@ from torch import nn
 
 from icd_lib.axes.axis import Axis
 from icd_lib.axes.verify import verify_axes
-from icd_lib.codesign.batches import check_enough, check_runs, first_rows, read_batches, read_inputs
+from icd_lib.codesign.batches import check_enough, check_runs, check_vocabulary, first_rows, read_batches, read_inputs
 from icd_lib.codesign.evidence import Problem, gather
 from icd_lib.codesign.finite import check_weights
 from icd_lib.codesign.inputs import Inputs
@@ -64,6 +64,7 @@ def find_axes(model: nn.Module, example_inputs: dict) -> list[Axis]:
     with our_own(model):
         example = read_inputs(example_inputs, "example_inputs")
         dense, _ = working_copy(model)
+        check_vocabulary(dense, [example])
         check_runs(dense, [example])
         axes = find_adapter(model).axes()
         verify_axes(dense, axes, example)
@@ -110,8 +111,9 @@ def _optimize(model, calibration, quality, chosen: Settings, mode: str, progress
     check_enough(batches)
     check_savable(model)
     dense, dtypes = working_copy(model)
-    check_runs(dense, batches)
+    check_vocabulary(dense, batches)
     check_model(model, batches)
+    check_runs(dense, batches)
     adapter = find_adapter(dense)
     check_axes(adapter, chosen)
     unfit = unfit_axes(adapter, chosen, mode)

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from icd_lib.axes.verify import model_outputs
-from icd_lib.errors import ConfigError, IcdError, TransformError
-from icd_lib.models.check import check_length
+from icd_lib.errors import FOREIGN, ConfigError, TransformError
 from icd_lib.models.families import find_adapter
 
 EXAMPLE_ROWS = 2
@@ -74,42 +73,41 @@ def valid_tokens(inputs: dict) -> torch.Tensor:
     return torch.ones(inputs["input_ids"].shape, dtype=torch.bool) if mask is None else mask.bool()
 
 
-def check_runs(model: nn.Module, batches: list[dict]) -> None:
-    """Raise `ConfigError` unless the model takes every batch and gives finite numbers for it.
+def check_vocabulary(model: nn.Module, batches: list[dict]) -> None:
+    """Raise `ConfigError` where a batch has a token id that the model does not have."""
+    words = getattr(getattr(model, "config", None), "vocab_size", None)
+    for number, batch in enumerate(batches if isinstance(words, int) else []):
+        least, most = int(batch["input_ids"].min()), int(batch["input_ids"].max())
+        if least < 0 or most >= words:
+            raise ConfigError(
+                f"batch {number} of calibration: input_ids has {most if most >= words else least}, and the vocabulary "
+                f"of {type(model).__name__} has {words} tokens, from 0; tokenize with the model's own tokenizer"
+            )
 
-    The first rows go through the whole model, all rows through its embeddings, which is where ids and positions that it
-    does not have show.
+
+def check_runs(model: nn.Module, batches: list[dict]) -> None:
+    """Raise an error of ours unless the model takes every batch and gives finite numbers for it.
+
+    The first rows go through the whole model, all rows through its embeddings, where positions and kinds of tokens that
+    it does not have show.
     """
     adapter = find_adapter(model)
-    longest = max(batch["input_ids"].shape[1] for batch in batches)
-    check_length(adapter, longest, "the longest input", "cut inputs")
     for number, batch in enumerate(batches):
-        try:
-            with torch.inference_mode():
-                outputs = model_outputs(model, first_rows(batch))
+        with torch.inference_mode():
+            outputs = model_outputs(model, first_rows(batch))
+            try:
                 adapter.embed(batch)
-        except Exception as error:  # noqa: BLE001 (a model of the caller's on inputs of the caller's: anything)
-            cause = error.__cause__ if isinstance(error, IcdError) and error.__cause__ else error
-            why = f"{type(cause).__name__}: {str(cause).splitlines()[0][:200] if str(cause) else 'no words'}"
-            raise ConfigError(
-                f"{type(model).__name__} cannot run on batch {number} of calibration ({why})"
-                f"{_known_cause(model, batch)}"
-            ) from error
+            except FOREIGN as error:
+                raise ConfigError(
+                    f"the embeddings of {type(model).__name__} cannot run on batch {number} of calibration "
+                    f"({type(error).__name__}: {error}); pass what the model's forward takes"
+                ) from error
         for name, value in outputs.items():
             if not bool(value.isfinite().all()):
                 raise ConfigError(
                     f"{type(model).__name__} gives a {name} that is not finite for batch {number} of calibration; "
                     "mend the model or leave that text out"
                 )
-
-
-def _known_cause(model: nn.Module, batch: dict) -> str:
-    """Which limit of the model the batch breaks, in words; empty where none is known."""
-    ids, words = batch["input_ids"], getattr(getattr(model, "config", None), "vocab_size", None)
-    if isinstance(words, int) and (int(ids.min()) < 0 or int(ids.max()) >= words):
-        odd = int(ids.max()) if int(ids.max()) >= words else int(ids.min())
-        return f": input_ids has {odd}, the model's vocabulary {words} tokens; tokenize with the model's own tokenizer"
-    return "; pass what the model's forward takes"
 
 
 def _tensor(value: Any, where: str) -> Any:

@@ -5,7 +5,8 @@ from torch import nn
 
 from icd_lib.axes.verify import model_outputs
 from icd_lib.codesign.batches import first_rows
-from icd_lib.errors import ConfigError, TransformError
+from icd_lib.errors import AxisError, ConfigError, TransformError
+from icd_lib.models.precision import FLOATS, overflown, quantised
 
 MOST_BATCHES = 8
 
@@ -19,7 +20,7 @@ def find_not_finite(model: nn.Module, batches: list[dict]) -> str | None:
 
     Outputs are looked at on the first rows of a few of the batches.
     """
-    if (name := _weight_not_finite(model)) is not None:
+    if (name := overflown(model)) is not None:
         return name
     with torch.inference_mode():
         for batch in batches[:: max(1, len(batches) // MOST_BATCHES)][:MOST_BATCHES]:
@@ -30,16 +31,11 @@ def find_not_finite(model: nn.Module, batches: list[dict]) -> str | None:
 
 
 def check_weights(model: nn.Module) -> None:
-    """Raise `ConfigError` unless every parameter lies on the CPU and is finite."""
+    """Raise `ConfigError` unless every parameter lies on the CPU and is finite, `AxisError` for one of eight bits."""
     for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype not in FLOATS:
+            raise AxisError(quantised(name, parameter.dtype))
         if parameter.device.type != "cpu":
             raise ConfigError(f"{name} lies on {parameter.device}, and the loop computes on the CPU; pass model.cpu()")
-    if (name := _weight_not_finite(model)) is not None:
+    if (name := overflown(model)) is not None:
         raise ConfigError(f"{name} of the model holds NaN or infinity; mend the model, nothing can be learned from it")
-
-
-def _weight_not_finite(model: nn.Module) -> str | None:
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    return next(
-        (name for name, tensor in tensors if tensor.is_floating_point() and not bool(tensor.isfinite().all())), None
-    )

@@ -170,6 +170,8 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class _Solved:
+    """unfit: of a model, what to do about axes that no tile divides, in words."""
+
     accepted_strength: float
     widths: dict[str, int]
     objective: Objective
@@ -179,14 +181,14 @@ class _Solved:
     validation: Validation | None = None
     latency_target_rel: float | None = None
     reached: bool | None = None
+    unfit: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SolvedModel(_Solved):
-    """solve.json of a model. unfit: what to do about axes that no tile divides, in words."""
+    """solve.json of a model."""
 
     attempts: list[Attempt]
-    unfit: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from icd_lib.codesign.finite import NotFinite, check_weights, find_not_finite
 from icd_lib.codesign.inputs import Judgement
 from icd_lib.codesign.ladder import Rung
 from icd_lib.codesign.loop import tried
-from icd_lib.errors import ConfigError
+from icd_lib.errors import AxisError, ConfigError
 
 
 def broken(value, name="encoder.layer.1.output.dense.bias"):
@@ -26,6 +26,13 @@ def test_a_weight_that_is_no_number_is_named(value):
     with pytest.raises(ConfigError, match="encoder.layer.1.output.dense.bias of the model holds NaN or infinity"):
         check_weights(model)
     assert find_not_finite(small_model(), []) is None
+
+
+def test_weights_of_eight_bits_are_refused_by_name():
+    model = small_model(dtype=torch.float32)
+    model.pooler.dense.bias = torch.nn.Parameter(torch.zeros(32).to(torch.float8_e4m3fn), requires_grad=False)
+    with pytest.raises(AxisError, match="pooler.dense.bias is float8_e4m3fn: quantised"):
+        check_weights(model)
 
 
 def overflowing():
@@ -49,8 +56,9 @@ def test_it_is_rolled_back_with_a_reason_and_nobody_is_asked():
     problem = small_problem(judge=lambda model: asked.append(model) or Judgement(-100.0, 0.0))
     entries = []
     assert tried(problem, Rung("draft", -0.1), entries, None, lambda: problem.inputs.judged(broken(math.nan))) is None
-    assert [reason.code for reason in entries[0].reasons] == ["not finite"] and not asked
-    assert "encoder.layer.1.output.dense.bias holds NaN or infinity" in entries[0].reasons[0].text
+    (reason,) = entries[0].reasons
+    assert reason.code == "not finite" and not entries[0].accepted and not asked
+    assert "encoder.layer.1.output.dense.bias holds NaN or infinity" in reason.text
     with pytest.raises(NotFinite):
         problem.inputs.judged(overflowing())
     assert problem.inputs.judged(problem.inputs.dense).drop_pp == -100.0 and len(asked) == 1
