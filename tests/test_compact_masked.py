@@ -1,5 +1,7 @@
 """icd.compact_masked: a model that was pruned elsewhere becomes smaller, reloads, and says what could not leave."""
 
+import os
+
 import pytest
 import torch
 from tiny_encoders import tiny_bert
@@ -8,6 +10,12 @@ from torch.nn.utils import prune
 import icd_lib as icd
 from icd_lib.errors import ConfigError
 from tests.tiny_problems import assert_same_state, state_of
+
+
+def umask() -> int:
+    now = os.umask(0)
+    os.umask(now)
+    return now
 
 
 @pytest.fixture
@@ -35,6 +43,7 @@ def test_what_is_dead_leaves_and_the_rest_is_said(pruned, tmp_path):
         expected = model(**example).last_hidden_state
         torch.testing.assert_close(compacted.model(**example).last_hidden_state, expected, atol=1e-5, rtol=1e-5)
         compacted.save_pretrained(tmp_path / "smaller")
+        assert {path.stat().st_mode & 0o777 for path in (tmp_path / "smaller").iterdir()} == {0o666 & ~umask()}
         reloaded = icd.load_optimized(tmp_path / "smaller")
         torch.testing.assert_close(reloaded(**example).last_hidden_state, expected, atol=1e-5, rtol=1e-5)
 

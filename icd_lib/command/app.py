@@ -10,6 +10,8 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 from icd_lib.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, IcdError, InternalError
+from icd_lib.execute.account import some_account
+from icd_lib.execute.output import steady_output
 from icd_lib.version import VERSION
 
 app = typer.Typer(
@@ -26,10 +28,15 @@ Budget = Annotated[float | None, typer.Option(help="percentage points that the j
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    with steady_output(), some_account():
+        return _main(argv)
+
+
+def _main(argv: list[str] | None) -> int:
     try:
         return app(argv, prog_name="icd", standalone_mode=False) or EXIT_OK
     except TyperException as error:
-        print(f"icd: {error}; icd --help lists what there is", file=sys.stderr)
+        print(f"icd: {error.format_message()}; icd --help lists what there is", file=sys.stderr)
         return ConfigError.exit_code
     except IcdError as error:
         print(error, file=sys.stderr)
@@ -47,9 +54,9 @@ def main(argv: list[str] | None = None) -> int:
 )
 def run_command(context: typer.Context) -> int:
     """Run a scenario: the same options as run_all.py (icd run --help)."""
-    from run_all import main as run_all
+    from icd_lib.execute.command_line import main as run_scenario
 
-    return run_all(context.args)
+    return run_scenario(context.args, prog="icd run")
 
 
 @app.command("optimize")
@@ -154,10 +161,10 @@ def latency_table(ladder: dict, predicted: float | None = None) -> Table:
         for shape, timed in entry["shapes"].items():
             dense, icd = timed["arms"]["dense"], timed["arms"]["icd"]
             ratio = icd["vs_baseline"]
-            low, high = ratio["ci95"]
+            low, high = ratio.ci95
             table.add_row(
-                name, shape, f"{dense['latency_ms']['value']:.2f}", f"{icd['latency_ms']['value']:.2f}",
-                f"{ratio['value']:+.1%} ({low:+.1%} ... {high:+.1%})",
+                name, shape, f"{dense['latency_ms'].value:.2f}", f"{icd['latency_ms'].value:.2f}",
+                f"{ratio.value:+.1%} ({low:+.1%} ... {high:+.1%})",
             )  # fmt: skip
     return table
 

@@ -27,6 +27,7 @@ from icd_lib.models.families import family_of
 from icd_lib.models.ties import check_ties, has_tied_embeddings, retie, ties_of
 from icd_lib.paths import user_path
 from icd_lib.storage.json_text import read_text
+from icd_lib.storage.tensor_file import usual_rights
 
 FORMAT = "icd/v1"
 MAX_SIZE, MAX_LABELS = 2**31, 2**20  # of any dimension; of classes, for each of which a name is made
@@ -153,7 +154,8 @@ def _write(model: nn.Module, tokenizer, folder: Path, meta: dict, uniform: bool)
     options = {"add_pooling_layer": False} if getattr(model, "pooler", True) is None else {}
     stock = _stock_model(folder, type(model).__name__, options)
     state = _unshared_state(model, stock)
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    with usual_rights(folder / WEIGHTS):
+        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     stock_shapes = {key: list(value.shape) for key, value in stock.state_dict().items()}
     record = {
         "format": FORMAT,
