@@ -43,7 +43,8 @@ def copied(model: nn.Module) -> nn.Module:
         reason = next(iter(str(error).splitlines()), "")[:150]
         raise TransformError(
             f"{type(model).__name__} cannot be copied ({reason}); take off what holds computed tensors: masks "
-            "with torch.nn.utils.prune.remove (icd.compact_masked does, and takes out what is dead), hooks that keep tensors"
+            "with torch.nn.utils.prune.remove (icd.compact_masked does, and takes out what is dead), hooks that keep "
+            "tensors"
         ) from error
 
 
