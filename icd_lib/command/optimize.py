@@ -2,7 +2,7 @@
 
 import importlib
 import random
-import runpy
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,6 @@ from icd_lib.command.texts import sample_texts
 from icd_lib.data.batches import encode, token_batches
 from icd_lib.errors import ConfigError, TransformError
 from icd_lib.models.families import family_of
-from icd_lib.paths import user_path
 
 LEAST_TEXTS, MOST_TEXTS = 64, 2000
 HELD_OUT = 0.25  # of the texts judge and calibrate nothing
@@ -56,7 +55,7 @@ def optimize_on_texts(
     """Optimise the model `name` on the texts of the file `calibrate` and write it to the folder `out`.
 
     target: latency to reach, relative to dense (default -0.2 where no budget is given); budget: percentage points that
-    the judge may fall. quality: "module:function" or "file.py:function", a judge of one's own (model → percent);
+    the judge may fall. quality: "module:function", a judge of one's own (model → percent);
     without it the judges of `icd_lib.command.judges` ask for no labels. Raises `IcdError` on bad input, before anything
     is computed where that can be known.
     """
@@ -106,16 +105,15 @@ def check_length(model: nn.Module, max_length: int) -> int:
 
 
 def load_function(place: str) -> Callable[[nn.Module], float]:
-    """The function at "module:function" or "file.py:function"; `ConfigError` if there is none."""
+    """The function at "module:function"; `ConfigError` if there is none."""
     source, _, name = place.rpartition(":")
     if not source or not name:
-        raise ConfigError(f"--quality is module:function or file.py:function; got {place}")
+        raise ConfigError(f"--quality is module:function; got {place}")
+    if "" not in sys.path:
+        sys.path.append("")  # modules in the folder one is in, as with python -m
     try:
-        if source.endswith(".py"):
-            function = runpy.run_path(str(user_path(source)))[name]
-        else:
-            function = getattr(importlib.import_module(source), name)
-    except (ImportError, OSError, AttributeError, KeyError, SyntaxError) as error:
+        function = getattr(importlib.import_module(source), name)
+    except (ImportError, OSError, AttributeError, SyntaxError) as error:
         raise ConfigError(f"--quality {place} cannot be loaded ({type(error).__name__}: {error})") from error
     if not callable(function):
         raise ConfigError(f"--quality {place} is no function, it is a {type(function).__name__}")

@@ -79,6 +79,7 @@ def _height(entry: Attempt, what: str) -> float | None:
 def _fate(entry: Attempt) -> str:
     """One or two words for why an attempt was not kept.
 
+    >>> from icd_lib.records.reasons import Reason
     >>> reasons = Reason("quality", "it loses 1.9 pp", 1.9, 0.1), Reason("cosine", "it is far from dense")
     >>> _fate(Attempt(what="attempt", strength=-0.3, accepted=False, reasons=reasons))
     'rolled back: quality, cosine'

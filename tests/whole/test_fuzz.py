@@ -32,6 +32,7 @@ from icd_lib.graph.contract import check_w
 from icd_lib.graph.events import Events
 from icd_lib.graph.trace import trace_graph
 from icd_lib.paths import unsafe_name
+from icd_lib.records.verdict import CostChange
 from icd_lib.release.package import zip_bytes
 from icd_lib.release.package_file import PackageFile
 from icd_lib.release.verify import verify
@@ -380,7 +381,7 @@ def test_what_stages_read_back_has_its_shape_or_is_refused(folder, rel, data):
     for name, value in FILES.items():
         run.path(name).write_bytes(data if name == rel else as_json(value))
     with answers(folder):
-        assert cost_change(run).keys() == {"delta_c_rel", "delta_q", "delta_j"}
+        assert isinstance(cost_change(run), CostChange)
     with answers(folder):
         assert load_layout(run, "linear").ndim == 1
 
