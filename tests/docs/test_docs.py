@@ -9,10 +9,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import typer
 
 import icd_lib as icd
 import run_all
 from icd_lib import errors
+from icd_lib.command.app import app as icd_command
 from icd_lib.data.domains import DOMAINS
 from icd_lib.errors import ConfigError, IcdError
 from icd_lib.models.families import FAMILIES
@@ -32,6 +34,12 @@ PAGES = [*READMES, *LINKED, *EXTEND]
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 FOLDERS = "tests|icd_lib|docs|benchmarks|scripts|notebooks|parameters|outputs/reference"
 FILE_ENDINGS = {"json", "yaml", "py", "npz", "csv", "onnx", "safetensors", "html", "ipynb", "bin", "txt"}
+ICD_OPTIONS = {
+    name
+    for command in typer.main.get_command(icd_command).commands.values()
+    for option in command.params
+    for name in option.opts
+}
 OPTIONS = set(re.findall(r"--[a-z-]+", run_all.build_parser().format_help())) - {"--help"}
 
 
@@ -149,12 +157,14 @@ def is_code(name: str) -> bool:
 
 
 def unknown_options(text: str) -> list[str]:
-    """Options that run_all.py has not and, where they stand alone, neither has a script that the page runs."""
-    found, theirs = [], set()
+    """Options that run_all.py has not and, where they stand alone, neither has a script that the page runs, or icd."""
+    found, theirs = [], set(ICD_OPTIONS) if re.search(r"(?m)^icd optimize", text) else set()
     for script in re.findall(r"python ((?:benchmarks|scripts)/\w+\.py)", text):
         theirs |= set(re.findall(r"--[a-z-]+", read(script)))
     for line in code(text):
         known = OPTIONS | theirs if line.startswith("--") else OPTIONS
+        if line.startswith(("icd optimize", "icd measure")):
+            found += [option for option in re.findall(r"(?<![\w-])--[a-z-]+", line) if option not in ICD_OPTIONS]
         if line.startswith("--") or "run_all.py" in line:
             found += [option for option in re.findall(r"(?<![\w-])--[a-z-]+", line) if option not in known]
     return found

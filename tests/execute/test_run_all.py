@@ -15,6 +15,7 @@ from notebook_factory import verdict_body, write_project
 
 import run_all
 from icd_lib.errors import IcdError
+from icd_lib.execute import command_line
 from icd_lib.paths import project_root
 
 pytestmark = pytest.mark.wide
@@ -129,7 +130,7 @@ def test_a_cells_error_becomes_the_exit_code(tmp_path, capsys, monkeypatch, erro
 
 
 def test_a_bug_exits_9_and_shows_where(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run_all, "load_scenario", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(command_line, "load_scenario", lambda *_, **__: 1 / 0)
     assert run_all.main(["--out", str(tmp_path)]) == 9
     assert "ZeroDivisionError" in capsys.readouterr().err
 
