@@ -41,7 +41,7 @@ check: lint $(DATA)  ## before a commit, two minutes: lint, types, and the tests
 test: $(DATA)  ## the fast tests, those that execute notebooks too
 ifeq ($(strip $(ARGS)),)
 	@$(FAST) -m "not slow and not gpu and not notebooks"
-	@$(PY) -m pytest -m "notebooks and not slow and not gpu"
+	@$(FAST) -m "notebooks and not slow and not gpu"
 else
 	@$(PY) -m pytest -m "not slow and not gpu" $(ARGS)
 endif
