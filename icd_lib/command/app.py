@@ -49,9 +49,7 @@ def _main(argv: list[str] | None) -> int:
         return InternalError.exit_code
 
 
-@app.command(
-    "run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-)
+@app.command("run", context_settings=ALL_TO_RUN)
 def run_command(context: typer.Context) -> int:
     """Run a scenario: the same options as run_all.py (icd run --help)."""
     from icd_lib.execute.command_line import main as run_scenario
@@ -99,10 +97,10 @@ def measure_command(
     against: Annotated[str | None, typer.Option(help="the model it came from (default: as its record says)")] = None,
     shape: Annotated[list[str] | None, typer.Option(help="batch x tokens, repeatable; default 8x128 and 1x32")] = None,
     runtime: Annotated[list[str] | None, typer.Option(help="repeatable; default: all that are installed")] = None,
-    repeats: Annotated[int, typer.Option(help="interleaved rounds")] = 40,
+    repeats: Annotated[int | None, typer.Option(help="interleaved rounds")] = None,
 ) -> None:
     """Time a model beside the one it came from, in every runtime that is installed."""
-    from icd_lib.command.measure import SHAPES, parse_shapes, runtimes_for, time_models
+    from icd_lib.command.measure import REPEATS, SHAPES, parse_shapes, runtimes_for, time_models
     from icd_lib.command.model import open_model, origin_of
 
     console = Console()
@@ -111,7 +109,7 @@ def measure_command(
     console.print(f"{label} against {name}", markup=False)
     latency = time_models(
         {"dense": dense, "icd": smaller}, parse_shapes(shape) if shape else SHAPES,
-        runtimes=runtime or runtimes_for(smaller), repeats=repeats, say=console.print,
+        runtimes=runtime or runtimes_for(smaller), repeats=REPEATS if repeats is None else repeats, say=console.print,
     )  # fmt: skip
     console.print(latency_table(latency))
 

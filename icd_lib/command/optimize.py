@@ -80,7 +80,7 @@ def optimize_on_texts(
     made = optimize(
         model, batches, quality=judge, latency_target_rel=target, mode=mode, seed=seed, progress=say, **given
     )
-    if not made.report["accepted_strength"]:
+    if made.report["validation"] is None:
         raise TransformError(
             f"no candidate was kept ({_last_reason(made.report)}); nothing was written. Ask for less with --target, "
             "allow more with --budget, or give more text"

@@ -66,7 +66,7 @@ class NvmlCounter:
             self._handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
             self._start_mj = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
         except Exception as error:  # beside NVMLError what ctypes raises on a driver that does not fit
-            raise ResourceError(f"NVML has no energy counter here: {error or brief(error)}") from error
+            raise ResourceError(f"NVML has no energy counter here: {str(error) or brief(error)}") from error
 
     def joules(self) -> float:
         """Joules since this counter was made."""
