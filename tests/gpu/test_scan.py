@@ -1,7 +1,6 @@
 """The scan's kernels on a CUDA device, against the reference in double precision."""
 
 import pytest
-import torch
 
 from icd_lib.kernels import cuda_package, selective_scan, selective_scan_step
 from tests.scan_cases import TOLERANCE, assert_agrees, make_inputs, relative_error
