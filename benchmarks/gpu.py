@@ -169,7 +169,7 @@ def measure_ncu(name: str, arm: str, replay: str, bench: Bench) -> None:
     """One call of an arm under ncu, in a process of its own (`run_profiled`)."""
     program = [sys.executable, str(Path(__file__).resolve()), "--profile", name, arm, PROFILED]
     entry = bench.ncu.setdefault(name, {}).setdefault(f"{replay} replay", {})
-    entry[arm] = profile(program, replay=replay, timeout_s=150)
+    entry[arm] = profile(program, replay=replay, timeout_s=90 if replay == "kernel" else 140)
 
 
 def run_profiled(name: str, arm: str, row_name: str) -> None:

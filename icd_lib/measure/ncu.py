@@ -1,8 +1,10 @@
 """Run a program under NVIDIA Nsight Compute and keep what its counters said, with how they were read."""
 
 import math
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -119,19 +121,24 @@ def measured_range() -> Iterator[None]:
 
 def _run(command: list[str], timeout_s: float) -> str:
     """What a command writes; the errors of `profile` where it fails."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise MeasureError(f"ncu took longer than {timeout_s:g} s; measure fewer calls or allow more time") from error
+        process = subprocess.Popen(command, start_new_session=True, **pipes)
     except OSError as error:
         raise ResourceError(f"ncu cannot be started: {error.strerror or error}; reinstall nsight-compute") from error
-    said = f"{done.stdout}\n{done.stderr}"
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        os.killpg(process.pid, signal.SIGKILL)  # the profiled program too: it would go on using the device
+        process.communicate()
+        raise MeasureError(f"ncu took longer than {timeout_s:g} s; measure fewer calls or allow more time") from error
+    said = f"{out}\n{err}"
     refused = next((cure for word, cure in _REFUSALS.items() if word in said), None)
-    if refused and (done.returncode or "==ERROR==" in said):
+    if refused and (process.returncode or "==ERROR==" in said):
         raise ResourceError(f"ncu: {refused}. It said: {_end(said)}")
-    if done.returncode:
-        raise MeasureError(f"ncu or its program ended with {done.returncode}: {_end(said)}")
-    return done.stdout if "--csv" in command else said
+    if process.returncode:
+        raise MeasureError(f"ncu or its program ended with {process.returncode}: {_end(said)}")
+    return out if "--csv" in command else said
 
 
 def _end(said: str) -> str:

@@ -44,7 +44,7 @@ class PreparedOnDevice(Prepared):
         return start
 
     def run(self, inputs: dict) -> np.ndarray:
-        return np.array(self.enqueue(inputs)().float().cpu())
+        return self.enqueue(inputs)().float().cpu().numpy().copy()
 
     def call(self, inputs: dict) -> Callable[[], object]:
         start = self.enqueue(inputs)
