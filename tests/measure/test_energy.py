@@ -3,7 +3,7 @@
 import pytest
 
 from icd_lib.errors import MeasureError, ResourceError
-from icd_lib.measure.energy import RaplCounter, energy_j_per_token, wrapped_difference
+from icd_lib.measure.energy import RaplCounter, energy_j_per_token, energy_windows, wrapped_difference
 
 
 def zone(root, name: str, energy_uj: int, limit: int = 999_999):
@@ -55,3 +55,36 @@ def test_an_unknown_counter_is_not_measured_with_the_reason(monkeypatch, tmp_pat
 def test_no_tokens_are_refused():
     with pytest.raises(MeasureError, match="positive"):
         energy_j_per_token(lambda: None, 0)
+
+
+class Clockwork:
+    """A counter that goes up by what the calls say they took."""
+
+    name = "clockwork"
+
+    def __init__(self):
+        self.total = 0.0
+
+    def joules(self):
+        return self.total
+
+
+def test_windows_of_arms_are_interleaved_and_each_arm_gets_its_own_joules():
+    counter, entered = Clockwork(), []
+
+    def spend(joules):
+        def call():
+            counter.total += joules
+
+        return call
+
+    arms = {"dense": spend(4.0), "small": spend(1.0)}
+    found = energy_windows(arms, 2, counter, windows=5, window_s=0.002, enter=entered.append)
+    assert found["dense"] == pytest.approx([2.0] * 5) and found["small"] == pytest.approx([0.5] * 5)
+    assert [sorted(entered[i : i + 2]) for i in range(0, 10, 2)] == [["dense", "small"]] * 5
+    assert len({tuple(entered[i : i + 2]) for i in range(0, 10, 2)}) == 2, "not always in one order"
+
+
+def test_no_arms_are_refused():
+    with pytest.raises(MeasureError, match="0 arms"):
+        energy_windows({}, 1, Clockwork(), windows=1)
