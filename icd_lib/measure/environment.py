@@ -12,6 +12,7 @@ import psutil
 from icd_lib.errors import ResourceError
 from icd_lib.measure.energy import NvmlCounter, RaplCounter
 from icd_lib.measure.l2 import ncu_reason
+from icd_lib.storage.machine import cpu_flags
 
 SIMD_FLAGS = (
     "sse4_2 avx avx2 fma avx512f avx512bw avx512_vnni avx512_bf16 avx512_fp16 avx_vnni amx_tile amx_bf16 amx_int8 "
@@ -29,7 +30,7 @@ def fingerprint(*, model: bool = True) -> dict:
     Without a `model` torch is neither asked nor imported.
     """
     cpuinfo = _cpuinfo()
-    flags = set((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
+    flags = cpu_flags()
     frequency = _or_none(psutil.cpu_freq)
     facts = {
         "cpu": {
@@ -84,8 +85,7 @@ def _torch_facts() -> dict:
 
 def is_virtualised() -> bool | None:
     """Whether this is a virtual machine; None where the system does not say."""
-    cpuinfo = _cpuinfo()
-    flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
+    flags = cpu_flags()
     return "hypervisor" in flags if flags else None
 
 
