@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -51,7 +51,7 @@ def fingerprint(*, model: bool = True) -> dict:
         "threads": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
         "os": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in (PACKAGES if model else COMPILED_PACKAGES)},
+        "packages": versions(PACKAGES if model else COMPILED_PACKAGES),
         "torch_backend": None,
         "gpu": None,
         "gpu_driver": (_read(_NVIDIA) or "").partition("\n")[0] or None,
@@ -67,6 +67,11 @@ def fingerprint(*, model: bool = True) -> dict:
         facts["threads"] = found.pop("threads") | facts["threads"]
         facts |= found
     return facts
+
+
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
+    """Package → its version, None where it is not installed."""
+    return {name: _version(name) for name in packages}
 
 
 def _torch_facts() -> dict:

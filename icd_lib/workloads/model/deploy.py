@@ -1,6 +1,5 @@
 """Where a run's models are deployed: the runtime that the scenario names, or the fastest whose quality holds."""
 
-import importlib.metadata
 import math
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ from icd_lib.codesign.budget import over_budget
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.measure.battery import uses_own_head
 from icd_lib.measure.conditions import disturbances, watched
+from icd_lib.measure.environment import versions
 from icd_lib.measure.ladder import measure_ladder
 from icd_lib.progress import follow
 from icd_lib.records.deploy import Deploy, Tried
@@ -22,7 +22,6 @@ from icd_lib.workloads.model.solve import judgement_of, settings_of
 
 KIND = "deploy"
 REPEATS = 10
-_PACKAGES = ("openvino", "nncf", "onnxruntime")
 
 
 def choose_target(context: Context) -> Deploy:
@@ -172,12 +171,5 @@ def machine_key(context: Context, names: list[str]) -> dict:
         "seed": get("seed"),
         "threads": torch.get_num_threads(),
         "cpu": cpu_model(),
-        "packages": {name: _version(name) for name in ("torch", *_PACKAGES)},
+        "packages": versions(),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
