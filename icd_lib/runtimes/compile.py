@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -11,6 +13,19 @@ from icd_lib.runtimes.base import Runtime
 from icd_lib.runtimes.eager import PreparedModule, in_bf16
 
 
+@contextmanager
+def compiling() -> Iterator[None]:
+    """What runs here may compile; `ResourceError` where that fails, or where one more graph would not be compiled."""
+    exceptions = torch._dynamo.exc
+    try:
+        # Past the recompile limit dynamo would run eager without a word, and eager would be timed as compiled.
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            yield
+    except (exceptions.TorchDynamoException, exceptions.FailOnRecompileLimitHit) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ResourceError(f"torch.compile failed here ({type(error).__name__}): {first_line}") from error
+
+
 class PreparedCompiled(PreparedModule):
     @property
     def judged(self) -> nn.Module:
@@ -18,14 +33,8 @@ class PreparedCompiled(PreparedModule):
         return self.module._orig_mod
 
     def warm(self, inputs: dict) -> None:
-        exceptions = torch._dynamo.exc
-        try:
-            # Past the recompile limit dynamo would run eager without a word, and eager would be timed as compiled.
-            with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-                self.run(inputs)
-        except (exceptions.TorchDynamoException, exceptions.FailOnRecompileLimitHit) as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise ResourceError(f"torch.compile failed here ({type(error).__name__}): {first_line}") from error
+        with compiling():
+            self.run(inputs)
 
 
 class Compiled(Runtime):
