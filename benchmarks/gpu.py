@@ -263,7 +263,7 @@ def describe_device() -> dict:
         "cuda": torch.version.cuda,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "tf32": {"products": torch.backends.cuda.matmul.allow_tf32, "convolutions": torch.backends.cudnn.allow_tf32},
     }
 
 

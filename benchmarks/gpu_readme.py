@@ -72,8 +72,8 @@ def ncu_section(cases: dict) -> list[str]:
         return []
     note = (
         "Read by ncu with caches and clocks left alone. With kernel replay a kernel that takes several passes finds in "
-        "the cache what its own earlier pass left, so that hit rates can be too high, in all arms alike; with application "
-        "replay the program runs again for each pass. Times under ncu are not shown."
+        "the cache what its own earlier pass left, so that hit rates can be too high, in all arms alike; with "
+        "application replay the program runs again for each pass. Times under ncu are not shown."
     )
     return ["## L2 and DRAM", note, *parts]
 

@@ -121,9 +121,15 @@ def measured_range() -> Iterator[None]:
 
 def _run(command: list[str], timeout_s: float) -> str:
     """What a command writes; the errors of `profile` where it fails."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
     try:
-        process = subprocess.Popen(command, start_new_session=True, **pipes)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
     except OSError as error:
         raise ResourceError(f"ncu cannot be started: {error.strerror or error}; reinstall nsight-compute") from error
     try:

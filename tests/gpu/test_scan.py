@@ -12,6 +12,12 @@ from tests.scan_cases import TOLERANCE, assert_agrees, make_inputs, relative_err
 pytestmark = pytest.mark.gpu
 
 
+@pytest.fixture(autouse=True)
+def exact_convolutions(monkeypatch):
+    """cuDNN rounds the inputs of fp32 convolutions to TF32 unless it is told not to."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("length", [1, 2, 255, 1000])
 def test_triton_on_the_device(dtype, length):
