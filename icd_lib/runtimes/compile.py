@@ -10,7 +10,7 @@ from torch import nn
 
 from icd_lib.errors import ResourceError
 from icd_lib.runtimes.base import Runtime
-from icd_lib.runtimes.eager import PreparedModule
+from icd_lib.runtimes.eager import PreparedModule, in_bf16
 
 
 @contextmanager
@@ -27,6 +27,11 @@ def compiling() -> Iterator[None]:
 
 
 class PreparedCompiled(PreparedModule):
+    @property
+    def judged(self) -> nn.Module:
+        """The module that is compiled: a graph for every shape of a text would take hours."""
+        return self.module._orig_mod
+
     def warm(self, inputs: dict) -> None:
         with compiling():
             self.run(inputs)
@@ -45,9 +50,21 @@ class Compiled(Runtime):
 
     def prepare(self, model: nn.Module, example_inputs: dict, **_) -> PreparedCompiled:
         self.check()
-        prepared = PreparedCompiled(torch.compile(model.eval(), dynamic=False))
+        prepared = PreparedCompiled(torch.compile(self.form(model), dynamic=False))
         prepared.warm(example_inputs)
         return prepared
 
+    def form(self, model: nn.Module) -> nn.Module:
+        """What is compiled."""
+        return model.eval()
+
+
+class CompiledBf16(Compiled):
+    def form(self, model: nn.Module) -> nn.Module:
+        return in_bf16(model)
+
 
 RUNTIME = Compiled("compile", "torch.compile (Inductor), fp32, one graph per shape")
+BF16 = CompiledBf16(
+    "compile_bf16", "torch.compile (Inductor), bf16 weights, one graph per shape", "bf16", tolerance=0.15
+)

@@ -21,7 +21,9 @@ def exact_convolutions(monkeypatch):
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
 @pytest.mark.parametrize("length", [1, 2, 255, 1000])
 def test_triton_on_the_device(dtype, length):
-    assert_agrees(make_inputs(length=length, width=131, dtype=dtype, device="cuda"), TOLERANCE[dtype], backend="triton")
+    inputs = make_inputs(length=length, width=131, dtype=dtype, device="cuda")
+    # The exponential is the device's own and a state multiplies hundreds of them: 4.4e-6 seen at 1,000 tokens (H200).
+    assert_agrees(inputs, TOLERANCE[dtype], backend="triton", of_state=1e-5)
 
 
 def test_single_steps_on_the_device_make_the_whole():
