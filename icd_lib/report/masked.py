@@ -92,7 +92,7 @@ def _draw_bounds(panel, axes: list[dict]) -> None:
         panel.plot([100 * entry[key] for entry in axes], places, marker, color=colour, label=label)
     panel.set_yticks(places, [entry["axis"] for entry in axes])
     panel.invert_yaxis()
-    panel.set(xlabel="tiles touched by the zeros that stay, %", xlim=(0, 101))
+    panel.set(xlabel="tiles touched in spite of the zeros that stay, %", xlim=(0, 101))
     panel.legend(loc="lower left")
 
 

@@ -116,7 +116,7 @@ class Masked(Transform):
             raise TransformError("no element is dead: zeros without structure cannot be removed, in no order")
         where = "the stored order" if evidence.given.manner.orders is not None else "any order"
         raise TransformError(
-            f"{count} elements are dead, and they fill no whole tile of {evidence.given.common.tile} in {where}"
+            f"{count} elements are dead, and they fill no tile of {evidence.given.common.tile} in {where}"
         )
 
 
