@@ -121,11 +121,11 @@ pack: $(STAMP)  ## scrub and pack all runs (or RUNS="outputs/bert …") into PAC
 	@$(PY) -m icd_lib.packaging --to $(PACKAGE) $(RUNS)
 	@$(PY) -m icd_lib.verify $(PACKAGE)
 
-gpu-check: $(DATA)  ## run the tests that need a CUDA device
+gpu-check: $(STAMP)  ## run the tests that need a CUDA device (tests/gpu)
 	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then device=yes; else device=no; fi; \
 	if $(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 	  $(PY) -c 'import torch; print("gpu-check:", torch.cuda.get_device_name(0), "with CUDA", torch.version.cuda)'; \
-	  $(PY) -m pytest -m gpu $(ARGS); \
+	  $(PY) -m pytest tests/gpu $(ARGS); \
 	elif [ $$device = yes ]; then \
 	  echo "gpu-check: there is an NVIDIA device, but the installed torch cannot use it; install a CUDA build of torch" >&2; \
 	  exit 3; \

@@ -20,7 +20,8 @@ class Arm:
     make: of a control, workload → function that makes it, or its place "module:attribute". For a model it takes the
     context and what 02_solve left of iterative, and returns a model (`icd_lib.workloads.model.arms`); for rows it takes
     the context and returns a layout with its mask (`icd_lib.workloads.rows.arms`). None: this run has no such arm.
-    energy: whether its energy is measured too.
+    energy: whether its energy is measured too; reference: whether it runs in the reference runtime, wherever the
+    others are deployed.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Arm:
     words: Mapping[str, str]
     make: Mapping[str, Callable | str] = field(default_factory=dict)
     energy: bool = False
+    reference: bool = False
 
     def maker(self, workload: str) -> Callable:
         """The function that makes the arm for a workload."""
@@ -38,9 +40,9 @@ class Arm:
         return made
 
 
-def _control(name: str, words: Mapping[str, str], *, energy: bool = False) -> Arm:
+def _control(name: str, words: Mapping[str, str], *, energy: bool = False, reference: bool = False) -> Arm:
     places = {MODEL: "icd_lib.workloads.model.arms", ROWS: "icd_lib.workloads.rows.arms"}
-    return Arm(name, CONTROL, words, {kind: f"{places[kind]}:{name}" for kind in words}, energy)
+    return Arm(name, CONTROL, words, {kind: f"{places[kind]}:{name}" for kind in words}, energy, reference)
 
 
 _OWN = (
@@ -69,6 +71,11 @@ _OWN = (
             MODEL: "A/A control: the dense model a second time",
             ROWS: "A/A control: the untouched table a second time",
         },
+    ),
+    _control(
+        "dense_eager",
+        {MODEL: "the dense model in PyTorch eager, fp32, where the others are deployed elsewhere"},
+        reference=True,
     ),
     _control(
         "same_transform",

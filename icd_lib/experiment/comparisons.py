@@ -86,6 +86,19 @@ _OWN = (
         seen=True,
     ),
     Comparison(
+        "vs_eager",
+        {
+            MODEL: Pair(
+                "dense_eager",
+                "iterative, deployed, vs the dense model in PyTorch eager",
+                "the dense model in PyTorch eager, fp32",
+                place=55,
+            )
+        },
+        "dense in eager",
+        plain=True,
+    ),
+    Comparison(
         "vs_oneshot",
         {
             MODEL: Pair(

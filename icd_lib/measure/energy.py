@@ -1,7 +1,7 @@
 """Energy per token from hardware counters: RAPL (CPU package) or NVML (NVIDIA GPU); nothing is estimated."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +115,35 @@ def energy_j_per_token(
     interval = bootstrap_ci(values, lambda drawn: drawn.mean(axis=1), seed=seed, block=1) if windows > 1 else None
     method = f"{counter.name}, mean of windows of {window_s:g} s"
     return figure(float(np.mean(values)), UNIT, "measured", n=windows, method=method, ci95=interval)
+
+
+def energy_windows(
+    arms: Mapping[str, Callable[[], object]],
+    tokens_per_call: int,
+    counter,
+    *,
+    windows: int,
+    window_s: float = 5.0,
+    seed: int = 0,
+    enter: Callable[[str], object] = lambda arm: None,
+) -> dict[str, list[float]]:
+    """J per token of every arm, arm → (windows,): each round runs one window of each, in its own random order.
+
+    Windows of one round are pairs, so that drift of the board's temperature and clocks hits all arms alike.
+    `enter(arm)` is called before a window. Raises MeasureError when there is nothing to measure, ResourceError as the
+    counter does.
+    """
+    if not arms or tokens_per_call < 1 or windows < 1 or window_s <= 0:
+        raise MeasureError(
+            f"expected arms, tokens and windows, got {len(arms)} arms, {tokens_per_call}, {windows}, {window_s} s"
+        )
+    found: dict[str, list[float]] = {arm: [] for arm in arms}
+    rng = np.random.default_rng(seed)
+    for _ in range(windows):
+        for arm in rng.permutation(list(arms)).tolist():
+            enter(arm)
+            found[arm].append(_window(arms[arm], tokens_per_call, counter, window_s))
+    return found
 
 
 def _window(call: Callable[[], object], tokens_per_call: int, counter, window_s: float) -> float:

@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -12,6 +12,7 @@ import psutil
 from icd_lib.errors import ResourceError
 from icd_lib.measure.energy import NvmlCounter, RaplCounter
 from icd_lib.measure.l2 import ncu_reason
+from icd_lib.storage.machine import cpu_flags
 
 SIMD_FLAGS = (
     "sse4_2 avx avx2 fma avx512f avx512bw avx512_vnni avx512_bf16 avx512_fp16 avx_vnni amx_tile amx_bf16 amx_int8 "
@@ -29,7 +30,7 @@ def fingerprint(*, model: bool = True) -> dict:
     Without a `model` torch is neither asked nor imported.
     """
     cpuinfo = _cpuinfo()
-    flags = set((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
+    flags = cpu_flags()
     frequency = _or_none(psutil.cpu_freq)
     facts = {
         "cpu": {
@@ -50,7 +51,7 @@ def fingerprint(*, model: bool = True) -> dict:
         "threads": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
         "os": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in (PACKAGES if model else COMPILED_PACKAGES)},
+        "packages": versions(PACKAGES if model else COMPILED_PACKAGES),
         "torch_backend": None,
         "gpu": None,
         "gpu_driver": (_read(_NVIDIA) or "").partition("\n")[0] or None,
@@ -66,6 +67,11 @@ def fingerprint(*, model: bool = True) -> dict:
         facts["threads"] = found.pop("threads") | facts["threads"]
         facts |= found
     return facts
+
+
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
+    """Package → its version, None where it is not installed."""
+    return {name: _version(name) for name in packages}
 
 
 def _torch_facts() -> dict:
@@ -84,8 +90,7 @@ def _torch_facts() -> dict:
 
 def is_virtualised() -> bool | None:
     """Whether this is a virtual machine; None where the system does not say."""
-    cpuinfo = _cpuinfo()
-    flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
+    flags = cpu_flags()
     return "hypervisor" in flags if flags else None
 
 

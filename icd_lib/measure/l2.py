@@ -14,6 +14,8 @@ MISS = "lts__t_sectors_op_read_lookup_miss.sum"
 DRAM_BYTES = "dram__bytes_read.sum"
 DURATION = "gpu__time_duration.sum"
 METRICS = (HIT, MISS, DRAM_BYTES, DURATION)
+SECTOR_BYTES = 32
+CACHE_CONTROL = CLOCK_CONTROL = "none"
 _DRIVER_PARAMS = Path("/proc/driver/nvidia/params")
 
 
@@ -39,20 +41,30 @@ def l2_hit_pct(asked: bool = True) -> Figure:
     return not_measured("%", reason, method="ncu")
 
 
-def ncu_command(program: Sequence[str], report: str, nvtx_range: str = "icd_measure") -> list[str]:
+def ncu_command(
+    program: Sequence[str],
+    report: str,
+    nvtx_range: str = "icd_measure",
+    *,
+    metrics: Sequence[str] = METRICS,
+    replay: str = "kernel",
+) -> list[str]:
     """The ncu call that profiles `program` inside an NVTX push/pop range and writes `<report>.ncu-rep`.
 
     Caches and clocks are left alone (ncu's defaults flush the caches before each replay, which hides reuse across
-    kernels); its times are therefore never mixed with latency runs. Metrics are few so that one pass is enough.
+    kernels); its times are therefore never mixed with latency runs. All four metrics take 3 passes on an H200: with
+    replay "kernel" a kernel is run once for each, and from its second run finds in the cache what its first left; with
+    "application" the whole program is.
     """
-    options = "--target-processes all --nvtx --cache-control none --clock-control none".split()
+    options = f"--target-processes all --nvtx --cache-control {CACHE_CONTROL} --clock-control {CLOCK_CONTROL}".split()
+    options += ["--replay-mode", replay]
     return [
         "ncu",
         *options,
         "--nvtx-include",
         f"{nvtx_range}/",  # the slash marks a push/pop range
         "--metrics",
-        ",".join(METRICS),
+        ",".join(metrics),
         "-f",
         "-o",
         report,
@@ -61,19 +73,13 @@ def ncu_command(program: Sequence[str], report: str, nvtx_range: str = "icd_meas
 
 
 def parse_ncu_csv(text: str) -> dict[str, Figure]:
-    """Read `ncu --import R --csv --page raw --print-units base`: {"l2_hit_pct", "dram_read_mb"} as figures.
+    """Read `ncu --import R --csv --page raw --print-units base`: {"l2_hit_pct", "l2_read_mb", "dram_read_mb"}, figures.
 
-    l2_hit_pct = 100 * sum(hit) / (sum(hit) + sum(miss)) over all kernels, never a mean of percentages. Lines of ncu's
-    own chatter (`==PROF==`) and the units row are skipped. Raises MeasureError when columns or kernels are missing.
+    l2_hit_pct = 100 * sum(hit) / (sum(hit) + sum(miss)) over all kernels, never a mean of percentages; l2_read_mb is
+    what was looked up, hit or not, in sectors of 32 bytes. Raises MeasureError as `ncu_kernels` does, and where nothing
+    was looked up.
     """
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("==")]
-    rows = list(csv.DictReader(io.StringIO("\n".join(lines))))
-    missing = [name for name in (HIT, MISS) if not rows or name not in rows[0]]
-    if missing:
-        raise MeasureError(f"the ncu CSV lacks {', '.join(missing)}; collect them with ncu_command (--page raw --csv)")
-    kernels = [row for row in rows if (row.get("ID") or "").strip()]
-    if not kernels:
-        raise MeasureError("the ncu CSV holds no kernel; was the NVTX range entered?")
+    kernels = ncu_kernels(text)
     hits, misses = (sum(_number(row[name], name) for row in kernels) for name in (HIT, MISS))
     if hits + misses <= 0:
         raise MeasureError("ncu counted no L2 read at all; check the metric names with ncu --query-metrics")
@@ -84,12 +90,35 @@ def parse_ncu_csv(text: str) -> dict[str, Figure]:
             "measured",
             n=len(kernels),
             method="ncu, sum(hit) / (sum(hit) + sum(miss))",
-        )
+        ),
+        "l2_read_mb": figure(
+            (hits + misses) * SECTOR_BYTES / 1e6,
+            "MB",
+            "measured",
+            n=len(kernels),
+            method=f"ncu, (sum(hit) + sum(miss)) * {SECTOR_BYTES} bytes",
+        ),
     }
     if DRAM_BYTES in kernels[0]:
         read = sum(_number(row[DRAM_BYTES], DRAM_BYTES) for row in kernels)
         result["dram_read_mb"] = figure(read / 1e6, "MB", "measured", n=len(kernels), method=f"ncu, {DRAM_BYTES}")
     return result
+
+
+def ncu_kernels(text: str) -> list[dict[str, str]]:
+    """One row, column → cell, for each kernel of ncu's raw CSV; its chatter (`==PROF==`) and units row are skipped.
+
+    Raises MeasureError when the columns of the hit rate are missing, or there is no kernel.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("==")]
+    rows = list(csv.DictReader(io.StringIO("\n".join(lines))))
+    missing = [name for name in (HIT, MISS) if not rows or name not in rows[0]]
+    if missing:
+        raise MeasureError(f"the ncu CSV lacks {', '.join(missing)}; collect them with ncu_command (--page raw --csv)")
+    kernels = [row for row in rows if (row.get("ID") or "").strip()]
+    if not kernels:
+        raise MeasureError("the ncu CSV holds no kernel; was the NVTX range entered?")
+    return kernels
 
 
 def _number(cell: str, name: str) -> float:

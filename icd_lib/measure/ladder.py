@@ -20,15 +20,15 @@ from icd_lib.runtimes.base import Prepared, Runtime
 from icd_lib.runtimes.threads import torch_threads
 
 
-def fastest(ladder: dict, arm: str) -> str | None:
-    """The measured runtime with the least median latency of `arm` at the first shape; None if none was measured."""
+def by_latency(ladder: dict, arm: str) -> list[str]:
+    """The runtimes in which `arm` was measured, least median latency at the first shape first."""
     medians = {}
     for name, entry in ladder["runtimes"].items():
         if entry["status"] == "measured":
             arms = next(iter(entry["shapes"].values()))["arms"]
             if arm in arms:
                 medians[name] = arms[arm]["latency_ms"].value
-    return min(medians, key=lambda name: medians[name], default=None)
+    return sorted(medians, key=lambda name: medians[name])
 
 
 def measure_ladder(

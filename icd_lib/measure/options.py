@@ -2,12 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from icd_lib.options import OneOf, Section, option
 from icd_lib.runtimes import OWN, RUNTIMES
-
-Shape = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)]
+from icd_lib.runtimes.options import Shape
 
 
 class MeasureOptions(Section):

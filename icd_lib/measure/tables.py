@@ -17,6 +17,8 @@ from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter
 from icd_lib.runtimes import reference_call
 
+Call = Callable[[nn.Module, dict], Callable[[], object]]  # a model and its inputs → a call for the clock
+
 
 @dataclass(frozen=True)
 class WidthCurve:
@@ -32,6 +34,25 @@ class WidthCurve:
 
     def to_json(self) -> dict:
         return {"kept": self.kept, "model_ms": self.model_ms, "saved_ms_per_layer": self.saved_ms}
+
+
+def mean_over_shapes(measured: list[tuple[float, dict[str, WidthCurve]]]) -> tuple[float, dict[str, WidthCurve]]:
+    """One dense latency and one curve per kind for several shapes: what is saved is the mean of the shares of dense.
+
+    Milliseconds are those of the first shape, of which the shares are taken.
+    """
+    dense_ms, first = measured[0]
+    if len(measured) == 1:
+        return dense_ms, first
+    curves = {}
+    for kind, curve in first.items():
+        parts = [(one[kind], ms) for ms, one in measured]
+        model_ms, saved_ms = (
+            np.mean([np.divide(getattr(one, name), ms) for one, ms in parts], axis=0) * dense_ms
+            for name in ("model_ms", "saved_ms")
+        )
+        curves[kind] = WidthCurve(kind, curve.kept, model_ms.tolist(), saved_ms.tolist())
+    return dense_ms, curves
 
 
 def widths_to_try(size: int, points: int, step: int) -> list[int]:
@@ -63,12 +84,16 @@ def measure_width_curves(
     repeats: int,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
+    call: Call = reference_call,
 ) -> tuple[float, dict[str, WidthCurve]]:
-    """Dense milliseconds, and one curve per axis kind in `widths`; all variants interleaved in one process."""
-    arms = {("dense", 0): reference_call(adapter.model, inputs)}
+    """Dense milliseconds, and one curve per axis kind in `widths`; all variants interleaved in one process.
+
+    call: makes a model ready to be timed, where it is deployed
+    """
+    arms = {("dense", 0): call(adapter.model, inputs)}
     for kind, kept in widths.items():
         for width in kept[:-1]:
-            arms[kind, width] = reference_call(narrowed_copy(adapter, kind, width), inputs)
+            arms[kind, width] = call(narrowed_copy(adapter, kind, width), inputs)
     samples = measure_interleaved(arms, repeats=repeats, warmup=3, seed=seed, progress=progress)
     dense = samples["dense", 0]
     layers = len({block.layer for block in adapter.blocks()})

@@ -6,6 +6,7 @@ from typing import ClassVar
 from icd_lib.metric import check_interval
 
 Interval = tuple[float, float]
+DEPLOYED = "dense_deployed"  # among the arms that were judged: the dense model in a runtime that rounds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -195,9 +195,10 @@ class FastestRuntime:
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """All of ladder.json."""
+    """All of ladder.json; refused: runtimes that are faster than `fastest`, and what their quality was short of."""
 
     baseline: str
     threads: int
     runtimes: dict[str, InRuntime]
     fastest: FastestRuntime | None = None
+    refused: dict[str, str] = field(default_factory=dict)

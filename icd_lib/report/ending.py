@@ -46,7 +46,7 @@ def _model_lines(results: Results, mode: str) -> list[str]:
 
 def _speed(results: Results, mode: str) -> list[str]:
     item = results.measure.latency.first[mode].vs_dense
-    lines = [f"Time against dense, eager: {_change(item)}, {results.first_shape}"]
+    lines = [f"Time against dense, {results.deployed or 'eager'}: {_change(item)}, {results.first_shape}"]
     target = results.solves[mode].latency_target_rel
     if results.solves[mode].reached is False:
         lines[0] += f"; the target of {value_text(target, 'fraction')} was NOT reached"

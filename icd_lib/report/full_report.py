@@ -82,7 +82,11 @@ def report_page(results: Results, drawn: dict) -> str:
             setup_tables.certificates(results.solves[mode].certificates, f"Equivalence certificates, {mode}"),
         ]
     sections["Transforms"] = [item for role, item in drawn.items() if role.startswith("panel_")]
-    sections["Set-up"] = [setup_tables.machine(results), setup_tables.provenance(results)]
+    sections["Set-up"] = [
+        setup_tables.machine(results),
+        setup_tables.provenance(results),
+        setup_tables.deployment(results),
+    ]
     sections = {
         title: shown
         for title, items in sections.items()

@@ -95,7 +95,8 @@ def _table_lines(results: Results) -> list[str]:
 def _model_lines(results: Results) -> list[str]:
     """Against dense with what is lost, then what the gates compare, then the other comparisons with their verdicts."""
     verdict, quality = results.verdict, results.verdict.quality
-    first = _speed("iterative", latency_of(verdict, "vs_dense"), "the dense model", results)
+    dense = f"the dense model, both in {results.deployed}" if results.deployed else "the dense model"
+    first = _speed("iterative", latency_of(verdict, "vs_dense"), dense, results)
     if isinstance(quality, Unknown):
         lines = [first, f"Quality was not measured: {quality.reason}."]
     else:
@@ -103,6 +104,7 @@ def _model_lines(results: Results) -> list[str]:
         lines = [f"{first.removesuffix('.')}; {_lost_briefly(results, splits)}."]
         lines += [_lost_on(results, split) for split in splits] + _above_budget(results)
     lines += masked.lines(results)
+    lines += _against_eager(results)
     for key, states in latency_states(results).items():
         if not (change := latency_of(verdict, key)).is_missing:
             line = _speed("iterative", change, other_arm(results, key), results)
@@ -110,6 +112,15 @@ def _model_lines(results: Results) -> list[str]:
             limits = "" if own else f"; put to the gates' limits of latency: {states_text(states)}"
             lines.append(f"{line.removesuffix('.')}{limits}.")
     return lines
+
+
+def _against_eager(results: Results) -> list[str]:
+    """What deployment and optimisation save together, where the arms were not timed in PyTorch as it is."""
+    shapes = results.verdict.section("vs_eager").shapes if results.deployed else {}
+    item = next(iter(shapes.values()), None)
+    if item is None or item.is_missing:
+        return []
+    return [_speed(f"iterative in {results.deployed}", item, "the dense model in PyTorch eager, fp32", results)]
 
 
 def _lost_briefly(results: Results, splits: list[str]) -> str:

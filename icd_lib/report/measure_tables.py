@@ -42,7 +42,8 @@ def latency(results: Results, shape: str | None = None) -> Table | Missing:
         rows.append([arm, ms, tails, against, entry.throughput_tokens_per_s, results.measure.controls.get(arm, "")])
     columns = ["arm", "median latency", "p50 / p95 / p99, ms", "against dense", "throughput", "what it is"]
     note = f"all arms interleaved in one process, {results.measure.latency.threads} threads; brackets: 95 % CI"
-    return Table(f"Latency at {shape} (batch × tokens), eager fp32", columns, rows, note)
+    where = results.deployed or "eager fp32"
+    return Table(f"Latency at {shape} (batch × tokens), {where}", columns, rows, note)
 
 
 @badged()
@@ -221,4 +222,6 @@ def ladder(results: Results) -> Table | Missing:
     note = f"{results.ladder.threads} threads everywhere; error: largest absolute difference to eager fp32, same arm"
     if results.fastest:
         note += f"; iterative is fastest in {results.fastest.label}: {lost_in_fastest(results)}"
+    for name, why in results.ladder.refused.items():
+        note += f"; faster, but passed over: {name}, {why} (on the text that chooses)"
     return Table("Runtime ladder", [*columns, "output error"], rows, note)

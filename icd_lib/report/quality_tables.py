@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from icd_lib.experiment.arms import DENSE
 from icd_lib.metric import Figure
 from icd_lib.records.losses import TaskLoss
 from icd_lib.report.losses import NEARNESS, flagged, lost, near, precise, readings, text_words, what_it_is, who_labelled
@@ -54,7 +55,8 @@ def _arm_row(results: Results, arm: str, split: str, kinds: list[str]) -> list:
     domain = entry.domains.get(worst)
     named = f"{worst}: {value_text(domain.own.drop_pp, 'pp')}" if domain else worst
     cells = [*losses, *(precise(near(entry, key, n)) for key in kinds), named]
-    return [arm, text_words(results, split), f"{entry.own.pct:.2f} %", *cells, f"{n:,}"]
+    name = "dense, deployed" if arm == DENSE else arm
+    return [name, text_words(results, split), f"{entry.own.pct:.2f} %", *cells, f"{n:,}"]
 
 
 def by_domain(results: Results) -> Table | Missing:

@@ -10,12 +10,15 @@ from icd_lib.experiment.arms import DENSE, MODES, ROWS, workload_of
 from icd_lib.experiment.comparisons import judged_names
 from icd_lib.metric import Figure
 from icd_lib.records.attempts import Attempt, Round, Solved, Tried
-from icd_lib.records.losses import SplitLoss
+from icd_lib.records.deploy import Deploy
+from icd_lib.records.losses import DEPLOYED, SplitLoss
 from icd_lib.records.measured import LADDER, MEASURED, Ladder, Measured, Timing
 from icd_lib.records.verdict import VERDICT, Verdict
 from icd_lib.run.artifacts import LOCK
 from icd_lib.run.files import as_record, check_shape
+from icd_lib.runtimes import REFERENCE
 from icd_lib.storage.json_text import read_text
+from icd_lib.storage.record_json import from_json
 
 ARMS = (DENSE, *MODES)  # that metrics.json and the tables are about; controls stand beside them
 
@@ -171,9 +174,24 @@ class Results:
             return []
         return sorted(self.measure.quality.dense, key=lambda split: split != self.judging)
 
+    @property
+    def deploy(self) -> Deploy | None:
+        """Where the models are deployed; None in a run of before that was asked, and for a table of rows."""
+        entry = (self.setup or {}).get("deploy")
+        return from_json(Deploy, entry, "setup/setup.json") if entry else None
+
+    @property
+    def deployed(self) -> str | None:
+        """Where the arms were timed, if that is not PyTorch as it is."""
+        return self.deploy.label if self.deploy and self.deploy.runtime != REFERENCE else None
+
     def lost(self, arm: str) -> dict[str, SplitLoss]:
-        """Split → what an arm loses against dense there ; empty where it was not judged."""
-        losses = {} if self.quality_reason else self.measure.quality.lost.get(arm, {})
+        """Split → what an arm loses against dense in the reference runtime; empty where it was not judged.
+
+        Of dense itself it is what rounding loses, where it is deployed in a runtime that rounds.
+        """
+        judged = DEPLOYED if arm == DENSE else arm
+        losses = {} if self.quality_reason else self.measure.quality.lost.get(judged, {})
         return {split: losses[split] for split in self.splits if split in losses}
 
     @property

@@ -2,7 +2,7 @@
 
 from icd_lib.records.attempts import Attempt, Validation
 from icd_lib.report import workload_tables
-from icd_lib.report.kinds import for_tables, tables_only
+from icd_lib.report.kinds import for_tables, models_only, tables_only
 from icd_lib.report.losses import what_it_is
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict, badged
@@ -61,6 +61,27 @@ def provenance(results: Results) -> Table | Missing:
     rows += [["texts dropped, another group has them", dropped]] if dropped else []
     rows += [_dense_row(split, found) for split, found in results.setup.get("dense", {}).items()]
     return Table("Model and data", ["what", "used"], rows)
+
+
+@badged("timing", "model")
+@models_only("Where it is deployed", "the pass over the table is one compiled loop")
+def deployment(results: Results) -> Table | Missing:
+    """Where the models are deployed, and the runtimes that were passed over."""
+    found = results.deploy
+    if not found:
+        return Missing("Where it is deployed", "00_setup_check has not finished")
+    rows: list[list] = [["taken", found.label, "–", "–", found.why]] if not found.tried else []
+    for item in found.tried:
+        state = "taken" if item.runtime == found.runtime else "passed over"
+        times = [f"{shape}: {value_text(1 + change, '1')}" for shape, change in (item.latency_rel or {}).items()]
+        loss = f"{value_text(item.validation.drop_pp, 'pp')} ± {item.validation.se_pp:.3f}" if item.validation else "–"
+        rows.append([state, item.label, ", ".join(times) or "–", loss, item.reason or found.why])
+    columns = ["", "runtime", "dense, time relative to eager", "dense loses, own", "why"]
+    note = (
+        "width curves, plan, judgement and latency of every arm are those of the runtime that is taken; times are "
+        "measured once, at the start; losses are on the text that chooses, against dense in PyTorch eager, fp32"
+    )
+    return Table("Where it is deployed", columns, rows, note)
 
 
 _GROUPS = {"seen": "seen (calibrates)", "selection": "selection (chooses)", "unseen": "unseen (judges)"}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from icd_lib.records.attempts import Solved
+from icd_lib.records.deploy import Deploy
 from icd_lib.records.measured import Ladder, Measured, Metrics
 from icd_lib.records.verdict import Verdict
 from icd_lib.storage.record_json import from_json
@@ -25,6 +26,7 @@ class _Setup:
     badges: list[str]
     environment: dict
     workload: _Workload | None = None
+    deploy: Deploy | None = None
     badge_subjects: dict[str, str] = field(default_factory=dict)
 
 

@@ -24,6 +24,7 @@ OWN = {
     "transform": "icd_lib.transforms.options:TransformOptions",
     "calibration": "icd_lib.codesign.options:CalibrationOptions",
     "codesign": "icd_lib.codesign.options:CodesignOptions",
+    "deploy": "icd_lib.runtimes.options:DeployOptions",
     "measure": "icd_lib.measure.options:MeasureOptions",
     "gates": "icd_lib.experiment.options:GATES",
 }

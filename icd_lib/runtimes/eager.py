@@ -1,5 +1,6 @@
-"""PyTorch as it is, module by module: the runtime that arms are timed in and the others are compared with."""
+"""PyTorch as it is, module by module: the runtime that the others are compared with; and the same in bf16."""
 
+import copy
 from collections.abc import Callable
 from itertools import chain
 
@@ -22,7 +23,12 @@ class PreparedModule(Prepared):
 
     def run(self, inputs: dict) -> np.ndarray:
         with torch.no_grad():
-            return main_output(self.module(**as_tensors(inputs)))[1].cpu().numpy()
+            return main_output(self.module(**as_tensors(inputs)))[1].float().cpu().numpy()
+
+    @property
+    def judged(self) -> nn.Module:
+        """What a judge of models is given: it calls it at many shapes."""
+        return self.module
 
     def synchronise(self) -> None:
         if self._cuda:
@@ -54,4 +60,15 @@ class Eager(Runtime):
         return PreparedEager(model.eval())
 
 
+class EagerBf16(Eager):
+    def prepare(self, model: nn.Module, example_inputs: dict, **_) -> PreparedEager:
+        return PreparedEager(in_bf16(model))
+
+
+def in_bf16(model: nn.Module) -> nn.Module:
+    """Copy whose weights and arithmetic are bf16; `model` is in evaluation mode from now on."""
+    return copy.deepcopy(model.eval()).to(torch.bfloat16)
+
+
 RUNTIME = Eager("eager", "PyTorch eager, fp32")
+BF16 = EagerBf16("eager_bf16", "PyTorch eager, bf16 weights", precision="bf16", tolerance=0.15)

@@ -1,11 +1,15 @@
-"""ONNX Runtime on the CPU, with all its graph optimisations."""
+"""ONNX Runtime on the CPU with all its graph optimisations: in fp32, and in int8 by its own static quantizer."""
 
-from collections.abc import Sequence
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from icd_lib.errors import MeasureError
 from icd_lib.models.export import as_arrays, import_onnxruntime, onnx_session
+from icd_lib.optional import load_optional
 from icd_lib.runtimes.base import Prepared
 from icd_lib.runtimes.onnx_based import OnnxBased
 
@@ -29,4 +33,63 @@ class OnnxRuntime(OnnxBased):
         return PreparedSession(onnx_session(path, threads=threads))
 
 
+class OnnxRuntimeInt8(OnnxRuntime):
+    def check(self) -> None:
+        super().check()
+        for package in self.needs:
+            load_optional(package)
+
+    def check_calibration(self, calibration: Sequence[dict] | None) -> None:
+        if not calibration:
+            raise MeasureError(f"{self.name} needs calibration batches: pass calibration=[input dict, ...]")
+
+    def open(self, path: Path | str, calibration: Sequence[dict] | None, threads: int) -> PreparedSession:
+        with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+            target = Path(folder) / "int8.onnx"
+            quantize(path, target, [as_arrays(batch) for batch in calibration or ()])
+            return PreparedSession(onnx_session(target, threads=threads))
+
+
+def quantize(path: Path | str, target: Path, batches: Sequence[dict[str, np.ndarray]]) -> None:
+    """Write `target`: the file at `path` with every product by a weight in int8 (ONNX Runtime's static quantizer).
+
+    Weights are quantized per output channel, activations per tensor by the least and greatest value in `batches`.
+    """
+    from onnxruntime.quantization import QuantType, quantize_static
+
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it advises on the root logger
+    try:
+        quantize_static(
+            str(path),
+            str(target),
+            _Reader(batches),
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+    finally:
+        root.setLevel(level)
+
+
+class _Reader:
+    """Hands batches to the quantizer one by one, then None."""
+
+    def __init__(self, batches: Sequence[dict[str, np.ndarray]]):
+        self._left: Iterator[dict[str, np.ndarray]] = iter(batches)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._left, None)
+
+
 RUNTIME = OnnxRuntime("onnxruntime", "ONNX Runtime, fp32, all graph optimisations", needs=("onnxruntime",))
+INT8 = OnnxRuntimeInt8(
+    "onnxruntime_int8",
+    "ONNX Runtime, int8 weights and activations by its static quantizer",
+    precision="int8",
+    needs=("onnxruntime", "onnx"),
+    tolerance=0.5,
+)

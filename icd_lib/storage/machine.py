@@ -68,3 +68,13 @@ def cpu_model() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str]:
+    """What the processor's instruction set has, as the system names it; empty where it does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    named = (line.partition(":") for line in lines)
+    return next((set(flags.split()) for key, _, flags in named if key.strip() in ("flags", "Features")), set())

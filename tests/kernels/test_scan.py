@@ -1,4 +1,4 @@
-"""Every fast path against the slow reference. Tolerances are those that docs/MAMBA.md states."""
+"""Every fast path against the slow reference."""
 
 import os
 import subprocess
@@ -12,51 +12,7 @@ import torch
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.kernels import cpu_pool, cuda_package, scan, selective_scan, selective_scan_ref, selective_scan_step
 from icd_lib.kernels.cpu_scan import CHUNK
-
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
-NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
-
-
-def make_inputs(sequences=2, width=37, states=5, length=9, dtype=torch.float32, layout="rows", seed=0, device="cpu"):
-    """Everything `selective_scan` takes; A covers decays from nearly 1 to nearly 0."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    def sequence(channels):
-        if layout == "columns":
-            return normal(sequences, channels, length).to(device, dtype)
-        if layout == "sliced":  # as the halves of a Linear's output
-            return normal(sequences, length, 2 * channels + 3).to(device, dtype)[..., 1 : channels + 1].transpose(1, 2)
-        return normal(sequences, length, channels).to(device, dtype).transpose(1, 2)
-
-    kind = torch.float64 if dtype == torch.float64 else torch.float32
-    rest = {
-        "A": -torch.exp(1.5 * normal(width, states)),
-        "D": normal(width),
-        "delta_bias": normal(width) - 2,
-        "initial_state": normal(sequences, width, states),
-    }
-    inputs = {name: tensor.to(device, kind) for name, tensor in rest.items()}
-    inputs |= {"u": sequence(width), "delta": sequence(width), "z": sequence(width)}
-    inputs |= {"B": sequence(states), "C": sequence(states)}
-    return {name: inputs[name] for name in NAMES} | {"delta_softplus": True}
-
-
-def relative_error(got, wanted):
-    return float((got.double() - wanted.double()).abs().max() / wanted.double().abs().max())
-
-
-def assert_agrees(inputs, tolerance, backend=None):
-    """Output and last state, against the reference in the highest precision the inputs are worth."""
-    exact = {name: x.double() if torch.is_tensor(x) else x for name, x in inputs.items()}
-    wanted, wanted_last = selective_scan_ref(**exact, return_last_state=True)
-    got, last = selective_scan(**inputs, return_last_state=True, backend=backend)
-    assert got.dtype == inputs["u"].dtype and got.shape == inputs["u"].shape
-    assert last.dtype == (torch.float64 if got.dtype == torch.float64 else torch.float32)
-    assert relative_error(got, wanted) <= tolerance
-    assert relative_error(last, wanted_last) <= min(tolerance, 2e-6)
+from tests.scan_cases import TOLERANCE, assert_agrees, make_inputs, relative_error
 
 
 @pytest.mark.parametrize("length", [1, 2, 255, 256, 1000])
@@ -316,7 +272,7 @@ def test_a_working_mamba_ssm_is_called_as_it_wants_to_be(package):
 
 TRITON_CHECK = """
 import torch
-from tests.test_kernels_scan import TOLERANCE, assert_agrees, make_inputs
+from tests.scan_cases import TOLERANCE, assert_agrees, make_inputs
 for dtype in TOLERANCE:
     for sizes in ({"length": 1, "width": 33, "states": 1}, {"length": 20}, {"sequences": 1, "width": 3, "states": 16}):
         inputs = make_inputs(dtype=dtype, **sizes)
@@ -340,30 +296,3 @@ def test_without_triton_the_backend_says_so():
     if triton_scan.triton is None:
         with pytest.raises(ResourceError, match="Triton is not installed"):
             selective_scan(**make_inputs(), backend="triton")
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", list(TOLERANCE))
-@pytest.mark.parametrize("length", [1, 2, 255, 1000])
-def test_triton_on_the_device(dtype, length):
-    assert_agrees(make_inputs(length=length, width=131, dtype=dtype, device="cuda"), TOLERANCE[dtype], backend="triton")
-
-
-@pytest.mark.gpu
-def test_single_steps_on_the_device_make_the_whole():
-    inputs = make_inputs(length=5, states=16, device="cuda")
-    whole, last = selective_scan(**inputs, return_last_state=True)
-    state = inputs["initial_state"].clone()
-    common = {name: inputs[name] for name in ("A", "D", "delta_bias", "delta_softplus")}
-    for t in range(5):
-        tokens = {name: inputs[name][..., t] for name in ("u", "delta", "B", "C", "z")}
-        assert relative_error(selective_scan_step(state, **tokens, **common), whole[..., t]) <= 2e-6
-    assert relative_error(state, last) <= 2e-6
-
-
-@pytest.mark.gpu
-def test_mamba_ssm_on_the_device_agrees():
-    if not cuda_package.is_installed():
-        pytest.skip("mamba_ssm is not installed")
-    inputs = make_inputs(length=255, width=64, states=16, device="cuda") | {"initial_state": None}
-    assert_agrees(inputs, 1e-5, backend="mamba_ssm")

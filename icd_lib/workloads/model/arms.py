@@ -94,6 +94,11 @@ def dense_again(context: Context, solved: Saved | None = None) -> nn.Module:
     return context.model
 
 
+def dense_eager(context: Context, solved: Saved | None = None) -> nn.Module | None:
+    """The dense model, which is timed in the reference runtime; None where all are."""
+    return None if context.target.is_reference else context.model
+
+
 def same_transform(context: Context, solved: Saved) -> nn.Module:
     """The mask in π₀."""
     return in_layout(context, solved, solved.before)

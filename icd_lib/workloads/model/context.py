@@ -21,11 +21,16 @@ from icd_lib.models.checkpoint.room import fitting_dtype
 from icd_lib.models.checkpoint.source import Checkpoint, mask_checkpoint, random_checkpoint, resolve_checkpoint
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
+from icd_lib.records.deploy import Deploy
 from icd_lib.run.artifacts import Run
+from icd_lib.runtimes import REFERENCE, rows_of
+from icd_lib.runtimes.target import Target
 from icd_lib.storage.machine import cpu_model, kept_file
+from icd_lib.storage.record_json import from_json
 
 CERTIFICATE_SHAPE = (2, 24)  # enough tokens for an equality check, few enough for float64 to be instant
 EMBEDDED = ("auto", "bible")  # values of data.name that bring no text of the user's own
+DEPLOY_BATCHES = 8  # of calibration text for int8: more of them change neither ranges nor quality
 RANDOM_WEIGHTS = "random weights: a latency-only run, quality is not measured"
 
 
@@ -73,6 +78,30 @@ class Context(ABC):
     def example(self) -> dict:
         rows, tokens = CERTIFICATE_SHAPE
         return self.fixed(rows, min(tokens, find_adapter(self.model).max_tokens() or tokens))
+
+    @cached_property
+    def target(self) -> Target:
+        """Where the run's models are deployed: the one runtime that fits, or as stage 00 found."""
+        names = rows_of(self.get("deploy.runtime"), self.get("deploy.precision"))
+        if len(names) == 1:
+            return self.deployed(names[0])
+        entry = self.run.read_json("setup/setup.json").get("deploy")
+        return self.deployed(from_json(Deploy, entry, "setup/setup.json").runtime if entry else REFERENCE)
+
+    def deployed(self, runtime: str) -> Target:
+        """A runtime, with the text that int8 is calibrated on."""
+        return Target.named(runtime, self.deploy_calibration if runtime.endswith("int8") else ())
+
+    @cached_property
+    def deploy_calibration(self) -> list[dict]:
+        """Batches of the calibration text that int8 is calibrated on, from all of its domains."""
+        batches = self.calibration(64, 1024)
+        return batches[:: max(1, len(batches) // DEPLOY_BATCHES)]
+
+    @property
+    def deploy_shapes(self) -> list[tuple[int, int]]:
+        """Batch and length of the calls that the plan is for."""
+        return self.get("deploy.shapes") or self.get("measure.shapes")[:1]
 
     def probes(self) -> list[dict]:
         """A few of the calibration batches, padded rows among them, for `check_model`."""

@@ -13,7 +13,7 @@ from icd_lib.codesign.evidence import Evidence, Problem
 from icd_lib.codesign.inputs import Inputs
 from icd_lib.errors import TransformError
 from icd_lib.measure.conditions import disturbances, watched
-from icd_lib.measure.tables import measure_width_curves, widths_to_try
+from icd_lib.measure.tables import mean_over_shapes, measure_width_curves, widths_to_try
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
@@ -50,17 +50,18 @@ def write_graphs(run: Run, graphs: dict, observed: Observed) -> dict:
 
 
 def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], None]) -> dict:
-    """Dense milliseconds and width curves at the first shape of `measure.shapes`, on this machine."""
+    """Dense milliseconds and width curves where the models are deployed: mean over the shapes that the plan is for."""
     quick = context.run.scenario.quick
     adapter, tile = find_adapter(inputs.dense), inputs.settings.tiles
     sizes = {item.kind: item.elements for item in adapter.prunable()}
     points = {True: 6 if quick else 12, False: 4 if quick else 6}
     widths = {kind: widths_to_try(size, points[KINDS[kind].tiled], tile[kind]) for kind, size in sizes.items()}
-    batch, length = context.get("measure.shapes")[0]
+    shapes, target = [list(shape) for shape in context.deploy_shapes], context.target
     repeats = 5 if quick else 15
     key = {
         "model": context.checkpoint.sha256,
-        "shape": [batch, length],
+        "runtime": target.row.name,
+        "shapes": shapes,
         "widths": widths,
         "repeats": repeats,
         "threads": torch.get_num_threads(),
@@ -72,16 +73,24 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
         progress(f"width curves of this machine, measured {known['measured_at']} (graph.remeasure=true measures again)")
         return known
     with watched() as conditions:
-        dense_ms, curves = measure_width_curves(
-            adapter,
-            context.fixed(batch, length),
-            widths,
-            repeats=repeats,
-            seed=context.get("seed"),
-            progress=follow(progress, "width curves"),
+        dense_ms, curves = mean_over_shapes(
+            [
+                measure_width_curves(
+                    adapter,
+                    context.fixed(batch, length),
+                    widths,
+                    repeats=repeats,
+                    seed=context.get("seed"),
+                    progress=follow(progress, f"width curves {batch}x{length}"),
+                    call=target.call,
+                )
+                for batch, length in shapes
+            ]
         )
     tables = {
-        "shape": [batch, length],
+        "shape": shapes[0],
+        "shapes": shapes,
+        "runtime": target.row.name,
         "dense_ms": dense_ms,
         "kind": "measured",
         "n": repeats,

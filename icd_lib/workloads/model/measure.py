@@ -3,7 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,25 +12,27 @@ from torch import nn
 
 from icd_lib.axes.kinds import KINDS, granules
 from icd_lib.axes.verify import model_outputs, outputs_error
+from icd_lib.codesign.budget import over_budget
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.experiment.arms import ARMS, DENSE, MODEL, RESULT, controls_of
 from icd_lib.measure.energy import energy_j_per_token
 from icd_lib.measure.l2 import l2_hit_pct
-from icd_lib.measure.ladder import fastest, measure_ladder
+from icd_lib.measure.ladder import by_latency, measure_ladder
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
 from icd_lib.measure.peak import peaks_of_folders
 from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
-from icd_lib.records.losses import Quality, SplitLoss
+from icd_lib.records.losses import DEPLOYED, Quality, SplitLoss
 from icd_lib.records.measured import Measured
-from icd_lib.runtimes import RUNTIMES, reference_call
-from icd_lib.runtimes.encoder import RuntimeEncoder
+from icd_lib.runtimes import RUNTIMES
+from icd_lib.runtimes.target import EAGER
 from icd_lib.transforms import is_given
 from icd_lib.workloads.base import Timed
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
 from icd_lib.workloads.model.setup import own_quality
+from icd_lib.workloads.model.solve import judgement_of, settings_of
 
 
 def measured(context: Context, models: dict[str, nn.Module], extra: dict[str, nn.Module]) -> dict:
@@ -52,28 +54,44 @@ def metered(extra: dict[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 def timed(context: Context, models: dict[str, nn.Module]) -> Iterator[Timed]:
-    """Every shape of the scenario, the first one judged."""
-    for batch, length in context.get("measure.shapes"):
-        inputs = context.fixed(batch, length)
-        runners = {arm: reference_call(model, inputs) for arm, model in models.items()}
-        yield Timed(f"{batch}x{length}", f"latency {batch}x{length}", batch * length, runners)
+    """Every shape of the scenario, the first one judged; every arm is made ready once, where it is deployed."""
+    shapes = {(batch, length): context.fixed(batch, length) for batch, length in context.get("measure.shapes")}
+    first = next(iter(shapes.values()))
+    context.target.row.reset()
+    with ExitStack() as held:
+        ready = {}
+        for arm, model in models.items():
+            target = EAGER if arm in ARMS and ARMS[arm].reference else context.target
+            ready[arm] = held.enter_context(closing(target.prepare(model, first)))
+            if not target.is_reference:
+                for inputs in shapes.values():
+                    ready[arm].warm(inputs)
+        for (batch, length), inputs in shapes.items():
+            runners = {arm: prepared.call(inputs) for arm, prepared in ready.items()}
+            yield Timed(f"{batch}x{length}", f"latency {batch}x{length}", batch * length, runners)
 
 
 def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
     """Judged once: {"judging", arm: {split: what it loses against dense}}; the dense arm: {split: its own quality}.
 
-    The result is judged on all splits, linear and oneshot on the budget's only: they are there for comparison.
+    All as they compute where they are deployed; `DEPLOYED` is the dense model there, if that rounds. The result and it
+    are judged on all splits, linear and oneshot on the budget's only: they are there for comparison.
     """
     if not context.is_trained:
         return {"reason": RANDOM_WEIGHTS}
     quality: dict = {"judging": context.judging, "dense": {}}
+    candidates = {arm: model for arm, model in models.items() if arm != DENSE}
+    if context.target.row.rounds:
+        candidates[DEPLOYED] = context.model
     for split in context.judged:
         dense = context.dense_result(split)
         quality["dense"][split] = own_quality(context, split, dense)
-        for arm, model in models.items():
-            if arm == DENSE or (arm != RESULT and split != context.judging):
+        for arm, model in candidates.items():
+            if arm not in (RESULT, DEPLOYED) and split != context.judging:
                 continue
-            result = context.suite.evaluate(model, split, follow(context.progress, f"{arm} on {split} text"))
+            told = follow(context.progress, f"{arm} on {split} text")
+            with context.target.judged_form(model, context.example) as deployed:
+                result = context.suite.evaluate(deployed, split, told)
             context.suite.save_result(result, context.run.path("measure", f"{split}_{arm}.safetensors"))
             entry = context.suite.compare(result, dense)
             quality.setdefault(arm, {})[split] = entry
@@ -140,7 +158,7 @@ def measure_energy(context: Context, model: nn.Module) -> Figure:
         return not_measured("J/token", "energy counters are switched off in this scenario (measure.energy)")
     batch, length = context.get("measure.shapes")[0]
     try:
-        return energy_j_per_token(reference_call(model, context.fixed(batch, length)), batch * length)
+        return energy_j_per_token(context.target.call(model, context.fixed(batch, length)), batch * length)
     except (ResourceError, MeasureError) as error:
         return not_measured("J/token", str(error))
 
@@ -177,6 +195,8 @@ def drop_figure(quality: Quality, arm: str) -> Figure:
     if quality.reason is not None:
         return not_measured("pp", quality.reason)
     split = quality.judging
+    if arm == DENSE and DEPLOYED in quality.lost:
+        return reading_figure(quality.lost[DEPLOYED][split], "own")
     if arm == DENSE:
         count = quality.dense[split].n_items
         return figure(0.0, "pp", "measured", n=count, method="by definition", ci95=(0.0, 0.0))
@@ -197,8 +217,7 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
     """Dense and iterative under every runtime of the scenario."""
     quick = context.run.scenario.quick
     chosen = {arm: models[arm] for arm in (DENSE, RESULT) if arm in models}
-    calibration = context.calibration(64, 1024)
-    calibration = calibration[:: max(1, len(calibration) // 8)]
+    calibration = context.deploy_calibration
     ladder = measure_ladder(
         chosen,
         [context.fixed(batch, length) for batch, length in context.get("measure.shapes")],
@@ -209,12 +228,48 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
         calibration=calibration,
         progress=context.progress,
     )
-    name = fastest(ladder, RESULT)
-    ladder["fastest"] = None if name is None else {"runtime": name, **judge_runtime(context, name, chosen, calibration)}
+    ladder |= fastest_that_holds(context, ladder, chosen)
     return ladder
 
 
-def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module], calibration: list[dict]) -> dict:
+def fastest_that_holds(context: Context, ladder: dict, models: dict[str, nn.Module]) -> dict:
+    """{"fastest": the runtime of least latency whose quality holds where strengths are chosen, and what is lost there;
+    "refused": runtime → why a faster one was passed over}; the text that judges has no say in it.
+    """
+    refused: dict[str, str] = {}
+    for name in by_latency(ladder, RESULT):
+        if why := objection(context, name, models[RESULT]):
+            refused[name] = why
+            context.progress(f"{RESULT} in {RUNTIMES[name].label} is passed over: {why}")
+        else:
+            return {"fastest": {"runtime": name, **judge_runtime(context, name, models)}, "refused": refused}
+    return {"fastest": None, "refused": refused}
+
+
+def objection(context: Context, runtime: str, model: nn.Module) -> str | None:
+    """Why a model is not to be deployed in a runtime: what it loses there where strengths are chosen; None if nothing.
+
+    A runtime that does not round computes the model's own function; so does any where quality cannot be judged, which
+    `judge_runtime` then says.
+    """
+    row = RUNTIMES[runtime]
+    if not row.rounds or not context.is_trained or has_own_head(context):
+        return None
+    with context.deployed(runtime).judged_form(model, context.example) as deployed:
+        result = context.suite.evaluate(
+            deployed, context.selecting, follow(context.progress, f"{RESULT} in {row.label}")
+        )
+    judgement = judgement_of(context.suite.compare(result, context.dense_result(context.selecting)))
+    reasons = over_budget(judgement, settings_of(context).but(latency_target_rel=None))
+    return "; ".join(reason.text for reason in reasons) or None
+
+
+def has_own_head(context: Context) -> bool:
+    """Whether the dense model was judged by its own head, which a runtime with one output does not give."""
+    return bool(getattr(context.dense_result(context.judging), "head_logits", None))
+
+
+def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module]) -> dict:
     """{"quality": arm → what it loses in `runtime` against dense in eager fp32}, or null with the reason."""
     row = RUNTIMES[runtime]
     if not row.rounds:
@@ -222,16 +277,13 @@ def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module], 
         return {"quality": None, "reason": why}
     if not context.is_trained:
         return {"quality": None, "reason": RANDOM_WEIGHTS}
-    losses, dense = {}, context.dense_result(context.judging)
-    if getattr(dense, "head_logits", None):
+    if has_own_head(context):
         return {"quality": None, "reason": "a model with its own head is judged in eager only"}
+    losses, dense = {}, context.dense_result(context.judging)
     for arm, model in models.items():
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            closing(row.prepare(model, calibration[0], workdir=folder, calibration=calibration)) as prepared,
-        ):
-            told = follow(context.progress, f"{arm} in {row.label}")
-            result = context.suite.evaluate(RuntimeEncoder(prepared), context.judging, told)
+        told = follow(context.progress, f"{arm} in {row.label}")
+        with context.deployed(runtime).judged_form(model, context.example) as deployed:
+            result = context.suite.evaluate(deployed, context.judging, told)
         entry = context.suite.compare(result, dense)
         losses[arm] = {
             key: entry[key] for key in ("own", "own_labelled", "dropin", "cosine", "n_items", "worst_domain")

@@ -6,7 +6,9 @@ from icd_lib.measure.memory import parameter_bytes
 from icd_lib.models.check import check_length, check_model
 from icd_lib.models.checkpoint.source import MADE
 from icd_lib.models.families import find_adapter
+from icd_lib.storage.record_json import as_json
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
+from icd_lib.workloads.model.deploy import choose_target
 from icd_lib.workloads.model.solve import settings_of
 
 WHOLE_RUN = "run"
@@ -36,6 +38,9 @@ def describe(context: Context) -> dict:
     if context.is_trained:
         context.check_text()
     check_model(context.model, context.probes())
+    found = choose_target(context)
+    report["deploy"] = as_json(found)
+    context.progress(f"deployed in {found.label}: {found.why}")
     if context.is_trained:
         dense = {split: context.dense_result(split) for split in (context.selecting, *context.judged)}
         report["dense"] = {split: own_quality(context, split, result) for split, result in dense.items()}

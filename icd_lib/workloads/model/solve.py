@@ -120,8 +120,11 @@ def selection_judge(context: Context) -> Callable:
     if not context.is_trained:
         return lambda model: Judgement(0.0, 0.0, {"reason": "random weights: quality is not measured"})
 
+    target, example = context.target, context.example
+
     def judge(model) -> Judgement:
-        result = context.suite.evaluate(model, context.selecting)
+        with target.judged_form(model, example) as deployed:
+            result = context.suite.evaluate(deployed, context.selecting)
         compared = context.suite.compare(result, context.dense_result(context.selecting))
         return judgement_of(compared)
 

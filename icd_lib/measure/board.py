@@ -1,0 +1,147 @@
+"""The state of an NVIDIA board over time: power, clocks, temperature, and why its clocks are what they are."""
+
+import csv
+import io
+import threading
+import time
+from dataclasses import astuple, dataclass, fields
+
+from icd_lib.errors import ResourceError
+from icd_lib.optional import brief, load_optional
+
+# Bits of nvmlDeviceGetCurrentClocksEventReasons (NVML API reference, nvmlClocksEventReasons).
+REASONS = {
+    0x1: "idle",
+    0x2: "applications clocks setting",
+    0x4: "software power cap",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+    0x100: "display clock setting",
+}
+SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80  # bits that mean the board was held back
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One look at the board; None for what its driver does not tell. `event_reasons` is NVML's bit mask."""
+
+    t_s: float
+    phase: str
+    power_w: float | None
+    energy_j: float | None
+    sm_mhz: int | None
+    memory_mhz: int | None
+    temperature_c: int | None
+    event_reasons: int | None
+
+
+class Board:
+    """Reads the state of one board from NVML."""
+
+    def __init__(self, index: int = 0):
+        """Raises ResourceError with the reason without pynvml or a driver."""
+        self._nvml = load_optional("pynvml", "nvidia-ml-py")
+        try:
+            self._nvml.nvmlInit()
+            self._handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
+        except Exception as error:  # beside NVMLError what ctypes raises on a driver that does not fit
+            raise ResourceError(f"NVML does not work here: {str(error) or brief(error)}") from error
+
+    def read(self, t_s: float, phase: str) -> Reading:
+        """The board now."""
+        nvml = self._nvml
+        milliwatts = self._ask("nvmlDeviceGetPowerUsage")
+        millijoules = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return Reading(
+            t_s=t_s,
+            phase=phase,
+            power_w=None if milliwatts is None else milliwatts / 1e3,
+            energy_j=None if millijoules is None else millijoules / 1e3,
+            sm_mhz=self._ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
+            memory_mhz=self._ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
+            temperature_c=self._ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
+            event_reasons=self._ask("nvmlDeviceGetCurrentClocksEventReasons"),
+        )
+
+    def _ask(self, function: str, *arguments) -> int | None:
+        """What NVML says, None where it has no such function or the board no such sensor."""
+        try:
+            return int(getattr(self._nvml, function)(self._handle, *arguments))
+        except (AttributeError, self._nvml.NVMLError):
+            return None
+
+
+class Recorder:
+    """Readings of a board every `every_s` seconds while the block runs; `phase` names what is going on.
+
+    with Recorder(Board()) as recorder:
+        recorder.phase = "dense"
+    """
+
+    def __init__(self, board, every_s: float = 0.1):
+        self.board, self.every_s = board, every_s
+        self.phase = ""
+        self.readings: list[Reading] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._record, daemon=True)
+
+    def __enter__(self) -> "Recorder":
+        self._began = time.perf_counter()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _record(self) -> None:
+        while not self._stop.is_set():
+            self.readings.append(self.board.read(round(time.perf_counter() - self._began, 3), self.phase))
+            self._stop.wait(self.every_s)
+
+
+def as_csv(readings: list[Reading]) -> str:
+    """The readings as a table with a head; an empty cell where the driver told nothing."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([field.name for field in fields(Reading)])
+    table.writerows(astuple(reading) for reading in readings)
+    return text.getvalue()
+
+
+def reasons_of(mask: int) -> list[str]:
+    """The reasons that a bit mask holds, in words.
+
+    >>> reasons_of(0x4 | 0x200)
+    ['software power cap', '0x200']
+    """
+    rest = mask & ~sum(REASONS)
+    return [words for bit, words in REASONS.items() if mask & bit] + ([hex(rest)] if rest else [])
+
+
+def summarise_phase(readings: list[Reading], phase: str) -> dict:
+    """{"readings", "sm_mhz": (least, most), "temperature_c": …, "event_reasons", "slowed"} of one phase.
+
+    event_reasons: all that were seen, in words; slowed: whether one of them holds the board back
+    """
+    seen = [reading for reading in readings if reading.phase == phase]
+    mask = 0
+    for reading in seen:
+        mask |= reading.event_reasons or 0
+
+    def span(name: str) -> tuple | None:
+        values = [getattr(reading, name) for reading in seen if getattr(reading, name) is not None]
+        return (min(values), max(values)) if values else None
+
+    return {
+        "readings": len(seen),
+        "sm_mhz": span("sm_mhz"),
+        "memory_mhz": span("memory_mhz"),
+        "temperature_c": span("temperature_c"),
+        "power_w": span("power_w"),
+        "event_reasons": reasons_of(mask),
+        "slowed": bool(mask & SLOWED),
+    }

@@ -1,0 +1,164 @@
+"""Run a program under NVIDIA Nsight Compute and keep what its counters said, with how they were read."""
+
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.measure.l2 import (
+    CACHE_CONTROL,
+    CLOCK_CONTROL,
+    DRAM_BYTES,
+    HIT,
+    MISS,
+    ncu_command,
+    ncu_kernels,
+    parse_ncu_csv,
+)
+from icd_lib.metric import Figure
+
+METRICS = (HIT, MISS, DRAM_BYTES)
+NVTX_RANGE = "icd_measure"
+PASSES = "profiler__replayer_passes"
+TIMEOUT_S = 300.0
+# ncu's words where it, the driver or the user's rights are in the way, and no program would be profiled.
+_REFUSALS = {
+    "ERR_NVGPUCTRPERM": "GPU counters are for administrators only; run as root or with CAP_SYS_ADMIN",
+    "LibraryNotLoaded": "ncu cannot load the driver's profiling library in this kind of container or virtual machine",
+    "DriverResourceUnavailable": "another profiler holds the counters; end it and try again",
+    "Failed to initialize the profiler": "ncu cannot start its profiler here",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NcuRecord:
+    """What ncu read of one program, and how.
+
+    metrics: "l2_hit_pct", "l2_read_mb", "dram_read_mb"; kernels: how many were profiled
+    passes: the most that any kernel took; None where ncu does not say
+    replay: what is run again for each pass, "kernel" or "application"
+    command: the call that took the report, files and programs by their names alone
+    """
+
+    metrics: dict[str, Figure]
+    kernels: int
+    passes: int | None
+    replay: str
+    cache_control: str
+    clock_control: str
+    version: str | None
+    command: list[str]
+
+
+def profile(
+    program: Sequence[str], *, replay: str = "kernel", timeout_s: float = TIMEOUT_S, ncu: str = "ncu"
+) -> NcuRecord:
+    """Run `program` under ncu; what is counted are the kernels in its NVTX push/pop range "icd_measure".
+
+    The program warms up, pushes the range, does what is measured, synchronises and pops it (`measured_range`).
+
+    Raises `ResourceError` where there is no ncu or it may not read counters here, `MeasureError` where the program
+    fails, takes longer than `timeout_s`, or starts no kernel in the range.
+    """
+    if shutil.which(ncu) is None:
+        raise ResourceError("ncu (NVIDIA Nsight Compute) is not on the PATH; install the package nsight-compute")
+    with tempfile.TemporaryDirectory(prefix="icd-ncu-") as folder:
+        report = str(Path(folder) / "report")
+        command = ncu_command(program, report, NVTX_RANGE, metrics=METRICS, replay=replay)
+        said = _run([ncu, *command[1:]], timeout_s)
+        if not Path(f"{report}.ncu-rep").is_file():
+            raise MeasureError(f"ncu wrote no report; was the NVTX range {NVTX_RANGE!r} entered? It said: {_end(said)}")
+        text = _run([ncu, "--import", f"{report}.ncu-rep", *"--csv --page raw --print-units base".split()], timeout_s)
+    return read_record(text, command, replay=replay, version=_version(_run([ncu, "--version"], timeout_s)))
+
+
+def read_record(text: str, command: Sequence[str], *, replay: str, version: str | None) -> NcuRecord:
+    """The record of ncu's raw CSV and of the command that it was taken with; `MeasureError` as `parse_ncu_csv`."""
+    kernels = ncu_kernels(text)
+    passes = [_count(row[PASSES]) for row in kernels if (row.get(PASSES) or "").strip()]
+    return NcuRecord(
+        metrics=parse_ncu_csv(text),
+        kernels=len(kernels),
+        passes=max(passes) if passes else None,
+        replay=replay,
+        cache_control=CACHE_CONTROL,
+        clock_control=CLOCK_CONTROL,
+        version=version,
+        command=shown_command(command),
+    )
+
+
+def shown_command(command: Sequence[str]) -> list[str]:
+    """A command without this machine's folders: each absolute path by its last part.
+
+    >>> shown_command(["ncu", "-o", "/var/x/report", "/usr/bin/python3", "benchmarks/gpu.py"])
+    ['ncu', '-o', 'report', 'python3', 'benchmarks/gpu.py']
+    """
+    return [Path(word).name if Path(word).is_absolute() else word for word in command]
+
+
+@contextmanager
+def measured_range() -> Iterator[None]:
+    """The block whose kernels ncu counts; it begins and ends when the device has nothing to do."""
+    import torch
+
+    torch.cuda.synchronize()
+    torch.cuda.nvtx.range_push(NVTX_RANGE)
+    try:
+        yield
+        torch.cuda.synchronize()
+    finally:
+        torch.cuda.nvtx.range_pop()
+
+
+def _run(command: list[str], timeout_s: float) -> str:
+    """What a command writes; the errors of `profile` where it fails."""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ResourceError(f"ncu cannot be started: {error.strerror or error}; reinstall nsight-compute") from error
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        os.killpg(process.pid, signal.SIGKILL)  # the profiled program too: it would go on using the device
+        process.communicate()
+        raise MeasureError(f"ncu took longer than {timeout_s:g} s; measure fewer calls or allow more time") from error
+    said = f"{out}\n{err}"
+    refused = next((cure for word, cure in _REFUSALS.items() if word in said), None)
+    if refused and (process.returncode or "==ERROR==" in said):
+        raise ResourceError(f"ncu: {refused}. It said: {_end(said)}")
+    if process.returncode:
+        raise MeasureError(f"ncu or its program ended with {process.returncode}: {_end(said)}")
+    return out if "--csv" in command else said
+
+
+def _end(said: str) -> str:
+    """The last lines, in one."""
+    return " | ".join(line.strip() for line in said.splitlines() if line.strip())[-600:] or "nothing"
+
+
+def _version(said: str) -> str | None:
+    found = re.search(r"Version (\d[\d.]*)", said)
+    return found[1].rstrip(".") if found else None
+
+
+def _count(cell: str) -> int:
+    try:
+        return math.ceil(float(cell.replace(",", "")))
+    except ValueError as error:
+        raise MeasureError(f"ncu reports {cell!r} for {PASSES}, expected a number") from error

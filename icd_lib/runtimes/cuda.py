@@ -1,0 +1,185 @@
+"""PyTorch on an NVIDIA device: eager, compiled, and as a CUDA graph, in fp32, bf16 and fp16.
+
+These rows are no part of `RUNTIMES`: scenarios choose theirs for a CPU. A row prepares a copy of the model on the
+device; the given one stays where it is. fp32 is fp32: torch's TF32 is left off, as it is by default.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from icd_lib.errors import ResourceError
+from icd_lib.models.export import main_output
+from icd_lib.optional import brief
+from icd_lib.runtimes.base import Prepared, Runtime
+from icd_lib.runtimes.compile import RUNTIME as COMPILE
+from icd_lib.runtimes.compile import compiling
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+WARM_UPS = 3  # calls on a side stream before a capture, in which libraries choose their kernels and take their memory
+
+
+class PreparedOnDevice(Prepared):
+    """A module on a device; `enqueue` gives work to the device without waiting for it."""
+
+    def __init__(self, module: nn.Module, device: torch.device):
+        self.module, self.device = module, device
+        self.memory_bytes = sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
+
+    def enqueue(self, inputs: dict) -> Callable[[], torch.Tensor]:
+        """A call that starts the model on these inputs, copied to the device now, and returns without waiting.
+
+        The tensor it returns, the model's main output, may be written to by the next call.
+        """
+        held, module = self.on_device(inputs), self.module
+
+        def start() -> torch.Tensor:
+            with torch.no_grad():
+                return main_output(module(**held))[1]
+
+        return start
+
+    def run(self, inputs: dict) -> np.ndarray:
+        return self.enqueue(inputs)().float().cpu().numpy().copy()
+
+    def call(self, inputs: dict) -> Callable[[], object]:
+        start = self.enqueue(inputs)
+
+        def call_and_wait() -> torch.Tensor:
+            output = start()
+            self.synchronise()
+            return output
+
+        return call_and_wait
+
+    def synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def close(self) -> None:
+        self.module = None
+
+    def on_device(self, inputs: dict) -> dict[str, torch.Tensor]:
+        """Copies of the inputs on the device; a mask of ones is left out, so that no padding has to be looked for."""
+        tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
+        mask = tensors.get("attention_mask")
+        if mask is not None and bool(mask.all()):
+            del tensors["attention_mask"]
+        return {name: tensor.to(self.device, copy=True) for name, tensor in tensors.items()}
+
+
+class PreparedCompiledOnDevice(PreparedOnDevice):
+    def warm(self, inputs: dict) -> None:
+        with compiling():
+            self.run(inputs)
+
+
+class PreparedGraph(PreparedOnDevice):
+    """One CUDA graph for each set of names and shapes, captured when the first inputs of that set come."""
+
+    def __init__(self, module: nn.Module, device: torch.device):
+        super().__init__(module, device)
+        self._graphs: dict[tuple, tuple] = {}
+
+    def enqueue(self, inputs: dict) -> Callable[[], torch.Tensor]:
+        held = self.on_device(inputs)
+        key = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in sorted(held.items()))
+        if key not in self._graphs:
+            self._graphs[key] = self._capture(held)
+        graph, static, output = self._graphs[key]
+
+        def start() -> torch.Tensor:
+            for name, tensor in held.items():
+                static[name].copy_(tensor)
+            graph.replay()
+            return output
+
+        return start
+
+    def _capture(self, held: dict[str, torch.Tensor]) -> tuple:
+        """The graph, the buffers that it reads, and the one that it writes."""
+        static = {name: tensor.clone() for name, tensor in held.items()}
+        try:
+            with torch.no_grad():
+                side = torch.cuda.Stream(self.device)
+                side.wait_stream(torch.cuda.current_stream(self.device))
+                with torch.cuda.stream(side):
+                    for _ in range(WARM_UPS):
+                        self.module(**static)
+                torch.cuda.current_stream(self.device).wait_stream(side)
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph):
+                    output = main_output(self.module(**static))[1]
+        except RuntimeError as error:  # a model that reads a result on the CPU cannot be captured
+            raise ResourceError(f"{type(self.module).__name__} cannot be a CUDA graph: {brief(error)}") from error
+        return graph, static, output
+
+    def close(self) -> None:
+        super().close()
+        self._graphs.clear()
+
+
+@dataclass(frozen=True)
+class OnDevice(Runtime):
+    """`device`: where the copy goes, as torch names it."""
+
+    device: str = "cuda"
+
+    def check(self) -> None:
+        super().check()
+        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
+            raise ResourceError(
+                f"{self.name}: no CUDA device that torch {torch.__version__} can use; install a CUDA build of torch on "
+                "a machine with an NVIDIA device, or choose a runtime of the CPU"
+            )
+
+    def prepare(self, model: nn.Module, example_inputs: dict, **_) -> PreparedOnDevice:
+        self.check()
+        copied = copy.deepcopy(model).eval().to(self.device, DTYPES[self.precision])
+        prepared = self.open(copied, torch.device(self.device))
+        prepared.warm(example_inputs)
+        return prepared
+
+    def open(self, module: nn.Module, device: torch.device) -> PreparedOnDevice:
+        """A module that is on the device already, ready to run."""
+        return PreparedOnDevice(module, device)
+
+
+class CompiledOnDevice(OnDevice):
+    def check(self) -> None:
+        super().check()
+        COMPILE.check()
+
+    def reset(self) -> None:
+        COMPILE.reset()
+
+    def open(self, module: nn.Module, device: torch.device) -> PreparedOnDevice:
+        return PreparedCompiledOnDevice(torch.compile(module, dynamic=False), device)
+
+
+class GraphOnDevice(OnDevice):
+    def open(self, module: nn.Module, device: torch.device) -> PreparedOnDevice:
+        return PreparedGraph(module, device)
+
+
+# Largest difference to eager on a CPU that is rounding, for outputs of a size around one.
+_ROUNDING = {"fp32": 1e-4, "bf16": 0.15, "fp16": 0.02}
+_FORMS = (
+    ("cuda_eager", "PyTorch eager on CUDA", OnDevice),
+    ("cuda_compile", "torch.compile (Inductor) on CUDA, one graph per shape", CompiledOnDevice),
+    ("cuda_graph", "PyTorch eager, replayed as a CUDA graph", GraphOnDevice),
+)
+
+
+def cuda_runtimes() -> dict[str, OnDevice]:
+    """The rows, name → row: each form in each precision ("cuda_graph_bf16"); fp32 goes without a suffix."""
+    rows = {}
+    for form, label, kind in _FORMS:
+        for precision, tolerance in _ROUNDING.items():
+            name = form if precision == "fp32" else f"{form}_{precision}"
+            rows[name] = kind(name, f"{label}, {precision}", precision=precision, tolerance=tolerance)
+    return rows

@@ -1,0 +1,24 @@
+"""Precisions that a processor has no instructions for: libraries compute them all the same, slower than fp32."""
+
+from icd_lib.storage.machine import cpu_flags
+
+# Any one of them will do; names of x86 and of Arm.
+NEEDED = {
+    "bf16": ("amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16"),
+    "int8": ("amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm"),
+}
+
+
+def emulated(precision: str, flags: set[str] | None = None) -> str | None:
+    """Why this processor (or one with `flags`) only emulates a precision; None where it does not, or is unknown.
+
+    >>> emulated("bf16", {"avx2"})
+    'this processor has no bf16 instructions (one of amx_bf16, avx512_bf16, avx_ne_convert, bf16): it emulates them'
+    >>> emulated("int8", {"avx512_vnni"}) is None
+    True
+    """
+    flags = cpu_flags() if flags is None else flags
+    needed = NEEDED.get(precision, ())
+    if not needed or not flags or flags & set(needed):
+        return None
+    return f"this processor has no {precision} instructions (one of {', '.join(needed)}): it emulates them"

@@ -1,0 +1,27 @@
+"""Options of where a model is deployed: what it is planned, judged and timed for."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from icd_lib.options import OneOf, Section, option
+from icd_lib.runtimes import ENGINES, RUNTIMES
+
+AUTO = "auto"
+Shape = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)]
+
+
+def _engines() -> list[str]:
+    return [AUTO, *dict.fromkeys([*ENGINES, *(name.partition("_")[0] for name in RUNTIMES)])]
+
+
+class DeployOptions(Section):
+    """Where the models will run: width curves, plan, judgement and latency of every arm are those of this place."""
+
+    runtime: Annotated[str, OneOf(_engines)] = option(
+        "eager", "the engine; auto takes the fastest that is installed and whose quality holds for the dense model"
+    )
+    precision: Literal["auto", "fp32", "bf16", "int8"] = option("fp32", "what it computes in; auto as for runtime")
+    shapes: tuple[Shape, ...] | None = option(
+        None, "batch and length of the calls that the plan is for, all alike; null takes the first of measure.shapes"
+    )

@@ -1,0 +1,75 @@
+"""The rows for a CUDA device: the same function, their own buffers, and a call that ends when the device is done."""
+
+import numpy as np
+import pytest
+import torch
+
+from icd_lib.runtimes.cuda import cuda_runtimes
+from tests.tiny_encoders import batch, prune, tiny_bert
+
+pytestmark = pytest.mark.gpu
+
+ROWS = cuda_runtimes()
+MODELS = {"dense": tiny_bert, "pruned": lambda: prune(tiny_bert())}
+
+
+@pytest.fixture(scope="module", params=[name for name in ROWS if "compile" not in name])
+def row(request):
+    return ROWS[request.param]
+
+
+@pytest.fixture(scope="module")
+def prepared(row):
+    found = {arm: row.prepare(make(), batch(2, 12)) for arm, make in MODELS.items()}
+    yield found
+    for one in found.values():
+        one.close()
+
+
+@pytest.mark.parametrize("arm", MODELS)
+@pytest.mark.parametrize("shape", [(2, 12), (3, 9)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_it_computes_what_the_model_computes_on_the_cpu(row, prepared, arm, shape, padded):
+    inputs = batch(*shape, padded=padded)
+    with torch.no_grad():
+        expected = MODELS[arm]()(**inputs).last_hidden_state.numpy()
+    output = prepared[arm].run(inputs)
+    assert output.dtype == np.float32 and output.shape == expected.shape
+    seen = inputs["attention_mask"].numpy().astype(bool)
+    assert abs(output - expected)[seen].max() < row.tolerance
+
+
+def test_the_given_model_stays_on_its_device(row):
+    model = tiny_bert()
+    held = row.prepare(model, batch(2, 12))
+    assert all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
+    assert all(p.is_cuda for p in held.module.parameters())
+
+
+def test_calls_keep_their_own_inputs_and_outputs_their_own_memory(prepared):
+    one, first, second = prepared["dense"], batch(2, 12), batch(2, 12, seed=7)
+    wanted, other = one.run(first), one.run(second)
+    kept = wanted.copy()
+    calls = {"first": one.call(first), "second": one.call(second)}
+    for name, expected in (("first", wanted), ("second", other), ("first", wanted)):
+        assert np.array_equal(calls[name]().float().cpu().numpy(), expected)
+    assert np.array_equal(wanted, kept) and not np.array_equal(wanted, other)
+
+
+def test_a_call_ends_when_the_device_is_done(prepared):
+    call = prepared["dense"].call(batch(2, 12))
+    torch.cuda._sleep(200_000_000)  # cycles, about a tenth of a second
+    call()
+    assert torch.cuda.current_stream().query()
+
+
+@pytest.mark.parametrize("name", ["cuda_compile", "cuda_compile_bf16"])
+def test_compiled_it_computes_what_the_model_computes(name):
+    """One shape: each takes a compilation of some seconds."""
+    row, inputs = ROWS[name], batch(2, 12)
+    row.check()
+    row.reset()
+    for make in MODELS.values():
+        with torch.no_grad():
+            expected = make()(**inputs).last_hidden_state.numpy()
+        assert abs(row.prepare(make(), inputs).run(inputs) - expected).max() < row.tolerance
