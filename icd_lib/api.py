@@ -33,6 +33,7 @@ from icd_lib.options.option import plain
 from icd_lib.solver.cost import CostConfig
 from icd_lib.solver.options import CostOptions
 from icd_lib.transforms.masked.compact import remove_dead
+from icd_lib.transforms.masked.plain import plain_copy
 from icd_lib.transforms.observed import Findings, Observed
 from icd_lib.transforms.sparsity.allocate import LatencyTable
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
@@ -176,7 +177,8 @@ def compact_masked(model: nn.Module, example: dict | Iterable[dict], *, tile: in
     `report["axes"]`: axis, kind, size, dead, kept. `report["zeros"]` (with `look`): of every axis whose weights still
     have more than 5 % of zeros the share of tiles that hold anything else, `now`, as the solver orders them (`solved`),
     and `least`, which no order undercuts: zeros without structure save nothing. Raises `ConfigError` on a model of no
-    family or a tile below 1, `TransformError` if the outputs differ.
+    family or a tile below 1, `AxisError` on one whose blocks, run one by one, are not what it computes,
+    `TransformError` if the outputs differ or the result could not be saved.
     """
     tile = check_value(plain(tile), fields(Settings)["tile"], "tile")
     _check_model(model)
@@ -184,7 +186,10 @@ def compact_masked(model: nn.Module, example: dict | Iterable[dict], *, tile: in
         batches = caller.call(read_batches, example, "example")
         if not batches:
             raise ConfigError("example is empty: pass at least one dict of the model's inputs")
-        smaller, removed, error = remove_dead(model, batches, tile)
+        plain_model = plain_copy(model)
+        check_savable(plain_model)
+        check_model(plain_model, batches)
+        smaller, removed, error = remove_dead(plain_model, batches, tile)
         zeros = count_zeros(smaller, tile) if look else []
     report = {
         "mode": "masked",

@@ -1,7 +1,7 @@
 """What is known before the loop starts: complete and never changed; what is lazy depends on nothing but the inputs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -39,7 +39,17 @@ class Problem:
         """What a transform may build its own evidence on."""
         inputs = self.inputs
         options = inputs.options(transform.options)
-        return Given(self.evidence.observed, self.evidence.findings, options, manner, inputs.progress)
+        return Given(self.evidence.observed, self.evidence.findings, options, manner, inputs.settings, inputs.progress)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the model comes with what is done to it, so that nothing is searched."""
+        return any(transform.is_given for transform in self.transforms)
+
+    def with_one_strength(self, strength: float) -> "Problem":
+        """The same, with one attempt at `strength`."""
+        only = {"strengths": (strength,), "max_rounds": 1, "latency_target_rel": None}
+        return replace(self, inputs=replace(self.inputs, settings=self.inputs.settings.model_copy(update=only)))
 
     @cached_property
     def sizes(self) -> dict[str, int]:

@@ -101,6 +101,8 @@ def solve(problem: Problem, mode: str) -> Solution:
         model, certificates = apply_layouts(model, perms, problem.inputs.example)
     arm = Arm(problem, way, Candidate(model, dict(perms), effects=untouched_axes(problem)))
     draft = arm.draft if arm.drafts else None
+    if problem.is_given:
+        problem = problem.with_one_strength(arm.predicted_latency_rel)
     best, tries = search(problem, draft, arm.attempt, arm.start, decisive=arm.decisive, onward=arm.onward)
     return Solution(mode, best, perms, stats, certificates + best.certificates, tries)
 
@@ -114,8 +116,14 @@ def start_model(problem: Problem) -> nn.Module:
 
 
 def first_layouts(problem: Problem) -> tuple[dict[str, np.ndarray], dict[str, dict]]:
-    """π₀ of every axis: those the problem was given, or solved from the co-activation graphs."""
+    """π₀ of every axis: those the problem was given, or solved from the co-activation graphs.
+
+    Of a model that comes transformed it is the stored order: nobody laid it out before, and its activations already
+    show what is dead, so a solved π₀ would be the re-permutation itself.
+    """
     graphs, perms = problem.evidence.graphs, problem.evidence.perms
+    if perms is None and problem.is_given:
+        return unpermuted(problem), {}
     if perms is None:
         return solve_layouts(graphs, problem.inputs.solver, problem.inputs.keep_layouts)
     return check_layouts(perms, graphs), {}
@@ -161,6 +169,12 @@ class Arm:
     def onward(self) -> bool:
         """Whether an attempt goes on from the best candidate so far, and not from the start."""
         return self.mode.repermutes and not self.transforms[0][1].closed_form
+
+    @property
+    def predicted_latency_rel(self) -> float:
+        """What the tables predict of transforms that leave no choice."""
+        plans = {item.name: item.plan(known, 0.0, self.start.widths) for item, known in self.transforms}
+        return join_plans(plans).predicted_latency_rel or 0.0
 
     def draft(self, strength: float) -> Candidate:
         """The dense model transformed in closed form and judged; no layout is needed for that."""

@@ -52,6 +52,7 @@ class Family:
     tokenizer_of: family whose default's tokenizer comes with random weights, if not its own
     prepare: what every loaded model gets before anybody times it, in place
     make_uniform: copy of a pruned model in shapes that stock Transformers describes; None where there are none
+    put_mask: zeroes weights of a model in place, for the masked model that is made here; None where none is
     no_onnx: why its models cannot be exported, None where they can
     classes: name → model class, of those that Transformers does not have
     tiny: tiny random models in float64 and their inputs, for the contract of families (`tests/models/test_contract.py`)
@@ -70,6 +71,7 @@ class Family:
     tokenizer_of: str | None = None
     prepare: Callable[[nn.Module], None] | None = None
     make_uniform: Callable[[nn.Module], nn.Module] | None = None
+    put_mask: Callable[..., None] | None = None
     no_onnx: str | None = None
     classes: Mapping[str, type] = field(default_factory=dict)
     tiny: Callable[[], Mapping[str, tuple[nn.Module, dict]]] | None = None

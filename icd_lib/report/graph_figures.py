@@ -20,7 +20,7 @@ from icd_lib.report.picture import (
     title,
 )
 from icd_lib.report.results import Results
-from icd_lib.report.table import Missing
+from icd_lib.report.table import DoesNotApply, Missing
 
 BINS = 128
 MOST_BARS = 4096
@@ -166,6 +166,8 @@ def width_curves(results: Results) -> Picture | Missing:
 @themed
 def sensitivity_map(results: Results) -> Picture | Missing:
     """Layer × axis heat maps: error of the output when one block alone is pruned, and per unit of its own loss."""
+    if reason := nothing_to_choose(results):
+        return DoesNotApply("Sensitivity map", reason)
     if not results.sensitivity:
         return Missing("Sensitivity map", "01_build_graph has not finished")
     kinds = sorted({entry["kind"] for entry in results.sensitivity})
@@ -194,6 +196,11 @@ def sensitivity_map(results: Results) -> Picture | Missing:
     return finish(drawing, "sensitivity", alt, "Which layer and axis hurts (brighter is worse, per column)", results)
 
 
+def nothing_to_choose(results: Results) -> str | None:
+    """Why the run predicts nothing, where its model comes with what is done to it."""
+    return (results.prediction or {}).get("reason")
+
+
 def _probe_label(results: Results, kind: str) -> str:
     kept = next(entry["probe_kept"] for entry in results.sensitivity if entry["kind"] == kind)
     return f"{KIND_NAMES.get(kind, kind)}".replace(" ", "\n") + f",\n{kept} kept"
@@ -203,6 +210,8 @@ def _probe_label(results: Results, kind: str) -> str:
 @themed
 def predicted_frontier(results: Results) -> Picture | Missing:
     """Modelled output error against modelled latency, uneven and uniform, before the model is touched."""
+    if reason := nothing_to_choose(results):
+        return DoesNotApply("Prediction", reason)
     if not results.prediction:
         return Missing("Prediction", "01_build_graph has not finished")
     drawing, axes = canvas(3.6)

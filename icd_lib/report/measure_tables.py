@@ -158,23 +158,25 @@ def controls(results: Results) -> Table | Missing:
     verdict = results.verdict
     if not verdict:
         return Missing("Controls", "04_validate has not finished")
-    rows, errors = [], verdict.section("same_transform").max_rel_error
-    errors = errors if isinstance(errors, dict) else {}
-    for precision, allowed in (("float32", 1e-5), ("float64", 1e-10)):
-        error = errors.get(precision)
-        if error is None:
-            rows.append([f"same transform, two layouts, {precision}", Verdict("not_measured"), "no iterative arm"])
-        else:
-            word = Verdict("pass" if error <= allowed else "fail")
-            rows.append(
-                [
-                    f"same transform, two layouts, {precision}",
-                    word,
-                    f"largest relative error {error:.1e} (≤ {allowed:.0e})",
-                ]
-            )
+    errors = verdict.section("same_transform").max_rel_error
+    rows = _equality_rows("same transform, two layouts", errors if isinstance(errors, dict) else {}, 1e-10)
+    if isinstance(kept := verdict.section("vs_dense").max_rel_error, dict):
+        rows += _equality_rows("every arm, the masked model", kept, 1e-5)
     rows += control_rows(results, " at {}", "W built again")
     return Table("Controls", ["control", "verdict", "found"], rows)
+
+
+def _equality_rows(what: str, errors: dict[str, float], allowed: float) -> list[list]:
+    """A row per precision; allowed: in float64."""
+    rows = []
+    for precision, most in (("float32", 1e-5), ("float64", allowed)):
+        error, name = errors.get(precision), f"{what}, {precision}"
+        if error is None:
+            rows.append([name, Verdict("not_measured"), "no iterative arm"])
+        else:
+            word = Verdict("pass" if error <= most else "fail")
+            rows.append([name, word, f"largest relative error {error:.1e} (≤ {most:.0e})"])
+    return rows
 
 
 @badged("timing", "layout")

@@ -28,7 +28,9 @@ OWN = {
     "measure": "icd_lib.measure.options:MeasureOptions",
     "gates": "icd_lib.experiment.options:GATES",
 }
-SECTIONS = Registry("sections", OWN)
+# Sections that a scenario has only if it gives them: they ask for something, and change no other scenario's hash.
+ASKED = {"masked": "icd_lib.transforms.masked.options:MaskedOptions"}
+SECTIONS = Registry("sections", OWN | ASKED)
 
 
 class RunOptions(Seeded):
@@ -45,7 +47,7 @@ def sections() -> dict[str, type[Section]]:
 def scenario_options() -> type[Section]:
     """Everything that a scenario may say, as one section.
 
-    A section from outside is absent unless the scenario gives it: what is installed changes no other scenario's hash.
+    A section of `ASKED` or from outside is absent unless the scenario gives it, so that it changes no other's hash.
     """
     return _assembled("Scenario", tuple(SECTIONS.items()))
 

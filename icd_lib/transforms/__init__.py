@@ -2,12 +2,48 @@
 
 from collections.abc import Mapping
 
+from icd_lib.errors import ConfigError
 from icd_lib.registry import Registry
 
-TRANSFORMS = Registry("transforms", {"sparsity": "icd_lib.transforms.sparsity.transform:TRANSFORM"})
+TRANSFORMS = Registry(
+    "transforms",
+    {
+        "sparsity": "icd_lib.transforms.sparsity.transform:TRANSFORM",
+        "masked": "icd_lib.transforms.masked.transform:TRANSFORM",
+    },
+)
 
 
 def further_transforms(config: Mapping[str, object]) -> list:
     """The transforms beside sparsity that a scenario asks for by having their section."""
-    rows = (TRANSFORMS[name] for name in TRANSFORMS if name != "sparsity")
+    asked = (name for name in TRANSFORMS if name != "sparsity" and (name in config or name not in TRANSFORMS.own))
+    rows = (TRANSFORMS[name] for name in asked)  # the project's own are named as their sections are: load no other
     return [row for row in rows if row.options in config]
+
+
+def transforms_of(config: Mapping) -> tuple:
+    """What is done to a run's model, in order: sparsity, then the others; or the one that comes with it, alone.
+
+    Raises `ConfigError` where a transform that is given goes with another one, or with what changes the function.
+    """
+    further = further_transforms(config)
+    given = [row for row in further if row.is_given]
+    if not given:
+        return (TRANSFORMS["sparsity"], *further)
+    if len(further) > 1:
+        others = ", ".join(row.options for row in further if row is not given[0])
+        raise ConfigError(
+            f"{given[0].options} runs alone, and the scenario also has the section {others}; leave one out"
+        )
+    for key, off in (("distill_steps", 0), ("head_dim", None)):
+        if config["transform"][key] != off:
+            raise ConfigError(
+                f"transform.{key} is {config['transform'][key]}, and would change what the masked model computes; set "
+                f"it to {'null' if off is None else off}"
+            )
+    return tuple(given)
+
+
+def is_given(config: Mapping) -> bool:
+    """Whether a run's model comes with what is done to it (`Transform.is_given`)."""
+    return any(row.is_given for row in further_transforms(config))

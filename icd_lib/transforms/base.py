@@ -19,6 +19,7 @@ from torch import nn
 from icd_lib.axes.kinds import SINGLE
 from icd_lib.transforms.effects import TransformMeta
 from icd_lib.transforms.observed import Findings, Observed
+from icd_lib.transforms.options import PruneOptions
 
 
 class Plan(Protocol):
@@ -72,12 +73,16 @@ class Manner:
 
 @dataclass(frozen=True)
 class Given:
-    """All that a transform may build its evidence on; `options` are the values of its section of the scenario."""
+    """All that a transform may build its evidence on; `options` are the values of its section of the scenario.
+
+    common: those of the section `transform`, such as the tile, which hold for every transform.
+    """
 
     observed: Observed
     findings: Findings
     options: object
     manner: Manner = Manner()  # noqa: B008 (frozen)
+    common: PruneOptions = PruneOptions()
     progress: Callable[[str], None] = lambda line: None
 
 
@@ -98,11 +103,16 @@ class Transform(ABC):
     name: as in the table; options: the section of the scenario that holds its values, which is also what asks for it;
     panels: functions that draw its figures from a run's files, each "module:attribute", called with
     `icd_lib.report.results.Results` (sparsity's are in every report).
+    survey: place of the function that finds out what graph/<name>.json holds, from what the transform is given.
+    is_given: the model comes with it done, such as a mask from elsewhere. It then runs alone and in one attempt, π₀ is
+    the order in which the model is stored, and every arm has to compute what the model does.
     """
 
     name: str
     options: str
     panels: tuple[str, ...] = ()
+    survey: str | None = None
+    is_given: bool = False
 
     @abstractmethod
     def evidence(self, given: Given) -> Known:

@@ -1,5 +1,7 @@
 """Pruning and the loop on a Mamba: channels with their readers, state dimensions with their factors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from icd_lib.codesign.loop import at_dense_shape, solve
 from icd_lib.codesign.options import Settings
 from icd_lib.models.families import find_adapter
 from icd_lib.solver.cost import CostConfig
+from icd_lib.transforms import TRANSFORMS
 from icd_lib.transforms.distill import distill
 from icd_lib.transforms.observed import Findings
 from icd_lib.transforms.sparsity.allocate import LatencyTable, PrunePlan
@@ -144,3 +147,19 @@ def test_distillation_follows_the_next_token_distribution(model):
     learner = distill(student, model, batches(), steps=30, learning_rate=3e-3, seed=0, progress=lines.append)
     assert "KL to dense" in lines[0]
     assert lost(learner, model) < lost(student, model)
+
+
+@pytest.mark.parametrize("mode", ["linear", "oneshot", "iterative"])
+def test_what_came_masked_leaves_and_the_function_stays(mode):
+    model, masked = tiny_mamba(dtype=torch.float32, hidden_size=24), TRANSFORMS["masked"]
+    dead = np.arange(1, INNER, 2)  # every second channel: no tile of eight is wholly dead
+    for block in find_adapter(model).blocks():
+        with torch.no_grad():
+            for linear in (block.consumer, *(reader.linear for reader in block.readers)):
+                linear.weight[:, dead] = 0
+    problem = replace(small_problem(model, distill_steps=0), transforms=(masked,))
+    solution = solve(replace(problem, inputs=replace(problem.inputs, sections={"masked": {}})), mode)
+    assert solution.best.widths["inner.0"] == (INNER if mode == "linear" else INNER // 2)
+    assert solution.attempts[0]["accepted"] == (mode != "linear")
+    error = outputs_error(model_outputs(solution.best.model, batches()[0]), model_outputs(model, batches()[0]))
+    assert error < 1e-5

@@ -13,6 +13,7 @@ from icd_lib.errors import ArtifactError, ConfigError, IcdError, ResourceError
 from icd_lib.models.checkpoint.config import building, model_class, model_config
 from icd_lib.models.checkpoint.files import check_config, weight_files
 from icd_lib.models.checkpoint.optimized import load_optimized, save_optimized
+from icd_lib.models.checkpoint.pairs import MASK, find_pairs, read_permanent
 from icd_lib.models.checkpoint.prepare import prepare
 from icd_lib.models.checkpoint.source import Checkpoint, resolve_checkpoint
 from icd_lib.models.families import DEFAULT_FAMILY, find_family
@@ -39,6 +40,8 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> tu
         )
     else:
         model = _trained_model(checkpoint, dtype)
+        if checkpoint.mask:
+            find_family(checkpoint.family).put_mask(model, **checkpoint.mask)
         tokenizer = load_tokenizer(checkpoint)
     if len(tokenizer) > model.config.vocab_size:
         raise ConfigError(
@@ -93,12 +96,14 @@ def _trained_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
     if layout is not None:
         return layout.load(checkpoint.path, dtype)
     config = model_config(checkpoint)
-    found, options = model_class(config), {}
+    found, options, files = model_class(config), {}, weight_files(checkpoint.path)
+    pairs = find_pairs(files)
     if "add_pooling_layer" in inspect.signature(found.__init__).parameters and not _has_pooler(checkpoint):
         options["add_pooling_layer"] = False
     with _no_progress_bar(), building(checkpoint.name):
         model, info = found.from_pretrained(
-            checkpoint.path,
+            None if pairs else checkpoint.path,
+            state_dict=read_permanent(files) if pairs else None,
             config=config,
             dtype=dtype,
             use_safetensors=True,
@@ -107,12 +112,15 @@ def _trained_model(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
             **_attention(config),
             **options,
         )
-    _check_weights(checkpoint, model, info)
+    _check_weights(checkpoint, model, info, pairs)
     return model
 
 
-def _check_weights(checkpoint: Checkpoint, model: nn.Module, info: dict) -> None:
-    """Raise `ArtifactError` unless the files have the weights that the model takes: all, no others, and as numbers."""
+def _check_weights(checkpoint: Checkpoint, model: nn.Module, info: dict, pairs: list[str]) -> None:
+    """Raise `ArtifactError` unless the files have the weights that the model takes: all, no others, and as numbers.
+
+    pairs: weights that they hold with a mask, which may be of any dtype.
+    """
     name = type(model).__name__
     missing = sorted(info["missing_keys"])
     if missing:
@@ -127,9 +135,10 @@ def _check_weights(checkpoint: Checkpoint, model: nn.Module, info: dict) -> None
             "of another architecture (relative positions, adapters, more layers than its config.json says)"
         )
     numbers = {key.rpartition(".")[2] for key, buffer in model.named_buffers() if not buffer.is_floating_point()}
+    masks = {f"{stem}{MASK}" for stem in pairs}
     for path in weight_files(checkpoint.path):
         with safe_open(path, framework="pt") as file:
-            for key in file.keys():
+            for key in sorted(set(file.keys()) - masks):
                 dtype = file.get_slice(key).get_dtype()
                 if dtype not in _FLOATS and key.rpartition(".")[2] not in numbers:
                     raise ArtifactError(quantised(f"tensor '{key}' in {path.name}", dtype))

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from icd_lib.errors import ConfigError, ResourceError
@@ -30,9 +30,10 @@ _HUB_FILES = [
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was found: `source` is path, icd_data_dir, hf_cache, hub, embedded or random; `weights` trained or random.
+    """What was found: `source` is path, icd_data_dir, hf_cache, hub, embedded, made here or random.
 
-    `path` is None and `config`, `seed` are set for random weights; `sha256` is over the weight files (or the recipe).
+    weights: trained or random. `path` is None and `config`, `seed` are set for random weights; `sha256` is over the
+    weight files (or the recipe). mask: arguments of the family's `put_mask`, which zeroes weights once they are loaded.
     """
 
     path: Path | None
@@ -45,12 +46,14 @@ class Checkpoint:
     family: str = DEFAULT_FAMILY
     config: dict = field(default_factory=dict)
     seed: int = 0
+    mask: dict = field(default_factory=dict)
 
     def provenance(self) -> dict:
         """What goes into reports and manifests: no path of this machine."""
         return {k: v for k, v in asdict(self).items() if k in _REPORTED}
 
 
+MADE = "made here"  # the source of a checkpoint that is no file: weights of another one, changed
 _REPORTED = ("name", "revision", "sha256", "licence", "source", "weights")
 
 
@@ -103,6 +106,26 @@ def random_checkpoint(shape: str | None, seed: int = 0, family: str = DEFAULT_FA
     recipe = json.dumps([config, seed], sort_keys=True).encode()
     digest = hashlib.sha256(recipe).hexdigest()
     return Checkpoint(None, f"random {shape}", None, digest, "none", "random", "random", family, config, seed)
+
+
+def mask_checkpoint(checkpoint: Checkpoint, mask: dict) -> Checkpoint:
+    """`checkpoint` with weights zeroed by its family's `put_mask(**mask)`, and a name and a hash that say so.
+
+    Raises `ConfigError` for a family whose models are not masked here.
+    """
+    if find_family(checkpoint.family).put_mask is None:
+        raise ConfigError(
+            f"no masked model of the family '{checkpoint.family}' is made here; name a checkpoint that was pruned "
+            "elsewhere with model.checkpoint"
+        )
+    recipe = json.dumps([checkpoint.sha256, mask], sort_keys=True).encode()
+    return replace(
+        checkpoint,
+        name=f"{checkpoint.name}, masked here",
+        sha256=hashlib.sha256(recipe).hexdigest(),
+        source=MADE,
+        mask=mask,
+    )
 
 
 def _is_default(name: str, default: str) -> bool:

@@ -67,9 +67,8 @@ def remove_dead(
 
 def take_out(model: nn.Module, dead: Dead, granule: int) -> int:
     """Remove whole granules of dead elements from `model`, in place; returns how many elements are left."""
+    dead = dead.sparing_one()
     axis, alive = dead.axis, ~dead.dead
-    if not alive.any():
-        alive[0] = True  # an axis keeps at least one element
     order = pack_alive(np.arange(axis.size), alive)
     there = Alive.of(axis.name, axis.kind, alive).permuted(order).present(granule)
     if there.all():
@@ -78,6 +77,16 @@ def take_out(model: nn.Module, dead: Dead, granule: int) -> int:
     permute(model, axis, order)
     compact(model, axis, there)
     return int(there.sum())
+
+
+def silence(model: nn.Module, dead: Dead) -> None:
+    """Let the consumer read nothing of dead elements, in place: what it always got of them is in its bias then."""
+    fold_constants(model, dead, np.flatnonzero(dead.dead))
+    block = next((block for block in find_adapter(model).blocks() if block.axis == dead.axis.name), None)
+    if block is not None:
+        columns = torch.from_numpy(np.repeat(dead.dead, block.unit))
+        with torch.no_grad():
+            block.consumer.weight[:, columns] = 0.0
 
 
 def fold_constants(model: nn.Module, dead: Dead, gone: np.ndarray) -> None:

@@ -7,7 +7,7 @@ reads the element (`Block.readers`) has to get nothing from it either.
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,15 @@ class Dead:
     axis: Axis
     dead: np.ndarray
     constant: torch.Tensor
+
+    def permuted(self, order: np.ndarray) -> "Dead":
+        """The same of the axis in the order `order` (gather)."""
+        constant = self.constant.reshape(self.axis.size, -1)[torch.from_numpy(order)].flatten()
+        return replace(self, dead=self.dead[order], constant=constant)
+
+    def sparing_one(self) -> "Dead":
+        """The same; of an axis that is dead as a whole the first element is spared, for an axis keeps at least one."""
+        return self if not self.dead.all() else replace(self, dead=np.arange(self.axis.size) > 0)
 
 
 def find_dead(adapter: Adapter, batches: Iterable[dict], seed: int = 0) -> dict[str, Dead]:

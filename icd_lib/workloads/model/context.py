@@ -18,7 +18,7 @@ from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.measure.battery import Battery
 from icd_lib.models.checkpoint.loading import load_model
 from icd_lib.models.checkpoint.room import fitting_dtype
-from icd_lib.models.checkpoint.source import Checkpoint, random_checkpoint, resolve_checkpoint
+from icd_lib.models.checkpoint.source import Checkpoint, mask_checkpoint, random_checkpoint, resolve_checkpoint
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.records.deploy import Deploy
@@ -52,9 +52,11 @@ class Context(ABC):
     def checkpoint(self) -> Checkpoint:
         if self.get("model.weights") == "random":
             return random_checkpoint(self.get("model.shape"), self.get("seed"), self.get("model.family"))
-        return resolve_checkpoint(
+        found = resolve_checkpoint(
             self.get("model.checkpoint"), revision=self.get("model.revision"), family=self.get("model.family")
         )
+        mask = self.run.scenario.config.get("masked")
+        return mask_checkpoint(found, mask) if mask and self.get("model.checkpoint") is None else found
 
     @cached_property
     def _loaded(self) -> tuple[nn.Module, object]:

@@ -1,6 +1,8 @@
 """Access graphs, width → latency tables, sensitivity, and a prediction before anything changes."""
 
+import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,6 +19,7 @@ from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
 from icd_lib.storage.machine import cpu_model, keep_tables, read_tables
 from icd_lib.storage.npz import save_graph
+from icd_lib.transforms import transforms_of
 from icd_lib.transforms.base import Manner
 from icd_lib.transforms.observed import Observed
 from icd_lib.transforms.sparsity.allocate import LossCurve
@@ -119,14 +122,37 @@ def learn(context: Context, inputs: Inputs, observed: Observed, graphs: dict) ->
     progress("access graphs written; measuring width → latency")
     tables = measure_tables(context, inputs, progress)
     run.write_json("graph/tables.json", tables)
+    problem = Problem(inputs, Evidence(observed, findings_of(tables, []), graphs), transforms_of(run.scenario.config))
+    surveys = survey(run, problem)
+    if problem.is_given:
+        return {"tables": tables, **surveys, **nothing_to_choose(run)}
     progress("measuring which layer and axis hurts")
     sensitivity = sensitivity_map(observed)
     run.write_json("graph/sensitivity.json", sensitivity)
-    problem = Problem(inputs, Evidence(observed, findings_of(tables, sensitivity), graphs))
-    prediction, curves = predict(problem)
+    evidence = Evidence(observed, findings_of(tables, sensitivity), graphs)
+    prediction, curves = predict(replace(problem, evidence=evidence))
     run.write_json("graph/prediction.json", prediction)
     run.write_json("graph/curves.json", [curve.to_json() for curve in curves])
-    return {"tables": tables, "sensitivity": sensitivity, "prediction": prediction}
+    return {"tables": tables, "sensitivity": sensitivity, "prediction": prediction, **surveys}
+
+
+def survey(run: Run, problem: Problem) -> dict[str, dict]:
+    """What the transforms find out of the dense model, by their names; written to graph/<name>.json."""
+    found = {}
+    for transform in problem.transforms:
+        if transform.survey is not None:
+            found[transform.name] = pkgutil.resolve_name(transform.survey)(problem.given(transform))
+            run.write_json(f"graph/{transform.name}.json", found[transform.name])
+    return found
+
+
+def nothing_to_choose(run: Run) -> dict:
+    """Written where the model comes with what is done to it: no sensitivity, no curves, no frontier."""
+    prediction = {"reason": "the model comes with its mask: there is no strength to choose, and nothing is lost"}
+    run.write_json("graph/sensitivity.json", [])
+    run.write_json("graph/prediction.json", prediction)
+    run.write_json("graph/curves.json", [])
+    return {"sensitivity": [], "prediction": prediction}
 
 
 def predict(problem: Problem) -> tuple[dict, list[LossCurve]]:

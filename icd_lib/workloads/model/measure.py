@@ -28,6 +28,7 @@ from icd_lib.records.losses import DEPLOYED, Quality, SplitLoss
 from icd_lib.records.measured import Measured
 from icd_lib.runtimes import RUNTIMES
 from icd_lib.runtimes.target import EAGER
+from icd_lib.transforms import is_given
 from icd_lib.workloads.base import Timed
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
 from icd_lib.workloads.model.setup import own_quality
@@ -39,7 +40,7 @@ def measured(context: Context, models: dict[str, nn.Module], extra: dict[str, nn
     result = models.get(RESULT)
     return {
         "quality": measure_quality(context, models),
-        "equality": {} if result is None else same_function(context, result, extra),
+        "equality": ({} if result is None else same_function(context, result, extra)) | kept_function(context, models),
         "sizes": measure_sizes(context, models),
         "energy": {arm: measure_energy(context, model) for arm, model in (models | metered(extra)).items()},
         "l2_hit_pct": l2_hit_pct(context.get("measure.ncu")),
@@ -102,13 +103,24 @@ def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
 
 def same_function(context: Context, iterative: nn.Module, extra: dict[str, nn.Module]) -> dict:
     """Largest relative output difference between iterative and the same mask in the other layouts."""
+    return {name: errors_of(context, extra[name], iterative) for name in ("same_transform", "placebo")}
+
+
+def kept_function(context: Context, models: dict[str, nn.Module]) -> dict:
+    """Largest relative output difference between any arm and the dense model, where no arm may change it."""
+    if not is_given(context.run.scenario.config):
+        return {}
+    errors = [errors_of(context, models[DENSE], model) for arm, model in models.items() if arm != DENSE]
+    return {DENSE: {name: max(error[name] for error in errors) for name in errors[0]}} if errors else {}
+
+
+def errors_of(context: Context, first: nn.Module, second: nn.Module) -> dict[str, float]:
+    """Precision → relative difference of two models' outputs on the example."""
     errors = {}
-    for name in ("same_transform", "placebo"):
-        errors[name] = {}
-        for precision in (torch.float32, torch.float64):
-            pair = [copy.deepcopy(model).to(precision) for model in (extra[name], iterative)]
-            outputs = [model_outputs(model, context.example) for model in pair]
-            errors[name][str(precision).removeprefix("torch.")] = outputs_error(*outputs)
+    for precision in (torch.float32, torch.float64):
+        pair = [copy.deepcopy(model).to(precision) for model in (first, second)]
+        outputs = [model_outputs(model, context.example) for model in pair]
+        errors[str(precision).removeprefix("torch.")] = outputs_error(*outputs)
     return errors
 
 

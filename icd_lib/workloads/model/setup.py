@@ -4,6 +4,7 @@ from icd_lib.codesign.tiles import unfit_axes
 from icd_lib.experiment.arms import MODES
 from icd_lib.measure.memory import parameter_bytes
 from icd_lib.models.check import check_length, check_model
+from icd_lib.models.checkpoint.source import MADE
 from icd_lib.models.families import find_adapter
 from icd_lib.storage.record_json import as_json
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
@@ -74,6 +75,8 @@ def badges(context: Context) -> dict[str, str]:
         subjects[RANDOM_WEIGHTS] = WHOLE_RUN
     if context.get("model.checkpoint") and context.checkpoint.source == "embedded":
         subjects["hub offline: the embedded copy of the checkpoint was taken"] = "model"
+    if context.checkpoint.source == MADE:
+        subjects["masked here: the embedded model, pruned by torch.nn.utils.prune to have an example"] = "model"
     if context.is_trained and (missing := report_of_missing(context)):
         subjects[missing] = WHOLE_RUN
     if context.run.scenario.quick:

@@ -31,6 +31,8 @@ def claim(sections: dict[str, dict], report: Measured) -> None:
             sections[row.key] |= {"l2_pp": not_measured("pp", hits), "ept_rel": energy_change(report.energy, other)}
     sections["same_transform"]["max_rel_error"] = report.equality.get("same_transform")
     drops = {arm: drop_figure(report.quality, arm) for arm in report.sizes}
+    if DENSE in report.equality:
+        sections["vs_dense"]["max_rel_error"] = report.equality[DENSE]
     lost = drops.get(RESULT) or not_measured("pp", "the run has no iterative arm")
     sections["same_quality"]["quality_drop_pp"] = {arm: drops[arm] for arm in ("linear", RESULT) if arm in drops}
     sections["vs_dense"]["quality_drop_pp"] = sections["vs_oneshot"]["quality_drop_pp"] = lost
@@ -95,7 +97,9 @@ def determinism(context: Context, progress: Callable[[str], None]) -> Determinis
     if not modes:
         return Unknown(reason="the run has no mode that solves a layout")
     if not run.read_json(f"{modes[0]}/solve.json")["solver"]:
-        return Unknown(reason="the permutations were given (solver.reuse_perm), not solved")
+        given = context.get("solver.reuse_perm")
+        what = "were given (solver.reuse_perm)" if given else "are the order in which the model is stored"
+        return Unknown(reason=f"the permutations {what}, not solved")
     inputs = replace(make_inputs(context), keep_moments=None)  # computed again, not read back
     graphs = build_graphs(inputs.observe(), inputs.settings.nnz_cap)
     perms, _ = solve_layouts(graphs, inputs.solver)

@@ -6,7 +6,9 @@ import torch
 
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.measure.battery import Battery
-from icd_lib.workloads.model.setup import own_quality, report_of_missing
+from icd_lib.run.artifacts import open_run
+from icd_lib.workloads.model.context import EncoderContext
+from icd_lib.workloads.model.setup import badges, own_quality, report_of_missing
 from icd_lib.workloads.model.solve import judgement_of, moments_file, selection_judge
 from tests.tiny_domains import damage, toy_encoder
 
@@ -25,6 +27,18 @@ def test_what_chooses_never_judges_and_the_budgets_text_is_judged_first(make, ov
     texts = {split: {t for text in found.values() for t in text.texts} for split, found in context.data.judged.items()}
     assert texts[selecting] and not any(texts[selecting] & texts[split] for split in judged)
     context.check_text()
+
+
+def test_without_a_checkpoint_the_scenario_masked_masks_the_embedded_model_and_says_so(tmp_path):
+    text = ["data.seen=[news]", "data.selection=[manual]", "data.unseen=[films]"]
+    run = open_run("masked", ["masked.heads=1", "masked.neurons=0.5", *text], out=tmp_path, quick=True)
+    context = EncoderContext(run, lambda line: None)
+    assert context.checkpoint.source == "made here" and context.checkpoint.mask["heads"] == 1
+    assert any(text.startswith("masked here") for text in badges(context))
+    layer = context.model.encoder.layer[3]
+    assert int((layer.intermediate.dense.weight == 0).all(1).sum()) == layer.output.dense.in_features // 2
+    own = EncoderContext(open_run("bert", out=tmp_path), lambda line: None)
+    assert own.checkpoint.source == "embedded" and not own.checkpoint.mask
 
 
 def test_without_text_to_choose_on_or_to_judge_setup_refuses(make, absent):

