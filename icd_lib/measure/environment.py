@@ -29,7 +29,6 @@ def fingerprint(*, model: bool = True) -> dict:
     Without a `model` torch is neither asked nor imported.
     """
     cpuinfo = _cpuinfo()
-    flags = set((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
     frequency = _or_none(psutil.cpu_freq)
     facts = {
         "cpu": {
@@ -39,7 +38,7 @@ def fingerprint(*, model: bool = True) -> dict:
             "physical_cores": psutil.cpu_count(logical=False),
             "usable_cores": _usable_cores(),
             "caches": _caches(),
-            "simd": [flag for flag in SIMD_FLAGS if flag in flags],
+            "simd": simd_flags(),
             "virtualised": is_virtualised(),
             "mhz": round(frequency.current) if frequency else None,
             "governor": _read(_CPU0 / "cpufreq/scaling_governor"),
@@ -82,11 +81,21 @@ def _torch_facts() -> dict:
     }
 
 
+def simd_flags() -> list[str]:
+    """Which of `SIMD_FLAGS` the processor has; none where the system does not say."""
+    flags = _flags()
+    return [flag for flag in SIMD_FLAGS if flag in flags]
+
+
 def is_virtualised() -> bool | None:
     """Whether this is a virtual machine; None where the system does not say."""
-    cpuinfo = _cpuinfo()
-    flags = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
+    flags = _flags()
     return "hypervisor" in flags if flags else None
+
+
+def _flags() -> set[str]:
+    cpuinfo = _cpuinfo()
+    return set((cpuinfo.get("flags") or cpuinfo.get("Features") or "").split())
 
 
 def _cpuinfo() -> dict[str, str]:

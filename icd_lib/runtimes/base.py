@@ -61,6 +61,11 @@ class Runtime(ABC):
     from_onnx: ClassVar[bool] = False
 
     @property
+    def engine(self) -> str:
+        """What computes, in whatever precision: the name's first part."""
+        return self.name.partition("_")[0]
+
+    @property
     def rounds(self) -> bool:
         """Whether it computes with fewer bits than fp32, so that quality has to be judged again."""
         return self.precision != "fp32"

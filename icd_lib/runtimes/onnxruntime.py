@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU, with all its graph optimisations."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,8 +26,15 @@ class OnnxRuntime(OnnxBased):
     def check(self) -> None:
         import_onnxruntime()
 
-    def open(self, path: Path | str, calibration: Sequence[dict] | None, threads: int) -> PreparedSession:
-        return PreparedSession(onnx_session(path, threads=threads))
+    def convert(self, path: Path | str, calibration: Sequence[dict] | None) -> Path | str:
+        """The file itself."""
+        return path
+
+    def open(self, graph: Path | str, threads: int) -> PreparedSession:
+        return PreparedSession(onnx_session(graph, threads=threads))
+
+    def save(self, graph: Path | str, folder: Path) -> None:
+        shutil.copyfile(graph, folder / "model.onnx")
 
 
 RUNTIME = OnnxRuntime("onnxruntime", "ONNX Runtime, fp32, all graph optimisations", needs=("onnxruntime",))

@@ -1,0 +1,111 @@
+"""An export loaded in fresh processes and compared with what it was exported from."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from icd_lib.deploy import fresh
+from icd_lib.errors import ArtifactError
+
+SENTENCES = {"openvino": "openvino", "onnxruntime": "onnx", "eager": "torch"}
+_BACKEND_NEEDS = {"openvino": "optimum.intel", "onnx": "optimum.onnxruntime", "torch": "torch"}
+# Of the largest output, and of the cosine of every row: the same graph on the same threads is the same to rounding.
+TOLERANCE, LEAST_COSINE = 1e-3, 0.9999
+_SECONDS = 600
+TEXTS = (
+    "The weather is lovely today.",
+    "It is so sunny outside!",
+    "Prices rose sharply in the third quarter, and the bank left its rate as it was.",
+    "He drove to the stadium.",
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Output of a loader, and what it told of itself: versions, and the precision where the runtime says it."""
+
+    output: np.ndarray
+    told: dict
+
+
+def run_fresh(loader: str, folder: Path, given: dict, options: dict, python: str = sys.executable) -> Found:
+    """Run an export in a process of its own, with a loader of `icd_lib.deploy.fresh`; `ArtifactError` if that fails.
+
+    python: the interpreter, of whatever environment has the loader
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, answered = Path(scratch) / "given.npz", Path(scratch) / "found.npz"
+        np.savez(asked, **{name: np.asarray(value) for name, value in given.items()})
+        words = [python, fresh.__file__, loader, str(folder), str(asked), str(answered), json.dumps(options)]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise ArtifactError(f"{loader} did not load the export within {_SECONDS} s") from error
+        if done.returncode:
+            last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
+            raise ArtifactError(f"{loader} cannot load the export in a process of its own: {last.strip()[:300]}")
+        with np.load(answered) as file:
+            return Found(file["output"], json.loads(done.stdout.splitlines()[-1]))
+
+
+def compare(found: np.ndarray, expected: np.ndarray, mask: np.ndarray | None = None) -> dict[str, float]:
+    """{"max_abs_error", "min_cosine"} over rows of the last dimension; places where the mask is 0 are nobody's output.
+
+    Raises `ArtifactError` where the shapes differ.
+    """
+    if found.shape != expected.shape:
+        raise ArtifactError(f"the export gives an output of shape {found.shape}, the model one of {expected.shape}")
+    if mask is not None and found.ndim == 3:
+        found, expected = found[mask.astype(bool)], expected[mask.astype(bool)]
+    rows = [np.reshape(one, (-1, one.shape[-1])).astype(np.float64) for one in (found, expected)]
+    lengths = np.linalg.norm(rows[0], axis=1) * np.linalg.norm(rows[1], axis=1)
+    cosine = (rows[0] * rows[1]).sum(1) / np.maximum(lengths, np.finfo(np.float64).tiny)
+    return {"max_abs_error": float(np.abs(rows[0] - rows[1]).max()), "min_cosine": float(cosine.min())}
+
+
+def check_same(loader: str, compared: dict[str, float], expected: np.ndarray) -> None:
+    """Raise `ArtifactError` unless a comparison says that both are the same to rounding."""
+    most = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    if compared["max_abs_error"] <= most and compared["min_cosine"] >= LEAST_COSINE:
+        return
+    raise ArtifactError(
+        f"{loader} gives outputs that differ from the exported model's by {compared['max_abs_error']:.3g} (at most "
+        f"{most:.3g}) at a least cosine of {compared['min_cosine']:.6f} (at least {LEAST_COSINE})"
+    )
+
+
+def verify_plain(folder: Path, loader: str, given: dict, expected: np.ndarray, options: dict) -> dict:
+    """Load with the runtime's own Python package and nothing else; what icd.json keeps of it."""
+    found = run_fresh(loader, folder, given, options)
+    compared = compare(found.output, expected, given.get("attention_mask"))
+    check_same(loader, compared, expected)
+    return {"status": "verified", **compared, **found.told}
+
+
+def verify_sentences(folder: Path, runtime: str, expected: np.ndarray, options: dict) -> dict:
+    """Encode `TEXTS` with sentence-transformers where it can load this runtime here, else say what is missing."""
+    backend = SENTENCES[runtime]
+    missing = [name for name in ("sentence_transformers", _BACKEND_NEEDS[backend]) if not _is_there(name)]
+    if missing:
+        return {
+            "status": "not_measured",
+            "reason": f"the package {missing[0]} is not in the environment it was made in",
+        }
+    loader = f"sentences_{backend}"
+    found = run_fresh(loader, folder, {"texts": list(TEXTS)}, options)
+    compared = compare(found.output, expected)
+    check_same(loader, compared, expected)
+    return {"status": "verified", **compared, **found.told}
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of a module in a package that is not there
+        return False
