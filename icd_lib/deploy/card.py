@@ -115,7 +115,7 @@ def _loading(facts: dict, place: str) -> str:
         )
         parts.append(
             "OpenVINO keeps no precision in its files, and left to itself computes in bf16 where the processor can. "
-            "SentenceTransformer reads the hints from sentence_bert_config.json; everywhere else they are passed as above."
+            "SentenceTransformer reads the hints from sentence_bert_config.json; elsewhere they are passed as above."
         )
     elif runtime == "onnxruntime":
         if output in ORT_MODEL:
@@ -154,7 +154,7 @@ def _losses(card: Card) -> str:
 
 
 def _told(item: Figure) -> str:
-    if item.is_missing:
+    if item.value is None:
         return f"not measured: {item.reason}"
     return value_text(item.value, item.unit) + (f" ({interval_text(item.ci95, item.unit)})" if item.ci95 else "")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from icd_lib.models.families import family_of
 from icd_lib.optional import brief
 from icd_lib.runtimes import REFERENCE
 from icd_lib.runtimes.base import Runtime
+from icd_lib.runtimes.onnx_based import OnnxBased
 from icd_lib.storage.atomic import atomic_write
 from icd_lib.storage.json_text import read_text
 from icd_lib.version import VERSION
@@ -48,7 +50,7 @@ class Source:
     """
 
     model: nn.Module
-    tokenizer: object
+    tokenizer: Any
     pooling: Pooling | None
     given: dict[str, torch.Tensor]
     output: str
@@ -115,8 +117,10 @@ def export(
     try:
         source = _source(model.eval(), tokenizer, example, read)
         with new_folder(place) as partial:
-            write = _write_eager if row.name == REFERENCE else _write_graph
-            written = write(row, source, calibration, partial)
+            if isinstance(row, OnnxBased):
+                written = _write_graph(row, source, calibration, partial)
+            else:
+                written = _write_eager(source, partial)
             facts = _facts(row, source, written, note)
             if source.pooling:
                 hints = written.hints if row.engine == "openvino" else {}
@@ -147,15 +151,15 @@ def _sentences(tokenizer) -> dict[str, torch.Tensor]:
     return {"input_ids": input_ids, "attention_mask": mask}
 
 
-def _texts(source: Source) -> dict[str, np.ndarray]:
+def _texts(source: Source, pooling: Pooling) -> dict[str, np.ndarray]:
     """`TEXTS` as sentence-transformers gives them to the model, of what the model takes."""
     read = source.tokenizer(
-        list(TEXTS), padding=True, truncation=True, max_length=source.pooling.max_length, return_tensors="np"
+        list(TEXTS), padding=True, truncation=True, max_length=pooling.max_length, return_tensors="np"
     )
     return {name: np.asarray(read[name]) for name in source.given if name in read}
 
 
-def _write_graph(row: Runtime, source: Source, calibration: Sequence[dict] | None, folder: Path) -> Written:
+def _write_graph(row: OnnxBased, source: Source, calibration: Sequence[dict] | None, folder: Path) -> Written:
     """The graph in the runtime's own files, with config and tokenizer."""
     with tempfile.TemporaryDirectory() as scratch:
         path = export_onnx(source.model, source.given, Path(scratch) / "model.onnx")
@@ -165,7 +169,7 @@ def _write_graph(row: Runtime, source: Source, calibration: Sequence[dict] | Non
         with closing(prepared):
             expected, embedded = prepared.run(source.given), None
             if source.pooling:
-                texts = _texts(source)
+                texts = _texts(source, source.pooling)
                 embedded = source.pooling(prepared.run(texts), texts["attention_mask"])
         try:
             row.save(graph, folder)
@@ -181,7 +185,7 @@ def _write_graph(row: Runtime, source: Source, calibration: Sequence[dict] | Non
     return Written(row.engine, True, dict(row.hints), expected, embedded)
 
 
-def _write_eager(row: Runtime, source: Source, calibration: Sequence[dict] | None, folder: Path) -> Written:
+def _write_eager(source: Source, folder: Path) -> Written:
     """An optimised model, padded to stock shapes where its family has such, so that plain transformers loads it."""
     family = family_of(source.model)
     try:
@@ -195,7 +199,7 @@ def _write_eager(row: Runtime, source: Source, calibration: Sequence[dict] | Non
     is_plain = record["uniform"] or not (record["widths"] or record["attributes"])
     embedded = None
     if source.pooling:
-        texts = {name: torch.from_numpy(value) for name, value in _texts(source).items()}
+        texts = {name: torch.from_numpy(value) for name, value in _texts(source, source.pooling).items()}
         with torch.no_grad():
             states = main_output(source.model(**texts))[1].float().numpy()
         embedded = source.pooling(states, texts["attention_mask"].numpy())

@@ -1,7 +1,7 @@
 """Load an export in a process of its own and run it, with nothing of this project: what its users will see.
 
-`python fresh.py LOADER FOLDER GIVEN FOUND '{"threads": 1, "hints": {…}}'`: GIVEN is an .npz of the model's inputs, or of
-`texts`; FOUND is written with the `output`, and what was loaded by which versions is printed as JSON. It runs in any
+`python fresh.py LOADER FOLDER GIVEN FOUND '{"threads": 1, "hints": {…}}'`: GIVEN is an .npz of the model's inputs, or
+of `texts`; FOUND is written with the `output`, and what was loaded by which versions is printed as JSON. It runs in any
 environment that has the loader, this project's or not.
 """
 

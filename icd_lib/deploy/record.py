@@ -55,8 +55,8 @@ def check_export(folder: Path | str) -> dict:
         found = sha256_file(folder / rel)
         if found != expected:
             raise ArtifactError(
-                f"{folder / rel} has sha256 {found[:12]}..., {RECORD} says {str(expected)[:12]}...; the file was truncated "
-                "or changed after it was written: copy the folder again, or export the model again"
+                f"{folder / rel} has sha256 {found[:12]}..., {RECORD} says {str(expected)[:12]}...; the file was "
+                "truncated or changed after it was written: copy the folder again, or export the model again"
             )
     added = sorted(set(files_of(folder)) - set(hashes))
     if added:

@@ -52,8 +52,8 @@ def check_model(model: nn.Module, row: Runtime) -> None:
         raise ResourceError(f"{type(model).__name__} cannot be exported for {row.engine}: {family.no_onnx}")
     if family.judge == "language":
         raise ResourceError(
-            f"{type(model).__name__} cannot be exported for {row.engine}: the graph would have no cache and compute all "
-            f"earlier tokens again for every new one; export it with runtime={REFERENCE!r}"
+            f"{type(model).__name__} cannot be exported for {row.engine}: the graph would have no cache and compute "
+            f"all earlier tokens again for every new one; export it with runtime={REFERENCE!r}"
         )
 
 

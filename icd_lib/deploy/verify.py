@@ -41,7 +41,7 @@ def run_fresh(loader: str, folder: Path, given: dict, options: dict, python: str
     """
     with tempfile.TemporaryDirectory() as scratch:
         asked, answered = Path(scratch) / "given.npz", Path(scratch) / "found.npz"
-        np.savez(asked, **{name: np.asarray(value) for name, value in given.items()})
+        save_arrays(asked, given)
         words = [python, fresh.__file__, loader, str(folder), str(asked), str(answered), json.dumps(options)]
         try:
             done = subprocess.run(words, capture_output=True, text=True, timeout=_SECONDS)
@@ -52,6 +52,12 @@ def run_fresh(loader: str, folder: Path, given: dict, options: dict, python: str
             raise ArtifactError(f"{loader} cannot load the export in a process of its own: {last.strip()[:300]}")
         with np.load(answered) as file:
             return Found(file["output"], json.loads(done.stdout.splitlines()[-1]))
+
+
+def save_arrays(path: Path, arrays: dict) -> None:
+    """An .npz of arrays or what becomes one."""
+    named: dict = {name: np.asarray(value) for name, value in arrays.items()}
+    np.savez(path, allow_pickle=False, **named)
 
 
 def compare(found: np.ndarray, expected: np.ndarray, mask: np.ndarray | None = None) -> dict[str, float]:

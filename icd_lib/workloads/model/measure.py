@@ -185,8 +185,7 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
     """Dense and iterative under every runtime of the scenario."""
     quick = context.run.scenario.quick
     chosen = {arm: models[arm] for arm in (DENSE, RESULT) if arm in models}
-    calibration = context.calibration(64, 1024)
-    calibration = calibration[:: max(1, len(calibration) // 8)]
+    calibration = runtime_calibration(context)
     ladder = measure_ladder(
         chosen,
         [context.fixed(batch, length) for batch, length in context.get("measure.shapes")],
@@ -200,6 +199,12 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
     name = fastest(ladder, RESULT)
     ladder["fastest"] = None if name is None else {"runtime": name, **judge_runtime(context, name, chosen, calibration)}
     return ladder
+
+
+def runtime_calibration(context: Context) -> list[dict]:
+    """The batches that int8 is calibrated on, about eight."""
+    batches = context.calibration(64, 1024)
+    return batches[:: max(1, len(batches) // 8)]
 
 
 def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module], calibration: list[dict]) -> dict:
