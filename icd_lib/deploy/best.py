@@ -21,6 +21,7 @@ from icd_lib.report.results import Results
 from icd_lib.run.artifacts import Run
 from icd_lib.runtimes import REFERENCE, RUNTIMES
 from icd_lib.runtimes.base import Runtime
+from icd_lib.scrub.text import scrub_text
 from icd_lib.workloads.model.contexts import make_context
 from icd_lib.workloads.model.measure import runtime_calibration
 
@@ -150,7 +151,7 @@ def card_of(run: Run, results: Results, row: Runtime, source: str) -> Card:
         machine=f"{environment['cpu']['model']}, {ladder.threads} threads",
         speeds=tuple(speeds),
         losses=tuple(_losses(results, ladder, row)),
-        again=run.command(),
+        again=scrub_text(run.command()),
         notes=tuple(results.badges),
     )
 
