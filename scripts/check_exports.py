@@ -26,10 +26,6 @@ from icd_lib.errors import IcdError, ResourceError
 from icd_lib.models.families.bert import DEFAULT_CHECKPOINT
 from icd_lib.paths import project_root
 
-LOADERS = {"openvino": ("optimum_openvino", "sentences_openvino"), "onnxruntime": ("optimum_onnx", "sentences_onnx")}
-LOADERS["eager"] = ("sentences_torch",)
-# eager PyTorch is loaded in both environments; the others in the one that has their loader
-ENVIRONMENTS = {"openvino": ("openvino",), "onnxruntime": ("onnx",), "eager": ("openvino", "onnx")}
 LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.999}  # on other threads, sums are taken in another order
 
 
@@ -57,10 +53,12 @@ def check_folder(folder: Path, name: str) -> int:
     own = {"eager": "transformers" if facts["loads_plain"] else "icd"}.get(facts["runtime"], facts["runtime"])
     states = run_fresh(own, folder, given, options).output
     expected = {"optimum": states, "sentences": read(states, given["attention_mask"])}
-    for environment in ENVIRONMENTS[facts["runtime"]]:
+    users = targets()[facts["runtime"], facts["precision"]].users
+    # What PyTorch loads is loaded in both environments, the others' files in the one that has their loader.
+    for environment in [users.backend] if users.prefix else ["openvino", "onnx"]:
         python = project_root() / ".venv-exports" / environment / "bin" / "python"
-        for loader in LOADERS[facts["runtime"]]:
-            kind = loader.partition("_")[0]
+        for kind in ["optimum", "sentences"] if users.prefix else ["sentences"]:
+            loader = f"{kind}_{users.backend}"
             asked = {"texts": list(TEXTS)} if kind == "sentences" else given
             try:
                 found = run_fresh(loader, folder, asked, options, str(python))

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from icd_lib.deploy.card import Card, Lost, Speed
+from icd_lib.deploy.card import Card, Lost, Speed, sentence_lines
 from icd_lib.deploy.export import export
 from icd_lib.deploy.sentence import read_pooling
-from icd_lib.deploy.target import targets
+from icd_lib.deploy.target import targets, users_of
 from icd_lib.errors import IcdError, ResourceError
 from icd_lib.experiment.arms import RESULT
 from icd_lib.metric import Figure, not_measured
@@ -62,12 +62,7 @@ def _export(run: Run, progress: Callable[[str], None]) -> dict:
         card=card_of(run, results, row, f"{context.checkpoint.name}, sha256 {context.checkpoint.sha256[:12]}"),
         overwrite=True,
     )
-    backend = {"openvino": ', backend="openvino"', "onnxruntime": ', backend="onnx"'}.get(row.engine, "")
-    lines = [
-        "from sentence_transformers import SentenceTransformer",
-        f'model = SentenceTransformer("{FOLDER}"{backend})',
-        'model.encode(["The weather is lovely today."])',
-    ]
+    lines = [*sentence_lines(users_of(row), FOLDER), 'model.encode(["The weather is lovely today."])']
     return {
         "status": "exported",
         "runtime": row.name,
@@ -82,10 +77,12 @@ def choose_runtime(results: Results) -> Runtime:
 
     One that rounds is chosen only where it was judged itself; one that computes in fp32 says what eager does.
     """
-    if find_family(results.config["model"]["family"]).judge != "encoder":
-        raise ResourceError("a language model is not exported: its graph would have no cache")
-    if not results.exists(f"{RESULT}/model/{RECORD}") or not results.solves[RESULT].accepted_strength:
+    if not results.exists(f"{RESULT}/model/{RECORD}") or RESULT not in results.solves:
+        raise ResourceError(f"{RESULT} left no model")
+    if not results.solves[RESULT].accepted_strength:
         raise ResourceError("no smaller model was accepted")
+    if results.is_language or find_family(results.config["model"]["family"]).judge != "encoder":
+        raise ResourceError("a language model is not exported: its graph would have no cache")
     ladder = results.ladder
     if ladder is None or results.verdict is None:
         raise ResourceError("no runtime was measured")

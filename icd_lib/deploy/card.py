@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from icd_lib.metric import Figure
 from icd_lib.report.words import interval_text, value_text
+from icd_lib.runtimes.base import Users
 
-OV_MODEL = {"last_hidden_state": "OVModelForFeatureExtraction", "logits": "OVModelForSequenceClassification"}
-ORT_MODEL = {"last_hidden_state": "ORTModelForFeatureExtraction", "logits": "ORTModelForSequenceClassification"}
+_TASKS = {"last_hidden_state": "ForFeatureExtraction", "logits": "ForSequenceClassification"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +47,14 @@ class Card:
     notes: tuple[str, ...] = ()
 
 
-def card_text(card: Card, facts: dict, folder: str) -> str:
+def card_text(card: Card, facts: dict, users: Users, folder: str) -> str:
     """README.md of an export whose record says `facts`, in a folder of that name."""
     place = card.place or folder
     parts = [
         _front(card, facts),
         f"# {card.title or folder}",
         _what(card, facts),
-        "## Load it\n\n" + _loading(facts, place),
+        "## Load it\n\n" + _loading(facts, users, place),
         "## How much faster\n\n" + _speeds(card),
         "## What it loses\n\n" + _losses(card),
         "## What was checked\n\n" + _checked(facts),
@@ -93,47 +93,30 @@ def _what(card: Card, facts: dict) -> str:
     return "\n".join([*lines, f"- Written with {versions}"])
 
 
-def _loading(facts: dict, place: str) -> str:
-    runtime, output, parts = facts["runtime"], facts["output"], []
-    backend = {"openvino": "openvino", "onnxruntime": "onnx"}.get(runtime)
+def _loading(facts: dict, users: Users, place: str) -> str:
+    """Python for every way in which the folder is loaded."""
+    hints, parts = facts["hints"], []
     if facts["pooling"] and facts["loads_plain"]:
-        argument = f', backend="{backend}"' if backend else ""
-        parts.append(
-            "```python\nfrom sentence_transformers import SentenceTransformer\n"
-            f'model = SentenceTransformer("{place}"{argument})\n'
-            'model.encode(["The weather is lovely today."])\n```'
-        )
-    if runtime == "openvino":
-        if output in OV_MODEL:
-            parts.append(
-                f"```python\nfrom optimum.intel import {OV_MODEL[output]}\n"
-                f'model = {OV_MODEL[output]}.from_pretrained("{place}", ov_config={facts["hints"]})\n```'
-            )
-        parts.append(
-            "```python\nimport openvino\n"
-            f'compiled = openvino.Core().compile_model("{place}/openvino_model.xml", "CPU", {facts["hints"]})\n```'
-        )
-        parts.append(
-            "OpenVINO keeps no precision in its files, and left to itself computes in bf16 where the processor can. "
-            "SentenceTransformer reads the hints from sentence_bert_config.json; elsewhere they are passed as above."
-        )
-    elif runtime == "onnxruntime":
-        if output in ORT_MODEL:
-            parts.append(
-                f"```python\nfrom optimum.onnxruntime import {ORT_MODEL[output]}\n"
-                f'model = {ORT_MODEL[output]}.from_pretrained("{place}")\n```'
-            )
-        parts.append(
-            f'```python\nimport onnxruntime\nsession = onnxruntime.InferenceSession("{place}/model.onnx")\n```'
-        )
-    else:
-        if facts["loads_plain"]:
-            parts.append(
-                f"```python\nfrom transformers import {facts['architecture']}\n"
-                f'model = {facts["architecture"]}.from_pretrained("{place}")\n```'
-            )
-        parts.append(f'```python\nimport icd_lib as icd\nmodel = icd.load_optimized("{place}")\n```')
-    return "\n\n".join(parts)
+        parts.append("\n".join([*sentence_lines(users, place), 'model.encode(["The weather is lovely today."])']))
+    told = f", {users.argument}={hints}" if users.argument else ""
+    if users.prefix and facts["output"] in _TASKS:
+        name = f"{users.prefix}Model{_TASKS[facts['output']]}"
+        parts.append(f'from {users.module} import {name}\nmodel = {name}.from_pretrained("{place}"{told})')
+    elif facts["loads_plain"] and not users.prefix:
+        name = facts["architecture"]
+        parts.append(f'from transformers import {name}\nmodel = {name}.from_pretrained("{place}")')
+    parts.append(users.code.format(folder=place, hints=hints))
+    blocks = [f"```python\n{part}\n```" for part in parts]
+    return "\n\n".join([*blocks, users.note] if users.note else blocks)
+
+
+def sentence_lines(users: Users, place: str) -> list[str]:
+    """Two lines that load an export with sentence-transformers."""
+    backend = f', backend="{users.backend}"' if users.prefix else ""
+    return [
+        "from sentence_transformers import SentenceTransformer",
+        f'model = SentenceTransformer("{place}"{backend})',
+    ]
 
 
 def _speeds(card: Card) -> str:

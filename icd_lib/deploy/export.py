@@ -20,14 +20,14 @@ from icd_lib.deploy.card import Card, card_text
 from icd_lib.deploy.place import check_place, new_folder
 from icd_lib.deploy.record import write_record
 from icd_lib.deploy.sentence import Pooling, write_pooling
-from icd_lib.deploy.target import check_model, emulated, find_target
+from icd_lib.deploy.target import check_model, emulated, find_target, users_of
 from icd_lib.deploy.verify import TEXTS, check_same, compare, verify_plain, verify_sentences
 from icd_lib.errors import ArtifactError, ConfigError, TransformError
 from icd_lib.models.checkpoint.optimized import RECORD, save_optimized
 from icd_lib.models.export import as_arrays, as_tensors, export_onnx, main_output
 from icd_lib.models.families import family_of
 from icd_lib.optional import brief
-from icd_lib.runtimes import REFERENCE
+from icd_lib.runtimes import DEPLOYED
 from icd_lib.runtimes.base import Runtime
 from icd_lib.runtimes.onnx_based import OnnxBased
 from icd_lib.storage.atomic import atomic_write
@@ -35,11 +35,6 @@ from icd_lib.storage.json_text import read_text
 from icd_lib.version import VERSION
 
 EXAMPLE_TOKENS = 32
-_PACKAGES = {
-    "openvino": ("openvino", "nncf", "onnx", "torch", "transformers"),
-    "onnxruntime": ("onnxruntime", "onnx", "torch", "transformers"),
-    REFERENCE: ("torch", "transformers"),
-}
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def export(
     tokenizer,
     folder,
     *,
-    runtime: str = "openvino",
+    runtime: str = DEPLOYED,
     precision: str = "fp32",
     calibration: Sequence[dict] | None = None,
     example: dict | None = None,
@@ -86,7 +81,7 @@ def export(
     card: Card | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write `model` for `runtime` ("openvino", "onnxruntime", "eager") to `folder`, checked; returns the folder.
+    """Write `model` for `runtime`, a name of `icd list`, to `folder`, checked; returns the folder.
 
     tokenizer    saved beside it; None where an example is given, and then nothing reads texts
     precision    what the runtime computes in: fp32, bf16 or int8, as far as the runtime has it
@@ -104,6 +99,7 @@ def export(
     """
     row = find_target(runtime, precision)
     check_model(model, row)
+    users = users_of(row)
     place = check_place(folder, overwrite=overwrite)
     if precision == "int8" and not calibration:
         raise ConfigError("precision int8 needs calibration=[input dict, ...]: some batches of real text")
@@ -123,10 +119,10 @@ def export(
                 written = _write_eager(source, partial)
             facts = _facts(row, source, written, note)
             if source.pooling:
-                hints = written.hints if row.engine == "openvino" else {}
-                write_pooling(partial, source.pooling, source.states.shape[-1], hints)
+                arguments = {users.argument: written.hints} if users.argument else {}
+                write_pooling(partial, source.pooling, source.states.shape[-1], arguments)
             facts |= _verified(partial, row, source, written)
-            atomic_write(partial / "README.md", card_text(card or Card(), facts, place.name))
+            atomic_write(partial / "README.md", card_text(card or Card(), facts, users, place.name))
             write_record(partial, facts)
     finally:
         for module, training in modes:
@@ -229,9 +225,7 @@ def _facts(row: Runtime, source: Source, written: Written, note: str | None) -> 
 
 def _versions(row: Runtime) -> dict[str, str]:
     found = {}
-    for name in _PACKAGES.get(row.engine, (*row.needs, "torch", "transformers")):
-        if name == "nncf" and row.precision != "int8":
-            continue
+    for name in dict.fromkeys((*row.needs, *users_of(row).packages)):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -252,7 +246,7 @@ def _verified(folder: Path, row: Runtime, source: Source, written: Written) -> d
     elif not written.is_plain:
         sentences = {"status": "not_measured", "reason": "its layers have widths that no config of transformers has"}
     else:
-        sentences = verify_sentences(folder, row.engine, written.embedded, options)
+        sentences = verify_sentences(folder, users_of(row), written.embedded, options)
     rows, tokens = given["input_ids"].shape
     return {
         "verified": {written.loader: plain, "sentence-transformers": sentences},

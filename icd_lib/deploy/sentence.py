@@ -56,8 +56,8 @@ def read_pooling(folder: Path | None) -> Pooling:
     return Pooling(mode, "Normalize" in modules, length if isinstance(length, int) else None)
 
 
-def write_pooling(folder: Path, pooling: Pooling, width: int, hints: dict[str, str]) -> None:
-    """Write modules.json, 1_Pooling/config.json and sentence_bert_config.json; `hints` go to OpenVINO at loading."""
+def write_pooling(folder: Path, pooling: Pooling, width: int, arguments: dict) -> None:
+    """Write modules.json, 1_Pooling/config.json and sentence_bert_config.json; `arguments` go to the model's class."""
     names = ["Transformer", "Pooling", *(["Normalize"] if pooling.normalize else [])]
     paths = ["", *(f"{place}_{name}" for place, name in enumerate(names) if place)]
     modules = [
@@ -68,8 +68,8 @@ def write_pooling(folder: Path, pooling: Pooling, width: int, hints: dict[str, s
     older = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
     modes = {f"pooling_mode_{key}": mode == pooling.mode for key, mode in older.items()}
     read: dict = {"max_seq_length": pooling.max_length, "do_lower_case": False}
-    if hints:
-        read["model_args"] = {"ov_config": dict(hints)}
+    if arguments:
+        read["model_args"] = arguments
     for path in paths[1:]:
         (folder / path).mkdir()
     _write(folder / "modules.json", modules)

@@ -6,8 +6,7 @@ from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.measure.environment import simd_flags
 from icd_lib.models.families import family_of
 from icd_lib.runtimes import REFERENCE, RUNTIMES
-from icd_lib.runtimes.base import Runtime
-from icd_lib.runtimes.onnx_based import OnnxBased
+from icd_lib.runtimes.base import Runtime, Users
 
 # Instructions that compute in a precision; without one of them it is emulated.
 _NATIVE = {
@@ -19,7 +18,7 @@ _NATIVE = {
 def targets() -> dict[tuple[str, str], Runtime]:
     """(runtime, precision) → its row, of all that write files."""
     rows = {(row.engine, row.precision): row for row in RUNTIMES.values()}
-    return {key: row for key, row in rows.items() if isinstance(row, OnnxBased) or row.name == REFERENCE}
+    return {key: row for key, row in rows.items() if row.users}
 
 
 def find_target(runtime: str, precision: str) -> Runtime:
@@ -36,6 +35,12 @@ def find_target(runtime: str, precision: str) -> Runtime:
     row = known[runtime, precision]
     row.check()
     return row
+
+
+def users_of(row: Runtime) -> Users:
+    """How others load what is exported for a target."""
+    assert row.users is not None, "targets have users"
+    return row.users
 
 
 def check_model(model: nn.Module, row: Runtime) -> None:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from icd_lib.deploy import fresh
 from icd_lib.errors import ArtifactError
 from icd_lib.paths import project_root
+from icd_lib.runtimes import fresh
+from icd_lib.runtimes.base import Users
 
-SENTENCES = {"openvino": "openvino", "onnxruntime": "onnx", "eager": "torch"}
-_BACKEND_NEEDS = {"openvino": "optimum.intel", "onnx": "optimum.onnxruntime", "torch": "torch"}
 # Of the largest output, and of the cosine of every row: the same graph on the same threads is the same to rounding.
 TOLERANCE, LEAST_COSINE = 1e-3, 0.9999
 _SECONDS = 600
@@ -95,26 +94,24 @@ def verify_plain(folder: Path, loader: str, given: dict, expected: np.ndarray, o
     return {"status": "verified", **compared, **found.told}
 
 
-def verify_sentences(folder: Path, runtime: str, expected: np.ndarray, options: dict) -> dict:
+def verify_sentences(folder: Path, users: Users, expected: np.ndarray, options: dict) -> dict:
     """Encode `TEXTS` with sentence-transformers where it can load this runtime, else say what is missing."""
-    backend = SENTENCES[runtime]
-    python = python_with(backend)
+    python = python_with(users)
     if python is None:
-        needed = _BACKEND_NEEDS[backend].replace(".", "-")
-        reason = f"{needed} is not in the environment it was made in, nor in one of make test-exports"
+        reason = f"{users.module} is neither in the environment it was made in nor in one of make test-exports"
         return {"status": "not_measured", "reason": reason}
-    loader = f"sentences_{backend}"
+    loader = f"sentences_{users.backend}"
     found = run_fresh(loader, folder, {"texts": list(TEXTS)}, options, python)
     compared = compare(found.output, expected)
     check_same(loader, compared, expected)
     return {"status": "verified", **compared, **found.told}
 
 
-def python_with(backend: str) -> str | None:
-    """The interpreter that has what a backend of sentence-transformers needs: this one, or one of make test-exports."""
-    if _is_there("sentence_transformers") and _is_there(_BACKEND_NEEDS[backend]):
+def python_with(users: Users) -> str | None:
+    """The interpreter in which sentence-transformers can load a runtime: this one, or one of make test-exports."""
+    if _is_there("sentence_transformers") and _is_there(users.module):
         return sys.executable
-    other = project_root() / ".venv-exports" / backend
+    other = project_root() / ".venv-exports" / users.backend
     return str(other / "bin" / "python") if any(other.glob(".installed-*")) else None
 
 

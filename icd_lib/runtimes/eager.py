@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from icd_lib.models.export import as_tensors, main_output
-from icd_lib.runtimes.base import Prepared, Runtime
+from icd_lib.runtimes.base import Prepared, Runtime, Users
 
 
 class PreparedModule(Prepared):
@@ -50,6 +50,16 @@ class PreparedEager(PreparedModule):
 
 
 class Eager(Runtime):
+    users = Users(
+        backend="torch",
+        module="torch",
+        prefix=None,
+        argument=None,
+        code='import icd_lib as icd\nmodel = icd.load_optimized("{folder}")',
+        note="",
+        packages=("torch", "transformers"),
+    )
+
     def prepare(self, model: nn.Module, example_inputs: dict, **_) -> PreparedEager:
         return PreparedEager(model.eval())
 

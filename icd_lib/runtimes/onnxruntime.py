@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from icd_lib.models.export import as_arrays, import_onnxruntime, onnx_session
-from icd_lib.runtimes.base import Prepared
+from icd_lib.runtimes.base import Prepared, Users
 from icd_lib.runtimes.onnx_based import OnnxBased
 
 
@@ -23,6 +23,16 @@ class PreparedSession(Prepared):
 
 
 class OnnxRuntime(OnnxBased):
+    users = Users(
+        backend="onnx",
+        module="optimum.onnxruntime",
+        prefix="ORT",
+        argument=None,
+        code='import onnxruntime\nsession = onnxruntime.InferenceSession("{folder}/model.onnx")',
+        note="",
+        packages=("onnxruntime", "onnx", "torch", "transformers"),
+    )
+
     def check(self) -> None:
         import_onnxruntime()
 

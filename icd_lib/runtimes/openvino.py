@@ -8,7 +8,7 @@ import numpy as np
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.models.export import as_arrays
 from icd_lib.optional import load_optional
-from icd_lib.runtimes.base import Prepared
+from icd_lib.runtimes.base import Prepared, Users
 from icd_lib.runtimes.ir import save_ir
 from icd_lib.runtimes.onnx_based import OnnxBased
 
@@ -29,6 +29,16 @@ class OpenVino(OnnxBased):
     """`hint`: the precision that OpenVINO is told; left to itself it computes fp32 models in bf16 where the CPU can."""
 
     hint = "f32"
+    users = Users(
+        backend="openvino",
+        module="optimum.intel",
+        prefix="OV",
+        argument="ov_config",
+        code='import openvino\ncompiled = openvino.Core().compile_model("{folder}/openvino_model.xml", "CPU", {hints})',
+        note="OpenVINO keeps no precision in its files, and left to itself computes in bf16 where the processor can. "
+        "SentenceTransformer reads the hints from sentence_bert_config.json; elsewhere they are passed as above.",
+        packages=("openvino", "onnx", "torch", "transformers"),
+    )
 
     @property
     def hints(self) -> dict[str, str]:

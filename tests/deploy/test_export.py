@@ -37,7 +37,7 @@ FILES = {"openvino": "openvino_model.bin", "onnxruntime": "model.onnx", "eager":
 @pytest.fixture(autouse=True)
 def without_other_environments(monkeypatch):
     """sentence-transformers takes seconds to start: its test is tests/deploy/test_sentence.py."""
-    monkeypatch.setattr(verify, "python_with", lambda backend: None)
+    monkeypatch.setattr(verify, "python_with", lambda users: None)
 
 
 def ready(runtime: str, precision: str):

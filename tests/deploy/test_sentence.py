@@ -11,6 +11,7 @@ from icd_lib.deploy import verify
 from icd_lib.deploy.record import check_export
 from icd_lib.deploy.sentence import Pooling
 from icd_lib.errors import ConfigError
+from icd_lib.runtimes import RUNTIMES
 from tests.tiny_domains import toy_encoder, toy_tokenizer
 
 
@@ -45,6 +46,8 @@ def test_an_environment_that_is_half_made_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(verify, "project_root", lambda: tmp_path)
     monkeypatch.setattr(verify, "_is_there", lambda module: False)
     (tmp_path / ".venv-exports" / "onnx").mkdir(parents=True)
-    assert verify.python_with("onnx") is None
+    assert verify.python_with(RUNTIMES["onnxruntime"].users) is None
     (tmp_path / ".venv-exports" / "onnx" / ".installed-1").touch()
-    assert verify.python_with("onnx") == str(tmp_path / ".venv-exports" / "onnx" / "bin" / "python")
+    assert verify.python_with(RUNTIMES["onnxruntime"].users) == str(
+        tmp_path / ".venv-exports" / "onnx" / "bin" / "python"
+    )
