@@ -12,7 +12,6 @@ from typer.exceptions import TyperException
 from icd_lib.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, IcdError, InternalError
 from icd_lib.execute.account import some_account
 from icd_lib.execute.output import steady_output
-from icd_lib.runtimes import DEPLOYED
 from icd_lib.version import VERSION
 
 app = typer.Typer(
@@ -119,7 +118,7 @@ def measure_command(
 def export_command(
     model: Annotated[str, typer.Argument(help="a folder that ICD wrote, a hub id, or the name of an embedded model")],
     out: Annotated[str, typer.Option(help="folder for the export")],
-    runtime: Annotated[str, typer.Option(help="openvino, onnxruntime or eager")] = DEPLOYED,
+    runtime: Annotated[str, typer.Option(help="openvino, onnxruntime or eager")],
     precision: Annotated[str, typer.Option(help="fp32, bf16 or int8, as far as the runtime has it")] = "fp32",
     calibrate: Annotated[str | None, typer.Option(help="for int8, text of one's own: .txt, .jsonl or .csv")] = None,
     field: Annotated[str | None, typer.Option(help="field or column of the text")] = None,

@@ -27,7 +27,6 @@ from icd_lib.models.checkpoint.optimized import RECORD, save_optimized
 from icd_lib.models.export import as_arrays, as_tensors, export_onnx, main_output
 from icd_lib.models.families import family_of
 from icd_lib.optional import brief
-from icd_lib.runtimes import DEPLOYED
 from icd_lib.runtimes.base import Runtime
 from icd_lib.runtimes.onnx_based import OnnxBased
 from icd_lib.storage.atomic import atomic_write
@@ -71,7 +70,7 @@ def export(
     tokenizer,
     folder,
     *,
-    runtime: str = DEPLOYED,
+    runtime: str = "openvino",
     precision: str = "fp32",
     calibration: Sequence[dict] | None = None,
     example: dict | None = None,

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -42,9 +43,10 @@ def run_fresh(loader: str, folder: Path, given: dict, options: dict, python: str
     with tempfile.TemporaryDirectory() as scratch:
         asked, answered = Path(scratch) / "given.npz", Path(scratch) / "found.npz"
         save_arrays(asked, given)
-        words = [python, fresh.__file__, loader, str(folder), str(asked), str(answered), json.dumps(options)]
+        # -P: beside the script lie modules called as the packages are that they import.
+        words = [python, "-P", fresh.__file__, loader, str(folder), str(asked), str(answered), json.dumps(options)]
         try:
-            done = subprocess.run(words, capture_output=True, text=True, timeout=_SECONDS)
+            done = subprocess.run(words, capture_output=True, text=True, timeout=_SECONDS, env=_environment(loader))
         except subprocess.TimeoutExpired as error:
             raise ArtifactError(f"{loader} did not load the export within {_SECONDS} s") from error
         if done.returncode:
@@ -52,6 +54,14 @@ def run_fresh(loader: str, folder: Path, given: dict, options: dict, python: str
             raise ArtifactError(f"{loader} cannot load the export in a process of its own: {last.strip()[:300]}")
         with np.load(answered) as file:
             return Found(file["output"], json.loads(done.stdout.splitlines()[-1]))
+
+
+def _environment(loader: str) -> dict[str, str]:
+    """Variables for the process: the loader that is this project's own finds it wherever it lies."""
+    if loader != "icd":
+        return dict(os.environ)
+    paths = [str(project_root()), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def save_arrays(path: Path, arrays: dict) -> None:

@@ -21,7 +21,6 @@ OWN = {
 }
 RUNTIMES = Registry("runtimes", OWN)
 REFERENCE = "eager"  # arms are timed and judged in it, and the others are compared with it
-DEPLOYED = "openvino"  # what a model is exported for where nothing is said
 
 
 def reference_call(model: nn.Module, inputs: dict) -> Callable[[], object]:
