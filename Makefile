@@ -22,8 +22,12 @@ STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum 
 DATA   := $(VENV)/.fetched-$(shell (echo "$(ICD_DATA_DIR):$(ICD_CACHE_DIR)"; cat icd_lib/data/fetch.py \
   icd_lib/data/sources.py) | cksum | cut -d' ' -f1)
 
+# Environments of their own, for tools that want other versions than the project: openvino, onnx.
+EXPORTS := $(foreach name,openvino onnx,.venv-exports/$(name)/.installed-$(shell cksum < \
+  environments/exports-$(name).txt | cut -d' ' -f1))
+
 .DEFAULT_GOAL := help
-.PHONY: help run check test test-all lint lab format fetch_models fetch_data train_mamba reference validate claims pack sbom \
+.PHONY: help run check test test-all test-exports lint lab format fetch_models fetch_data train_mamba reference validate claims pack sbom \
   repro_smoke repro_bert repro_mamba repro_codesign repro_full repro_ae gpu-check env venv clean distclean
 
 help:  ## list the targets
@@ -48,6 +52,9 @@ endif
 
 test-all: $(DATA)  ## all tests, the slow ones and, with a CUDA device, those for it
 	@$(PY) -m pytest $(ARGS)
+
+test-exports: $(EXPORTS)  ## load exports with optimum and sentence-transformers, in environments of their own
+	@$(PY) scripts/check_exports.py $(ARGS)
 
 lint: $(STAMP)  ## ruff, types, and no outputs in committed notebooks
 	@$(PY) -m ruff check .
@@ -171,6 +178,14 @@ $(STAMP):
 	rm -f $(VENV)/.installed-*; \
 	touch $@
 
+$(EXPORTS): $(STAMP)
+	@set -e; folder=$(@D); \
+	echo "installing $(notdir $(@D))'s packages for exports (once; a few minutes)"; \
+	$(PY) -m venv --clear "$$folder"; \
+	"$$folder/bin/python" -m pip install -qq --disable-pip-version-check -r environments/exports-$(notdir $(@D)).txt; \
+	"$$folder/bin/python" -m pip uninstall -qq -y torchvision; \
+	touch $@
+
 # Without a network the targets go on, and the next call tries again.
 $(DATA): $(STAMP)
 	@$(PY) -m icd_lib.data.fetch --optional
@@ -181,4 +196,4 @@ clean:  ## remove caches and build leftovers; runs in outputs/ stay
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove the environment
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-exports

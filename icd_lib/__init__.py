@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_WHERE` says the same 
     from icd_lib.axes.compact import compact as compact
     from icd_lib.axes.permute import permute as permute
     from icd_lib.codesign.calibration import calibrate as calibrate
+    from icd_lib.deploy.card import Card as Card
+    from icd_lib.deploy.export import export as export
     from icd_lib.graph import build_w as build_w
     from icd_lib.models.checkpoint.optimized import load_optimized as load_optimized
     from icd_lib.models.checkpoint.optimized import save_optimized as save_optimized
@@ -41,6 +43,8 @@ _WHERE = {
     "optimize": "icd_lib.api",
     "load_optimized": "icd_lib.models.checkpoint.optimized",
     "save_optimized": "icd_lib.models.checkpoint.optimized",
+    "export": "icd_lib.deploy.export",
+    "Card": "icd_lib.deploy.card",
     "export_onnx": "icd_lib.models.export",
     "run_onnx": "icd_lib.models.export",
 }

@@ -114,6 +114,35 @@ def measure_command(
     console.print(latency_table(latency))
 
 
+@app.command("export")
+def export_command(
+    model: Annotated[str, typer.Argument(help="a folder that ICD wrote, a hub id, or the name of an embedded model")],
+    out: Annotated[str, typer.Option(help="folder for the export")],
+    runtime: Annotated[str, typer.Option(help="openvino, onnxruntime or eager")],
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or int8, as far as the runtime has it")] = "fp32",
+    calibrate: Annotated[str | None, typer.Option(help="for int8, text of one's own: .txt, .jsonl or .csv")] = None,
+    field: Annotated[str | None, typer.Option(help="field or column of the text")] = None,
+    pooling: Annotated[str | None, typer.Option(help="mean, cls or max; default as the model says")] = None,
+    max_length: Annotated[int | None, typer.Option(help="tokens of a text that are read")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an earlier export in --out")] = False,
+) -> None:
+    """Write MODEL as a folder that the users of a runtime load with their own tools."""
+    from icd_lib.command.export import export_model
+
+    console = Console()
+    facts = export_model(
+        model, out, runtime=runtime, precision=precision, calibrate=calibrate, field=field, pooling=pooling,
+        max_length=max_length, force=force,
+    )  # fmt: skip
+    console.print(
+        f"{facts['label']}: {len(facts['sha256'])} files in {out}, README.md says how to load them", markup=False
+    )
+    for name, found in facts["verified"].items():
+        checked = found["status"] == "verified"
+        told = f"checked, least cosine {found['min_cosine']:.6f}" if checked else f"not checked: {found['reason']}"
+        console.print(f"  {name}: {told}", markup=False)
+
+
 @app.command("list")
 def list_command() -> None:
     """Scenarios, families of models, and runtimes, with what is installed."""

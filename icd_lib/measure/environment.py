@@ -29,8 +29,7 @@ def fingerprint(*, model: bool = True) -> dict:
 
     Without a `model` torch is neither asked nor imported.
     """
-    cpuinfo = _cpuinfo()
-    flags = cpu_flags()
+    cpuinfo, flags = _cpuinfo(), cpu_flags()
     frequency = _or_none(psutil.cpu_freq)
     facts = {
         "cpu": {

@@ -12,6 +12,7 @@ from icd_lib.report.rows import key_numbers
 from icd_lib.report.table import badges
 from icd_lib.report.words import interval_text, kind_text, value_text
 
+BEST = "best.json"
 REPORT_FILES = ("report.html", "report.csv")
 _NOTEBOOKS = {
     "00_setup_check": "00 Set-up: machine, model, data",
@@ -111,7 +112,20 @@ def _take_home(results: Results) -> str:
     )
     more = "model.onnx comes from icd.export_onnx(model, example_inputs, 'model.onnx')."
     told = f"{plain} {more} {_fastest(results)}"
-    return f"<h2>Take the model home</h2><pre>{escape(code)}</pre><p>{escape(told)}</p>"
+    return f"<h2>Take the model home</h2><pre>{escape(code)}</pre><p>{escape(told)}</p>{_best(results)}"
+
+
+def _best(results: Results) -> str:
+    """The export for the fastest runtime whose quality holds, or why there is none."""
+    best = results.read(BEST)
+    if best is None:
+        return ""
+    if best["status"] != "exported":
+        told = f"Not exported for a runtime: {best['reason']}."
+        return f"<p>{escape(told)}</p>"
+    told = f"best/ is this model for {best['label']}; {best['card']} is its model card. In this folder:"
+    lines = "\n".join(best["lines"])
+    return f"<p>{escape(told)}</p><pre>{escape(lines)}</pre>"
 
 
 def _fastest(results: Results) -> str:

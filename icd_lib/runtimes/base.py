@@ -44,6 +44,26 @@ class Prepared(ABC):
 
 
 @dataclass(frozen=True)
+class Users:
+    """How those who use a runtime without this project load a folder that was exported for it.
+
+    backend: its name in sentence-transformers; module: what that loads it with
+    prefix: of the classes there, which AutoModel's are named like ("OV", "ORT"); None where it has no such classes
+    argument: of those classes, by which they and sentence-transformers take hints; None where there are none to take
+    code: Python that opens `{folder}` with nothing but the runtime, told `{hints}`; note: what they have to know
+    packages: whose versions say what was exported
+    """
+
+    backend: str
+    module: str
+    prefix: str | None
+    argument: str | None
+    code: str
+    note: str
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Runtime(ABC):
     """A row of `icd_lib.runtimes.RUNTIMES`.
 
@@ -51,6 +71,7 @@ class Runtime(ABC):
     needs: packages that it imports and that the project can do without
     tolerance: largest absolute difference to eager that is rounding, for outputs of a size around one
     from_onnx: whether it reads a model's ONNX file, which all runtimes that do can share
+    users: how others load what is exported for it; None where nothing can be
     """
 
     name: str
@@ -59,6 +80,12 @@ class Runtime(ABC):
     needs: tuple[str, ...] = ()
     tolerance: float = 1e-5
     from_onnx: ClassVar[bool] = False
+    users: ClassVar[Users | None] = None
+
+    @property
+    def engine(self) -> str:
+        """What computes, in whatever precision: the name's first part."""
+        return self.name.partition("_")[0]
 
     @property
     def rounds(self) -> bool:

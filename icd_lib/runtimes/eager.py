@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from icd_lib.models.export import as_tensors, main_output
-from icd_lib.runtimes.base import Prepared, Runtime
+from icd_lib.runtimes.base import Prepared, Runtime, Users
 
 
 class PreparedModule(Prepared):
@@ -56,11 +56,23 @@ class PreparedEager(PreparedModule):
 
 
 class Eager(Runtime):
+    users = Users(
+        backend="torch",
+        module="torch",
+        prefix=None,
+        argument=None,
+        code='import icd_lib as icd\nmodel = icd.load_optimized("{folder}")',
+        note="",
+        packages=("torch", "transformers"),
+    )
+
     def prepare(self, model: nn.Module, example_inputs: dict, **_) -> PreparedEager:
         return PreparedEager(model.eval())
 
 
 class EagerBf16(Eager):
+    users = None
+
     def prepare(self, model: nn.Module, example_inputs: dict, **_) -> PreparedEager:
         return PreparedEager(in_bf16(model))
 

@@ -4,7 +4,7 @@ from icd_lib.storage.machine import cpu_flags
 
 # Any one of them will do; names of x86 and of Arm.
 NEEDED = {
-    "bf16": ("amx_bf16", "avx512_bf16", "avx_ne_convert", "bf16"),
+    "bf16": ("amx_bf16", "avx512_bf16", "bf16"),
     "int8": ("amx_int8", "avx512_vnni", "avx_vnni", "asimddp", "i8mm"),
 }
 
@@ -13,7 +13,7 @@ def emulated(precision: str, flags: set[str] | None = None) -> str | None:
     """Why this processor (or one with `flags`) only emulates a precision; None where it does not, or is unknown.
 
     >>> emulated("bf16", {"avx2"})
-    'this processor has no bf16 instructions (one of amx_bf16, avx512_bf16, avx_ne_convert, bf16): it emulates them'
+    'this processor has no bf16 instructions (amx_bf16, avx512_bf16, bf16): they are emulated, perhaps slower than fp32'
     >>> emulated("int8", {"avx512_vnni"}) is None
     True
     """
@@ -21,4 +21,5 @@ def emulated(precision: str, flags: set[str] | None = None) -> str | None:
     needed = NEEDED.get(precision, ())
     if not needed or not flags or flags & set(needed):
         return None
-    return f"this processor has no {precision} instructions (one of {', '.join(needed)}): it emulates them"
+    told = f"this processor has no {precision} instructions ({', '.join(needed)})"
+    return f"{told}: they are emulated, perhaps slower than fp32"

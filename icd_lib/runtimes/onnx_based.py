@@ -1,7 +1,8 @@
 """What the runtimes have in common that read a model's ONNX file."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,8 +33,14 @@ class OnnxBased(Runtime):
         self.check()
         self.check_calibration(calibration)
         path = onnx_path or export_onnx(model.eval(), example_inputs, Path(workdir) / "model.onnx")
+        with self.refusals(model):
+            return self.open(self.convert(path, calibration), threads or torch.get_num_threads())
+
+    @contextmanager
+    def refusals(self, model: nn.Module) -> Iterator[None]:
+        """Raise `ResourceError` for whatever the runtime raises within: the model cannot be run here."""
         try:
-            return self.open(path, calibration, threads or torch.get_num_threads())
+            yield
         except IcdError:
             raise
         except Exception as error:  # a native library's words for "not on this machine" are many
@@ -42,6 +49,19 @@ class OnnxBased(Runtime):
     def check_calibration(self, calibration: Sequence[dict] | None) -> None:
         """Raise `MeasureError` where the runtime needs calibration batches and there are none."""
 
+    @property
+    def hints(self) -> Mapping[str, str]:
+        """What the runtime has to be told when it loads what `save` wrote, for it to compute as here."""
+        return {}
+
     @abstractmethod
-    def open(self, path: Path | str, calibration: Sequence[dict] | None, threads: int) -> Prepared:
-        """The model of an ONNX file, ready to run on so many threads."""
+    def convert(self, path: Path | str, calibration: Sequence[dict] | None) -> object:
+        """The graph of an ONNX file in the runtime's own form, which `open` and `save` take."""
+
+    @abstractmethod
+    def open(self, graph: object, threads: int) -> Prepared:
+        """The graph, ready to run on so many threads."""
+
+    @abstractmethod
+    def save(self, graph: object, folder: Path) -> None:
+        """Write the graph into a folder, under the names that the runtime's own users give it."""

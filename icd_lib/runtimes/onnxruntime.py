@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU with all its graph optimisations: in fp32, and in int8 by its own static quantizer."""
 
 import logging
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from icd_lib.errors import MeasureError
 from icd_lib.models.export import as_arrays, import_onnxruntime, onnx_session
 from icd_lib.optional import load_optional
-from icd_lib.runtimes.base import Prepared
+from icd_lib.runtimes.base import Prepared, Users
 from icd_lib.runtimes.onnx_based import OnnxBased
 
 
@@ -26,11 +26,28 @@ class PreparedSession(Prepared):
 
 
 class OnnxRuntime(OnnxBased):
+    users = Users(
+        backend="onnx",
+        module="optimum.onnxruntime",
+        prefix="ORT",
+        argument=None,
+        code='import onnxruntime\nsession = onnxruntime.InferenceSession("{folder}/model.onnx")',
+        note="",
+        packages=("onnxruntime", "onnx", "torch", "transformers"),
+    )
+
     def check(self) -> None:
         import_onnxruntime()
 
-    def open(self, path: Path | str, calibration: Sequence[dict] | None, threads: int) -> PreparedSession:
-        return PreparedSession(onnx_session(path, threads=threads))
+    def convert(self, path: Path | str, calibration: Sequence[dict] | None) -> Path | str:
+        """The file itself."""
+        return path
+
+    def open(self, graph: Path | str, threads: int) -> PreparedSession:
+        return PreparedSession(onnx_session(graph, threads=threads))
+
+    def save(self, graph: Path | str, folder: Path) -> None:
+        shutil.copyfile(graph, folder / "model.onnx")
 
 
 class OnnxRuntimeInt8(OnnxRuntime):
@@ -43,11 +60,11 @@ class OnnxRuntimeInt8(OnnxRuntime):
         if not calibration:
             raise MeasureError(f"{self.name} needs calibration batches: pass calibration=[input dict, ...]")
 
-    def open(self, path: Path | str, calibration: Sequence[dict] | None, threads: int) -> PreparedSession:
-        with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
-            target = Path(folder) / "int8.onnx"
-            quantize(path, target, [as_arrays(batch) for batch in calibration or ()])
-            return PreparedSession(onnx_session(target, threads=threads))
+    def convert(self, path: Path | str, calibration: Sequence[dict] | None) -> Path | str:
+        """A file beside the given one."""
+        target = Path(path).with_suffix(".int8.onnx")
+        quantize(path, target, [as_arrays(batch) for batch in calibration or ()])
+        return target
 
 
 def quantize(path: Path | str, target: Path, batches: Sequence[dict[str, np.ndarray]]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.models.export import as_arrays
 from icd_lib.optional import load_optional
-from icd_lib.runtimes.base import Prepared
+from icd_lib.runtimes.base import Prepared, Users
+from icd_lib.runtimes.ir import save_ir
 from icd_lib.runtimes.onnx_based import OnnxBased
 
 
@@ -28,20 +29,34 @@ class OpenVino(OnnxBased):
     """`hint`: the precision that OpenVINO is told; left to itself it computes fp32 models in bf16 where the CPU can."""
 
     hint = "f32"
+    users = Users(
+        backend="openvino",
+        module="optimum.intel",
+        prefix="OV",
+        argument="ov_config",
+        code='import openvino\ncompiled = openvino.Core().compile_model("{folder}/openvino_model.xml", "CPU", {hints})',
+        note="OpenVINO keeps no precision in its files, and left to itself computes in bf16 where the processor can. "
+        "SentenceTransformer reads the hints from sentence_bert_config.json; elsewhere they are passed as above.",
+        packages=("openvino", "onnx", "torch", "transformers"),
+    )
 
-    def open(self, path: Path | str, calibration: Sequence[dict] | None, threads: int) -> PreparedRequest:
-        openvino = load_optional("openvino")
-        network = self.transform(openvino.convert_model(str(path)), calibration)
-        settings = {
-            "INFERENCE_PRECISION_HINT": self.hint,
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        compiled = openvino.Core().compile_model(network, "CPU", settings)
+    @property
+    def hints(self) -> dict[str, str]:
+        return {"INFERENCE_PRECISION_HINT": self.hint, "PERFORMANCE_HINT": "LATENCY"}
+
+    def convert(self, path: Path | str, calibration: Sequence[dict] | None):
+        return self.transform(load_optional("openvino").convert_model(str(path)), calibration)
+
+    def open(self, graph, threads: int) -> PreparedRequest:
+        settings = {**self.hints, "INFERENCE_NUM_THREADS": threads}
+        compiled = load_optional("openvino").Core().compile_model(graph, "CPU", settings)
         used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if used != self.hint:
             raise ResourceError(f"OpenVINO computes in {used} on this CPU though {self.hint} was asked for")
         return PreparedRequest(compiled.create_infer_request())
+
+    def save(self, graph, folder: Path) -> None:
+        save_ir(graph, folder / "openvino_model.xml")
 
     def transform(self, network, calibration: Sequence[dict] | None):
         """The network that is compiled, of the one that was read."""

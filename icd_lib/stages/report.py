@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from icd_lib.experiment.arms import MODEL
 from icd_lib.report.full_report import draw_all, report_page
 from icd_lib.report.headline import headline
 from icd_lib.report.index import REPORT_FILES, index_page
@@ -18,12 +19,17 @@ from icd_lib.run.artifacts import Run
 from icd_lib.scrub.text import scrub_html, scrub_text
 from icd_lib.storage.atomic import atomic_write
 from icd_lib.transforms import further_transforms
+from icd_lib.workloads import kind_of
 
 OWN_NOTEBOOK = ("05_report.html", "05_report.ipynb")
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> dict:
-    """Write figures/*.png, report.html, report.csv and index.html; returns {"headline", "files"}."""
+    """Write best/, figures/*.png, report.html, report.csv and index.html; returns {"headline", "files"}."""
+    if kind_of(run).lays_out == MODEL:
+        from icd_lib.deploy.best import export_best  # a table's run imports no torch
+
+        export_best(run, progress)
     results = Results.load(run.dir)
     drawn = draw_all(results, further_panels(results))
     pictures = save_pictures(run, drawn)

@@ -204,6 +204,11 @@ def _read_record(folder: Path) -> dict:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} is missing or damaged ({error}); write it with save_optimized") from error
     missing = [key for key in _REQUIRED if not isinstance(record, dict) or key not in record]
+    if missing and isinstance(record, dict) and isinstance(record.get("export"), dict):
+        raise ArtifactError(
+            f"{folder} holds an export for {record['export'].get('runtime')}, not a model that PyTorch loads; load it "
+            "as its README.md says, or take the folder that it was made from"
+        )
     if missing or record["format"] != FORMAT:
         found = missing and f"no {missing[0]!r}" or f"format {record['format']!r}"
         raise ArtifactError(f"{path} is not a record of format {FORMAT}: {found}; write it with save_optimized")

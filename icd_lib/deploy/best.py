@@ -1,0 +1,171 @@
+"""What a finished run leaves for use: its model in the fastest runtime whose judged quality holds, as an export."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from icd_lib.deploy.card import Card, Lost, Speed, sentence_lines
+from icd_lib.deploy.export import export
+from icd_lib.deploy.sentence import read_pooling
+from icd_lib.deploy.target import targets, users_of
+from icd_lib.errors import IcdError, ResourceError
+from icd_lib.experiment.arms import RESULT
+from icd_lib.metric import Figure, not_measured
+from icd_lib.models.checkpoint.optimized import RECORD, load_optimized
+from icd_lib.models.families import find_family
+from icd_lib.records.losses import SplitLoss
+from icd_lib.records.measured import Ladder
+from icd_lib.report.index import BEST
+from icd_lib.report.losses import is_above, lost
+from icd_lib.report.results import Results
+from icd_lib.run.artifacts import Run
+from icd_lib.runtimes import REFERENCE, RUNTIMES
+from icd_lib.runtimes.base import Runtime
+from icd_lib.scrub.text import scrub_text
+from icd_lib.workloads.model.contexts import make_context
+
+FOLDER = "best"
+_READINGS = {"own": "own", "dropin": "drop-in"}
+
+
+def export_best(run: Run, progress: Callable[[str], None] = print) -> None:
+    """Write best/ and best.json of a run on a model: {"status": "exported", …}, or "not_exported" with the reason.
+
+    A run is not failed by it: what goes wrong is the reason, and an earlier export stays.
+    """
+    try:
+        told = _export(run, progress)
+    except IcdError as error:
+        told = {"status": "not_exported", "reason": str(error.args[0])}
+    run.write_json(BEST, told)
+    progress(f"best: {told.get('label') or told['reason']}")
+
+
+def _export(run: Run, progress: Callable[[str], None]) -> dict:
+    results = Results.load(run.dir)
+    row = choose_runtime(results)
+    context = make_context(run, progress)
+    folder = run.dir / RESULT / "model"
+    read = read_pooling(context.checkpoint.path)
+    progress(f"exporting the model for {row.label}")
+    export(
+        load_optimized(folder),
+        context.tokenizer,
+        run.dir / FOLDER,
+        runtime=row.engine,
+        precision=row.precision,
+        calibration=context.deploy_calibration if row.precision == "int8" else None,
+        pooling=read.mode,
+        normalize=read.normalize,
+        max_length=read.max_length,
+        card=card_of(run, results, row, f"{context.checkpoint.name}, sha256 {context.checkpoint.sha256[:12]}"),
+        overwrite=True,
+    )
+    lines = [*sentence_lines(users_of(row), FOLDER), 'model.encode(["The weather is lovely today."])']
+    return {
+        "status": "exported",
+        "runtime": row.name,
+        "label": row.label,
+        "card": f"{FOLDER}/README.md",
+        "lines": lines,
+    }
+
+
+def choose_runtime(results: Results) -> Runtime:
+    """The fastest measured runtime that writes files and loses no more than the budget; `ResourceError` if none does.
+
+    One that rounds is chosen only where it was judged itself, and where it kept the budget on the text that chooses too.
+    """
+    if not results.exists(f"{RESULT}/model/{RECORD}") or RESULT not in results.solves:
+        raise ResourceError(f"{RESULT} left no model")
+    if not results.solves[RESULT].accepted_strength:
+        raise ResourceError("no smaller model was accepted")
+    if results.is_language or find_family(results.config["model"]["family"]).judge != "encoder":
+        raise ResourceError("a language model is not exported: its graph would have no cache")
+    ladder = results.ladder
+    if ladder is None or results.verdict is None:
+        raise ResourceError("no runtime was measured")
+    if results.quality_reason:
+        raise ResourceError(f"quality was not judged: {results.quality_reason}")
+    reasons = []
+    for name in _by_latency(ladder):
+        row: Runtime = RUNTIMES[name]
+        if targets().get((row.engine, row.precision)) is not row:
+            continue
+        found = _own(_judged_in(results, ladder, name).get(results.judging))
+        if name in ladder.refused:
+            reasons.append(f"{name} was passed over: {ladder.refused[name]}")
+        elif found is None:
+            reasons.append(f"{name} was not judged")
+        elif is_above(results, found):
+            reasons.append(f"{name} loses {found.value:+.2f} pp, more than the budget of {results.budget_pp:g}")
+        else:
+            return row
+    raise ResourceError("; ".join(reasons) or "no measured runtime writes files")
+
+
+def _own(entry: SplitLoss | None) -> Figure | None:
+    return None if entry is None else lost(entry.own, entry.n_items)
+
+
+def _judged_in(results: Results, ladder: Ladder, name: str) -> dict[str, SplitLoss]:
+    """Split → what the model loses in a runtime; empty where it was not judged there, nor in another that is exact."""
+    deployed = results.deploy.runtime if results.deploy else REFERENCE
+    if name == deployed or not (RUNTIMES[name].rounds or RUNTIMES[deployed].rounds):
+        return results.lost(RESULT)
+    fastest = ladder.fastest
+    if fastest is None or fastest.runtime != name or not fastest.quality:
+        return {}
+    return {results.judging: fastest.quality[RESULT]}
+
+
+def _by_latency(ladder: Ladder) -> list[str]:
+    """Measured runtimes, the one in which the model takes least time at the first shape first."""
+    medians: dict[str, float] = {}
+    for name, entry in ladder.runtimes.items():
+        arms = next(iter(entry.shapes.values())).arms if entry.is_measured else {}
+        if RESULT in arms and name in RUNTIMES:
+            medians[name] = arms[RESULT]["latency_ms"].value or math.inf
+    return sorted(medians, key=lambda name: medians[name])
+
+
+def card_of(run: Run, results: Results, row: Runtime, source: str) -> Card:
+    """The model card of the run's model in a runtime, from the run's records alone."""
+    setup, ladder = results.setup, results.ladder
+    assert setup and ladder, "a runtime was chosen of them"
+    environment = setup["environment"]
+    where = Path(run.out) / run.dir.name if not Path(run.out).is_absolute() else Path(run.dir.name)
+    speeds = []
+    for shape, timed in ladder.runtimes[row.name].shapes.items():
+        figures = timed.arms[RESULT]
+        against = {"vs_eager": "the dense model in PyTorch, fp32", "vs_baseline": f"the dense model in {row.label}"}
+        against = {key: words for key, words in against.items() if key in figures}
+        if row.name == REFERENCE:
+            against.pop("vs_eager", None)
+        speeds += [Speed(shape=shape, against=words, change=figures[key]) for key, words in against.items()]
+    return Card(
+        title=f"{source.partition(',')[0].rpartition('/')[2]}, made smaller by ICD",
+        place=(where / FOLDER).as_posix(),
+        source=source,
+        licence=(setup.get("model") or {}).get("licence"),
+        machine=f"{environment['cpu']['model']}, {ladder.threads} threads",
+        speeds=tuple(speeds),
+        losses=tuple(_losses(results, ladder, row)),
+        again=scrub_text(run.command()),
+        notes=tuple(results.badges),
+    )
+
+
+def _losses(results: Results, ladder: Ladder, row: Runtime) -> list[Lost]:
+    """On every split that was judged: in the runtime itself where it rounds, and in PyTorch."""
+    rows, here = [], _judged_in(results, ladder, row.name)
+    for split, entry in results.lost(RESULT).items():
+        for key, words in _READINGS.items():
+            if (figure := lost(entry.reading(key), entry.n_items)) is None:
+                continue
+            if row.rounds and here != results.lost(RESULT):
+                own = lost(here[split].reading(key), here[split].n_items) if split in here else None
+                missing = not_measured("pp", f"in this runtime only {results.judging} text is judged")
+                rows.append(Lost(split=split, reading=words, where="this runtime", figure=own or missing))
+            rows.append(Lost(split=split, reading=words, where=results.deployed or "PyTorch, fp32", figure=figure))
+    return rows

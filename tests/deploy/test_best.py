@@ -1,0 +1,124 @@
+"""A run's best export: the fastest runtime whose judged quality holds, with the run's own figures, or the reason."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from icd_lib.deploy import best, verify
+from icd_lib.deploy.record import check_export
+from icd_lib.deploy.target import find_target
+from icd_lib.errors import ResourceError
+from icd_lib.models.checkpoint.optimized import save_optimized
+from icd_lib.report.index import index_page
+from icd_lib.report.results import Results
+from icd_lib.run.artifacts import Run
+from icd_lib.run.scenario import load_scenario
+from tests.report_factory import write_run
+from tests.tiny_domains import toy_encoder, toy_tokenizer
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A made-up finished run whose model is a real one."""
+    folder = write_run(tmp_path / "outputs" / "bert")
+    change(folder, "config.lock.json", lambda lock: lock["config"].update(model={"family": "bert"}))
+    tokenizer = toy_tokenizer(tmp_path)
+    save_optimized(toy_encoder(), tokenizer, folder / "iterative" / "model")
+    checkpoint = SimpleNamespace(path=None, name="org/toy", sha256="ab" * 32)
+    context = SimpleNamespace(checkpoint=checkpoint, tokenizer=tokenizer)
+    monkeypatch.setattr(best, "make_context", lambda run, progress: context)
+    monkeypatch.setattr(verify, "python_with", lambda users: None)
+    return Run(load_scenario("bert"), folder)
+
+
+def change(folder, rel, how):
+    path = folder / rel
+    value = json.loads(path.read_text())
+    how(value)
+    path.write_text(json.dumps(value))
+
+
+def lose(value):
+    """Let the model lose so much of its own quality in the runtime that was judged."""
+
+    def how(ladder):
+        ladder["fastest"]["quality"]["iterative"]["own"]["drop_pp"] = value
+
+    return how
+
+
+def in_eager(value):
+    def how(measured):
+        measured["quality"]["iterative"]["unseen"]["own"]["drop_pp"] = value
+
+    return how
+
+
+@pytest.mark.wide
+def test_the_fastest_runtime_that_was_judged_is_exported_with_the_runs_figures(run):
+    try:
+        find_target("openvino", "bf16")
+    except ResourceError as error:
+        pytest.skip(error.args[0])
+    best.export_best(run, lambda line: None)
+    told = run.read_json("best.json")
+    assert told["status"] == "exported" and told["runtime"] == "openvino_bf16", told
+    assert told["lines"][1] == 'model = SentenceTransformer("best", backend="openvino")'
+    assert check_export(run.dir / "best")["precision"] == "bf16"
+    card = (run.dir / "best" / "README.md").read_text()
+    assert 'SentenceTransformer("outputs/bert/best", backend="openvino")' in card
+    assert "- Made from: org/toy, sha256 abababababab" in card and "# toy, made smaller by ICD" in card
+    assert "| 8x128 | the dense model in PyTorch, fp32 | −70.0 % (−72.0 to −68.0 %) |" in card
+    assert "| unseen | own | this runtime | +0.060 pp" in card
+    assert "| seen | own | this runtime | not measured: in this runtime only unseen text is judged |" in card
+    assert "python run_all.py --scenario bert" in card and str(run.dir.parent) not in card
+    page = index_page(Results.load(run.dir), {})
+    assert "best/README.md is its model card" in page
+    best.export_best(run, lambda line: None)  # the earlier one is replaced
+    assert check_export(run.dir / "best")
+
+
+def test_a_runtime_that_loses_more_than_the_budget_is_left_for_one_that_does_not(run):
+    assert best.choose_runtime(Results.load(run.dir)).name == "openvino_bf16"
+    change(run.dir, "measure/ladder.json", lose(0.11))
+    assert best.choose_runtime(Results.load(run.dir)).name == "eager"
+    change(run.dir, "measure/measure.json", in_eager(0.12))
+    with pytest.raises(ResourceError, match=r"openvino_bf16 loses \+0.11 pp, more than the budget of 0.1; eager loses"):
+        best.choose_runtime(Results.load(run.dir))
+
+
+def test_one_that_rounds_is_not_exported_unjudged(run):
+    change(run.dir, "measure/ladder.json", lambda ladder: ladder.update(fastest=None))
+    assert best.choose_runtime(Results.load(run.dir)).name == "eager"
+
+
+@pytest.mark.parametrize(
+    "prepare, reason",
+    [
+        (lambda folder: (folder / "iterative/model/icd.json").unlink(), "iterative left no model"),
+        (lambda folder: (folder / "measure/ladder.json").unlink(), "no runtime was measured"),
+        (
+            lambda folder: change(folder, "iterative/solve.json", lambda solve: solve.update(accepted_strength=0.0)),
+            "no smaller model was accepted",
+        ),
+        (
+            lambda folder: change(
+                folder, "config.lock.json", lambda lock: lock["config"]["model"].update(family="mamba")
+            ),
+            "a language model is not exported",
+        ),
+        (
+            lambda folder: change(folder, "measure/measure.json", lambda m: m.update(quality={"reason": "no weights"})),
+            "quality was not judged: no weights",
+        ),
+        (lambda folder: (folder / "best").write_text("mine"), "is a file or a link"),
+    ],
+)
+def test_what_stands_against_it_is_told_and_does_not_fail_the_run(run, prepare, reason):
+    prepare(run.dir)
+    best.export_best(run, lambda line: None)
+    told = run.read_json("best.json")
+    assert told["status"] == "not_exported" and reason in told["reason"]
+    assert not (run.dir / "best").is_dir()
+    assert "Not exported for a runtime: " in index_page(Results.load(run.dir), {})
