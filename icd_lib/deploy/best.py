@@ -74,7 +74,7 @@ def _export(run: Run, progress: Callable[[str], None]) -> dict:
 def choose_runtime(results: Results) -> Runtime:
     """The fastest measured runtime that writes files and loses no more than the budget; `ResourceError` if none does.
 
-    One that rounds is chosen only where it was judged itself, and where it kept the budget on the text that chooses too.
+    One that rounds is chosen only where it was judged itself, and kept the budget where strengths are chosen too.
     """
     if not results.exists(f"{RESULT}/model/{RECORD}") or RESULT not in results.solves:
         raise ResourceError(f"{RESULT} left no model")

@@ -20,7 +20,7 @@ from icd_lib.deploy.card import Card, card_text
 from icd_lib.deploy.place import check_place, new_folder
 from icd_lib.deploy.record import write_record
 from icd_lib.deploy.sentence import Pooling, write_pooling
-from icd_lib.deploy.target import check_model, emulated, find_target, users_of
+from icd_lib.deploy.target import check_model, find_target, users_of
 from icd_lib.deploy.verify import TEXTS, check_same, compare, verify_plain, verify_sentences
 from icd_lib.errors import ArtifactError, ConfigError, TransformError
 from icd_lib.models.checkpoint.optimized import RECORD, save_optimized
@@ -28,6 +28,7 @@ from icd_lib.models.export import as_arrays, as_tensors, export_onnx, main_outpu
 from icd_lib.models.families import family_of
 from icd_lib.optional import brief
 from icd_lib.runtimes.base import Runtime
+from icd_lib.runtimes.emulation import emulated
 from icd_lib.runtimes.onnx_based import OnnxBased
 from icd_lib.storage.atomic import atomic_write
 from icd_lib.storage.json_text import read_text
