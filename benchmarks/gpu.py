@@ -18,6 +18,8 @@ from pathlib import Path
 
 import torch
 import transformers
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's icd_lib, installed or not
 from gpu_arms import ARMS, CASES, build_arm, build_dense, facts, make_inputs
 from gpu_figures import CONTROL, energy_figures, largest_error, latency_figures
 from gpu_readme import readme

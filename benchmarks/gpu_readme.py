@@ -47,7 +47,7 @@ def case_section(name: str, case: dict) -> list[str]:
         parts += [f"**{entry['label']}**", table(("arm", "median ms", "p95 ms", "against dense"), rows)]
         pairs = "; ".join(f"{pair} {interval(item)}" for pair, item in entry["pairs"].items())
         errors = ", ".join(f"{arm} {error:.1e}" for arm, error in entry["max_rel_error_vs_masked"].items())
-        parts.append(f"{pairs}. Outputs against masked, relative: {errors}.")
+        parts.append(f"{pairs}. Outputs against masked, relative: {errors}.{floor(entry)}")
     return parts
 
 
@@ -94,7 +94,7 @@ def energy_section(energy: dict) -> list[str]:
         f"before, {idle['after']['value']:.0f} W after).",
         table(("arm", "µJ per token", "windows", "SM MHz", "clock event reasons"), rows),
         f"Compacted against dense {interval(energy['compacted vs dense'])}; dense again against dense "
-        f"{interval(energy['aa_control'])}.",
+        f"{interval(energy['aa_control'])}.{floor(energy)}",
     ]
 
 
@@ -122,6 +122,18 @@ def scan_cells(entry: dict, arm: str, other: str) -> list[str]:
         interval(entry[f"{arm} vs {other}"]),
         interval(entry["aa_control"]),
     ]
+
+
+def floor(entry: dict) -> str:
+    """What to make of an A/A control whose interval does not hold 0; nothing where it does.
+
+    >>> floor({"aa_holds_zero": False, "aa_control": {"value": -0.003, "ci95": [-0.005, -0.001]}})
+    ' The A/A interval does not hold 0: a change of 0.5 % or less is no finding here.'
+    """
+    if entry["aa_holds_zero"]:
+        return ""
+    largest = 100 * max(abs(bound) for bound in entry["aa_control"]["ci95"])
+    return f" The A/A interval does not hold 0: a change of {largest:.1f} % or less is no finding here."
 
 
 def ending(title: str, entries: list[dict]) -> list[str]:

@@ -1,6 +1,8 @@
 """benchmarks/gpu.py without a device: its arms, its figures, its page, what it leaves out, and what it refuses."""
 
 import copy
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,13 +17,14 @@ from icd_lib.storage.atomic import to_json
 from icd_lib.storage.json_text import parse_text, read_text
 from icd_lib.storage.record_json import as_json
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import gpu
 import gpu_arms
 from gpu_arms import TILE, build_arm, dead_tiles, draw_masks, ffn_axes, kept_neurons
 from gpu_figures import CONTROL, energy_figures, largest_error, latency_figures
 from gpu_readme import readme
 
+BENCHMARKS = Path(gpu.__file__).resolve().parent
 WIDTH = 5 * TILE
 
 
@@ -154,6 +157,22 @@ def test_every_step_has_a_name_of_its_own_and_what_matters_most_comes_first():
     assert names[0] == "latency: bert-base 32x128, cuda_eager_bf16"
     firsts = [next(i for i, name in enumerate(names) if kind in name) for kind in ("ncu", "energy", "scan", "compile")]
     assert firsts == sorted(firsts)
+
+
+def test_a_control_that_does_not_hold_zero_is_said_on_the_page(models):
+    found = make_result(models)
+    says = "does not hold 0: a change of 0.5 % or less"
+    assert says not in readme(found)
+    found["energy"] |= {"aa_holds_zero": False, "aa_control": {"value": -0.003, "ci95": [-0.005, -0.001]}}
+    assert says in readme(found)
+
+
+def test_it_runs_from_anywhere_with_the_library_beside_it(tmp_path):
+    code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import gpu, icd_lib; print(icd_lib.__file__)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()) == BENCHMARKS.parent / "icd_lib" / "__init__.py"
 
 
 def test_without_a_device_it_ends_with_the_reason(monkeypatch, capsys, tmp_path):
