@@ -27,7 +27,9 @@ OWN = {
     "measure": "icd_lib.measure.options:MeasureOptions",
     "gates": "icd_lib.experiment.options:GATES",
 }
-SECTIONS = Registry("sections", OWN)
+# The same, of those that change a model by being there: absent unless a scenario gives them.
+ASKED_FOR = {"quantization": "icd_lib.transforms.quantization.options:QuantizationOptions"}
+SECTIONS = Registry("sections", OWN | ASKED_FOR)
 
 
 class RunOptions(Seeded):

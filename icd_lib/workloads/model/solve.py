@@ -21,10 +21,9 @@ from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import CostConfig, evaluate_cost
 from icd_lib.storage.machine import cpu_model, kept_file
 from icd_lib.storage.npz import load_graph, save_graph
-from icd_lib.transforms import further_transforms
+from icd_lib.transforms import all_transforms, further_transforms
 from icd_lib.transforms.observed import Findings
 from icd_lib.transforms.sparsity.allocate import LatencyTable, LossCurve
-from icd_lib.transforms.sparsity.transform import TRANSFORM as SPARSITY
 from icd_lib.workloads.model.context import Context
 
 
@@ -47,7 +46,7 @@ def load_problem(context: Context, mode: str, log: Callable[..., None] = lambda 
         graphs={axis: read_graph(run, axis) for axis in run.read_json("graph/w.meta.json")},
         perms=read_perm_record(reused, mode) if reused and mode != "oneshot" else None,  # oneshot has no layout
     )
-    return Problem(inputs, evidence, (SPARSITY, *further_transforms(inputs.sections)))
+    return Problem(inputs, evidence, all_transforms(inputs.sections))
 
 
 def findings_of(tables: dict, sensitivity: list[dict], curves: list[LossCurve] | None = None) -> Findings:
