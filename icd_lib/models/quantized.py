@@ -103,6 +103,12 @@ class QuantizedLinear(nn.Linear):
             return self._traced(x)
         return linear(self.rounded(x), self.weight, self.bias)
 
+    @property
+    def saved_bytes(self) -> int:
+        """How many bytes fewer than the tensor `weight` its codes take: columns that are not rounded save none."""
+        columns = self.in_features - (0 if self.unrounded is None else int((self.unrounded > 0).sum()))
+        return columns * self.out_features * (self.weight.element_size() - 1)
+
     def extra_repr(self) -> str:
         held = [name for name in COLUMNS if getattr(self, name) is not None]
         return ", ".join([super().extra_repr(), f"codes={self.codes}", *held])

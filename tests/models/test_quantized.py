@@ -13,6 +13,7 @@ from icd_lib.axes.double import Unrounded
 from icd_lib.axes.permute import permute
 from icd_lib.axes.verify import model_outputs, outputs_error, verify_axes
 from icd_lib.errors import ArtifactError, ResourceError, TransformError
+from icd_lib.measure.memory import parameter_bytes
 from icd_lib.models import export
 from icd_lib.models.checkpoint.optimized import load_optimized, save_optimized
 from icd_lib.models.export import export_onnx, run_onnx
@@ -166,6 +167,12 @@ def test_weights_in_fp8_are_saved_as_such(tmp_path):
     loaded = load_optimized(save_optimized(model, None, tmp_path / "model"))
     assert quantized_linears(loaded)["encoder.layer.0.intermediate.dense"].codes == "fp8"
     assert outputs_error(model_outputs(loaded, batch(2, 8)), model_outputs(model, batch(2, 8))) == 0
+
+
+def test_bytes_are_those_of_the_codes():
+    made, plain = quantised(names=("unrounded",))
+    assert parameter_bytes(plain) == 4 * (N * OUT + OUT)
+    assert parameter_bytes(made) == OUT * (N - 2) + 4 * (2 * OUT + OUT + OUT + N + 2)
 
 
 def test_a_file_that_names_a_module_that_is_not_there_is_refused(tmp_path, monkeypatch):
