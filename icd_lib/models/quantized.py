@@ -193,6 +193,22 @@ def with_scales(model: nn.Module, axes: list[Axis]) -> list[Axis]:
     return [replace(axis, slots=axis.slots + _followers(held, axis)) for axis in axes] if held else axes
 
 
+def check_scales(model: nn.Module, axes: list[Axis]) -> None:
+    """Raise `TransformError` for an axis that would leave scales of a quantised Linear where they are.
+
+    No certificate finds that: without rounding, on which those are checked, scales have no effect.
+    """
+    held = quantized_linears(model)
+    for axis in axes:
+        left = set(_followers(held, axis)) - set(axis.slots)
+        if left:
+            name = min(slot.parameter for slot in left)
+            raise TransformError(
+                f"axis {axis.name!r} of {type(model).__name__} does not take {name!r} along; its adapter's axes() has "
+                "to end with icd_lib.models.quantized.with_scales"
+            )
+
+
 def _followers(held: dict[str, QuantizedLinear], axis: Axis) -> tuple[Slot, ...]:
     found = []
     for slot in axis.slots:

@@ -1,6 +1,7 @@
 """Quantised Linears: torch's own fake quantization, wherever rows and columns go, in files and in runtimes."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from icd_lib.models.export import export_onnx, run_onnx
 from icd_lib.models.families import find_adapter
 from icd_lib.models.quantized import (
     QuantizedLinear,
+    check_scales,
     check_trainable,
     is_quantized,
     quantized_like,
@@ -132,6 +134,15 @@ def test_every_axis_of_a_quantised_model_is_one_and_takes_its_scales_along(unrou
     assert torch.equal(after.output.dense.row_scale, before.output.dense.row_scale)
     # In float64 no sum reaches a rounding edge from its other side, so that even with rounding the function stays.
     assert outputs_error(model_outputs(moved, example), model_outputs(model, example)) < 1e-9
+
+
+def test_an_axis_that_leaves_scales_behind_is_refused():
+    model = quantise_all(small_model())
+    axes = find_adapter(model).axes()
+    check_scales(model, axes)
+    bare = replace(axes[0], slots=tuple(slot for slot in axes[0].slots if not slot.parameter.endswith("smooth")))
+    with pytest.raises(TransformError, match=r"axis 'ffn.0' of BertModel does not take .*output.dense.smooth' along"):
+        check_scales(model, [bare])
 
 
 def test_compaction_takes_the_scales_of_dead_elements_along():

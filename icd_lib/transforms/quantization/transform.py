@@ -11,7 +11,7 @@ from icd_lib.axes.kinds import KINDS
 from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Block
 from icd_lib.models.families import family_of, find_adapter
-from icd_lib.models.quantized import QuantizedLinear, replace_linear
+from icd_lib.models.quantized import QuantizedLinear, check_scales, replace_linear
 from icd_lib.transforms.base import Given, Transform
 from icd_lib.transforms.effects import Effect, Groups, TransformMeta, untouched
 from icd_lib.transforms.quantization.calibrate import Recipe, Rounded, quantize
@@ -106,7 +106,9 @@ class Quantization(Transform):
         given, options = evidence.given, evidence.given.options
         granule = max(given.manner.granule.values()) if evidence.by_tile else 1
         if plan.precision == "fp8_storage":
-            return stored_in_fp8(model, plan.kept), TransformMeta(self.name, granule, notes=plan.to_json())
+            stored = stored_in_fp8(model, plan.kept)
+            check_scales(stored, find_adapter(stored).axes())
+            return stored, TransformMeta(self.name, granule, notes=plan.to_json())
         tiled = {block.axis for block in find_adapter(model).blocks() if KINDS[block.kind].tiled}
 
         def left(axis: str, far: np.ndarray) -> np.ndarray | None:
@@ -115,6 +117,7 @@ class Quantization(Transform):
 
         recipe = Recipe(options["alpha"], options["compensate"], left)
         rounded, done = quantize(model, evidence.batches, recipe, plan.kept, given.progress)
+        check_scales(rounded, find_adapter(rounded).axes())
         meta = TransformMeta(self.name, granule, notes=plan.to_json() | self._notes(evidence, done))
         names = {module: name for name, module in rounded.named_modules()}
         for block in find_adapter(rounded).blocks():
