@@ -9,8 +9,25 @@ from torch.overrides import TorchFunctionMode
 from icd_lib.errors import TransformError
 
 
-class KeepDouble(TorchFunctionMode):
-    """Within this context `x.float()` and `x.to(torch.float32)` leave a float64 tensor as it is.
+class Unrounded(TorchFunctionMode):
+    """Within this context a model with quantised Linears rounds none of their inputs.
+
+    Equality of two layouts is asked of what they compute without it: in another order the sums before a rounding edge
+    differ in their last digits, and a value that falls on its other side is no error of the layout.
+
+    >>> with Unrounded():
+    ...     torch.fake_quantize_per_tensor_affine(torch.tensor([0.3]), 1.0, 0, 0, 255).item() > 0
+    True
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.fake_quantize_per_tensor_affine:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+class KeepDouble(Unrounded):
+    """Within this context `x.float()` and `x.to(torch.float32)` leave a float64 tensor as it is; nothing is rounded.
 
     Models raise their norms and logits to float32 whatever they were loaded in; for a float64 model that is a loss, and
     its 1e-7 per layer would hide an error of that size.
@@ -28,7 +45,7 @@ class KeepDouble(TorchFunctionMode):
         if func is torch.Tensor.to and args[0].dtype == torch.float64:
             args = tuple(torch.float64 if _is_floating(value) else value for value in args)
             kwargs = {name: torch.float64 if _is_floating(value) else value for name, value in kwargs.items()}
-        return func(*args, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def _is_floating(value) -> bool:

@@ -30,6 +30,7 @@ from icd_lib.codesign.layouts import (
 )
 from icd_lib.errors import TransformError
 from icd_lib.models.families import find_adapter
+from icd_lib.models.quantized import is_quantized, quantized_like
 from icd_lib.records.attempts import Attempt
 from icd_lib.records.reasons import Reason
 from icd_lib.storage.record_json import as_json
@@ -286,4 +287,5 @@ def tell(problem: Problem, attempt: Attempt) -> None:
 def at_dense_shape(origin: dict[str, np.ndarray], model: nn.Module, dense: nn.Module, perms: dict) -> nn.Module:
     """The model's function at the dense shapes in the layout `perms`, zeros where elements were removed."""
     places = {axis: invert_permutation(perm)[origin[axis]] for axis, perm in perms.items()}
-    return expand(model, dense, find_adapter(dense).axes(), places)
+    whole = quantized_like(dense, model) if is_quantized(model) else dense
+    return expand(model, whole, find_adapter(whole).axes(), places)

@@ -29,7 +29,10 @@ OWN = {
     "gates": "icd_lib.experiment.options:GATES",
 }
 # Sections that a scenario has only if it gives them: they ask for something, and change no other scenario's hash.
-ASKED = {"masked": "icd_lib.transforms.masked.options:MaskedOptions"}
+ASKED = {
+    "masked": "icd_lib.transforms.masked.options:MaskedOptions",
+    "quantization": "icd_lib.transforms.quantization.options:QuantizationOptions",
+}
 SECTIONS = Registry("sections", OWN | ASKED)
 
 

@@ -31,7 +31,7 @@ class OnnxBased(Runtime):
         onnx_path: Path | str | None = None,
     ) -> Prepared:
         self.check()
-        self.check_calibration(calibration)
+        self.check_calibration(model, calibration)
         path = onnx_path or export_onnx(model.eval(), example_inputs, Path(workdir) / "model.onnx")
         with self.refusals(model):
             return self.open(self.convert(path, calibration), threads or torch.get_num_threads())
@@ -46,7 +46,7 @@ class OnnxBased(Runtime):
         except Exception as error:  # a native library's words for "not on this machine" are many
             raise ResourceError(f"{self.name} cannot run {type(model).__name__} here: {brief(error)}") from error
 
-    def check_calibration(self, calibration: Sequence[dict] | None) -> None:
+    def check_calibration(self, model: nn.Module, calibration: Sequence[dict] | None) -> None:
         """Raise `MeasureError` where the runtime needs calibration batches and there are none."""
 
     @property

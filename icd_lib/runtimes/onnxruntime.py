@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from icd_lib.errors import MeasureError
 from icd_lib.models.export import as_arrays, import_onnxruntime, onnx_session
+from icd_lib.models.quantized import is_quantized
 from icd_lib.optional import load_optional
 from icd_lib.runtimes.base import Prepared, Users
 from icd_lib.runtimes.onnx_based import OnnxBased
@@ -51,17 +53,22 @@ class OnnxRuntime(OnnxBased):
 
 
 class OnnxRuntimeInt8(OnnxRuntime):
+    """A model that is quantised already is run as it is; any other is quantised by ONNX Runtime's own quantizer."""
+
     def check(self) -> None:
         super().check()
         for package in self.needs:
             load_optional(package)
 
-    def check_calibration(self, calibration: Sequence[dict] | None) -> None:
-        if not calibration:
+    def check_calibration(self, model: nn.Module, calibration: Sequence[dict] | None) -> None:
+        if not calibration and not is_quantized(model):
             raise MeasureError(f"{self.name} needs calibration batches: pass calibration=[input dict, ...]")
 
     def convert(self, path: Path | str, calibration: Sequence[dict] | None) -> Path | str:
-        """A file beside the given one."""
+        """A file beside the given one; the given one, if it is quantised already."""
+        graph = load_optional("onnx").load(str(path), load_external_data=False).graph
+        if any(node.op_type == "QuantizeLinear" for node in graph.node):
+            return path
         target = Path(path).with_suffix(".int8.onnx")
         quantize(path, target, [as_arrays(batch) for batch in calibration or ()])
         return target

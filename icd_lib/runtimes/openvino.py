@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.models.export import as_arrays
+from icd_lib.models.quantized import is_quantized
 from icd_lib.optional import load_optional
 from icd_lib.runtimes.base import Prepared, Users
+from icd_lib.runtimes.emulation import emulated
 from icd_lib.runtimes.ir import save_ir
 from icd_lib.runtimes.onnx_based import OnnxBased
 
@@ -68,12 +71,23 @@ class OpenVinoBf16(OpenVino):
 
 
 class OpenVinoInt8(OpenVino):
-    def check_calibration(self, calibration: Sequence[dict] | None) -> None:
-        if not calibration:
+    """A model that is quantised already is run as it is; any other is quantised by NNCF.
+
+    What stays in floating point is computed in bf16 where the processor has it.
+    """
+
+    @property
+    def hint(self) -> str:  # type: ignore[override]
+        return "f32" if emulated("bf16") else "bf16"
+
+    def check_calibration(self, model: nn.Module, calibration: Sequence[dict] | None) -> None:
+        if not calibration and not is_quantized(model):
             raise MeasureError(f"{self.name} needs calibration batches: pass calibration=[input dict, ...]")
 
     def transform(self, network, calibration: Sequence[dict] | None):
-        """The transformer recipe of NNCF, with SmoothQuant."""
+        """The transformer recipe of NNCF, with SmoothQuant, where nothing is quantised yet."""
+        if any(node.get_type_name() == "FakeQuantize" for node in network.get_ops()):
+            return network
         nncf = load_optional("nncf")
         nncf.set_log_level("ERROR")
         batches = [as_arrays(batch) for batch in calibration]

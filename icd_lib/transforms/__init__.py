@@ -10,6 +10,7 @@ TRANSFORMS = Registry(
     {
         "sparsity": "icd_lib.transforms.sparsity.transform:TRANSFORM",
         "masked": "icd_lib.transforms.masked.transform:TRANSFORM",
+        "quantization": "icd_lib.transforms.quantization.transform:TRANSFORM",
     },
 )
 
@@ -24,12 +25,13 @@ def further_transforms(config: Mapping[str, object]) -> list:
 def transforms_of(config: Mapping) -> tuple:
     """What is done to a run's model, in order: sparsity, then the others; or the one that comes with it, alone.
 
-    Raises `ConfigError` where a transform that is given goes with another one, or with what changes the function.
+    `quantization.order` says which of sparsity and quantization is first. Raises `ConfigError` for an order that does
+    not name both once, and where a transform that is given goes with another one, or with what changes the function.
     """
     further = further_transforms(config)
     given = [row for row in further if row.is_given]
     if not given:
-        return (TRANSFORMS["sparsity"], *further)
+        return _ordered((TRANSFORMS["sparsity"], *further), config.get("quantization"))
     if len(further) > 1:
         others = ", ".join(row.options for row in further if row is not given[0])
         raise ConfigError(
@@ -47,3 +49,24 @@ def transforms_of(config: Mapping) -> tuple:
 def is_given(config: Mapping) -> bool:
     """Whether a run's model comes with what is done to it (`Transform.is_given`)."""
     return any(row.is_given for row in further_transforms(config))
+
+
+def applying(config: Mapping, precision: str) -> Mapping:
+    """The configuration, without a quantization that it asks for in another precision than where models are deployed."""
+    section = config.get("quantization")
+    if section is None or section["only_in"] in (None, precision):
+        return config
+    return {key: value for key, value in config.items() if key != "quantization"}
+
+
+def _ordered(rows: tuple, section: Mapping | None) -> tuple:
+    """The transforms in the order of `quantization.order`, what it does not name last."""
+    if section is None:
+        return rows
+    order = tuple(section["order"])
+    if sorted(order) != ["quantization", "sparsity"]:
+        raise ConfigError(
+            f"quantization.order names each transform once: [sparsity, quantization] or the reverse; got {list(order)}"
+        )
+    first = [row for name in order for row in rows if row.name == name]
+    return (*first, *(row for row in rows if row.name not in order))

@@ -13,6 +13,7 @@ from torch import nn
 
 from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter
+from icd_lib.models.quantized import check_trainable
 from icd_lib.progress import DETAIL
 from icd_lib.transforms.streams import room
 
@@ -59,6 +60,7 @@ def distill(
     Deterministic for a seed: steps are counted, not seconds. The rate warms up, then falls linearly to zero. `states`
     of this teacher on these batches can be handed from one call to the next.
     """
+    check_trainable(student)
     learner = copy.deepcopy(student)
     follower = find_adapter(learner)
     states = states or TeacherStates(find_adapter(teacher), batches)

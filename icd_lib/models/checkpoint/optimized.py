@@ -24,6 +24,7 @@ from icd_lib.models.checkpoint.files import hash_files
 from icd_lib.models.checkpoint.prepare import prepare
 from icd_lib.models.checkpoint.uniform import to_uniform
 from icd_lib.models.families import family_of
+from icd_lib.models.quantized import install_quantized, pack, unpack
 from icd_lib.models.ties import check_ties, has_tied_embeddings, retie, ties_of
 from icd_lib.paths import user_path
 from icd_lib.storage.json_text import read_text
@@ -108,11 +109,12 @@ def _build(folder: Path, record: dict) -> nn.Module:
     for key in shapes:
         if key.endswith(_TOKEN_MAP):
             install_token_map(_module(model, key.removesuffix(_TOKEN_MAP)))
+    install_quantized(model, shapes)
     _fit_shapes(model, shapes)
     for path, attribute, value in record["attributes"]:
         _set_attribute(model, path, attribute, value)
     _restore_buffers(model)
-    _assign(model, load_file(folder / WEIGHTS), record.get("ties"))
+    _assign(model, unpack(model, load_file(folder / WEIGHTS)), record.get("ties"))
     return prepare(model.eval())
 
 
@@ -153,7 +155,7 @@ def _write(model: nn.Module, tokenizer, folder: Path, meta: dict, uniform: bool)
         tokenizer.save_pretrained(folder)
     options = {"add_pooling_layer": False} if getattr(model, "pooler", True) is None else {}
     stock = _stock_model(folder, type(model).__name__, options)
-    state = _unshared_state(model, stock)
+    state = pack(model, _unshared_state(model, stock))
     with usual_rights(folder / WEIGHTS):
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     stock_shapes = {key: list(value.shape) for key, value in stock.state_dict().items()}

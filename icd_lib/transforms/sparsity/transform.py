@@ -1,5 +1,6 @@
 """Sparsity as the loop sees it: uneven widths for a latency, OBS with compensation, and axes on which elements die."""
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,8 +8,11 @@ import numpy as np
 from torch import nn
 
 from icd_lib.axes.kinds import SINGLE, granules
+from icd_lib.axes.permutation import invert_permutation
 from icd_lib.axes.permute import permute
+from icd_lib.errors import TransformError
 from icd_lib.models.families import find_adapter
+from icd_lib.models.quantized import is_quantized
 from icd_lib.transforms.base import Given, Transform
 from icd_lib.transforms.effects import Alive, TransformMeta
 from icd_lib.transforms.options import PruneOptions
@@ -66,7 +70,7 @@ class SparsityEvidence:
 
 
 class Sparsity(Transform):
-    """Removes elements. In closed form it begins with the dense model, so it is the first of the transforms."""
+    """Removes elements. In closed form it begins with the dense model, or with that model quantised."""
 
     name = "sparsity"
     options = "transform"
@@ -115,7 +119,7 @@ class Sparsity(Transform):
         """Block after block on the stream of the already pruned network, or the draft in the present layout."""
         given = evidence.given
         if evidence.closed_form:
-            masked, meta = self.draft(evidence, plan, given.observed.model)
+            masked, meta = self.draft(evidence, plan, in_dense_order(model, origin, given.observed.model))
             for axis in find_adapter(masked).axes():
                 if axis.name in origin:
                     permute(masked, axis, origin[axis.name])
@@ -130,6 +134,25 @@ class Sparsity(Transform):
             goals=given.observed.goals,
             progress=given.progress,
         )
+
+
+def in_dense_order(model: nn.Module, origin: dict[str, np.ndarray], dense: nn.Module) -> nn.Module:
+    """What a closed form begins with: `dense`, or the quantised `model` with its axes as the dense one has them.
+
+    Raises `TransformError` where elements of a quantised model are gone: nothing says what they would be on its grid.
+    """
+    if not is_quantized(model):
+        return dense
+    ordered = copy.deepcopy(model)
+    for axis in find_adapter(ordered).axes():
+        if axis.name in origin:
+            if not np.array_equal(np.sort(origin[axis.name]), np.arange(axis.size)):
+                raise TransformError(
+                    f"axis {axis.name!r} of the quantised model has lost elements, so that it cannot be pruned in "
+                    "closed form again; put sparsity first in quantization.order, or set transform.sequential"
+                )
+            permute(ordered, axis, invert_permutation(origin[axis.name]))
+    return ordered
 
 
 TRANSFORM = Sparsity()

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from icd_lib.runtimes import REFERENCE, rows_of
 from icd_lib.runtimes.target import Target
 from icd_lib.storage.machine import cpu_model, kept_file
 from icd_lib.storage.record_json import from_json
+from icd_lib.transforms import applying
 
 CERTIFICATE_SHAPE = (2, 24)  # enough tokens for an equality check, few enough for float64 to be instant
 EMBEDDED = ("auto", "bible")  # values of data.name that bring no text of the user's own
@@ -91,6 +92,11 @@ class Context(ABC):
     def deployed(self, runtime: str) -> Target:
         """A runtime, with the text that int8 is calibrated on."""
         return Target.named(runtime, self.deploy_calibration if runtime.endswith("int8") else ())
+
+    @property
+    def config(self) -> Mapping:
+        """The scenario's configuration, without a quantization that it asks for elsewhere only."""
+        return applying(self.run.scenario.config, self.target.row.precision)
 
     @cached_property
     def deploy_calibration(self) -> list[dict]:

@@ -122,7 +122,7 @@ def learn(context: Context, inputs: Inputs, observed: Observed, graphs: dict) ->
     progress("access graphs written; measuring width → latency")
     tables = measure_tables(context, inputs, progress)
     run.write_json("graph/tables.json", tables)
-    problem = Problem(inputs, Evidence(observed, findings_of(tables, []), graphs), transforms_of(run.scenario.config))
+    problem = Problem(inputs, Evidence(observed, findings_of(tables, []), graphs), transforms_of(context.config))
     surveys = survey(run, problem)
     if problem.is_given:
         return {"tables": tables, **surveys, **nothing_to_choose(run)}

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from icd_lib.axes.double import Unrounded
 from icd_lib.axes.kinds import KINDS, granules
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.codesign.budget import over_budget
@@ -23,10 +24,11 @@ from icd_lib.measure.peak import peaks_of_folders
 from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
+from icd_lib.models.quantized import as_float, is_quantized
 from icd_lib.progress import follow
 from icd_lib.records.losses import DEPLOYED, Quality, SplitLoss
 from icd_lib.records.measured import Measured
-from icd_lib.runtimes import RUNTIMES
+from icd_lib.runtimes import REFERENCE, RUNTIMES
 from icd_lib.runtimes.target import EAGER
 from icd_lib.transforms import is_given
 from icd_lib.workloads.base import Timed
@@ -102,13 +104,16 @@ def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
 
 
 def same_function(context: Context, iterative: nn.Module, extra: dict[str, nn.Module]) -> dict:
-    """Largest relative output difference between iterative and the same mask in the other layouts."""
+    """Largest relative output difference between iterative and the same mask in the other layouts.
+
+    Inputs of quantised Linears are not rounded here: which side of an edge a sum falls on is no matter of the layout.
+    """
     return {name: errors_of(context, extra[name], iterative) for name in ("same_transform", "placebo")}
 
 
 def kept_function(context: Context, models: dict[str, nn.Module]) -> dict:
     """Largest relative output difference between any arm and the dense model, where no arm may change it."""
-    if not is_given(context.run.scenario.config):
+    if not is_given(context.config):
         return {}
     errors = [errors_of(context, models[DENSE], model) for arm, model in models.items() if arm != DENSE]
     return {DENSE: {name: max(error[name] for error in errors) for name in errors[0]}} if errors else {}
@@ -119,7 +124,8 @@ def errors_of(context: Context, first: nn.Module, second: nn.Module) -> dict[str
     errors = {}
     for precision in (torch.float32, torch.float64):
         pair = [copy.deepcopy(model).to(precision) for model in (first, second)]
-        outputs = [model_outputs(model, context.example) for model in pair]
+        with Unrounded():
+            outputs = [model_outputs(model, context.example) for model in pair]
         errors[str(precision).removeprefix("torch.")] = outputs_error(*outputs)
     return errors
 
@@ -214,22 +220,37 @@ def reading_figure(entry: SplitLoss, reading: str) -> Figure:
 
 
 def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
-    """Dense and iterative under every runtime of the scenario."""
-    quick = context.run.scenario.quick
+    """Dense and iterative under every runtime of the scenario, each in the form that it has there (`form_in`)."""
     chosen = {arm: models[arm] for arm in (DENSE, RESULT) if arm in models}
-    calibration = context.deploy_calibration
-    ladder = measure_ladder(
-        chosen,
+    names = context.get("measure.runtimes")
+    if not any(map(is_quantized, chosen.values())):
+        ladder = ladder_of(context, names, chosen)
+    else:
+        rounding = [name for name in names if RUNTIMES[name].precision == "int8"]
+        plain = {arm: form_in(REFERENCE, model) for arm, model in chosen.items()}
+        ladder = ladder_of(context, [name for name in names if name not in rounding], plain)
+        more = ladder_of(context, [REFERENCE, *rounding], chosen)["runtimes"]
+        ladder["runtimes"] |= {name: more[name] for name in rounding}
+    return ladder | fastest_that_holds(context, ladder, chosen)
+
+
+def form_in(runtime: str, model: nn.Module) -> nn.Module:
+    """The model as a runtime computes it: where that is not int8, a quantised one in floats, with the same weights."""
+    return as_float(model) if is_quantized(model) and RUNTIMES[runtime].precision != "int8" else model
+
+
+def ladder_of(context: Context, runtimes: list[str], models: dict[str, nn.Module]) -> dict:
+    """`measure_ladder` at the scenario's shapes."""
+    return measure_ladder(
+        models,
         [context.fixed(batch, length) for batch, length in context.get("measure.shapes")],
-        runtimes=context.get("measure.runtimes"),
-        repeats=8 if quick else 20,
+        runtimes=runtimes,
+        repeats=8 if context.run.scenario.quick else 20,
         seed=context.get("seed"),
         resamples=context.get("measure.bootstrap"),
-        calibration=calibration,
+        calibration=context.deploy_calibration,
         progress=context.progress,
     )
-    ladder |= fastest_that_holds(context, ladder, chosen)
-    return ladder
 
 
 def fastest_that_holds(context: Context, ladder: dict, models: dict[str, nn.Module]) -> dict:
@@ -252,16 +273,20 @@ def objection(context: Context, runtime: str, model: nn.Module) -> str | None:
     A runtime that does not round computes the model's own function; so does any where quality cannot be judged, which
     `judge_runtime` then says.
     """
-    row = RUNTIMES[runtime]
-    if not row.rounds or not context.is_trained or has_own_head(context):
+    exact = not RUNTIMES[runtime].rounds and not is_quantized(model)
+    if exact or not context.is_trained or has_own_head(context):
         return None
-    with context.deployed(runtime).judged_form(model, context.example) as deployed:
-        result = context.suite.evaluate(
-            deployed, context.selecting, follow(context.progress, f"{RESULT} in {row.label}")
-        )
-    judgement = judgement_of(context.suite.compare(result, context.dense_result(context.selecting)))
+    judgement = judgement_of(compared_in(context, runtime, RESULT, model, context.selecting))
     reasons = over_budget(judgement, settings_of(context).but(latency_target_rel=None))
     return "; ".join(reason.text for reason in reasons) or None
+
+
+def compared_in(context: Context, runtime: str, arm: str, model: nn.Module, split: str) -> dict:
+    """What a model loses on a split as a runtime computes it, against dense in the reference runtime."""
+    told = follow(context.progress, f"{arm} in {RUNTIMES[runtime].label}")
+    with context.deployed(runtime).judged_form(form_in(runtime, model), context.example) as deployed:
+        result = context.suite.evaluate(deployed, split, told)
+    return context.suite.compare(result, context.dense_result(split))
 
 
 def has_own_head(context: Context) -> bool:
@@ -272,20 +297,16 @@ def has_own_head(context: Context) -> bool:
 def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module]) -> dict:
     """{"quality": arm → what it loses in `runtime` against dense in eager fp32}, or null with the reason."""
     row = RUNTIMES[runtime]
-    if not row.rounds:
+    if not row.rounds and not is_quantized(models[RESULT]):
         why = f"it computes in {row.precision}; the ladder says how far its outputs are from eager's"
         return {"quality": None, "reason": why}
     if not context.is_trained:
         return {"quality": None, "reason": RANDOM_WEIGHTS}
     if has_own_head(context):
         return {"quality": None, "reason": "a model with its own head is judged in eager only"}
-    losses, dense = {}, context.dense_result(context.judging)
+    kept = ("own", "own_labelled", "dropin", "cosine", "n_items", "worst_domain")
+    losses = {}
     for arm, model in models.items():
-        told = follow(context.progress, f"{arm} in {row.label}")
-        with context.deployed(runtime).judged_form(model, context.example) as deployed:
-            result = context.suite.evaluate(deployed, context.judging, told)
-        entry = context.suite.compare(result, dense)
-        losses[arm] = {
-            key: entry[key] for key in ("own", "own_labelled", "dropin", "cosine", "n_items", "worst_domain")
-        }
+        entry = compared_in(context, runtime, arm, model, context.judging)
+        losses[arm] = {key: entry[key] for key in kept}
     return {"quality": losses}

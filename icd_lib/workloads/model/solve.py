@@ -46,7 +46,7 @@ def load_problem(context: Context, mode: str, log: Callable[..., None] = lambda 
         graphs={axis: read_graph(run, axis) for axis in run.read_json("graph/w.meta.json")},
         perms=read_perm_record(reused, mode) if reused and mode != "oneshot" else None,  # oneshot has no layout
     )
-    return Problem(inputs, evidence, transforms_of(run.scenario.config))
+    return Problem(inputs, evidence, transforms_of(context.config))
 
 
 def findings_of(tables: dict, sensitivity: list[dict], curves: list[LossCurve] | None = None) -> Findings:
@@ -87,7 +87,7 @@ def latency_tables(tables: dict) -> dict[str, LatencyTable]:
 
 def make_inputs(context: Context) -> Inputs:
     """The scenario as the loop sees it."""
-    get, config, settings = context.get, context.run.scenario.config, settings_of(context)
+    get, config, settings = context.get, context.config, settings_of(context)
     check_axes(find_adapter(context.model), settings)
     tokens = get("transform.distill_tokens")
     texts = get("data.distill_texts") if get("transform.distill_steps") else 1

@@ -11,6 +11,7 @@ from torch import nn
 
 from icd_lib.axes.axis import Attribute, Axis, Slot
 from icd_lib.models.adapter import Adapter, Attention, Block
+from icd_lib.models.quantized import with_scales
 
 
 def find_encoder(model: nn.Module) -> tuple[str, nn.Module] | None:
@@ -63,7 +64,7 @@ class BertAdapter(Adapter):
         found = []
         for index, layer in enumerate(self.layers):
             found += [self._ffn(index, layer), self._heads(index, layer), *self._inside_heads(index, layer)]
-        return [*found, self._residual(), self._vocab()]
+        return with_scales(self.model, [*found, self._residual(), self._vocab()])
 
     def embed(self, inputs: dict) -> tuple[torch.Tensor, object]:
         names = ("input_ids", "token_type_ids", "position_ids")

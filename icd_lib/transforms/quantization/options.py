@@ -1,0 +1,32 @@
+"""Options of the quantization."""
+
+from typing import Annotated, Literal
+
+from icd_lib.options import OneOf, Section, option
+
+ORDERED = ("sparsity", "quantization")
+
+
+class QuantizationOptions(Section):
+    """Eight bits: what of the model is rounded, and how. A scenario that has the section is quantised."""
+
+    precision: Literal["int8", "fp8_storage"] = option(
+        "int8",
+        "int8: weights and inputs, which runtimes compute as such; fp8_storage: weights only, as they are stored",
+    )
+    only_in: Literal["int8"] | None = option(
+        None, "quantise only where the models are deployed in this precision; null: wherever they are"
+    )
+    alpha: float | None = option(
+        0.8,
+        "exponent of the factors that even out an input's channels, which are centred too; null: neither",
+        low=0,
+        high=1,
+    )
+    compensate: bool = option(True, "round weights in view of the inputs' moments; false: each to its nearest point")
+    outlier_share: float = option(
+        0.0, "share of an FFN's neurons, those that stick out most, whose columns stay float", low=0, high=0.5
+    )
+    float_linears: int = option(0, "so many of the most sensitive Linears stay float", low=0)
+    tokens: int = option(16384, "calibration tokens that ranges and moments are taken from", unit="tokens", low=64)
+    order: tuple[Annotated[str, OneOf(ORDERED)], ...] = option(ORDERED, "which of the two comes first", least=2)
