@@ -52,7 +52,7 @@ def is_given(config: Mapping) -> bool:
 
 
 def applying(config: Mapping, precision: str) -> Mapping:
-    """The configuration, without a quantization that it asks for in another precision than where models are deployed."""
+    """The configuration, without a quantization that it asks for in a precision in which models are not deployed."""
     section = config.get("quantization")
     if section is None or section["only_in"] in (None, precision):
         return config
