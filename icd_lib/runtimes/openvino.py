@@ -77,7 +77,7 @@ class OpenVinoInt8(OpenVino):
     """
 
     @property
-    def hint(self) -> str:  # type: ignore[override]
+    def hint(self) -> str:
         return "f32" if emulated("bf16") else "bf16"
 
     def check_calibration(self, model: nn.Module, calibration: Sequence[dict] | None) -> None:

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 
 import numpy as np
 import torch
+from torch import nn
 
 from icd_lib.axes.kinds import KINDS
 from icd_lib.codesign.evidence import Evidence, Problem
 from icd_lib.codesign.inputs import Inputs
 from icd_lib.errors import TransformError
 from icd_lib.measure.conditions import disturbances, watched
-from icd_lib.measure.tables import mean_over_shapes, measure_width_curves, widths_to_try
+from icd_lib.measure.tables import Call, mean_over_shapes, measure_width_curves, widths_to_try
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
@@ -22,6 +23,7 @@ from icd_lib.storage.npz import save_graph
 from icd_lib.transforms import transforms_of
 from icd_lib.transforms.base import Manner
 from icd_lib.transforms.observed import Observed
+from icd_lib.transforms.quantization.calibrate import Recipe, quantize
 from icd_lib.transforms.sparsity.allocate import LossCurve
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
 from icd_lib.transforms.sparsity.transform import TRANSFORM as SPARSITY
@@ -61,6 +63,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
     key = {
         "model": context.checkpoint.sha256,
         "runtime": target.row.name,
+        "quantization": context.config.get("quantization"),
         "shapes": shapes,
         "widths": widths,
         "repeats": repeats,
@@ -82,7 +85,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
                     repeats=repeats,
                     seed=context.get("seed"),
                     progress=follow(progress, f"width curves {batch}x{length}"),
-                    call=target.call,
+                    call=call_for_clock(context),
                 )
                 for batch, length in shapes
             ]
@@ -102,6 +105,23 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
     else:
         keep_tables(key, tables)
     return tables | {"conditions": conditions}
+
+
+def call_for_clock(context: Context) -> Call:
+    """How a variant of the model is timed: where models are deployed, and roughly quantised where they will be.
+
+    Only the shapes of its eight-bit products count for the clock, so one batch gives the ranges, and weights go to
+    their nearest points.
+    """
+    target, section = context.target, context.config.get("quantization")
+    if section is None or target.row.precision != "int8":
+        return target.call
+    recipe = Recipe(section["alpha"], compensate=False)
+
+    def call(model: nn.Module, inputs: dict) -> Callable[[], object]:
+        return target.call(quantize(model, context.deploy_calibration[:1], recipe)[0], inputs)
+
+    return call
 
 
 def sensitivity_map(observed: Observed) -> list[dict]:
