@@ -24,7 +24,7 @@ def ending_lines(results: Results) -> list[str]:
 
 def _model_lines(results: Results, mode: str) -> list[str]:
     folder = _relative(results.dir / mode / "model")
-    if not results.solves[mode].accepted_strength:
+    if not results.is_changed(mode):
         return [
             f"Nothing was accepted: every attempt of {mode} was rolled back, because of quality or latency.",
             f"What lies in {folder} is still the dense model, no smaller and no faster.",
@@ -100,7 +100,7 @@ def _table_lines(results: Results, mode: str) -> list[str]:
         changes = {other: latency_of(verdict, key) for key, other in gains.items()}
         told = [f"{_change(item)} to {other}" for other, item in changes.items() if not item.is_missing]
         lines.append(f"Time of reads that no layout was solved on: {'; '.join(told) or 'not measured'}")
-        if not results.solves[mode].accepted_strength:
+        if not results.is_changed(mode):
             lines.append("Nothing was accepted: every round was rolled back, and the layout is that of linear.")
     if not isinstance(verdict.cost, Unknown):
         change = value_text(verdict.cost.delta_c_rel, "fraction")

@@ -40,7 +40,7 @@ def headline(results: Results) -> list[str]:
     else:
         lines = _model_lines(results)
     lines += [line for mode in results.solves for line in (_target(results, mode), _disagreement(results, mode))]
-    lines += [_nothing_accepted(results, mode) for mode in results.solves if not results.solves[mode].accepted_strength]
+    lines += [_nothing_accepted(results, mode) for mode in results.solves if not results.is_changed(mode)]
     where = "of {} reads" if results.is_table else "at {}"
     lines += [
         f"The A/A control {where.format(shape)} excludes 0: timing differences of that size mean nothing in this run."

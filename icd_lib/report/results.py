@@ -217,6 +217,11 @@ class Results:
         """The attempt that gave a mode's result; None where nothing was accepted."""
         return next((entry for entry in reversed(self.whole(mode)) if entry.accepted), None)
 
+    def is_changed(self, mode: str) -> bool:
+        """Whether a mode accepted anything; a given mask may be accepted though the tables predict nothing of it."""
+        given = any(entry.accepted and entry.strength == 0 for entry in self.whole(mode))
+        return given or bool(self.solves[mode].accepted_strength)
+
     def whole(self, mode: str) -> list[Tried]:
         """The attempts of a mode, without its drafts."""
         return [entry for entry in self.solves[mode].attempts if not entry.is_draft]

@@ -73,3 +73,12 @@ def test_equality_with_the_masked_model_is_judged_at_1e_5(results):
         rows = {row[0]: row[1].word for row in measure_tables.controls(replace(results, verdict=changed)).rows[:4]}
         assert rows["every arm, the masked model, float64"] == word
         assert rows["every arm, the masked model, float32"] == "pass"
+
+
+def test_a_mask_of_which_the_tables_predict_nothing_is_accepted_all_the_same(results):
+    attempt = next(entry for entry in results.whole("linear") if entry.accepted)
+    refused = replace(attempt, accepted=False)
+    for entry, said in ((replace(attempt, strength=0.0), False), (replace(refused, strength=0.0), True)):
+        solved = replace(results.solves["linear"], accepted_strength=0.0, attempts=[entry])
+        changed = replace(results, solves=results.solves | {"linear": solved})
+        assert any(line.startswith("Linear accepted nothing") for line in headline(changed)) == said
