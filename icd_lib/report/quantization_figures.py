@@ -5,13 +5,12 @@ import numpy as np
 from icd_lib.report.picture import COLOURS, Picture, canvas, finish, legend, themed
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing
-from icd_lib.transforms.effects import Groups, TransformMeta
 
 SHOWN = ("iterative", "linear", "oneshot")
 
 
-def quantization_of(results: Results) -> tuple[str, TransformMeta] | None:
-    """The first mode, of those a run has, that was quantised, and what the transform did there."""
+def quantization_of(results: Results) -> tuple[str, dict] | None:
+    """The first mode, of those a run has, that was quantised, and what its file says of the transform."""
     for mode in SHOWN:
         if mode not in results.solves:
             continue
@@ -19,7 +18,7 @@ def quantization_of(results: Results) -> tuple[str, TransformMeta] | None:
         done = record.get("transforms") or [record["last_transform"]]
         for entry in done:
             if entry is not None and entry["name"] == "quantization":
-                return mode, TransformMeta.from_json(entry)
+                return mode, entry
     return None
 
 
@@ -27,9 +26,9 @@ def quantization_of(results: Results) -> tuple[str, TransformMeta] | None:
 def linear_errors(results: Results) -> Picture | Missing:
     """Per Linear: what rounding it alone does to the network's output, and the error of its own output."""
     found = quantization_of(results)
-    if found is None or not found[1].notes.get("linears"):
+    if found is None or not found[1]["notes"].get("linears"):
         return Missing("Rounding, Linear by Linear", "no mode was accepted with rounded inputs")
-    linears = found[1].notes["linears"]
+    linears = found[1]["notes"]["linears"]
     names = [name.partition("layer.")[2] or name for name in linears]
     drawing, panel = canvas(0.9 + 0.17 * len(names))
     places = np.arange(len(names))
@@ -51,24 +50,34 @@ def linear_errors(results: Results) -> Picture | Missing:
 
 @themed
 def channel_ranges(results: Results) -> Picture | Missing:
-    """Half-widths of an FFN's channels in stored order and in π′, what stays float marked."""
+    """Half-widths of an FFN's channels before and after the layout was solved again, what stays float marked."""
     found = quantization_of(results)
-    effects = [item for item in found[1].axes.values() if isinstance(item, Groups)] if found else []
-    if found is None or not effects:
+    axes = [entry for entry in found[1]["axes"] if "groups" in entry] if found else []
+    if found is None or not axes:
         return Missing("Ranges of channels", "no mode was accepted with rounded FFN inputs")
-    mode, effect = found[0], max(effects, key=lambda item: float(np.max(item.saliency) / np.median(item.saliency)))
-    # The effect is in the order before the re-permutation, which packs what stays float.
-    packed = effect.packed(np.arange(effect.size)) if mode == "iterative" else np.arange(effect.size)
+    mode = found[0]
+    entry = max(axes, key=lambda axis: float(np.max(axis["saliency"]) / np.median(axis["saliency"])))
+    widths, groups = np.array(entry["saliency"]), np.array(entry["groups"])
+    before = np.arange(len(widths))
+    after = gathered(groups) if mode == "iterative" else before
     drawing, panels = canvas(4.6, 2, 1, sharex=True)
-    layouts = {"before the layout was solved again": np.arange(effect.size), f"in {mode}'s layout": packed}
+    layouts = {"before the layout was solved again": before, f"in {mode}'s layout": after}
     for panel, (label, order) in zip(panels, layouts.items(), strict=True):
-        left = effect.groups[order] > 0
-        places = np.arange(effect.size)
-        panel.vlines(places, 0, effect.saliency[order], color=COLOURS["dense"], linewidth=0.6)
-        panel.vlines(places[left], 0, effect.saliency[order][left], color=COLOURS["unrounded"], linewidth=0.9)
+        left = groups[order] > 0
+        panel.vlines(before, 0, widths[order], color=COLOURS["dense"], linewidth=0.6)
+        panel.vlines(before[left], 0, widths[order][left], color=COLOURS["unrounded"], linewidth=0.9)
         panel.set_ylabel("half range")
-        panel.set_title(f"{effect.axis}, {label}")
+        panel.set_title(f"{entry['axis']}, {label}")
     panels[-1].set_xlabel("neuron")
-    count = int((effect.groups > 0).sum())
-    alt = f"Ranges of the {effect.size} neurons of {effect.axis}; {count} stay float."
+    alt = f"Ranges of the {len(widths)} neurons of {entry['axis']}; {int((groups > 0).sum())} stay float."
     return finish(drawing, "quantization_ranges", alt, "How far an FFN's neurons reach, and which stay float.", results)
+
+
+def gathered(groups: np.ndarray) -> np.ndarray:
+    """The order in which every group lies together, groups by the mean of their places.
+
+    >>> gathered(np.array([1, 0, 1, 0, 0])).tolist()
+    [0, 2, 1, 3, 4]
+    """
+    parts = [np.flatnonzero(groups == number) for number in np.unique(groups)]
+    return np.concatenate(sorted(parts, key=lambda part: float(part.mean())))

@@ -125,7 +125,7 @@ def test_naming_the_module_is_enough():
     code = "from icd_lib.transforms import TRANSFORMS; print(*TRANSFORMS); print(TRANSFORMS['toy'].options)"
     environment = os.environ | {"ICD_EXTENSIONS": "tests.extend.toy_transform", "PYTHONPATH": str(project_root())}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["sparsity", "masked", "toy", "toy"]
+    assert found.stdout.split() == ["sparsity", "masked", "quantization", "toy", "toy"]
 
 
 def test_its_section_is_an_option_of_a_scenario_that_gives_it(tmp_path):
