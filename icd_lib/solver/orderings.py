@@ -15,7 +15,7 @@ from icd_lib.solver.cost import CostConfig
 from icd_lib.solver.spectral import fiedler_vector
 
 # METIS stops at this many parts; what lies inside one is the refinement's business.
-MOST_PARTITIONS = 20
+MOST_PARTITIONS = 100
 MOST_PARTS = 2048
 # Neighbours per element that witness a shared neighbourhood: enough to tell two elements of one group from others.
 WITNESSES = 24
