@@ -19,12 +19,12 @@ from icd_lib.models.families import find_adapter
 from icd_lib.models.quantized import LARGEST, QuantizedLinear, replace_linear
 from icd_lib.progress import DETAIL
 from icd_lib.transforms.quantization.evening import Spread, even_factors
+from icd_lib.transforms.quantization.options import ALPHA
 from icd_lib.transforms.quantization.ranges import least_error_grid, row_steps
 from icd_lib.transforms.quantization.rounding import round_compensated
 from icd_lib.transforms.sparsity.obs import Moments, affine
 from icd_lib.transforms.streams import ResidualStream
 
-ALPHA = 0.9  # measured: 0.7 to 1.0 were tried (docs/QUANTIZATION.md)
 DAMPING = 0.01  # of the moments, relative to their mean diagonal, when weights are rounded
 
 

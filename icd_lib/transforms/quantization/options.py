@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from icd_lib.options import OneOf, Section, option
 
+ALPHA = 0.9  # measured: 0.7 to 1.0 were tried (docs/QUANTIZATION.md)
 ORDERED = ("sparsity", "quantization")
 
 
@@ -18,7 +19,7 @@ class QuantizationOptions(Section):
         None, "quantise only where the models are deployed in this precision; null: wherever they are"
     )
     alpha: float | None = option(
-        0.8,
+        ALPHA,
         "exponent of the factors that even out an input's channels, which are centred too; null: neither",
         low=0,
         high=1,
