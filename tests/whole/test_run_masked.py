@@ -13,7 +13,7 @@ from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.models.checkpoint.loading import load_model
 from icd_lib.models.checkpoint.source import resolve_checkpoint
 
-pytestmark = pytest.mark.notebooks
+pytestmark = [pytest.mark.notebooks, pytest.mark.slow]
 
 FFN, HEADS, DEAD = 256, 4, 96
 SMALLER = ["data.test_items=40", "data.validation_items=30", "data.calibration_texts=40", "measure.repeats=6"]
