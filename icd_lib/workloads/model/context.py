@@ -31,7 +31,7 @@ from icd_lib.transforms import applying
 
 CERTIFICATE_SHAPE = (2, 24)  # enough tokens for an equality check, few enough for float64 to be instant
 EMBEDDED = ("auto", "bible")  # values of data.name that bring no text of the user's own
-DEPLOY_BATCHES = 8  # of calibration text for int8: more of them change neither ranges nor quality
+DEPLOY_BATCHES = 8  # of calibration text that a runtime's own int8 is calibrated on
 RANDOM_WEIGHTS = "random weights: a latency-only run, quality is not measured"
 
 
