@@ -1,7 +1,6 @@
 """What a mask that came with the model makes dead, and what cannot leave: told before anything is changed."""
 
 import copy
-from dataclasses import dataclass
 
 from torch import nn
 
@@ -10,32 +9,12 @@ from icd_lib.axes.kinds import granules
 from icd_lib.codesign.zeros import WORTH_A_WORD, Zeros, count_zeros
 from icd_lib.errors import TransformError
 from icd_lib.models.families import find_adapter
+from icd_lib.records.masked import MaskedAxis
 from icd_lib.transforms.base import Given
 from icd_lib.transforms.effects import Alive
 from icd_lib.transforms.masked.compact import take_out
 from icd_lib.transforms.masked.dead import slot_parts
 from icd_lib.transforms.masked.transform import MaskedEvidence
-
-
-@dataclass(frozen=True)
-class Found:
-    """One axis: `size` elements, `dead` of them; `kept` and `kept_stored`: left in whole tiles, gathered and as stored.
-
-    zeros: share of the single weights along it that are zero, `left`: of those that stay once the dead are gone. now,
-    solved, least: share of tiles that hold anything else then (`codesign.zeros.Zeros`); None where few are zero.
-    """
-
-    axis: str
-    kind: str
-    size: int
-    dead: int
-    kept: int
-    kept_stored: int
-    zeros: float
-    left: float
-    now: float | None = None
-    solved: float | None = None
-    least: float | None = None
 
 
 def survey(given: Given) -> dict:
@@ -58,7 +37,7 @@ def survey(given: Given) -> dict:
     bounds = {entry.axis: entry for entry in count_zeros(smaller, tile)}
     narrowed = {axis.name: axis for axis in find_adapter(smaller).axes()}
     found = [
-        Found(
+        MaskedAxis(
             name,
             dead.axis.kind,
             dead.axis.size,

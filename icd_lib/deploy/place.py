@@ -12,7 +12,7 @@ import psutil
 from icd_lib.deploy.record import is_export
 from icd_lib.errors import ArtifactError
 from icd_lib.paths import user_path
-from icd_lib.storage.atomic import write_error
+from icd_lib.storage.atomic import put_in_place, write_error
 
 
 def check_place(folder: Path | str, *, overwrite: bool = False) -> Path:
@@ -44,14 +44,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         clear_leftovers(folder)
         partial.mkdir()
         yield partial
-        if folder.exists():
-            folder.rename(old)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
+        put_in_place(partial, folder, old)
     except OSError as error:
         raise write_error(folder, error) from error
     finally:

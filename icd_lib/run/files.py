@@ -10,6 +10,7 @@ from typing import Any
 
 from icd_lib.records.attempts import Solved
 from icd_lib.records.deploy import Deploy
+from icd_lib.records.masked import Masked
 from icd_lib.records.measured import Ladder, Measured, Metrics
 from icd_lib.records.verdict import Verdict
 from icd_lib.storage.record_json import from_json
@@ -57,27 +58,6 @@ class _LossCurve:
 
 
 @dataclass(frozen=True)
-class _MaskedAxis:
-    axis: str
-    kind: str
-    size: int
-    dead: int
-    kept: int
-    kept_stored: int
-    zeros: float
-    left: float
-    now: float | None = None
-    solved: float | None = None
-    least: float | None = None
-
-
-@dataclass(frozen=True)
-class _Masked:
-    tile: int
-    axes: list[_MaskedAxis]
-
-
-@dataclass(frozen=True)
 class _Permutation:
     D: int
     pi: list[int]
@@ -121,7 +101,7 @@ SHAPES: dict[str, Any] = {
     r"graph/tables\.json": _Tables,
     r"graph/sensitivity\.json": list[_Sensitivity],
     r"graph/curves\.json": list[_LossCurve],
-    r"graph/masked\.json": _Masked,
+    r"graph/masked\.json": Masked,
     r"\w+/perm_(before|after)\.json": _Permutations,
     r"\w+/solve\.json": Solved,
     r"\w+/metrics\.json": Metrics,

@@ -50,6 +50,18 @@ def atomic_write(path: Path | str, data: bytes | str) -> Path:
     return path
 
 
+def put_in_place(partial: Path, folder: Path, old: Path) -> None:
+    """Rename the folder `partial` to `folder`; what was there is `old` from then on, or where it was on a failure."""
+    if folder.exists():
+        folder.rename(old)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+
+
 def sha256_file(path: Path | str) -> str:
     """Hex sha256 of a file's bytes; `ArtifactError` if it cannot be read."""
     try:

@@ -27,6 +27,7 @@ from icd_lib.models.families import family_of
 from icd_lib.models.quantized import install_quantized, pack, unpack
 from icd_lib.models.ties import check_ties, has_tied_embeddings, retie, ties_of
 from icd_lib.paths import user_path
+from icd_lib.storage.atomic import put_in_place
 from icd_lib.storage.json_text import read_text
 from icd_lib.storage.tensor_file import usual_rights
 
@@ -121,14 +122,7 @@ def _build(folder: Path, record: dict) -> nn.Module:
 def _replace_folder(folder: Path, partial: Path) -> None:
     """Put `partial` in the place of `folder`; at no moment is the earlier one half removed, and it stays on failure."""
     old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
-    if folder.exists():
-        folder.rename(old)
-    try:
-        partial.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
+    put_in_place(partial, folder, old)
     shutil.rmtree(old, ignore_errors=True)
 
 
