@@ -135,7 +135,7 @@ def test_the_last_lines_of_a_run_give_the_layout_and_what_it_gained(run, results
     lines = ending_lines(results)
     kept = results.solves["iterative"].sizes.rows
     assert lines[0].startswith(f"You have a layout, {kept:,} rows in their new order, in ")
-    assert lines[1].startswith("Time of reads that no layout was solved on: −") and "linear, with the same" in lines[1]
+    assert lines[1].startswith("Time of reads that no layout was solved on: ") and "linear, with the same" in lines[1]
     assert "Gates (iterative vs linear, with the same transform): smoke" in "\n".join(lines)
     code = "\n".join(line.strip() for line in lines if line.startswith("  "))
     found = {"old_table": np.arange(results.graphs["rows"]["D"])}
