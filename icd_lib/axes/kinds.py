@@ -18,6 +18,7 @@ class Kind:
 KINDS = {
     "ffn": Kind("FFN neurons", tiled=True, probe_keep=0.5),
     "heads": Kind("attention heads", tiled=False, probe_keep=0.75),
+    "kv_groups": Kind("KV groups", tiled=False, probe_keep=0.75),
     "inner": Kind("inner channels", tiled=True, probe_keep=0.75),
     "state": Kind("state dimensions", tiled=False, probe_keep=0.75),
 }

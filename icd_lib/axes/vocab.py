@@ -30,3 +30,16 @@ def install_token_map(module: nn.Module) -> None:
 def apply_token_map(module: nn.Module, inverse: torch.Tensor) -> None:
     """Follow rows that moved from position i to `inverse[i]`."""
     module.id_map.copy_(inverse.to(module.id_map.device)[module.id_map])
+
+
+@torch.no_grad()
+def fold_token_maps(model: nn.Module) -> None:
+    """Row t becomes the row the map names for token t, once in every tensor; the modules are stock again, in place."""
+    rows = {}
+    for module in model.modules():
+        if isinstance(module, MappedEmbedding | MappedLinear):
+            rows |= {parameter: module.id_map for parameter in module.parameters(recurse=False)}
+            del module._buffers["id_map"]
+            module.__class__ = nn.Embedding if isinstance(module, MappedEmbedding) else nn.Linear
+    for parameter, id_map in rows.items():
+        parameter.copy_(parameter[id_map])

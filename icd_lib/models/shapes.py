@@ -40,6 +40,22 @@ def _mamba(width: int, layers: int) -> Shape:
     return Shape("mamba", sizes)
 
 
+def _llama(width: int, layers: int, heads: int, groups: int, ffn: int, vocab: int) -> Shape:
+    sizes = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": vocab,
+        "max_position_embeddings": 8192,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "intermediate_size": ffn,
+        "tie_word_embeddings": True,
+    }
+    return Shape("llama", sizes)
+
+
 # A family's first shape is the one that is taken when none is named.
 SHAPES = Registry(
     "shapes",
@@ -47,6 +63,8 @@ SHAPES = Registry(
         "minilm-l6": _bert(384, 6, 12, 1536),
         "bert-base-uncased": _bert(768, 12, 12, 3072),
         "bert-large": _bert(1024, 24, 16, 4096),
+        "smollm2-135m": _llama(576, 30, 9, 3, 1536, 49152),
+        "smollm2-360m": _llama(960, 32, 15, 5, 2560, 49152),
         "mamba-130m": _mamba(768, 24),
         "mamba-2.8b": _mamba(2560, 64),
     },

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.models.checkpoint.files import check_config, check_weights, hash_files, weight_files
+from icd_lib.models.checkpoint.gguf import gguf_folder, is_gguf
 from icd_lib.models.families import DEFAULT_FAMILY, find_family
 from icd_lib.models.shapes import SHAPES, shape_names
 from icd_lib.paths import user_path
@@ -60,7 +61,7 @@ _REPORTED = ("name", "revision", "sha256", "licence", "source", "weights")
 def resolve_checkpoint(
     spec: str | None = None, *, revision: str | None = None, family: str = DEFAULT_FAMILY
 ) -> Checkpoint:
-    """Find and check the checkpoint `spec`: a folder, a folder below `$ICD_DATA_DIR`, or a hub id; None is the default.
+    """Find and check the checkpoint `spec`: a folder or GGUF file, one below `$ICD_DATA_DIR`, a hub id; None: the default.
 
     Order: path, `ICD_DATA_DIR`, Hugging Face cache (`HF_HOME`), hub, embedded default. None takes the embedded
     default first, so that a run without a choice needs no network. Raises `ResourceError` with all that was tried,
@@ -75,6 +76,8 @@ def resolve_checkpoint(
         return _describe(embedded, default.name, None, "embedded", family)
     name = spec or default.name
     for folder, source in _local_folders(name):
+        if is_gguf(folder):
+            return _describe(gguf_folder(folder), folder.name, revision, source, family)
         if folder.is_dir():
             label = folder.resolve().name if source == "path" else name
             return _describe(folder, label, revision, source, family)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FAMILIES = Registry(
     "families",
-    {"bert": "icd_lib.models.families.bert:FAMILY", "mamba": "icd_lib.models.families.mamba:FAMILY"},
+    {name: f"icd_lib.models.families.{name}:FAMILY" for name in ("bert", "mamba", "llama")},
 )
 DEFAULT_FAMILY = "bert"
 

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
+from icd_lib.axes.vocab import fold_token_maps
+
 
 def pad_to_uniform(model: nn.Module, layers: nn.ModuleList) -> None:
     """Give `model` stock shapes in place: every FFN as wide as the widest, removed heads and head dims back as zeros.
@@ -19,7 +21,7 @@ def pad_to_uniform(model: nn.Module, layers: nn.ModuleList) -> None:
         for layer in layers:
             _pad_heads(layer.attention, heads, dim)
             _pad_ffn(layer, widest - layer.intermediate.dense.out_features)
-        _fold_token_maps([module for module in model.modules() if hasattr(module, "id_map")])
+        fold_token_maps(model)
     config.intermediate_size = widest
 
 
@@ -61,14 +63,3 @@ def _set(linear: nn.Linear, weight, bias=None) -> None:
     if bias is not None and linear.bias is not None:
         linear.bias = nn.Parameter(bias(linear.bias).contiguous(), requires_grad=linear.bias.requires_grad)
     linear.out_features, linear.in_features = linear.weight.shape
-
-
-def _fold_token_maps(modules: list[nn.Module]) -> None:
-    """Row t becomes the row the map names for token t, once in every tensor; the modules are stock again."""
-    rows = {}
-    for module in modules:
-        rows |= {parameter: module.id_map for parameter in module.parameters(recurse=False)}
-        del module._buffers["id_map"]
-        module.__class__ = nn.Embedding if isinstance(module, nn.Embedding) else nn.Linear
-    for parameter, id_map in rows.items():
-        parameter.copy_(parameter[id_map])

@@ -1,0 +1,107 @@
+"""A GGUF file (llama.cpp's format) as a folder that Transformers reads, made once per machine.
+
+Its blocks are decoded to float32 exactly (package gguf); config, weight names and tokenizer are Transformers' reading of
+the file. The folder lies in the cache under the file's sha256, so a file is converted once.
+"""
+
+import contextlib
+import shutil
+import uuid
+from pathlib import Path
+
+from icd_lib.errors import FOREIGN, ArtifactError, ConfigError
+from icd_lib.models.checkpoint.files import hash_files
+from icd_lib.optional import brief, load_optional
+from icd_lib.storage.atomic import put_in_place, write_error
+from icd_lib.storage.machine import cache_folder
+
+EXTRA = "'icd-lib[decoder]'"
+READ_AS = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+READ_AS |= {"qwen3": "Qwen3ForCausalLM", "gemma": "GemmaForCausalLM"}
+_FORM = 1  # of the folder: another number, another folder
+
+
+def gguf_folder(file: Path) -> Path:
+    """The folder with the model of a GGUF file: config.json, float32 safetensors, tokenizer.
+
+    Raises `ArtifactError` for a file that is truncated or holds blocks of a type that cannot be decoded, `ConfigError`
+    for an architecture that is not read, `ResourceError` without the package gguf.
+    """
+    folder = cache_folder() / f"gguf-{_FORM}-{hash_files([file])[:24]}"
+    if not (folder / "config.json").is_file():
+        contents = read_header(file)
+        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+        try:
+            partial.mkdir(parents=True)
+            _convert(file, contents, partial)
+            _publish(partial, folder)
+        except OSError as error:
+            raise write_error(folder, error) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def read_header(file: Path) -> dict[str, str]:
+    """architecture, licence and name of a GGUF file, and the block types of its weights ("Q4_1 210, F32 61")."""
+    gguf = load_optional("gguf", EXTRA)
+    try:
+        reader = gguf.GGUFReader(file)
+        fields = {name: _text(reader, f"general.{name}") for name in ("architecture", "license", "name")}
+        kinds: dict[str, int] = {}
+        for tensor in reader.tensors:
+            kinds[tensor.tensor_type.name] = kinds.get(tensor.tensor_type.name, 0) + 1
+    except (*FOREIGN, OSError) as error:
+        raise ArtifactError(
+            f"{file.name} is no whole GGUF file, or has weights of an unknown type ({brief(error)}); fetch it again, or "
+            "convert the model with a current llama.cpp"
+        ) from error
+    if fields["architecture"] not in READ_AS:
+        raise ConfigError(
+            f"{file.name} holds a model of architecture {fields['architecture']!r}; GGUF files of {sorted(READ_AS)} are "
+            "read"
+        )
+    return fields | {"types": ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))}
+
+
+def _text(reader, name: str) -> str:
+    field = reader.get_field(name)
+    value = None if field is None else field.contents()
+    return value if isinstance(value, str) else ""
+
+
+def _convert(file: Path, contents: dict[str, str], folder: Path) -> None:
+    import torch
+    import transformers
+
+    load_optional("accelerate", EXTRA)
+    model_class = getattr(transformers, READ_AS[contents["architecture"]])
+    try:
+        model = model_class.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except (*FOREIGN, OSError) as error:
+        raise ArtifactError(
+            f"{file.name} cannot be read ({brief(error)}); fetch it again, or take the model as safetensors"
+        ) from error
+    model.config.architectures = [model_class.__name__]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    licence = contents["license"] or "not stated"
+    card = f"---\nlicense: {licence}\n---\n{contents['name']}, from {file.name} ({contents['types']}), as float32.\n"
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _publish(partial: Path, folder: Path) -> None:
+    """Put the folder in its place, unless another process was first."""
+    with contextlib.suppress(FileExistsError):
+        if not (folder / "config.json").is_file():
+            put_in_place(partial, folder, folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old"))
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether the path names a GGUF file, by its first bytes or, where there are none, by its name."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"GGUF" or path.suffix.lower() == ".gguf"
+    except OSError:
+        return False
