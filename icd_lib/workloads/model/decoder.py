@@ -1,4 +1,4 @@
-"""The context of a decoder that has read much: running text of many domains, some calibrate, some choose, some judge."""
+"""The context of a decoder that has read much: running text of many domains that calibrate, choose or judge."""
 
 from functools import cached_property
 

@@ -5,8 +5,8 @@ heads, biases (Qwen2), norms inside the heads (Qwen3), sliding windows (Mistral)
 
 Rotary embeddings turn dims i and i + head_dim / 2 of queries and keys by an angle that all layers share, computed from
 the config and kept in no checkpoint (Su et al. 2021, section 3.4; in halves as Transformers lays them out). Another
-order of these dims would need frequencies in that order, which no stock model loads, and nothing reads their order: they
-are on no axis and stay where they are.
+order of these dims would need frequencies in that order, which no stock model loads, and nothing reads their order:
+they are on no axis and stay where they are.
 """
 
 import copy
@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from icd_lib.axes.axis import Attribute, Axis, Slot
+from icd_lib.axes.axis import Axis, Slot
 from icd_lib.errors import ConfigError
 from icd_lib.models.adapter import Adapter, Block
 from icd_lib.models.families.llama.recorded import Recorded
