@@ -193,7 +193,7 @@ class PagedLayer(CacheLayerMixin):
             self._set_columns(columns, self.store.keys.dtype)
 
     def copied(self, store: FloatStore, evictor: Evictor | None) -> "PagedLayer":
-        """The same tokens in another store, as if they had just been read; for a layer whose tokens are all in float."""
+        """The same tokens in another store, as if just read; for a layer whose tokens are all in float."""
         layer = PagedLayer(self.index, self.groups, store, self.observed, evictor)
         keys, values = self.store.read()
         layer.lazy_initialization(keys, values)

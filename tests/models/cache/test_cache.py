@@ -2,13 +2,16 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from tiny_decoders import SIZE, VOCAB, tiny_decoder
 from transformers import DynamicCache
 
+from icd_lib.axes.compact import compact
 from icd_lib.errors import ConfigError
 from icd_lib.models.cache import PAGED, PagedCache, use_paged_attention
+from icd_lib.models.families import find_adapter
 from icd_lib.transforms.kv import KvEvictor, KvPolicy
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3", "gemma")
@@ -103,11 +106,8 @@ def test_layers_may_have_different_numbers_of_kv_groups():
 
 def drop_group(model, layer):
     """Remove the last KV group of a layer, physically."""
-    from icd_lib.axes import compact
-    from icd_lib.models.adapter import find_adapter
-
     axis = next(axis for axis in find_adapter(model).axes() if axis.name == f"kv_groups.{layer}")
-    compact(model, axis, torch.tensor([True, True, False]).numpy())
+    compact(model, axis, np.array([True, True, False]))
 
 
 def test_the_past_is_written_in_place_and_buffers_double_in_pages():

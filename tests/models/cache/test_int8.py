@@ -91,4 +91,6 @@ def test_decoding_is_near_and_padding_changes_nothing():
     assert 0 < error < 0.02
     inputs = uneven()
     together = decode(model, inputs, PagedCache(model, page=4, store="int8"))
-    assert torch.equal(together[:1], decode(model, {"input_ids": inputs["input_ids"][:1]}, PagedCache(model, page=4, store="int8")))
+    assert torch.equal(
+        together[:1], decode(model, {"input_ids": inputs["input_ids"][:1]}, PagedCache(model, page=4, store="int8"))
+    )
