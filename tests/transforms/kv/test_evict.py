@@ -41,7 +41,7 @@ def run(model, cache, ids, steps, mask=None):
 @pytest.mark.parametrize("score", sorted(SCORES))
 @pytest.mark.parametrize("padded", [False, True])
 def test_linear_and_iterative_compute_the_same(score, padded):
-    """One eviction after the prompt and more while decoding, holes or none: the layouts differ, the function does not."""
+    """Evictions after the prompt and while decoding, holes or none: the layouts differ, the function does not."""
     model, ids, mask = decoder(), prompt(), None
     if padded:
         mask = torch.ones_like(ids)
@@ -86,7 +86,7 @@ def test_a_budget_that_holds_all_changes_nothing():
 
 
 def test_evicted_tokens_are_as_if_masked():
-    """What is left after an eviction attends like the full cache with the evicted tokens' products at minus infinity."""
+    """What is left attends like the full cache with the evicted tokens' products at minus infinity."""
     model, ids = decoder(num_hidden_layers=1), prompt(1)
     cache = cache_of(model, POLICY)
     model(input_ids=ids[:, :60], past_key_values=cache)
