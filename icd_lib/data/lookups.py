@@ -78,7 +78,9 @@ def _make(tokenizer, blocks: Blocks, number: int, count: int, records: int, leng
 def _record(tokenizer, name: str, code: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens of the question, of its answer, and of what ends the record."""
     parts = (f" The code of {name} is", f" {code}", ".")
-    return tuple(np.array(tokenizer(part, add_special_tokens=False)["input_ids"], dtype=np.int64) for part in parts)
+    found = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)
+    question, answer, end = (np.array(ids, dtype=np.int64) for ids in found)
+    return question, answer, end
 
 
 def _names() -> list[str]:

@@ -37,7 +37,7 @@ class Int8Store(FloatStore):
 
     def __init__(self, page: int, room: int = 0):
         super().__init__(page, room)
-        self.pages = 0
+        self.pages, self._expected = 0, room // page
         self._key_codes: torch.Tensor | None = None  # (B, G, capacity, page, d)
         self._key_scales: torch.Tensor | None = None  # (B, G, capacity, 1, d)
         self._value_codes: torch.Tensor | None = None
@@ -80,7 +80,7 @@ class Int8Store(FloatStore):
         return mixed
 
     def replace(self, keys: torch.Tensor, values: torch.Tensor, spare: int = 0) -> None:
-        self.pages = 0
+        self.pages, self._expected = 0, (keys.shape[2] + spare) // self.page
         super().replace(keys, values, spare)
 
     @property
@@ -90,7 +90,8 @@ class Int8Store(FloatStore):
     def settle(self, dead: torch.Tensor | None) -> None:
         """Round the pages that are full; dead slots count as zero, so that they widen no grid."""
         full = self.held // self.page
-        stop, batch, groups, size = full * self.page, *self.keys.shape[:2], self.keys.shape[3]
+        stop = full * self.page
+        batch, groups, _, size = self.keys.shape
         keys, values = self.keys[:, :, :stop], self.values[:, :, :stop]
         if dead is not None:
             gone = dead[:, :, self.coded : self.coded + stop, None]
@@ -133,7 +134,7 @@ class Int8Store(FloatStore):
         for name, states in zip(_BUFFERS, rounded, strict=True):
             old = getattr(self, name)
             if not self.pages or old.shape[2] < self.pages + new:
-                capacity = max(2 * self.pages, self.pages + new)
+                capacity = max(2 * self.pages, self.pages + new, self._expected)
                 grown = states.new_zeros(*states.shape[:2], capacity, *states.shape[3:])
                 if self.pages:
                     grown[:, :, : self.pages] = old[:, :, : self.pages]
