@@ -2,16 +2,16 @@
 
 Channels of keys differ by their scale, tokens of values do. A page is rounded when it is full and has been read; the
 newest tokens, fewer than a page of them, stay in float. Scales are float16, and numbers are rounded by the scale that
-is kept. Attention takes a few pages at a time to float: the whole cache never is.
+is kept. A decoded token's attention reads the codes themselves (`icd_lib.kernels.cached`).
 """
 
 import torch
 
+from icd_lib.kernels.cached import int8_mix, int8_scores
 from icd_lib.models.cache.store import FloatStore
 
 LARGEST = 127  # int8 without −128: the grid is symmetric
 SCALE_BYTES = 2
-PAGES_AT_ONCE = 16  # of every row and group: what they take in float stays near the core
 _SMALLEST = 2.0**-14  # the least normal float16
 
 
@@ -61,10 +61,7 @@ class Int8Store(FloatStore):
     def scores(self, query: torch.Tensor) -> torch.Tensor:
         if not self.pages:
             return super().scores(query)
-        found = query.new_empty(*query.shape[:3], self.used)
-        for first, last in self._chunks():
-            keys = self._key_codes[:, :, first:last] * self._key_scales[:, :, first:last].to(query.dtype)
-            found[..., first * self.page : last * self.page] = query @ keys.flatten(2, 3).transpose(-1, -2)
+        found = int8_scores(query, self._key_codes, self._key_scales, self.pages, self.used)
         found[..., self.coded :] = super().scores(query)
         return found
 
@@ -72,12 +69,7 @@ class Int8Store(FloatStore):
         mixed = super().mix(weights[..., self.coded :])
         if not self.pages:
             return mixed
-        scales = self._value_scales[:, :, : self.pages].flatten(2).to(weights.dtype)
-        scaled = weights[..., : self.coded] * scales[:, :, None]  # a token's scale goes into its weight
-        for first, last in self._chunks():
-            values = self._value_codes[:, :, first:last].flatten(2, 3).to(weights.dtype)
-            mixed += scaled[..., first * self.page : last * self.page] @ values
-        return mixed
+        return mixed + int8_mix(weights, self._value_codes, self._value_scales, self.pages)
 
     def replace(self, keys: torch.Tensor, values: torch.Tensor, spare: int = 0) -> None:
         self.pages, self._expected = 0, (keys.shape[2] + spare) // self.page
@@ -146,10 +138,6 @@ class Int8Store(FloatStore):
         keys = self._key_codes[:, :, first:last] * self._key_scales[:, :, first:last].to(dtype)
         values = self._value_codes[:, :, first:last] * self._value_scales[:, :, first:last].to(dtype)
         return keys.flatten(2, 3), values.flatten(2, 3)
-
-    def _chunks(self):
-        for first in range(0, self.pages, PAGES_AT_ONCE):
-            yield first, min(self.pages, first + PAGES_AT_ONCE)
 
 
 _BUFFERS = ("_key_codes", "_key_scales", "_value_codes", "_value_scales")
