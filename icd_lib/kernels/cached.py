@@ -1,7 +1,7 @@
 """Attention of one token over keys and values in int8: tensors in, tensors out.
 
-codes int8 (B, G, capacity, page, d); scales of keys float16 (B, G, capacity, 1, d), of values (B, G, capacity, page, 1);
-the first `pages` of the capacity are taken. On CPUs compiled kernels read the codes as they are; the `_ref` functions
+codes int8 (B, G, capacity, page, d); scales float16, of keys (B, G, capacity, 1, d), of values (B, G, capacity, page,
+1); the first `pages` of the capacity are taken. On CPUs compiled kernels read the codes as they are; the `_ref` functions
 take a few pages at a time to float, on any device. Computed in float64 if the query is, else in float32.
 """
 
@@ -13,7 +13,7 @@ _SINGLE_THREAD = 1 << 15  # codes below which waking other threads costs more th
 
 
 def int8_scores(query, codes, scales, pages: int, slots: int) -> torch.Tensor:
-    """Products of grouped queries (B, G, r, d) with the first pages' keys, (B, G, r, slots); later slots are not set."""
+    """Products of grouped queries (B, G, r, d) with the first pages' keys, (B, G, r, slots); later ones are not set."""
     if query.device.type != "cpu":
         return int8_scores_ref(query, codes, scales, pages, slots)
     kind = _kind(query)
