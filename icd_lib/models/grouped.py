@@ -209,7 +209,8 @@ def _packed(module: nn.Module) -> dict[str, torch.Tensor | None]:
         "grid": torch.empty(0, grid.bits, columns, dtype=torch.uint8),
         "codes": pack_bits(grid.codes_of(module.weight.detach()), grid.bits),
         "group_scale": scale.contiguous(),
-        "group_zero": None if grid.is_symmetric else pack_bits(grid.zero.detach(), grid.bits),
+        "group_zero": None,
+        **({} if grid.is_symmetric else {"zeros": pack_bits(grid.zero.detach(), grid.bits)}),
         "column_group": None if grid.is_contiguous else grid.group.detach().contiguous(),
     }
 
@@ -218,8 +219,8 @@ def _unpacked(module: nn.Module, tensors: Tensors) -> dict[str, torch.Tensor]:
     _, bits, columns = tensors["grid"].shape
     scale = tensors["group_scale"].to(module.weight.dtype)
     groups, group = scale.shape[1], tensors.get("column_group")
-    if "group_zero" in tensors:
-        zero = unpack_bits(tensors["group_zero"], bits, groups)
+    if "zeros" in tensors:
+        zero = unpack_bits(tensors["zeros"], bits, groups)
     else:
         zero = torch.full(scale.shape, 2 ** (bits - 1), dtype=torch.uint8)
     group = _in_order(columns, groups, torch.empty(columns, dtype=torch.int32)) if group is None else group

@@ -1,5 +1,6 @@
 """A copy of a model whose Linears lie on grids in groups, block after block on what the blocks before give by then."""
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -93,7 +94,9 @@ def round_weights(
     rounded = copy.deepcopy(model)
     stream = ResidualStream(find_adapter(rounded), batches)
     goal = ResidualStream(find_adapter(model), batches) if recipe.follow else None
-    work = _Pass(RoundedModel(rounded), recipe, Columns.in_model(find_adapter(rounded).axes()), stream)
+    names = {module: name for name, module in rounded.named_modules()}
+    columns, generator = Columns.in_model(find_adapter(rounded).axes()), np.random.default_rng(recipe.seed)
+    work = _Pass(RoundedModel(rounded), recipe, columns, names, generator)
     for original, block in zip(find_adapter(model).blocks(), find_adapter(rounded).blocks(), strict=True):
         for stage, linears in enumerate(readings(block, stream)):
             dense = readings(original, goal)[stage][0] if goal else None
@@ -149,14 +152,8 @@ class _Pass:
     found: RoundedModel
     recipe: Recipe
     columns: Columns
-    stream: ResidualStream
-    names: dict[nn.Module, str] = field(init=False)
-    generator: np.random.Generator = field(init=False)
-
-    def __post_init__(self) -> None:
-        names = {module: name for name, module in self.found.model.named_modules()}
-        object.__setattr__(self, "names", names)
-        object.__setattr__(self, "generator", np.random.default_rng(self.recipe.seed))
+    names: dict[nn.Module, str]
+    generator: np.random.Generator
 
     def put(self, axis: str, linears: list[nn.Linear], moments: Moments) -> None:
         """Round Linears that read one input, in one order, and put them into the model."""
@@ -209,10 +206,9 @@ def round_embeddings(model: nn.Module, spec: Spec = EMBEDDING) -> list[str]:
 
     A head that is tied to the embeddings multiplies with their weight, and needs no grid of its own.
     """
-    ends = [model.get_input_embeddings(), getattr(model, "get_output_embeddings", lambda: None)()]
     names, done = {module: name for name, module in model.named_modules()}, []
-    for module in ends:
-        if module is None or any(module.weight is model.get_submodule(name).weight for name in done):
+    for module in _ends(model):
+        if any(module.weight is model.get_submodule(name).weight for name in done):
             continue
         result = round_in_groups(module.weight.detach(), None, spec, name=names[module])
         grid = GroupGrid(spec.bits, result.grid.scale, result.grid.zero, result.grid.group)
@@ -221,3 +217,12 @@ def round_embeddings(model: nn.Module, spec: Spec = EMBEDDING) -> list[str]:
         module.weight.copy_(held.weight_of(held.codes_of(result.values.to(module.weight.dtype))))
         done.append(names[module])
     return done
+
+
+def _ends(model: nn.Module) -> list[nn.Module]:
+    """The embeddings of a model's inputs and outputs, those that it has."""
+    found = []
+    for name in ("get_input_embeddings", "get_output_embeddings"):
+        with contextlib.suppress(AttributeError, NotImplementedError):  # a bare decoder has no head
+            found.append(getattr(model, name)())
+    return [module for module in found if module is not None]
