@@ -1,29 +1,47 @@
 """Token-id maps: let the rows of an embedding (and of a decoder) move while callers keep their token ids."""
 
+from functools import cache
+
 import torch
 from torch import nn
 
 
-class MappedEmbedding(nn.Embedding):
-    """Embedding whose row for token t is `id_map[t]`."""
+class _Mapped:
+    """A module whose row for token t is `id_map[t]`."""
 
+
+class _MappedRows(_Mapped):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return super().forward(self.id_map[input])
 
 
-class MappedLinear(nn.Linear):
-    """Decoder whose logit for token t is computed by row `id_map[t]`."""
-
+class _MappedLogits(_Mapped):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return super().forward(input)[..., self.id_map]
 
 
+@cache
+def _mapped_class(stock: type) -> type:
+    """The class that does what an embedding's or a decoder's does, through a token map."""
+    mapped = _MappedRows if issubclass(stock, nn.Embedding) else _MappedLogits
+    return type(f"Mapped{stock.__name__}", (mapped, stock), {"__reduce_ex__": _rebuilt})
+
+
+def _rebuilt(module: nn.Module, _protocol) -> tuple:
+    """How such a module is copied and pickled: its class is made here and stands in no module."""
+    return _empty, (type(module).__mro__[3],), module.__dict__.copy()
+
+
+def _empty(stock: type) -> nn.Module:
+    return _mapped_class(stock).__new__(_mapped_class(stock))
+
+
 def install_token_map(module: nn.Module) -> None:
     """Give an embedding or decoder an identity token map, unless it has one; parameters (and ties) stay the same."""
-    if hasattr(module, "id_map"):
+    if isinstance(module, _Mapped):
         return
     rows = module.weight.shape[0]
-    module.__class__ = MappedEmbedding if isinstance(module, nn.Embedding) else MappedLinear
+    module.__class__ = _mapped_class(type(module))
     module.register_buffer("id_map", torch.arange(rows, device=module.weight.device))
 
 
@@ -37,9 +55,9 @@ def fold_token_maps(model: nn.Module) -> None:
     """Row t becomes the row the map names for token t, once in every tensor; the modules are stock again, in place."""
     rows = {}
     for module in model.modules():
-        if isinstance(module, MappedEmbedding | MappedLinear):
+        if isinstance(module, _Mapped):
             rows |= {parameter: module.id_map for parameter in module.parameters(recurse=False)}
             del module._buffers["id_map"]
-            module.__class__ = nn.Embedding if isinstance(module, MappedEmbedding) else nn.Linear
+            module.__class__ = type(module).__mro__[3]
     for parameter, id_map in rows.items():
         parameter.copy_(parameter[id_map])

@@ -83,6 +83,8 @@ def _convert(file: Path, contents: dict[str, str], folder: Path) -> None:
         raise ArtifactError(
             f"{file.name} cannot be read ({brief(error)}); fetch it again, or take the model as safetensors"
         ) from error
+    model.hf_quantizer = None  # the weights are plain numbers from here on
+    del model.config.quantization_config
     model.config.architectures = [model_class.__name__]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

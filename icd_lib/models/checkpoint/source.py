@@ -71,8 +71,7 @@ def resolve_checkpoint(
     default = find_family(family).default
     if spec is None and default is None:
         raise ResourceError(f"the family '{family}' has no embedded model; name one with model.checkpoint")
-    embedded = default.folder() if default else None
-    if spec is None and embedded:
+    if spec is None and (embedded := default.folder()):
         return _describe(embedded, default.name, None, "embedded", family)
     name = spec or default.name
     for folder, source in _local_folders(name):
@@ -90,7 +89,7 @@ def resolve_checkpoint(
             return _describe(folder, name, folder.name, source, family)
         tried.append(f"{source} ({reason})")
     if default and _is_default(name, default.name):
-        if embedded:
+        if embedded := default.folder():
             return _describe(embedded, default.name, None, "embedded", family)
         tried.append(f"embedded (the package is not installed; run: {default.cure})")
     raise ResourceError(
