@@ -65,8 +65,9 @@ def write_gguf(
     grouped    name of a weight → its codes, stored exactly as far as 16-bit scales are: 4 bits as q4_0 where every zero
                is 8 and else as q4_1, 8 bits around 128 as q8_0
 
-    A model of uneven widths is padded to stock shapes first, the same function. Raises `ConfigError` for kinds and models
-    that the format does not have, `TransformError` for groups that are no multiple of 32, `ResourceError` without gguf.
+    A model of uneven widths is padded to stock shapes first, the same function. Raises `ConfigError` for what the
+    format does not have (kind, model, tokenizer), `TransformError` for groups that are no multiple of 32,
+    `ResourceError` without the package gguf.
     """
     gguf = load_optional("gguf", EXTRA)
     check_decoder(model)

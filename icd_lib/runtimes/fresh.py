@@ -82,21 +82,13 @@ def run_sentences(backend):
 
 def run_decode_openvino(folder, inputs, options):
     """Logits after prompts padded on the left, and after each of the tokens that follow: (B, 1 + N, V)."""
-    import openvino
+    return _openvino_text(folder, inputs, options, lambda step, said: inputs["tokens"][:, step])
 
-    settings = {**options["hints"], "INFERENCE_NUM_THREADS": options["threads"]}
-    compiled = openvino.Core().compile_model(os.path.join(folder, "openvino_model.xml"), "CPU", settings)
-    request, found = compiled.create_infer_request(), []
-    mask = inputs["attention_mask"]
-    ids, positions = inputs["input_ids"], np.maximum(mask.cumsum(1) - 1, 0)
-    for following in [*inputs["tokens"].T, None]:
-        given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-        given["beam_idx"] = np.arange(len(ids), dtype=np.int32)
-        found.append(request.infer(given)["logits"][:, -1].copy())
-        if following is not None:
-            ids, positions = following[:, None], positions[:, -1:] + 1
-            mask = np.concatenate([mask, np.ones_like(ids)], axis=1)
-    return np.stack(found, axis=1), {"precision": compiled.get_property("INFERENCE_PRECISION_HINT").to_string()}
+
+def run_greedy_openvino(folder, inputs, options):
+    """Tokens that it says greedily, (B, 1 + N)."""
+    logits, told = _openvino_text(folder, inputs, options, lambda step, said: said)
+    return logits.argmax(-1), told
 
 
 def run_decode_gguf(folder, inputs, options):
@@ -147,6 +139,7 @@ LOADERS = {
     "sentences_onnx": run_sentences("onnx"),
     "sentences_torch": run_sentences("torch"),
     "decode_openvino": run_decode_openvino,
+    "greedy_openvino": run_greedy_openvino,
     "decode_gguf": run_decode_gguf,
     "decode_optimum": run_decode_optimum,
     "decode_genai": run_decode_genai,
@@ -174,6 +167,23 @@ def _torch_output(model, inputs):
         if hasattr(outputs, name):
             return getattr(outputs, name).float().numpy()
     return outputs.float().numpy()
+
+
+def _openvino_text(folder, inputs, options, choose):
+    """Logits (B, 1 + N, V) after prompts and after N tokens; `choose(step, said)` gives those of a step, (B,)."""
+    import openvino
+
+    settings = {**options["hints"], "INFERENCE_NUM_THREADS": options["threads"]}
+    compiled = openvino.Core().compile_model(os.path.join(folder, "openvino_model.xml"), "CPU", settings)
+    request, mask, found = compiled.create_infer_request(), inputs["attention_mask"], []
+    ids, positions = inputs["input_ids"], np.maximum(mask.cumsum(1) - 1, 0)
+    for step in range(inputs["tokens"].shape[1] + 1):
+        given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        found.append(request.infer({**given, "beam_idx": np.arange(len(ids), dtype=np.int32)})["logits"][:, -1].copy())
+        if step < inputs["tokens"].shape[1]:
+            ids, positions = choose(step, found[-1].argmax(-1))[:, None], positions[:, -1:] + 1
+            mask = np.concatenate([mask, np.ones_like(ids)], axis=1)
+    return np.stack(found, axis=1), {"precision": compiled.get_property("INFERENCE_PRECISION_HINT").to_string()}
 
 
 def _torch_logits(model, inputs):

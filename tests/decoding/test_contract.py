@@ -56,7 +56,11 @@ def prepared(name, model, tmp_path):
         row.check()
         options = {"threads": 1}
         if row.engine == "llamacpp":
-            options |= {"file": write_gguf(model, None, tmp_path / "model.gguf", kind="f32").path, "texts": 3, "context": 64}
+            options |= {
+                "file": write_gguf(model, None, tmp_path / "model.gguf", kind="f32").path,
+                "texts": 3,
+                "context": 64,
+            }
         return row.prepare(model, **options)
     except ResourceError as error:
         if name == REFERENCE:
