@@ -113,8 +113,7 @@ def export_decoder(
     place = check_place(folder, overwrite=overwrite)
     if tokenizer is None and example is None:
         raise ConfigError("without a tokenizer an example is needed: pass example={'input_ids': ...}, of shape (B, L)")
-    check = _check_gguf if runtime == GGUF else _check_row
-    kind = check(runtime, precision)
+    kind = check_decoder_target(runtime, precision)
     modes = [(module, module.training) for module in model.modules()]
     try:
         text = _read_text(model.eval(), tokenizer, example)
@@ -132,8 +131,10 @@ def export_decoder(
     return place
 
 
-def _check_row(runtime: str, precision: str) -> str:
-    """The name of the row; `ConfigError` with what there is, `ResourceError` where a package is missing."""
+def check_decoder_target(runtime: str, precision: str) -> str:
+    """The name of a row, or a type of GGUF; `ConfigError` with what there is, `ResourceError` without a package."""
+    if runtime == GGUF:
+        return _check_gguf(precision)
     rows = {row.precision: name for name, row in DECODERS.items() if isinstance(row, OpenVino)}
     if runtime != "openvino":
         raise ConfigError(
@@ -146,7 +147,7 @@ def _check_row(runtime: str, precision: str) -> str:
     return rows[precision]
 
 
-def _check_gguf(_runtime: str, precision: str) -> str:
+def _check_gguf(precision: str) -> str:
     kind = _GGUF_NAMES.get(precision, precision)
     if kind not in TYPES:
         raise ConfigError(f"a GGUF file is not written in {precision!r}; it takes one of {', '.join(TYPES)}")
