@@ -55,6 +55,7 @@ test-all: $(DATA)  ## all tests, the slow ones and, with a CUDA device, those fo
 
 test-exports: $(EXPORTS)  ## load exports with optimum and sentence-transformers, in environments of their own
 	@$(PY) scripts/check_exports.py $(ARGS)
+	@$(PY) scripts/check_decoder_exports.py
 
 lint: $(STAMP)  ## ruff, types, and no outputs in committed notebooks
 	@$(PY) -m ruff check .

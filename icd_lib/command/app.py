@@ -118,7 +118,7 @@ def measure_command(
 def export_command(
     model: Annotated[str, typer.Argument(help="a folder that ICD wrote, a hub id, or the name of an embedded model")],
     out: Annotated[str, typer.Option(help="folder for the export")],
-    runtime: Annotated[str, typer.Option(help="openvino, onnxruntime or eager")],
+    runtime: Annotated[str, typer.Option(help="openvino, onnxruntime or eager; a decoder also gguf")],
     precision: Annotated[str, typer.Option(help="fp32, bf16 or int8, as far as the runtime has it")] = "fp32",
     calibrate: Annotated[str | None, typer.Option(help="for int8, text of one's own: .txt, .jsonl or .csv")] = None,
     field: Annotated[str | None, typer.Option(help="field or column of the text")] = None,
@@ -146,6 +146,7 @@ def export_command(
 @app.command("list")
 def list_command() -> None:
     """Scenarios, families of models, and runtimes, with what is installed."""
+    from icd_lib.decoding import DECODERS
     from icd_lib.errors import ResourceError
     from icd_lib.models.families import FAMILIES
     from icd_lib.run.scenario import list_scenarios
@@ -160,15 +161,16 @@ def list_command() -> None:
     for name, family in FAMILIES.items():
         table.add_row(name, ", ".join(family.model_types), family.default.name if family.default else "none")
     console.print(table)
-    table = Table("runtime", "", "installed")
-    for name, row in RUNTIMES.items():
-        try:
-            row.check()
-            state = "yes"
-        except ResourceError as error:
-            state = str(error.args[0])
-        table.add_row(name, row.label, state)
-    console.print(table)
+    for title, rows in (("runtime", RUNTIMES), ("decoding", DECODERS)):
+        table = Table(title, "", "installed")
+        for name, row in rows.items():
+            try:
+                row.check()
+                state = "yes"
+            except ResourceError as error:
+                state = str(error.args[0])
+            table.add_row(name, row.label, state)
+        console.print(table)
 
 
 @app.command("version")

@@ -8,6 +8,7 @@ from icd_lib.command.model import find_checkpoint, open_model
 from icd_lib.command.texts import sample_texts
 from icd_lib.data.batches import encode, token_batches
 from icd_lib.deploy.card import Card
+from icd_lib.deploy.decoder import check_decoder_target
 from icd_lib.deploy.export import export
 from icd_lib.deploy.place import check_place
 from icd_lib.deploy.record import check_export
@@ -15,7 +16,10 @@ from icd_lib.deploy.sentence import read_pooling
 from icd_lib.deploy.target import find_target
 from icd_lib.errors import ConfigError
 from icd_lib.models.checkpoint.optimized import RECORD
+from icd_lib.models.families import FAMILIES
 from icd_lib.paths import user_path
+from icd_lib.runtimes import REFERENCE
+from icd_lib.storage.json_text import read_text
 
 TEXTS, TOKENS, TOKENS_PER_BATCH = 64, 128, 1024  # that int8 is calibrated on
 
@@ -34,12 +38,16 @@ def export_model(
 ) -> dict:
     """Export the model `name` (a folder, a hub id, an embedded model) to `out`; what the record of the folder says.
 
-    calibrate: a file of text for int8. pooling: default as the model's own folder says, else the mean of unit length.
+    calibrate: a file of text for int8 of an encoder; a decoder's weights are rounded without.
+    pooling: default as the model's own folder says, else the mean of unit length.
     Raises `IcdError` on bad input, before the model is loaded where that can be known.
     """
-    find_target(runtime, precision)
+    ours = (user_path(name) / RECORD).is_file()
+    checkpoint = None if ours else find_checkpoint(name)
+    generates = runtime != REFERENCE and _generates(user_path(name) if checkpoint is None else checkpoint.path)
+    (check_decoder_target if generates else find_target)(runtime, precision)
     check_place(out, overwrite=force)
-    if precision == "int8" and calibrate is None:
+    if precision == "int8" and calibrate is None and not generates:
         raise ConfigError("int8 is calibrated on text of yours: pass --calibrate FILE")
     texts = [] if calibrate is None else sample_texts(calibrate, TEXTS, 0, field)
     model, tokenizer, label = open_model(name)
@@ -47,8 +55,6 @@ def export_model(
         raise ConfigError(
             f"{name} has no tokenizer beside it, so nothing can be compared; write one with save_pretrained"
         )
-    ours = (user_path(name) / RECORD).is_file()
-    checkpoint = None if ours else find_checkpoint(name)
     read = read_pooling(user_path(name) if checkpoint is None else checkpoint.path)
     command = f"icd export {label} --runtime {runtime} --precision {precision} --out {Path(out).name}"
     source = label if checkpoint is None else f"{label}, sha256 {checkpoint.sha256[:12]}"
@@ -66,6 +72,13 @@ def export_model(
         overwrite=force,
     )
     return check_export(out)
+
+
+def _generates(folder: Path | None) -> bool:
+    """Whether a folder's config.json says that its model is a decoder, which is exported with its cache."""
+    config = read_text(folder / "config.json") if folder is not None else {}
+    classes = config.get("architectures") or [""]
+    return config.get("model_type") in FAMILIES["llama"].model_types and str(classes[0]).endswith("ForCausalLM")
 
 
 def _batches(tokenizer, texts: list[str]) -> list[dict[str, torch.Tensor]]:

@@ -17,6 +17,7 @@ from torch import nn
 from icd_lib.axes.kinds import KINDS
 from icd_lib.data.batches import encode, token_batches
 from icd_lib.deploy.card import Card, card_text
+from icd_lib.deploy.decoder import export_decoder, is_decoder
 from icd_lib.deploy.place import check_place, new_folder
 from icd_lib.deploy.record import write_record
 from icd_lib.deploy.sentence import Pooling, write_pooling
@@ -27,6 +28,7 @@ from icd_lib.models.checkpoint.optimized import RECORD, save_optimized
 from icd_lib.models.export import as_arrays, as_tensors, export_onnx, main_output
 from icd_lib.models.families import family_of
 from icd_lib.optional import brief
+from icd_lib.runtimes import REFERENCE
 from icd_lib.runtimes.base import Runtime
 from icd_lib.runtimes.emulation import emulated
 from icd_lib.runtimes.onnx_based import OnnxBased
@@ -80,6 +82,7 @@ def export(
     max_length: int | None = None,
     card: Card | None = None,
     overwrite: bool = False,
+    source: Path | str | None = None,
 ) -> Path:
     """Write `model` for `runtime`, a name of `icd list`, to `folder`, checked; returns the folder.
 
@@ -91,12 +94,19 @@ def export(
                  text: what sentence-transformers is told. None, or a model with a head or of language: nothing
     card         what was measured of the model, for its README.md
     overwrite    replace an earlier export there
+    source       for a decoder as "gguf": the GGUF file whose tokenizer is copied
+
+    A decoder is exported with its cache, for "openvino" (int4 too) or as "gguf" (f32, f16, q8_0, q4_0 or q4_1); nothing
+    is calibrated then, and no text is pooled.
 
     The graph is the one that the ladder measures in this runtime. A process of its own loads it before the folder is
     put in its place, and has to give the same outputs; the folder appears whole or not at all. Raises `ConfigError` on
     bad arguments, `ResourceError` where a package is missing or the runtime refuses the model, `ArtifactError` when the
     folder must not be replaced, cannot be written, or what was written says something else than the model.
     """
+    if runtime != REFERENCE and is_decoder(model):
+        words = {"example": example, "source": source, "card": card, "overwrite": overwrite}
+        return export_decoder(model, tokenizer, folder, runtime=runtime, precision=precision, **words)
     row = find_target(runtime, precision)
     check_model(model, row)
     users = users_of(row)

@@ -1,0 +1,19 @@
+"""Where a decoder can generate: an engine at a precision, each with a cache of its own. Names cost no import."""
+
+from __future__ import annotations
+
+from icd_lib.registry import Registry
+
+# A row is called by its engine, and by what it computes in or keeps its weights in unless that is fp32.
+OWN = {
+    "eager": "icd_lib.decoding.eager:RUNTIME",
+    "eager_bf16": "icd_lib.decoding.eager:BF16",
+    "compile": "icd_lib.decoding.compiled:RUNTIME",
+    "openvino": "icd_lib.decoding.openvino:FP32",
+    "openvino_bf16": "icd_lib.decoding.openvino:BF16",
+    "openvino_int8": "icd_lib.decoding.openvino:INT8",
+    "openvino_int4": "icd_lib.decoding.openvino:INT4",
+    "llamacpp": "icd_lib.decoding.llamacpp:RUNTIME",
+}
+DECODERS = Registry("decoders", OWN)
+REFERENCE = "eager"  # tokens and logits are compared with what models give in it

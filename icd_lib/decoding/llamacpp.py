@@ -1,0 +1,134 @@
+"""llama.cpp on a GGUF file, as a process of its own: a peer, and never a dependency.
+
+The process runs in this environment where it has llama-cpp-python, else in the one that ICD_LLAMACPP_PYTHON names (its
+interpreter), else in the one of `make test-exports`.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from icd_lib.decoding import llamacpp_child
+from icd_lib.decoding.base import Decoder, DecodeRuntime
+from icd_lib.decoding.prompt import Prompt
+from icd_lib.errors import ConfigError, ResourceError
+from icd_lib.paths import project_root, user_path
+
+VARIABLE = "ICD_LLAMACPP_PYTHON"
+_PACKAGE = "llama_cpp"
+
+
+def find_python() -> str | None:
+    """The interpreter of an environment with llama-cpp-python; None where there is none."""
+    if importlib.util.find_spec(_PACKAGE) is not None:
+        return sys.executable
+    if named := os.environ.get(VARIABLE):
+        return named
+    other = project_root() / ".venv-exports" / "llamacpp"
+    return str(other / "bin" / "python") if any(other.glob(".installed-*")) else None
+
+
+class LlamaCppDecoder(Decoder):
+    """told: what the process said of the model: vocabulary, positions, bytes, version."""
+
+    def __init__(self, process: subprocess.Popen, told: dict, texts: int, context: int):
+        super().__init__()
+        self._process, self._texts, self._new = process, texts, True
+        self.told, self.positions, self.weight_bytes = told, min(told["positions"], context), told["bytes"]
+
+    def _prefill(self, prompt: Prompt) -> np.ndarray:
+        if len(prompt.ids) > self._texts:
+            raise ConfigError(f"llama.cpp was opened for {self._texts} texts, not {len(prompt.ids)}; pass texts=")
+        seen = np.ones_like(prompt.ids, dtype=bool) if prompt.mask is None else prompt.mask.astype(bool)
+        rows = np.broadcast_to(np.arange(len(seen))[:, None], seen.shape)
+        return self._ask(np.stack([prompt.ids[seen], rows[seen], prompt.positions[seen]], axis=1))
+
+    def _step(self, ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        return self._ask(np.stack([ids, np.arange(len(ids)), positions], axis=1))
+
+    def _ask(self, triples: np.ndarray) -> np.ndarray:
+        """Logits (B, V) after tokens, each with its text and its place there, (N, 3)."""
+        texts = int(triples[:, 1].max()) + 1
+        asked = json.dumps({"n": len(triples), "new": self._new}).encode() + b"\n"
+        self._new = False
+        try:
+            self._process.stdin.write(asked + triples.astype(np.int32).tobytes())
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise ResourceError("the process of llama.cpp has ended; prepare the decoder again") from error
+        _read_line(self._process)
+        wanted = texts * self.told["vocabulary"]
+        return np.frombuffer(self._process.stdout.read(4 * wanted), np.float32).reshape(texts, -1)
+
+    def _forget(self) -> None:
+        self._new = True
+
+    def close(self) -> None:
+        super().close()
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+        self._process.stdout.close()
+
+
+def _read_line(process: subprocess.Popen) -> dict:
+    line = process.stdout.readline()
+    if not line:
+        raise ResourceError(
+            f"the process of llama.cpp ended with exit code {process.wait()}; prepare the decoder again"
+        )
+    told = json.loads(line)
+    if "error" in told:
+        raise ResourceError(f"llama.cpp: {told['error']}")
+    return told
+
+
+class LlamaCpp(DecodeRuntime):
+    def check(self) -> None:
+        if find_python() is None:
+            raise ResourceError(
+                "llama.cpp needs the package llama-cpp-python, built from source: install it into an environment "
+                f"and name that one's interpreter in {VARIABLE}, or run make test-exports"
+            )
+
+    def prepare(
+        self,
+        model: nn.Module | None,
+        *,
+        threads: int | None = None,
+        file: Path | str | None = None,
+        texts: int = 1,
+        context: int = 4352,
+        **_: Any,
+    ) -> LlamaCppDecoder:
+        """file: a GGUF, as it comes or as `icd.export(..., runtime="gguf")` wrote it; `model` is not looked at.
+
+        texts: how many are decoded at once; context: places of the cache for each
+        """
+        self.check()
+        if file is None:
+            raise ConfigError('llama.cpp reads a GGUF file: pass file=, e.g. one that icd.export(runtime="gguf") wrote')
+        path = user_path(file)
+        if not path.is_file():
+            raise ConfigError(f"no GGUF file {path}; pass the file that a package or icd.export wrote")
+        options = {"threads": threads or torch.get_num_threads(), "texts": texts, "context": context}
+        # -P: beside the script lie modules called as the packages are that it imports.
+        words = [find_python(), "-P", llamacpp_child.__file__, str(path), json.dumps(options)]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            told = _read_line(process)
+        except ResourceError:
+            process.kill()
+            process.wait()
+            raise
+        return LlamaCppDecoder(process, told, texts, context)
+
+
+RUNTIME = LlamaCpp("llamacpp", "llama.cpp, its own blocks of 4 to 8 bits", precision="int4", tolerance=1.0)
