@@ -5,6 +5,7 @@ from html import escape
 
 from icd_lib.report import (
     calibration_figures,
+    generation,
     graph_figures,
     loop_figures,
     measure_figures,
@@ -37,6 +38,8 @@ def draw_all(results: Results, panels: Iterable[Callable] = ()) -> dict[str, Pic
         "attribution": measure_figures.attribution(results),
         "ladder": measure_figures.runtime_ladder(results),
         "caches": measure_figures.cache_hits(results),
+        "kv_cache": generation.cache_frontier(results),
+        "decoding": generation.decode_times(results),
         "calibration": calibration_figures.correlations(results),
     }
     drawn |= {f"path_{mode}": loop_figures.loop_path(results, mode) for mode in modes}
@@ -62,6 +65,13 @@ def report_page(results: Results, drawn: dict) -> str:
             measure_tables.quality_by_domain(results),
             measure_tables.quality_by_task(results),
             drawn.get("frontier"),
+        ],
+        "Generating": [
+            drawn.get("decoding"),
+            generation.decode_table(results),
+            drawn.get("kv_cache"),
+            *(generation.cache_table(results, split) for split in (None, "selection")),
+            generation.lookup_table(results),
         ],
         "What the gain is made of": [drawn.get("attribution"), measure_tables.attribution(results)],
         "What a layout costs": [

@@ -10,6 +10,7 @@ from typing import Any
 
 from icd_lib.records.attempts import Solved
 from icd_lib.records.deploy import Deploy
+from icd_lib.records.generation import Generation
 from icd_lib.records.masked import Masked
 from icd_lib.records.measured import Ladder, Measured, Metrics
 from icd_lib.records.verdict import Verdict
@@ -108,6 +109,7 @@ SHAPES: dict[str, Any] = {
     r"measure/samples\.json": _Samples,
     r"measure/measure\.json": Measured,
     r"measure/ladder\.json": Ladder | None,
+    r"measure/generation\.json": Generation,
     r"verdict\.json": Verdict,
     r"manifest\.json": _Manifest,
     r"stages\.json": _Stages,

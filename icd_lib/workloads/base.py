@@ -89,6 +89,10 @@ class Workload(ABC):
         """The arms in other runtimes, None where there are none."""
         return None
 
+    def generation(self, compared: dict[str, object]) -> dict | None:
+        """What the arms' caches lose and how fast they generate, None where nothing generates."""
+        return None
+
     # Stage 04
     @abstractmethod
     def claim(self, sections: dict[str, dict], report: Measured) -> None:

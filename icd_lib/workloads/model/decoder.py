@@ -1,5 +1,6 @@
 """The context of a decoder that has read much: running text of many domains that calibrate, choose or judge."""
 
+import contextlib
 from functools import cached_property
 
 import numpy as np
@@ -84,6 +85,17 @@ class DecoderContext(Context):
         except MeasureError:
             empty = np.empty((0, length), np.int64)
             return Blocks(empty, empty)
+
+    def long_blocks(self, split: str, length: int, count: int) -> dict[str, Blocks]:
+        """Domain → at most `count` blocks of `length` tokens in all, of a split's text, evenly over the domains."""
+        texts = {name: text for name, text in self.data.judged[split].items() if len(text)}
+        found = {}
+        for name, text in texts.items():
+            with contextlib.suppress(MeasureError):  # a domain with less text than one block
+                documents, numbers = running_text(text)
+                found[name] = pack(self.tokenizer, documents, length, numbers)
+        shares = even_shares({name: len(blocks) for name, blocks in found.items()}, count)
+        return {name: blocks.spread(shares[name]) for name, blocks in found.items() if shares[name]}
 
     def probes(self) -> list[dict]:
         """The example: blocks of text need no padding, and a large model is slow in float64."""

@@ -95,6 +95,13 @@ class ModelWorkload(Workload):
     def ladder(self, compared: dict[str, nn.Module]) -> dict | None:
         return measure_runtimes(self.context, compared) if self.get("measure.ladder") else None
 
+    def generation(self, compared: dict[str, nn.Module]) -> dict | None:
+        if "kv" not in self.run.scenario.config:
+            return None
+        from icd_lib.workloads.model.generation import measure_generation  # loads what only decoders need
+
+        return measure_generation(self.context, compared)
+
     def claim(self, sections: dict[str, dict], report: Measured) -> None:
         claim(sections, report)
 

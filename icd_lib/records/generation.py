@@ -1,0 +1,80 @@
+"""measure/generation.json: what a compressed cache costs and gives, and how fast every arm generates."""
+
+from dataclasses import dataclass, field
+
+from icd_lib.metric import Figure
+
+GENERATION = "measure/generation.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachePoint:
+    """One cache of the result's model on one split, against the dense model with a full cache.
+
+    unit: "token", "page" whole pages, or "recent" the last tokens; keep: share of the prompt; full: against the same
+    model with a full cache. pages: summed over layers, rows and KV groups; bytes: that one token's attention reads.
+    """
+
+    unit: str
+    keep: float
+    split: str
+    n_tokens: int
+    drop_pp: Figure
+    perplexity_ratio: Figure
+    kl_full: Figure
+    drop_full_pp: Figure
+    pages_full: float
+    pages_linear: float
+    pages_iterative: float
+    bytes_full: float
+    bytes_linear: float
+    bytes_iterative: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookUpPoint:
+    """Look-ups of records in a long text, exact match in percent: of dense, and of one cache of the result."""
+
+    keep: float | None
+    n: int
+    exact_pct: Figure
+    dense_pct: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeArm:
+    """One arm at one shape: until the first token and per token, ms, and the change against dense."""
+
+    label: str
+    first_ms: Figure
+    step_ms: Figure
+    first_vs_dense: Figure
+    step_vs_dense: Figure
+    bytes_per_token: Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeShape:
+    """Arms at one batch and prompt; missing: arm → why it was not timed."""
+
+    batch: int
+    context: int
+    arms: dict[str, DecodeArm]
+    missing: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """All of generation.json. keep: the share that was chosen, None where none holds the budget: then why."""
+
+    page: int
+    context: int
+    continued: int
+    store: str
+    keep: float | None
+    why: str
+    points: list[CachePoint]
+    lookups: list[LookUpPoint]
+    clock: list[DecodeShape]
+    layout_error: float | None = None

@@ -1,0 +1,337 @@
+"""A decoder that generates: its cache compressed within the quality budget, and every arm's time per token.
+
+The cache is the third thing that is transformed (K, after S and Q). Which tokens stay is decided by their unit and
+score; how they lie is the layout: linear keeps every page with a living token, iterative packs the living tokens into
+whole pages. Both compute the same. The share that stays is chosen where strengths are chosen, and judged once on the
+text that judges.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from icd_lib.data.lookups import make_lookups
+from icd_lib.decoding import DECODERS
+from icd_lib.decoding.base import Decoder
+from icd_lib.decoding.bytes import bytes_per_token
+from icd_lib.errors import ConfigError, ResourceError
+from icd_lib.experiment.arms import DENSE, RESULT
+from icd_lib.measure.conditions import disturbances, watched
+from icd_lib.measure.decode import change_figure, measure_decoding, time_figure
+from icd_lib.measure.quality_kv import FULL, LookUpResult, judge_continued, judge_lookups
+from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, SplitResult
+from icd_lib.measure.statistics import Z95, paired_difference
+from icd_lib.metric import Figure, figure, not_measured
+from icd_lib.models.cache import PagedCache, use_paged_attention
+from icd_lib.records.generation import CachePoint, DecodeArm, DecodeShape, Generation, LookUpPoint
+from icd_lib.storage.record_json import as_json
+from icd_lib.transforms.kv import KvEvictor, KvPolicy, record_cache
+from icd_lib.workloads.model.context import Context
+from icd_lib.workloads.model.solve import settings_of
+
+UNITS: dict[str, dict] = {"token": {}, "page": {"unit": "page"}, "recent": {"score": "recent"}}
+ENGINES = ("openvino", "openvino_bf16", "openvino_int8", "openvino_int4")  # of the dense model, the peers
+LAYOUT_PROBE = 24  # tokens on which the two layouts' equality is proved
+
+
+@dataclass(frozen=True)
+class Options:
+    """The section `kv` of a scenario."""
+
+    values: Mapping
+
+    def __getitem__(self, name: str):
+        return self.values[name]
+
+    def budget(self, keep: float, context: int) -> int:
+        """Tokens that stay of so long a prompt, in whole pages, and never fewer than always stay."""
+        page = self["page"]
+        least = self["sinks"] + self["window"] + 2 * page
+        return max(round(keep * context / page) * page, -(-least // page) * page)
+
+    def policy(self, unit: str, keep: float, context: int, layout: str = "iterative") -> KvPolicy:
+        """What a cache of this unit and share may keep."""
+        given = {name: self[name] for name in ("page", "score", "sinks", "window", "every")} | UNITS[unit]
+        return KvPolicy(budget=self.budget(keep, context), layout=layout, **given)
+
+
+def measure_generation(context: Context, models: Mapping[str, nn.Module]) -> dict:
+    """What measure/generation.json holds; models: the compared arms."""
+    with torch.inference_mode():
+        return as_json(_measure(context, Options(context.run.scenario.config["kv"]), models))
+
+
+def paged(model: nn.Module) -> nn.Module:
+    """The model with the attention that reads a `PagedCache`: another module, with the same weights."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return use_paged_attention(copy.deepcopy(model, shared))
+
+
+def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]) -> Generation:
+    dense, result = paged(models[DENSE]), paged(models.get(RESULT, models[DENSE]))
+    points, keep, why = [], None, "random weights: quality is not measured"
+    lookups: list[LookUpPoint] = []
+    if context.is_trained:
+        points = judged(context, options, dense, result, context.selecting)
+        keep, why = chosen(context, [point for point in points if point.unit == "token"])
+        context.progress(f"cache: {why}")
+        points += judged(context, options, dense, result, context.judging)
+        lookups = looked_up(context, options, dense, result, keep)
+    clock = [shape_times(context, options, models, keep, batch, length) for batch, length in options["clock"]]
+    return Generation(
+        page=options["page"],
+        context=options["context"],
+        continued=options["continued"],
+        store=options["store"],
+        keep=keep,
+        why=why,
+        points=points,
+        lookups=lookups,
+        clock=clock,
+        layout_error=layout_error(context, options, result),
+    )
+
+
+def judged(context: Context, options: Options, dense: nn.Module, result: nn.Module, split: str) -> list[CachePoint]:
+    """Every unit and share on a split's text."""
+    blocks = context.long_blocks(split, options["context"] + options["continued"] + 1, options["blocks"])
+    plans = {f"{unit} {keep}": (unit, keep) for unit in UNITS for keep in options["keep"]}
+    policies = {name: options.policy(*plan, options["context"]) for name, plan in plans.items()}
+    totals: dict[str, list[list[float]]] = {name: [] for name in plans}
+    caches = {
+        name: _compress(policy, options["store"], totals[name], unit_of=plans[name][0])
+        for name, policy in policies.items()
+    }
+    observed = max(policy.observe for policy in policies.values())
+    of_dense: dict[str, LanguageResult] = {}
+    found: dict[str, dict[str, LanguageResult]] = {}
+    for domain, text in blocks.items():
+        of_dense[domain] = judge_continued(dense, text, options["context"], {})[FULL]
+        for name, item in judge_continued(result, text, options["context"], caches, observed=observed).items():
+            found.setdefault(name, {})[domain] = item
+        context.progress(f"caches on {split} text: {domain}, {len(text)} texts of {text.ids.shape[1]} tokens")
+    against = {"dense": SplitResult(split, of_dense), "full": SplitResult(split, found[FULL])}
+    return [_point(plans[name], split, SplitResult(split, found[name]), against, totals[name]) for name in plans]
+
+
+def _compress(
+    policy: KvPolicy, store: str, totals: list[list[float]], unit_of: str
+) -> Callable[[PagedCache], PagedCache]:
+    """What makes the cache; notes pages and bytes of a full one, of the linear layout and of the iterative one."""
+
+    def compress(full: PagedCache) -> PagedCache:
+        cache = full.compressed(store=store, evictor=KvEvictor(policy))
+        packed = record_cache(cache)
+        scattered = packed
+        if unit_of != "page":
+            spread = full.compressed(store=store, evictor=KvEvictor(replace(policy, layout="linear")))
+            scattered = record_cache(spread)
+        pages = [packed.total("pages_before"), scattered.total("pages_read"), packed.total("pages_read")]
+        read = [packed.total("bytes_full"), scattered.total("bytes_read"), packed.total("bytes_read")]
+        totals.append(pages + read)
+        return cache
+
+    return compress
+
+
+def _point(
+    plan: tuple[str, float], split: str, result: SplitResult, against: dict[str, SplitResult], totals: list[list[float]]
+) -> CachePoint:
+    unit, keep = plan
+    suite = LanguageSuite({})
+    total, own = (suite.compare(result, against[name]) for name in ("dense", "full"))
+    means = np.mean(totals, axis=0).tolist()
+    names = [f"{what}_{which}" for what in ("pages", "bytes") for which in ("full", "linear", "iterative")]
+    return CachePoint(
+        unit=unit,
+        keep=keep,
+        split=split,
+        n_tokens=result.n_items,
+        drop_pp=_lost(total),
+        perplexity_ratio=_ratio(total),
+        kl_full=_near(own, "kl", "nats"),
+        drop_full_pp=_lost(own),
+        **dict(zip(names, means, strict=True)),
+    )
+
+
+def _lost(compared: dict) -> Figure:
+    own = compared["own"]
+    item = figure(
+        own["drop_pp"], "pp", "measured", n=compared["n_items"], method=compared["method"], ci95=tuple(own["ci95"])
+    )
+    return replace(item, se_pp=own["se_pp"])
+
+
+def _near(compared: dict, key: str, unit: str) -> Figure:
+    near = compared[key]
+    return figure(
+        near["value"], unit, "measured", n=compared["n_items"], method=compared["method"], ci95=tuple(near["ci95"])
+    )
+
+
+def _ratio(compared: dict) -> Figure:
+    return _near(compared, "perplexity_ratio", "1")
+
+
+def chosen(context: Context, points: list[CachePoint]) -> tuple[float | None, str]:
+    """The smallest share whose quality holds where strengths are chosen, and why it is that one.
+
+    What counts is the whole loss against the dense model with its full cache: the accuracy lost, and the perplexity
+    with `selection_z` standard errors, which far fewer tokens show than a tenth of a point of accuracy takes.
+    """
+    settings = settings_of(context)
+    most, z = settings.max_perplexity_ratio, settings.selection_z
+    reasons = []
+    for point in sorted(points, key=lambda point: point.keep):
+        ratio, lost = point.perplexity_ratio, point.drop_pp
+        bound = ratio.value + z * (ratio.ci95[1] - ratio.value) / Z95
+        told = f"{point.keep:.0%} of a prompt: accuracy {lost.value:+.2f} pp, perplexity × {ratio.value:.4f}"
+        if lost.value <= settings.quality_budget_pp and (most is None or bound <= most):
+            return point.keep, f"{told}; the smallest share that keeps the budget where strengths are chosen"
+        reasons.append(told)
+    return None, f"no share keeps the budget where strengths are chosen ({'; '.join(reasons)}): the cache stays whole"
+
+
+def looked_up(
+    context: Context, options: Options, dense: nn.Module, result: nn.Module, keep: float | None
+) -> list[LookUpPoint]:
+    """Records asked for after the cache was compressed: the full cache and every share, by exact match."""
+    text = next(iter(context.long_blocks(context.selecting, options["context"], 2).values()))
+    asked = make_lookups(
+        context.tokenizer, text, count=options["questions"], length=options["context"], seed=context.get("seed")
+    )
+    policies = {share: options.policy("token", share, options["context"]) for share in options["keep"]}
+    caches = {f"{share}": _plain(policy, options["store"]) for share, policy in policies.items()}
+    observed = max(policy.observe for policy in policies.values())
+    of_dense = judge_lookups(dense, asked, {})[FULL]
+    found = judge_lookups(result, asked, caches, observed=observed)
+    context.progress(f"{len(asked)} look-ups in texts of {options['context']} tokens")
+    shares = {FULL: None} | {f"{share}": share for share in policies}
+    return [_look_up(shares[name], found[name], of_dense) for name in shares]
+
+
+def _plain(policy: KvPolicy, store: str) -> Callable[[PagedCache], PagedCache]:
+    return lambda full: full.compressed(store=store, evictor=KvEvictor(policy))
+
+
+def _look_up(keep: float | None, result: LookUpResult, dense: LookUpResult) -> LookUpPoint:
+    value, n = 100 * float(result.exact.mean()), len(result.exact)
+    lost = paired_difference(dense.exact, result.exact)
+    dense_pct = 100 * float(dense.exact.mean())
+    ends = tuple(sorted(dense_pct - end for end in lost["ci95"]))
+    item = figure(value, "%", "measured", n=n, method="greedy, paired with dense by question", ci95=ends)
+    return LookUpPoint(keep=keep, n=n, exact_pct=item, dense_pct=dense_pct)
+
+
+def layout_error(context: Context, options: Options, model: nn.Module) -> float:
+    """Largest difference of logits between the two layouts of one eviction, relative to their largest."""
+    ids = context.fixed(1, min(options["context"], 256) + LAYOUT_PROBE)["input_ids"]
+    prompt, rest = ids[:, :-LAYOUT_PROBE], ids[:, -LAYOUT_PROBE:]
+    outputs = []
+    for layout in ("linear", "iterative"):
+        policy = options.policy("token", 0.5, prompt.shape[1], layout)
+        cache = PagedCache(model, page=options["page"], evictor=KvEvictor(policy))
+        model(input_ids=prompt, past_key_values=cache, logits_to_keep=1)
+        outputs.append(model(input_ids=rest, past_key_values=cache).logits)
+    return float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max())
+
+
+def shape_times(
+    context: Context, options: Options, models: Mapping[str, nn.Module], keep: float | None, batch: int, length: int
+) -> DecodeShape:
+    """Time to first token and per token of every arm, interleaved, on the same text."""
+    needed = length + options["steps"] + 2
+    ids = context.fixed(batch, needed)["input_ids"].numpy()
+    missing: dict[str, str] = {}
+    with ExitStack() as held:
+        ready, labels = {}, {}
+        for name, (label, make) in arms_of(options, models, keep, length).items():
+            try:
+                ready[name], labels[name] = held.enter_context(closing(make())), label
+            except (ResourceError, ConfigError) as error:
+                missing[name] = str(error)
+        context.progress(f"decoding {batch} x {length}: {', '.join(ready)}")
+        with watched() as conditions:
+            times = measure_decoding(
+                ready, ids, context=length, steps=options["steps"], rounds=options["rounds"], seed=context.get("seed")
+            )
+        seed, resamples = context.get("seed"), context.get("measure.bootstrap")
+        arms = {
+            name: DecodeArm(
+                label=labels[name],
+                first_ms=time_figure(found.first_ms, seed=seed, resamples=resamples),
+                step_ms=time_figure(found.step_ms, seed=seed, resamples=resamples),
+                first_vs_dense=change_figure(found.first_ms, times[DENSE].first_ms, seed=seed, resamples=resamples),
+                step_vs_dense=change_figure(found.step_ms, times[DENSE].step_ms, seed=seed, resamples=resamples),
+                bytes_per_token=_bytes(ready[name], options, keep if name in COMPRESSED else None, batch, length),
+            )
+            for name, found in times.items()
+        }
+    return DecodeShape(batch=batch, context=length, arms=arms, missing=missing, warnings=disturbances(conditions))
+
+
+COMPRESSED = ("linear", "same_transform", RESULT)
+
+
+def _bytes(decoder: Decoder, options: Options, keep: float | None, batch: int, length: int) -> Figure:
+    held = length if keep is None else options.budget(keep, length)
+    if decoder.weight_bytes is None or decoder.cache_bytes is None:
+        return not_measured("bytes", "the runtime does not say what it keeps")
+    return bytes_per_token(decoder.weight_bytes, decoder.cache_bytes, batch, held)
+
+
+def arms_of(
+    options: Options, models: Mapping[str, nn.Module], keep: float | None, length: int
+) -> dict[str, tuple[str, Callable[[], Decoder]]]:
+    """Arm → what it is, and how it is made ready.
+
+    `dense` is the model with a cache that copies nothing; the arms of the loop are their models with the cache that was
+    chosen, in their layout; `same_transform` is iterative's model with linear's layout of the cache.
+    """
+
+    def eager(arm: str, layout: str | None) -> Callable[[], Decoder]:
+        def make() -> Decoder:
+            model = paged(models[arm])
+            return DECODERS["eager"].prepare(model, new_cache=lambda: new_cache(model, layout))
+
+        return make
+
+    def new_cache(model: nn.Module, layout: str | None) -> PagedCache:
+        if layout is None or keep is None:
+            return PagedCache(model, page=options["page"])
+        policy = options.policy("token", keep, length, layout)
+        return PagedCache(model, page=options["page"], store=options["store"], evictor=KvEvictor(policy))
+
+    share = "whole cache" if keep is None else f"{keep:.0%} of a prompt's tokens kept"
+    arms: dict[str, tuple[str, Callable[[], Decoder]]] = {
+        DENSE: ("dense, cache in place", eager(DENSE, None)),
+        "dense_again": ("dense, cache in place, again", eager(DENSE, None)),
+        "stock": ("dense, Transformers' own cache", lambda: DECODERS["eager"].prepare(models[DENSE])),
+    }
+    if "linear" in models:
+        arms["linear"] = (f"linear, {share}, in the pages where they were", eager("linear", "linear"))
+    if RESULT in models:
+        if keep is not None:
+            arms["same_transform"] = ("iterative's model, tokens in the pages where they were", eager(RESULT, "linear"))
+        arms[RESULT] = (f"iterative, {share}, in whole pages", eager(RESULT, "iterative"))
+    for name in ENGINES:
+        row = DECODERS[name]
+        arms[name] = (f"dense, {row.label}", _in_engine(name, models[DENSE]))
+    if RESULT in models:
+        arms["iterative_openvino"] = ("iterative, OpenVINO, whole cache", _in_engine("openvino_bf16", models[RESULT]))
+    return arms
+
+
+def _in_engine(name: str, model: nn.Module) -> Callable[[], Decoder]:
+    def make() -> Decoder:
+        row = DECODERS[name]
+        row.check()
+        return row.prepare(model)
+
+    return make
