@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from icd_lib.decoding.base import check_decoder
+from icd_lib.decoding.grouped import pack_weights
+from icd_lib.decoding.packed import grouped_weights
 from icd_lib.errors import FOREIGN, ConfigError, ResourceError
 from icd_lib.models.families.llama.adapter import find_decoder
 from icd_lib.optional import brief, load_optional
@@ -80,7 +82,8 @@ def check_graph(model: nn.Module) -> None:
             f"{type(model).__name__} has rotary embeddings of type {rope['rope_type']}, which change with the "
             "text's length; a graph has fixed ones: decode it in eager"
         )
-    others = {str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()} - {"float32"}
+    floats = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+    others = {str(parameter.dtype).removeprefix("torch.") for parameter in floats} - {"float32"}
     if others:
         raise ConfigError(
             f"{type(model).__name__} has {', '.join(sorted(others))} weights; a graph is made of float32 ones: "
@@ -109,6 +112,7 @@ def stateful_graph(model: nn.Module):
         raise ResourceError(f"{type(model).__name__} cannot be traced for OpenVINO: {brief(error)}") from error
     _name(openvino, graph, [(width // size, size) for width, size in shapes])
     _keep_cache(openvino, graph, len(shapes))
+    pack_weights(graph, grouped_weights(model))
     return graph
 
 
