@@ -61,7 +61,7 @@ class Blocks:
         """At most `count` blocks, evenly spaced over all of them; None takes all."""
         if count is None or count >= len(self):
             return self
-        return self.take(np.linspace(0, len(self) - 1, count).round().astype(int))
+        return self.take(spread_rows(len(self), count))
 
     def sample(self, count: int, seed: int = 0) -> "Blocks":
         """`count` blocks drawn without replacement, in seeded order; a larger draw starts with the smaller one.
@@ -77,6 +77,17 @@ class Blocks:
         step = max(1, tokens_per_batch // self.ids.shape[1])
         for start in range(0, len(self), step):
             yield {"input_ids": torch.from_numpy(self.ids[start : start + step])}
+
+
+def spread_rows(size: int, count: int) -> np.ndarray:
+    """At most `count` of `size` indices, evenly spaced and ascending.
+
+    >>> spread_rows(10, 4).tolist(), spread_rows(2, 4).tolist()
+    ([0, 3, 6, 9], [0, 1])
+    """
+    if count >= size:
+        return np.arange(size)
+    return np.linspace(0, size - 1, count).round().astype(int)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from icd_lib.data.language import Blocks
+from icd_lib.data.language import Blocks, spread_rows
 from icd_lib.errors import ArtifactError, MeasureError
 from icd_lib.measure.battery import LABELLED, over_domains
 from icd_lib.measure.embed import Progress
@@ -169,8 +169,7 @@ class LanguageSuite:
 
 def judge_blocks(model, blocks: Blocks, dense=None, progress: Progress | None = None) -> LanguageResult:
     """The model's figures on blocks of one text, with KL to `dense` where there is one."""
-    log_probs, correct = score_blocks(model, blocks, progress)
-    kl = None if dense is None else kl_to_dense(model, dense, blocks.spread(KL_BLOCKS))
+    log_probs, correct, kl = score_blocks(model, blocks, dense, progress)
     return LanguageResult(log_probs, correct, **_clusters(blocks, kl))
 
 
@@ -186,21 +185,31 @@ def first_scored(blocks: Blocks) -> int:
     return max(1, blocks.opening)
 
 
-def score_blocks(model, blocks: Blocks, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """log p(right token) float32 (n, S) and whether it is the argmax, bool (n, S), of every scored token.
+def score_blocks(
+    model, blocks: Blocks, dense=None, progress: Progress | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """log p(right token) float32 (n, S) and whether it is the argmax, bool (n, S), of every scored token; and KL.
 
-    Raises `MeasureError` when the model has no logits per token, a token id is out of its range, or a figure is not
-    finite.
+    KL(dense ‖ model) = Σ_v p_v (log p_v − log q_v) at each scored token of `KL_BLOCKS` evenly spaced blocks, float32
+    (m, S), in nats, summed in float64; None without `dense`.
+    Raises `MeasureError` when the model has no logits per token, a token id is out of its range, a figure is not finite,
+    or the two models have vocabularies of different sizes.
     """
     first = first_scored(blocks)
     shape = (len(blocks), blocks.ids.shape[1] - first)
     log_probs, correct = np.empty(shape, np.float32), np.empty(shape, bool)
+    compared = np.empty(0, np.int64) if dense is None else spread_rows(len(blocks), KL_BLOCKS)
+    kl = np.zeros((len(compared), shape[1]), np.float32)
     done = 0
     with torch.inference_mode():
         for rows, logits, targets in _predictions(model, blocks, first):
             right = logits.gather(-1, targets[..., None])[..., 0]
             log_probs[rows] = (right - logits.logsumexp(-1)).cpu().numpy()
             correct[rows] = (logits.argmax(-1) == targets).cpu().numpy()
+            inside = (compared >= rows.start) & (compared < rows.stop)
+            if inside.any() and dense is not model:
+                taken = compared[inside]
+                kl[inside] = _kl_to(dense, blocks.take(taken), logits[taken - rows.start], first)
             done += len(targets) * blocks.ids.shape[1]
             if progress is not None:
                 progress(done, blocks.ids.size)
@@ -208,27 +217,22 @@ def score_blocks(model, blocks: Blocks, progress: Progress | None = None) -> tup
     if not finite.all():
         bad = int(np.argmin(finite.all(axis=1)))
         raise MeasureError(f"the model's prediction of a token in block {bad} is not finite; check its weights")
-    return log_probs, correct
+    return log_probs, correct, None if dense is None else kl
 
 
-def kl_to_dense(model, dense, blocks: Blocks) -> np.ndarray:
-    """KL(dense ‖ model) = Σ_v p_v (log p_v − log q_v) at each scored token, float32 (n, S), in nats, summed in float64.
-
-    Raises `MeasureError` when the two models have vocabularies of different sizes.
-    """
-    first = first_scored(blocks)
-    kl = np.empty((len(blocks), blocks.ids.shape[1] - first), np.float32)
-    with torch.inference_mode():
-        pairs = zip(_predictions(model, blocks, first), _predictions(dense, blocks, first), strict=True)
-        for (rows, logits, _), (_, reference, _) in pairs:
-            if logits.shape != reference.shape:
-                raise MeasureError(
-                    f"the models have {logits.shape[-1]} and {reference.shape[-1]} logits per token; KL to dense needs "
-                    "the same vocabulary"
-                )
-            log_q, log_p = (x.double().log_softmax(-1) for x in (logits, reference.to(logits.device)))
-            kl[rows] = (log_p.exp() * (log_p - log_q)).sum(-1).float().cpu().numpy()
-    return kl
+def _kl_to(dense, blocks: Blocks, logits: torch.Tensor, first: int) -> np.ndarray:
+    """KL(dense ‖ model) of blocks whose logits by the model are given, float32 (n, S)."""
+    found = []
+    for rows, reference, _ in _predictions(dense, blocks, first):
+        given = logits[rows]
+        if given.shape != reference.shape:
+            raise MeasureError(
+                f"the models have {given.shape[-1]} and {reference.shape[-1]} logits per token; KL to dense needs the "
+                "same vocabulary"
+            )
+        log_q, log_p = (x.double().log_softmax(-1) for x in (given, reference.to(given.device)))
+        found.append((log_p.exp() * (log_p - log_q)).sum(-1).float().cpu().numpy())
+    return np.concatenate(found)
 
 
 def _predictions(model, blocks: Blocks, first: int) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:

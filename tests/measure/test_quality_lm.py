@@ -30,7 +30,6 @@ from icd_lib.measure.quality_lm import (
     compare_language_results,
     first_scored,
     judge_blocks,
-    kl_to_dense,
     score_blocks,
     summarise_result,
 )
@@ -124,7 +123,7 @@ def judged(suite, dense):
 def test_figures_agree_with_one_block_at_a_time(build, bos):
     model = build()
     blocks = build_data().blocks(build_tokenizer(bos), "validation", LENGTH)
-    log_probs, correct = score_blocks(model, blocks)
+    log_probs, correct, _ = score_blocks(model, blocks)
     assert log_probs.shape == correct.shape == (len(blocks), LENGTH - 1) and first_scored(blocks) == 1
     for row in (0, 7, len(blocks) - 1):
         ids = torch.from_numpy(blocks.ids[row : row + 1])
@@ -208,7 +207,7 @@ def test_the_loop_and_the_setup_read_the_comparison(suite, judged, dense):
 def test_kl_by_hand(dense):
     blocks = build_data().blocks(build_tokenizer(), "validation", LENGTH)
     other = damage(dense)
-    kl = kl_to_dense(other, dense, blocks)
+    kl = score_blocks(other, blocks, dense)[2]
     ids = torch.from_numpy(blocks.ids[:1])
     with torch.inference_mode():
         p, q = (model(input_ids=ids).logits[0, 4].double().softmax(-1) for model in (dense, other))
@@ -282,7 +281,7 @@ def test_what_cannot_be_judged_is_refused(suite, judged, dense):
     with pytest.raises(MeasureError, match="out of the model's range of 20"):
         score_blocks(build_mamba(vocab_size=20), blocks)
     with pytest.raises(MeasureError, match="60 and 40 logits"):
-        kl_to_dense(build_mamba(vocab_size=60), dense, blocks)
+        score_blocks(build_mamba(vocab_size=60), blocks, dense)
     broken = copy.deepcopy(dense)
     with torch.no_grad():
         broken.backbone.norm_f.weight[0] = math.nan
