@@ -3,8 +3,8 @@
 Linear rounds in the order of its layout, and oneshot in the stored one. Iterative rounds in the order of the evidence,
 most active first, as its axes can take it: `π₀ → evidence → π′`. The orders of axes that no other transform lays out
 (value dims, query heads, the residual stream) are folded here; an FFN's are an effect, `Groups`, and the loop's own
-re-permutation makes them contiguous. No weight changes by that: rounding in an order and then folding it is what folding
-it and then rounding is.
+re-permutation makes them contiguous. No weight changes by that: to round in an order and then fold it is to fold it and
+then round.
 """
 
 from dataclasses import dataclass, field
