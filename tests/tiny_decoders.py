@@ -17,7 +17,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-VOCAB, HIDDEN, LAYERS, FFN, SIZE = 61, 20, 2, 28, 6
+VOCAB, HIDDEN, LAYERS, FFN, SIZE = 61, 24, 2, 28, 6
 CLASSES = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "backbone": (LlamaConfig, LlamaModel),

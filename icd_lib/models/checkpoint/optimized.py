@@ -129,7 +129,8 @@ def _replace_folder(folder: Path, partial: Path) -> None:
 def _check_sizes(config: dict, tensors: int) -> None:
     """Raise `ArtifactError` for sizes that no model has: to build it could take all memory, even without weights."""
     for key, value in config.items():
-        most = {"layers": tensors, "labels": MAX_LABELS}.get(key.rpartition("_")[2], MAX_SIZE)
+        counted = key.rpartition("_")[2] if key.startswith("num_") else ""
+        most = {"layers": tensors, "labels": MAX_LABELS}.get(counted, MAX_SIZE)
         if isinstance(value, int) and value > most:
             raise ArtifactError(f"{CONFIG} has {key} = {value}, at most {most} fits these weights; copy it again")
 

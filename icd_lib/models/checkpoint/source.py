@@ -61,7 +61,7 @@ _REPORTED = ("name", "revision", "sha256", "licence", "source", "weights")
 def resolve_checkpoint(
     spec: str | None = None, *, revision: str | None = None, family: str = DEFAULT_FAMILY
 ) -> Checkpoint:
-    """Find and check the checkpoint `spec`: a folder or GGUF file, one below `$ICD_DATA_DIR`, a hub id; None: the default.
+    """Find and check the checkpoint `spec`: a folder or GGUF file, also below `$ICD_DATA_DIR`, a hub id; None: default
 
     Order: path, `ICD_DATA_DIR`, Hugging Face cache (`HF_HOME`), hub, embedded default. None takes the embedded
     default first, so that a run without a choice needs no network. Raises `ResourceError` with all that was tried,
@@ -71,8 +71,7 @@ def resolve_checkpoint(
     default = find_family(family).default
     if spec is None and default is None:
         raise ResourceError(f"the family '{family}' has no embedded model; name one with model.checkpoint")
-    embedded = default.folder() if default else None
-    if spec is None and embedded:
+    if spec is None and (embedded := default.folder()):
         return _describe(embedded, default.name, None, "embedded", family)
     name = spec or default.name
     for folder, source in _local_folders(name):
@@ -90,7 +89,7 @@ def resolve_checkpoint(
             return _describe(folder, name, folder.name, source, family)
         tried.append(f"{source} ({reason})")
     if default and _is_default(name, default.name):
-        if embedded:
+        if embedded := default.folder():
             return _describe(embedded, default.name, None, "embedded", family)
         tried.append(f"embedded (the package is not installed; run: {default.cure})")
     raise ResourceError(

@@ -17,12 +17,14 @@ def pad_to_uniform(model: nn.Module) -> None:
     layers, config = find_decoder(model)[1].layers, model.config
     widest = max(layer.mlp.down_proj.in_features for layer in layers)
     most = max(layer.self_attn.k_proj.out_features // layer.self_attn.head_dim for layer in layers)
+    per_group = layers[0].self_attn.num_key_value_groups
+    while config.hidden_size % (most * per_group):  # what a config must fulfil; the unpruned number does
+        most += 1
     with torch.no_grad():
         for layer in layers:
             _pad_ffn(layer.mlp, widest)
             _pad_groups(layer.self_attn, most)
         fold_token_maps(model)
-    per_group = layers[0].self_attn.num_key_value_groups
     config.head_dim = layers[0].self_attn.head_dim
     config.intermediate_size, config.num_key_value_heads = widest, most
     config.num_attention_heads = most * per_group
