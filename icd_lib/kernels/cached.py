@@ -1,8 +1,8 @@
 """Attention of one token over keys and values in int8: tensors in, tensors out.
 
 codes int8 (B, G, capacity, page, d); scales float16, of keys (B, G, capacity, 1, d), of values (B, G, capacity, page,
-1); the first `pages` of the capacity are taken. On CPUs compiled kernels read the codes as they are; the `_ref` functions
-take a few pages at a time to float, on any device. Computed in float64 if the query is, else in float32.
+1); the first `pages` of the capacity are taken. On CPUs compiled kernels read the codes as they are; the `_ref`
+functions take a few pages at a time to float, on any device. Computed in float64 if the query is, else in float32.
 """
 
 import numpy as np

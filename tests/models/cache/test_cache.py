@@ -5,7 +5,9 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tiny_decoders import SIZE, VOCAB, tiny_decoder
+from tiny_caches import decode, prompt, uneven
+from tiny_caches import stock_decoder as decoder
+from tiny_decoders import SIZE, tiny_decoder
 from transformers import DynamicCache
 
 from icd_lib.axes.compact import compact
@@ -17,31 +19,6 @@ from icd_lib.transforms.kv import KvEvictor, KvPolicy
 KINDS = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 
 
-def decoder(kind="llama", **changes):
-    """A tiny decoder with full attention and positions enough."""
-    extra = {"sliding_window": None} if kind == "mistral" else {}
-    return tiny_decoder(kind, **({"max_position_embeddings": 256} | extra | changes))
-
-
-def prompt(batch=1, length=37, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(3, VOCAB, (batch, length), generator=generator)
-
-
-def uneven(seed=0):
-    """Three prompts of 37, 20 and 5 tokens, padded on the left, and their mask."""
-    ids, mask = prompt(3, seed=seed), torch.ones(3, 37, dtype=torch.long)
-    for row, length in ((1, 20), (2, 5)):
-        mask[row, : 37 - length] = 0
-        ids[row, : 37 - length] = 0
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-def decode(model, inputs, cache, tokens=40):
-    options = {"max_new_tokens": tokens, "do_sample": False, "pad_token_id": 0}
-    return model.generate(**inputs, past_key_values=cache, **options)
-
-
 def stock_and_paged(model):
     return copy.deepcopy(model), use_paged_attention(model)
 
@@ -50,7 +27,7 @@ def stock_and_paged(model):
 @pytest.mark.parametrize("padded", [False, True])
 def test_greedy_decoding_equals_the_stock_cache(kind, padded):
     stock, paged = stock_and_paged(decoder(kind))
-    inputs = uneven() if padded else {"input_ids": prompt(2)}
+    inputs = uneven() if padded else {"input_ids": prompt(2, 37)}
     expected = decode(stock, inputs, DynamicCache(config=stock.config))
     assert torch.equal(decode(paged, inputs, PagedCache(paged, page=4)), expected)
     assert expected.shape[1] == 77
@@ -97,7 +74,7 @@ def test_layers_may_have_different_numbers_of_kv_groups():
     stock = decoder()
     drop_group(stock, 1)
     stock, paged = stock_and_paged(stock)
-    ids = {"input_ids": prompt(2)}
+    ids = {"input_ids": prompt(2, 37)}
     expected = decode(stock, ids, DynamicCache(config=stock.config))
     cache = PagedCache(paged)
     assert torch.equal(decode(paged, ids, cache), expected)
@@ -151,10 +128,10 @@ def test_beam_search_and_assisted_decoding_equal_the_stock_cache():
 def test_reset_and_reuse():
     model = use_paged_attention(decoder())
     cache = PagedCache(model)
-    first = decode(model, {"input_ids": prompt()}, cache)
+    first = decode(model, {"input_ids": prompt(1, 37)}, cache)
     cache.reset()
     assert cache.get_seq_length() == 0
-    assert torch.equal(decode(model, {"input_ids": prompt()}, cache), first)
+    assert torch.equal(decode(model, {"input_ids": prompt(1, 37)}, cache), first)
 
 
 # Refusals.
@@ -206,16 +183,16 @@ def test_refuses_masks_that_do_not_cover_what_was_seen():
 )
 def test_refuses_another_models_cache(changes, words):
     cache, other = PagedCache(decoder()), use_paged_attention(decoder(**changes))
-    refused(words, other, cache, input_ids=prompt())
+    refused(words, other, cache, input_ids=prompt(1, 37))
 
 
 def test_refuses_a_cache_of_more_layers_and_of_another_dtype():
     other = use_paged_attention(decoder())
     cache = PagedCache(decoder(num_hidden_layers=3))
-    other(input_ids=prompt(), past_key_values=cache)
+    other(input_ids=prompt(1, 37), past_key_values=cache)
     refused("layer 2 of the cache has not been written", other, cache, input_ids=prompt(1, 1))
     cache = PagedCache(other)
-    other(input_ids=prompt(), past_key_values=cache)
+    other(input_ids=prompt(1, 37), past_key_values=cache)
     half = use_paged_attention(decoder(dtype=torch.float32))
     refused("layer 0 writes torch.float32 into a cache of torch.float64", half, cache, input_ids=prompt(1, 1))
 
@@ -223,7 +200,7 @@ def test_refuses_a_cache_of_more_layers_and_of_another_dtype():
 def test_refuses_another_batch():
     model = use_paged_attention(decoder())
     cache = PagedCache(model)
-    model(input_ids=prompt(2), past_key_values=cache)
+    model(input_ids=prompt(2, 37), past_key_values=cache)
     refused("batch of 3 goes on in a cache of 2 rows", model, cache, input_ids=prompt(3, 1))
 
 
@@ -251,7 +228,7 @@ def test_stock_attention_is_refused_where_it_would_read_wrongly(make):
 def test_beam_search_is_refused_where_rows_have_lost_tokens():
     model = use_paged_attention(decoder())
     with pytest.raises(ConfigError, match="beam search moves rows"):
-        model.generate(prompt(), past_key_values=evicting(model), num_beams=2, max_new_tokens=4, pad_token_id=0)
+        model.generate(prompt(1, 37), past_key_values=evicting(model), num_beams=2, max_new_tokens=4, pad_token_id=0)
 
 
 @pytest.mark.parametrize("make", [evicting, lambda model: PagedCache(model, store="int8")])
@@ -259,7 +236,7 @@ def test_assisted_decoding_is_refused_where_tokens_cannot_come_back(make):
     model = use_paged_attention(decoder())
     with pytest.raises(ConfigError, match="assisted decoding takes tokens back"):
         options = {"prompt_lookup_num_tokens": 2, "max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
-        model.generate(prompt(), past_key_values=make(model), **options)
+        model.generate(prompt(1, 37), past_key_values=make(model), **options)
 
 
 def test_the_config_names_the_attention():

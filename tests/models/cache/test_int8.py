@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from test_cache import decode, decoder, prompt, uneven
+from tiny_caches import decode, paged_decoder, prompt, uneven
 
-from icd_lib.models.cache import PagedCache, use_paged_attention
+from icd_lib.models.cache import PagedCache
 from icd_lib.models.cache.int8 import LARGEST, Int8Store, round_keys, round_values
 from icd_lib.models.cache.store import FloatStore
 
@@ -81,7 +81,7 @@ def test_bytes_count_codes_scales_and_what_is_still_float():
 
 
 def test_decoding_is_near_and_padding_changes_nothing():
-    model = use_paged_attention(decoder())
+    model = paged_decoder()
     ids = prompt(2, 60)
     full, rounded = PagedCache(model, page=4), PagedCache(model, page=4, store="int8")
     for cache in (full, rounded):

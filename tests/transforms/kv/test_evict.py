@@ -4,28 +4,14 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_decoders import VOCAB, tiny_decoder
+from tiny_caches import PAGE, POLICY, cache_of, prompt
+from tiny_caches import paged_decoder as decoder
 
 from icd_lib.errors import ConfigError
-from icd_lib.models.cache import PagedCache, use_paged_attention
+from icd_lib.models.cache import PagedCache
 from icd_lib.models.cache.layer import DEAD
-from icd_lib.transforms.kv import KvEvictor, KvPolicy
+from icd_lib.transforms.kv import KvEvictor
 from icd_lib.transforms.kv.scores import SCORES
-
-PAGE = 4
-POLICY = KvPolicy(budget=24, sinks=2, window=5, observe=6, every=7, page=PAGE)
-
-
-def decoder(**changes):
-    return use_paged_attention(tiny_decoder(**({"max_position_embeddings": 256} | changes)))
-
-
-def prompt(batch=2, length=61, seed=0):
-    return torch.randint(3, VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
-
-
-def cache_of(model, policy, **options):
-    return PagedCache(model, page=PAGE, evictor=KvEvictor(policy), **options)
 
 
 def run(model, cache, ids, steps, mask=None):

@@ -6,7 +6,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from test_evict import PAGE, POLICY, cache_of, decoder, prompt
+from tiny_caches import PAGE, POLICY, cache_of, prompt
+from tiny_caches import paged_decoder as decoder
 
 from icd_lib.errors import ConfigError, TransformError
 from icd_lib.models.cache import PagedCache
