@@ -12,15 +12,15 @@ from torch import nn
 
 from icd_lib.errors import MeasureError
 from icd_lib.metric import Figure, figure
-from icd_lib.models.quantized import quantized_linears
+from icd_lib.models.quantized import held_by
 
 _STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def parameter_bytes(model: nn.Module) -> int:
-    """Bytes of all parameters, shared ones counted once; a weight on a grid of eight bits takes one byte a code."""
+    """Bytes of all parameters, shared ones counted once; a weight on a grid takes what its codes and scales do."""
     held = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    return held - sum(module.saved_bytes for module in quantized_linears(model).values())
+    return held - sum(sort.saved_bytes(module) for module, sort in held_by(model).values())
 
 
 def peak_memory_mb(call: Callable[[], object]) -> Figure:

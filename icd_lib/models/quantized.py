@@ -5,7 +5,7 @@ graph exporter sees QuantizeLinear and DequantizeLinear around the product, whic
 """
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -15,6 +15,8 @@ from torch.nn.functional import linear
 
 from icd_lib.axes.axis import Axis, Slot
 from icd_lib.errors import TransformError
+from icd_lib.models.grouped import GROUPS
+from icd_lib.models.holding import Holding, Tensors, fixed
 
 LEVELS = 255  # of an input, uint8
 LARGEST = 127  # of a weight, int8; −128 is left out, so that the grid is symmetric
@@ -23,7 +25,7 @@ INT8, FP8 = "int8", "fp8"
 _SMALLEST = torch.finfo(torch.float32).tiny
 COLUMNS = ("shift", "smooth", "unrounded")
 MARK = ".row_scale"  # what names a quantised Linear in a file
-_LEFT = ".unrounded_weight"
+_LEFT = "unrounded_weight"
 
 
 class QuantizedLinear(nn.Linear):
@@ -41,9 +43,9 @@ class QuantizedLinear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, bias: bool, codes: str = INT8, **where):
         super().__init__(in_features, out_features, bias, **where)
         self.codes = codes
-        self.row_scale = _fixed(torch.ones(out_features, **where))
+        self.row_scale = fixed(torch.ones(out_features, **where))
         if codes == INT8:
-            self.step, self.zero = _fixed(torch.ones((), **where)), _fixed(torch.zeros((), **where))
+            self.step, self.zero = fixed(torch.ones((), **where)), fixed(torch.zeros((), **where))
         for name in COLUMNS:
             self.register_parameter(name, None)
 
@@ -74,7 +76,7 @@ class QuantizedLinear(nn.Linear):
             made.step.data.fill_(grid[0])
             made.zero.data.fill_(grid[1])
         for name, values in columns.items():
-            setattr(made, name, None if values is None else _fixed(values.detach().to(weight.dtype).clone()))
+            setattr(made, name, None if values is None else fixed(values.detach().to(weight.dtype).clone()))
         made.weight.data.copy_(made.on_grid(weight))
         if bias is not None:
             made.bias.data.copy_(bias.detach())
@@ -155,10 +157,6 @@ def weight_of(codes: torch.Tensor, row_scale: torch.Tensor, smooth: torch.Tensor
     return weight if smooth is None else weight * smooth
 
 
-def _fixed(tensor: torch.Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad=False)
-
-
 def _inverse(smooth: torch.Tensor) -> torch.Tensor:
     """1 / smooth, 0 where that is 0."""
     return torch.where(smooth > 0, 1 / smooth.clamp_min(_SMALLEST), torch.zeros_like(smooth))
@@ -177,19 +175,26 @@ def quantized_linears(model: nn.Module) -> dict[str, QuantizedLinear]:
 
 
 def is_quantized(model: nn.Module) -> bool:
-    """Whether a model holds quantised Linears."""
-    return any(isinstance(module, QuantizedLinear) for module in model.modules())
+    """Whether a model holds weights on a grid, of eight bits or in groups."""
+    return bool(held_by(model))
+
+
+def held_by(model: nn.Module) -> dict[str, tuple[nn.Module, Holding]]:
+    """Every module on a grid by its name, and how its sort is held."""
+    modules = dict(model.named_modules())
+    return {name: (module, sort) for name, module in modules.items() for sort in HOLDINGS if sort.holds(module)}
 
 
 def as_float(model: nn.Module) -> nn.Module:
     """Copy whose Linears are plain ones with the same weights: what it is where nothing is rounded."""
     made = copy.deepcopy(model)
-    for name, held in quantized_linears(made).items():
-        plain = nn.Linear(held.in_features, held.out_features, held.bias is not None, dtype=held.weight.dtype)
-        plain.weight.data.copy_(held.weight)
-        if held.bias is not None:
-            plain.bias.data.copy_(held.bias)
-        replace_linear(made, name, plain.train(held.training))
+    for name, (held, _) in held_by(made).items():
+        if isinstance(held, nn.Linear):
+            plain = nn.Linear(held.in_features, held.out_features, held.bias is not None, dtype=held.weight.dtype)
+            plain.weight.data.copy_(held.weight)
+            if held.bias is not None:
+                plain.bias.data.copy_(held.bias)
+            replace_linear(made, name, plain.train(held.training))
     return made
 
 
@@ -200,17 +205,17 @@ def replace_linear(model: nn.Module, name: str, by: nn.Module) -> None:
 
 
 def with_scales(model: nn.Module, axes: list[Axis]) -> list[Axis]:
-    """The axes with what a quantised Linear keeps for its rows and columns, which go where those go."""
-    held = quantized_linears(model)
+    """The axes with what a module on a grid keeps for its rows and columns, which go where those go."""
+    held = held_by(model)
     return [replace(axis, slots=axis.slots + _followers(held, axis)) for axis in axes] if held else axes
 
 
 def check_scales(model: nn.Module, axes: list[Axis]) -> None:
-    """Raise `TransformError` for an axis that would leave scales of a quantised Linear where they are.
+    """Raise `TransformError` for an axis that would leave scales of a module on a grid where they are.
 
     No certificate finds that: without rounding, on which those are checked, scales have no effect.
     """
-    held = quantized_linears(model)
+    held = held_by(model)
     for axis in axes:
         left = set(_followers(held, axis)) - set(axis.slots)
         if left:
@@ -221,69 +226,117 @@ def check_scales(model: nn.Module, axes: list[Axis]) -> None:
             )
 
 
-def _followers(held: dict[str, QuantizedLinear], axis: Axis) -> tuple[Slot, ...]:
+def _followers(held: dict[str, tuple[nn.Module, Holding]], axis: Axis) -> tuple[Slot, ...]:
     found = []
     for slot in axis.slots:
         owner, _, leaf = slot.parameter.rpartition(".")
         if leaf == "weight" and owner in held:
-            names = ("row_scale",) if slot.dim == 0 else COLUMNS
-            kept = [name for name in names if getattr(held[owner], name) is not None]
+            module, sort = held[owner]
+            names = sort.rows if slot.dim == 0 else sort.columns
+            kept = [name for name in names if getattr(module, name) is not None]
             found += [replace(slot, parameter=f"{owner}.{name}", dim=0) for name in kept]
     return tuple(found)
 
 
 def quantized_like(dense: nn.Module, quantized: nn.Module) -> nn.Module:
-    """Copy of `dense` whose Linears are of the kind that those of `quantized` are, at the shapes of `dense`."""
+    """Copy of `dense` whose modules are of the kind that those of `quantized` are, at the shapes of `dense`."""
     made = copy.deepcopy(dense)
-    for name, module in quantized_linears(quantized).items():
-        original = made.get_submodule(name)
-        grid = None if module.codes == FP8 else (float(module.step), int(module.zero))
-        ones = torch.ones(original.in_features)
-        columns = {key: ones for key in COLUMNS if getattr(module, key) is not None}
-        replace_linear(made, name, QuantizedLinear.of(original, torch.ones(original.out_features), grid, columns))
+    for name, (module, sort) in held_by(quantized).items():
+        replace_linear(made, name, sort.like(made.get_submodule(name), module))
     return made
 
 
 def pack(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state_dict of `model` whose weights on grids are codes of eight bits, and columns that are not, beside them."""
+    """A state_dict of `model` whose weights on grids are codes, and columns that are not, beside them."""
     packed = dict(state)
-    for name, module in quantized_linears(model).items():
-        weight = module.weight.detach()
-        codes = module.codes_of(weight)
-        if module.unrounded is not None:
-            outside = module.unrounded > 0
-            codes = torch.where(outside, 0.0, codes.float()).to(codes.dtype)
-            packed[f"{name}{_LEFT}"] = weight[:, outside].contiguous()
-        packed[f"{name}.weight"] = codes.contiguous()
+    for name, (module, sort) in held_by(model).items():
+        for leaf, tensor in sort.packed(module).items():
+            if tensor is None:
+                packed.pop(f"{name}.{leaf}", None)
+            else:
+                packed[f"{name}.{leaf}"] = tensor
     return packed
 
 
 def unpack(model: nn.Module, packed: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The inverse of `pack` for a model to which `install_quantized` gave its quantised Linears."""
+    """The inverse of `pack` for a model to which `install_quantized` gave its modules on grids."""
     state = dict(packed)
-    for name in quantized_linears(model):
-        scale, smooth = state[f"{name}{MARK}"], state.get(f"{name}.smooth")
-        weight = weight_of(state[f"{name}.weight"], scale, smooth)
-        if f"{name}.unrounded" in state:
-            weight[:, state[f"{name}.unrounded"] > 0] = state.pop(f"{name}{_LEFT}").to(weight.dtype)
-        state[f"{name}.weight"] = weight
+    for name, (module, sort) in held_by(model).items():
+        tensors = _leaves(state, name)
+        for leaf in tensors:
+            del state[f"{name}.{leaf}"]
+        rest = {leaf: tensor for leaf, tensor in tensors.items() if leaf in module.state_dict()}
+        state |= {f"{name}.{leaf}": tensor for leaf, tensor in (rest | sort.unpacked(module, tensors)).items()}
     return state
 
 
-def install_quantized(model: nn.Module, names: Collection[str]) -> None:
-    """Put quantised Linears, still empty, where the tensors `names` of a file say that there are some, in place.
+def install_quantized(model: nn.Module, shapes: Mapping[str, list[int]]) -> None:
+    """Put modules on grids, still empty, where the tensors of a file (name → shape) say that there are some, in place.
 
     Raises `AttributeError` for a module that the model does not have.
     """
-    for name in [key.removesuffix(MARK) for key in names if key.endswith(MARK)]:
-        stock = model.get_submodule(name)
-        where = {"device": stock.weight.device, "dtype": stock.weight.dtype}
-        codes = INT8 if f"{name}.step" in names else FP8
-        made = QuantizedLinear(stock.in_features, stock.out_features, stock.bias is not None, codes, **where)
-        for column in COLUMNS:
-            if f"{name}.{column}" in names:
-                setattr(made, column, _fixed(torch.ones(stock.in_features, **where)))
-        replace_linear(model, name, made)
+    for sort in HOLDINGS:
+        for name in [key.removesuffix(sort.mark) for key in shapes if key.endswith(sort.mark)]:
+            replace_linear(model, name, sort.installed(model.get_submodule(name), _leaves(shapes, name)))
+
+
+def _leaves(named: Mapping, name: str) -> dict:
+    """What is of the module `name` itself, by its leaf."""
+    start = f"{name}."
+    return {
+        key.removeprefix(start): value
+        for key, value in named.items()
+        if key.startswith(start) and "." not in key.removeprefix(start)
+    }
+
+
+def _packed(module: QuantizedLinear) -> dict[str, torch.Tensor | None]:
+    weight = module.weight.detach()
+    codes, found = module.codes_of(weight), {}
+    if module.unrounded is not None:
+        outside = module.unrounded > 0
+        codes = torch.where(outside, 0.0, codes.float()).to(codes.dtype)
+        found[_LEFT] = weight[:, outside].contiguous()
+    return {**found, "weight": codes.contiguous()}
+
+
+def _unpacked(_module: nn.Module, tensors: Tensors) -> dict[str, torch.Tensor]:
+    scale, smooth = tensors["row_scale"], tensors.get("smooth")
+    weight = weight_of(tensors["weight"], scale, smooth)
+    if "unrounded" in tensors:
+        weight[:, tensors["unrounded"] > 0] = tensors[_LEFT].to(weight.dtype)
+    return {"weight": weight}
+
+
+def _installed(stock: nn.Module, shapes: Mapping[str, list[int]]) -> QuantizedLinear:
+    where = {"device": stock.weight.device, "dtype": stock.weight.dtype}
+    codes = INT8 if "step" in shapes else FP8
+    made = QuantizedLinear(stock.in_features, stock.out_features, stock.bias is not None, codes, **where)
+    for column in COLUMNS:
+        if column in shapes:
+            setattr(made, column, fixed(torch.ones(stock.in_features, **where)))
+    return made
+
+
+def _like(original: nn.Linear, module: QuantizedLinear) -> QuantizedLinear:
+    grid = None if module.codes == FP8 else (float(module.step), int(module.zero))
+    ones = torch.ones(original.in_features)
+    columns = {key: ones for key in COLUMNS if getattr(module, key) is not None}
+    return QuantizedLinear.of(original, torch.ones(original.out_features), grid, columns)
+
+
+EIGHT_BITS = Holding(
+    mark=MARK,
+    holds=lambda module: isinstance(module, QuantizedLinear),
+    rows=("row_scale",),
+    columns=COLUMNS,
+    saved_bytes=lambda module: module.saved_bytes,
+    packed=_packed,
+    unpacked=_unpacked,
+    installed=_installed,
+    like=_like,
+)
+HOLDINGS = (EIGHT_BITS, GROUPS)
 
 
 def check_trainable(model: nn.Module) -> None:

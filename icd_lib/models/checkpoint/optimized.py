@@ -107,10 +107,10 @@ def _build(folder: Path, record: dict) -> nn.Module:
     shapes = _read_shapes(folder / WEIGHTS)
     _check_sizes(read_text(folder / CONFIG), len(shapes))
     model = _stock_model(folder, record["architecture"], record["options"])
+    install_quantized(model, shapes)
     for key in shapes:
         if key.endswith(_TOKEN_MAP):
             install_token_map(_module(model, key.removesuffix(_TOKEN_MAP)))
-    install_quantized(model, shapes)
     _fit_shapes(model, shapes)
     for path, attribute, value in record["attributes"]:
         _set_attribute(model, path, attribute, value)

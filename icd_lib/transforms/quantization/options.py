@@ -11,9 +11,10 @@ ORDERED = ("sparsity", "quantization")
 class QuantizationOptions(Section):
     """Eight bits: what of the model is rounded, and how. A scenario that has the section is quantised."""
 
-    precision: Literal["int8", "fp8_storage"] = option(
+    precision: Literal["int8", "fp8_storage", "int8_weights", "int4_weights", "mixed_weights"] = option(
         "int8",
-        "int8: weights and inputs, which runtimes compute as such; fp8_storage: weights only, as they are stored",
+        "int8: weights and inputs, which runtimes compute as such; fp8_storage: weights only, as they are stored; "
+        "int8_weights, int4_weights: weights only, in groups; mixed_weights: 3, 4 or 8 bits for each matrix",
     )
     only_in: Literal["int8"] | None = option(
         None, "quantise only where the models are deployed in this precision; null: wherever they are"
@@ -30,4 +31,15 @@ class QuantizationOptions(Section):
     )
     float_linears: int = option(0, "so many of the most sensitive Linears stay float", low=0)
     tokens: int = option(16384, "calibration tokens that ranges and moments are taken from", unit="tokens", low=64)
+    group: int = option(64, "columns of a matrix that share a scale, where weights alone are rounded", low=8)
+    bits: int | None = option(
+        None, "bits of int4_weights or int8_weights, if not as many as their names say: 3, 4 or 8", low=3, high=8
+    )
+    symmetric: bool = option(False, "scales without zeros, where weights alone are rounded in groups")
+    mean_bits: float = option(
+        5.0, "bits per weight, scales included, that mixed_weights may take on average", low=3, high=16
+    )
+    embeddings: Literal["int8", "float"] = option(
+        "int8", "token embeddings and head where weights alone are rounded: a scale for every token, or as they are"
+    )
     order: tuple[Annotated[str, OneOf(ORDERED)], ...] = option(ORDERED, "which of the two comes first", least=2)

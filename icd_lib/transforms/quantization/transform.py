@@ -18,6 +18,14 @@ from icd_lib.transforms.quantization.calibrate import Recipe, Rounded, quantize
 from icd_lib.transforms.quantization.outliers import widest
 from icd_lib.transforms.quantization.ranges import fp8_steps
 from icd_lib.transforms.quantization.sensitivity import fewer, lone_errors
+from icd_lib.transforms.weights.transform import (
+    PRECISIONS,
+    WeightsEvidence,
+    WeightsPlan,
+    apply_weights,
+    plan_weights,
+    weights_evidence,
+)
 
 PROBE_TOKENS = 2048  # on which sensitivities are measured
 
@@ -72,13 +80,19 @@ class Quantization(Transform):
     name = options = "quantization"
     panels = ("icd_lib.report.quantization_figures:linear_errors", "icd_lib.report.quantization_figures:channel_ranges")
 
-    def evidence(self, given: Given) -> QuantizationEvidence:
-        """Raises `TransformError` for a family whose models no runtime computes in eight bits."""
+    def evidence(self, given: Given) -> QuantizationEvidence | WeightsEvidence:
+        """Raises `TransformError` for a family whose models no runtime computes in eight bits, inputs too."""
+        if given.options["precision"] in PRECISIONS:
+            return weights_evidence(given)
         check_family(given.observed.model)
         return QuantizationEvidence(given)
 
-    def plan(self, evidence: QuantizationEvidence, strength: float, present: dict[str, int]) -> QuantizationPlan:
+    def plan(
+        self, evidence: QuantizationEvidence | WeightsEvidence, strength: float, present: dict[str, int]
+    ) -> QuantizationPlan | WeightsPlan:
         """The most sensitive Linears stay float, as many as the scenario says, whatever the strength."""
+        if isinstance(evidence, WeightsEvidence):
+            return plan_weights(evidence)
         options, found = evidence.given.options, evidence.sensitivities
         if options["float_linears"] > len(found):
             raise TransformError(
@@ -90,19 +104,25 @@ class Quantization(Transform):
         return QuantizationPlan(options["precision"], tuple(kept), float(sum(found[name] for name in rounded)))
 
     def draft(
-        self, evidence: QuantizationEvidence, plan: QuantizationPlan, model: nn.Module
+        self,
+        evidence: QuantizationEvidence | WeightsEvidence,
+        plan: QuantizationPlan | WeightsPlan,
+        model: nn.Module,
     ) -> tuple[nn.Module, TransformMeta]:
         """What `apply` does; it depends on no layout."""
         return self.apply(evidence, plan, model, {})
 
     def apply(
         self,
-        evidence: QuantizationEvidence,
-        plan: QuantizationPlan,
+        evidence: QuantizationEvidence | WeightsEvidence,
+        plan: QuantizationPlan | WeightsPlan,
         model: nn.Module,
         origin: dict[str, np.ndarray],
     ) -> tuple[nn.Module, TransformMeta]:
         """A rounded copy; an axis whose consumer has columns that stay float falls into two groups."""
+        if isinstance(evidence, WeightsEvidence) and isinstance(plan, WeightsPlan):
+            return apply_weights(evidence, plan, model)
+        assert isinstance(evidence, QuantizationEvidence) and isinstance(plan, QuantizationPlan)
         given, options = evidence.given, evidence.given.options
         granule = max(given.manner.granule.values()) if evidence.by_tile else 1
         if plan.precision == "fp8_storage":

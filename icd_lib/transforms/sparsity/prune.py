@@ -16,6 +16,7 @@ from icd_lib.axes.axis import Axis, slot_index, slot_tensor
 from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Adapter, Block, Terms
 from icd_lib.models.families import find_adapter
+from icd_lib.models.grouped import GroupedLinear
 from icd_lib.models.quantized import QuantizedLinear
 from icd_lib.progress import DETAIL
 from icd_lib.transforms.effects import Alive, TransformMeta, untouched
@@ -193,7 +194,7 @@ def _write(consumer: nn.Linear, columns: torch.Tensor, weights: torch.Tensor) ->
     with torch.no_grad():
         consumer.weight.zero_()
         consumer.weight[:, columns] = weights[:, :-1].to(consumer.weight.dtype)
-        if isinstance(consumer, QuantizedLinear):
+        if isinstance(consumer, QuantizedLinear | GroupedLinear):
             consumer.weight.copy_(consumer.on_grid(consumer.weight))
         if consumer.bias is not None:
             consumer.bias.copy_(weights[:, -1])

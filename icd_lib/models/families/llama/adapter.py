@@ -20,6 +20,7 @@ from icd_lib.axes.axis import Axis, Slot
 from icd_lib.errors import ConfigError
 from icd_lib.models.adapter import Adapter, Block
 from icd_lib.models.families.llama.recorded import Recorded
+from icd_lib.models.quantized import with_scales
 
 _PARTS = (
     *(f"self_attn.{name}_proj" for name in "qkvo"),
@@ -74,7 +75,7 @@ class LlamaAdapter(Adapter):
         found = []
         for index, layer in enumerate(self.layers):
             found += [self._ffn(index, layer), self._kv_groups(index, layer), *self._inside_groups(index, layer)]
-        return [*found, self._residual(), self._vocab()]
+        return with_scales(self.model, [*found, self._residual(), self._vocab()])
 
     def embed(self, inputs: dict) -> tuple[torch.Tensor, object]:
         return Recorded(self.decoder).run(inputs)

@@ -1,0 +1,273 @@
+"""What the order of columns is worth when the weights of a decoder are rounded in groups, and what folding it costs.
+
+    python benchmarks/order.py                       # an hour and a half on two cores; writes docs/figures/order.json
+    python benchmarks/order.py --tokens 8192 --test-tokens 8000 --every 6 --out /tmp/order     # twenty minutes
+    python benchmarks/order.py --checkpoint FOLDER --parts model --resume
+
+`matrices`: relative squared output error of single matrices on the dense model's inputs, by order, group and bits.
+`model`: every matrix of the blocks rounded, block after block: KL to dense, perplexity ratio and next-token accuracy on
+domains of which no text calibrated. Nothing is timed: `seconds` say how long rounding took here, whatever else ran.
+
+The embedded checkpoint comes as a file of 4-bit blocks of 32 columns in stored order (Q4_1), so that its weights lie on
+such a grid already: rounding to nearest points in groups of 32 finds it again, and the stored order is favoured where
+groups fall on it. The result says so; groups of 64 and more, 3 bits and another checkpoint are what to judge by.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from icd_lib.data.language import domain_blocks, load_domains
+from icd_lib.errors import IcdError
+from icd_lib.measure.environment import fingerprint
+from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, SplitResult
+from icd_lib.measure.statistics import Z95, paired_difference
+from icd_lib.models.checkpoint.gguf import read_header
+from icd_lib.models.checkpoint.loading import load_model
+from icd_lib.models.checkpoint.source import resolve_checkpoint
+from icd_lib.models.families import find_adapter
+from icd_lib.models.families.llama import embedded_file
+from icd_lib.storage.atomic import atomic_write, to_json
+from icd_lib.storage.json_text import read_text
+from icd_lib.transforms.streams import ResidualStream
+from icd_lib.transforms.weights.activity import column_activity, shared_activity
+from icd_lib.transforms.weights.fold import fold
+from icd_lib.transforms.weights.gptq import relative_error, round_in_groups
+from icd_lib.transforms.weights.grids import Spec
+from icd_lib.transforms.weights.orders import Columns, order_of
+from icd_lib.transforms.weights.readings import inputs_of, readings
+from icd_lib.transforms.weights.rounding import Recipe, gather_moments, round_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+SEEN = ("news", "docstrings", "films", "tweets", "dialogues")
+UNSEEN = ("encyclopaedia", "products", "editorials", "glosses")
+LENGTH = 256
+MATRIX_GROUPS, MATRIX_BITS = (32, 64, 128), (4, 3)
+ARMS = {
+    "nearest": {"order": "stored", "compensate": False},
+    "stored": {"order": "stored"},
+    "random": {"order": "random"},
+    "free": {"order": "descending", "folded": False},
+    "folded": {"order": "descending"},
+    "folded, followed": {"order": "descending", "follow": True},
+}
+SPECS = {"int4, 64": (4, 64), "int4, 192": (4, 192), "int3, 64": (3, 64), "int8, 64": (8, 64)}
+# which arms are worth their minutes at which grid
+PLAN = {
+    "int4, 64": tuple(ARMS),
+    "int4, 192": ("nearest", "stored", "random", "folded"),
+    "int3, 64": ("nearest", "stored", "random", "folded"),
+    "int8, 64": ("nearest", "stored"),
+}
+
+
+def matrix_errors(model, batches: list[dict], every: int, searched: bool) -> Iterator[dict]:
+    """Every `every`-th layer's matrices: {"matrix", "layer", "bits", "group", "order", "error"}."""
+    adapter = find_adapter(model)
+    columns = Columns.in_model(adapter.axes())
+    activity = column_activity(model, batches)
+    shared = {axis: v for axis, v in shared_activity(columns, activity).items() if axis == "residual"}
+    names = {module: name for name, module in model.named_modules()}
+    stream = ResidualStream(adapter, batches)
+    for block in adapter.blocks():
+        inner = stream.inner(block)
+        if block.layer % every == 0:
+            reads = [(stage[0], inputs_of(stage[0], block, stream)) for stage in readings(block, stream)]
+            for linear, parts in [*reads, (block.consumer, stream.flat(inner))]:
+                gram = gather_moments(parts).gram
+                for row in errors_of(names[linear], linear.weight.detach().double(), gram, columns, shared, searched):
+                    yield {"layer": block.layer, **row}
+        stream.advance(block, stream.sums(block, inner))
+
+
+def errors_of(name: str, weight: torch.Tensor, gram: torch.Tensor, columns: Columns, shared: dict, searched: bool):
+    """One matrix in every order at every grid that divides its columns."""
+    generator, size = np.random.default_rng(0), weight.shape[1]
+    active = gram.diagonal().numpy()
+    evidence = {axis: shared.get(axis, found) for axis, found in columns.evidence(name, gram.diagonal()).items()}
+    perms = {axis: order_of("descending", found, generator) for axis, found in evidence.items()}
+    orders = {
+        "stored": None,
+        "random": torch.from_numpy(generator.permutation(size)),
+        "ascending": torch.from_numpy(order_of("descending", -active, generator)),
+        "free": torch.from_numpy(order_of("descending", active, generator)),
+        "folded": columns.order(name, size, perms),
+    }
+    for bits in MATRIX_BITS:
+        for group in MATRIX_GROUPS:
+            if size % group:
+                continue
+            spec = Spec(bits, group, searched=searched)
+            found = {"nearest": round_in_groups(weight, None, spec, name=name)}
+            found |= {key: round_in_groups(weight, gram, spec, order, name) for key, order in orders.items()}
+            for order, result in found.items():
+                error = relative_error(weight, result.values, gram)
+                yield {"matrix": name.rpartition(".")[2], "bits": bits, "group": group, "order": order, "error": error}
+
+
+def summarise_matrices(rows: list[dict]) -> list[dict]:
+    """Mean over the layers per matrix, bits, group and order."""
+    keys = list(dict.fromkeys((r["matrix"], r["bits"], r["group"], r["order"]) for r in rows))
+    found = []
+    for key in keys:
+        errors = [r["error"] for r in rows if (r["matrix"], r["bits"], r["group"], r["order"]) == key]
+        found.append(
+            dict(zip(("matrix", "bits", "group", "order"), key, strict=True))
+            | {"mean_error": float(np.mean(errors)), "layers": len(errors)}
+        )
+    return found
+
+
+def model_point(
+    model, batches: list[dict], suite: LanguageSuite, dense: SplitResult, arm: str, grid: str, shared: dict
+):
+    """The whole model in one arm at one grid: what it is judged, and what it takes."""
+    bits, group = SPECS[grid]
+    started = time.monotonic()
+    recipe = Recipe(spec_of=lambda name: Spec(bits, group), shared=shared, **ARMS[arm])
+    found = round_weights(model, batches, recipe)
+    error = fold(found.model, found.perms, batches[0]) if recipe.folded else None
+    seconds = time.monotonic() - started
+    result = suite.evaluate(found.model, "unseen")
+    compared = suite.compare(result, dense)
+    entry = {
+        "arm": arm,
+        "grid": grid,
+        "bits_per_weight": found.bits_per_weight,
+        "mean_error": float(np.mean([held.error for held in found.done.values()])),
+        "fold_max_rel_error": error,
+        "seconds": round(seconds, 1),
+        "accuracy_drop_pp": {key: compared["own"][key] for key in ("drop_pp", "se_pp")},
+        **{key: compared[key] for key in ("n_items", "kl", "perplexity_ratio", "perplexity", "dense_perplexity")},
+        "domains": {
+            name: {key: item[key] for key in ("kl", "perplexity_ratio")} for name, item in compared["domains"].items()
+        },
+    }
+    return entry, result
+
+
+def kl_cut(better: SplitResult, worse: SplitResult) -> dict:
+    """KL(better) / KL(worse) − 1, tokens paired and clustered by document, each domain weighing the same.
+
+    The interval is that of the difference, relative to the worse one's mean.
+    """
+    means, ses, base = [], [], []
+    for name, item in better.domains.items():
+        found = paired_difference(item.kl.ravel(), other_of(worse, name).kl.ravel(), clusters=item.kl_clusters.ravel())
+        means.append(found["drop_pp"] / 100)
+        ses.append(found["se_pp"] / 100)
+        base.append(float(other_of(worse, name).kl.mean()))
+    value, se = np.mean(means) / np.mean(base), np.sqrt(np.sum(np.square(ses))) / len(ses) / np.mean(base)
+    return {"value": float(value), "ci95": [float(value - Z95 * se), float(value + Z95 * se)]}
+
+
+def other_of(result: SplitResult, name: str) -> LanguageResult:
+    return result.domains[name]
+
+
+def table(points: list[dict]) -> str:
+    """Markdown: a line per grid and arm."""
+    lines = ["| grid | order | bits per weight | KL to dense | perplexity × | accuracy lost, pp |", "|---" * 6 + "|"]
+    for item in points:
+        kl, ratio, drop = item["kl"], item["perplexity_ratio"], item["accuracy_drop_pp"]
+        half = (kl["ci95"][1] - kl["ci95"][0]) / 2
+        cells = [item["grid"], item["arm"], f"{item['bits_per_weight']:.2f}", f"{kl['value']:.4f} ± {half:.4f}"]
+        cells += [f"{ratio['value']:.3f}", f"{drop['drop_pp']:+.2f} ± {Z95 * drop['se_pp']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def matrix_table(rows: list[dict]) -> str:
+    """Markdown: a line per matrix, bits and group; a column per order."""
+    orders = list(dict.fromkeys(row["order"] for row in rows))
+    lines = [f"| matrix | bits | group | {' | '.join(orders)} |", "|---" * (len(orders) + 3) + "|"]
+    for key in dict.fromkeys((r["matrix"], r["bits"], r["group"]) for r in rows):
+        errors = {r["order"]: r["mean_error"] for r in rows if (r["matrix"], r["bits"], r["group"]) == key}
+        lines.append(f"| {' | '.join(map(str, key))} | {' | '.join(f'{errors[o]:.5f}' for o in orders)} |")
+    return "\n".join(lines)
+
+
+def past_of(checkpoint) -> str:
+    """Whether the weights were on a grid before, in words."""
+    if checkpoint.source == "embedded" and (file := embedded_file()) is not None:
+        return f"the file's own blocks are {read_header(file)['types']}; a Q4_1 block is 32 columns in stored order"
+    return "not known; see the checkpoint's card"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", help="a folder, GGUF file or hub id (default: the embedded SmolLM2)")
+    parser.add_argument("--parts", nargs="+", default=["matrices", "model"], choices=["matrices", "model"])
+    parser.add_argument("--tokens", type=int, default=32768, help="calibration tokens")
+    parser.add_argument("--test-tokens", type=int, default=24576)
+    parser.add_argument("--every", type=int, default=3, help="which layers' matrices are tried one by one")
+    parser.add_argument("--grids", nargs="+", default=list(SPECS), choices=SPECS)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="folder of order.json")
+    parser.add_argument("--resume", action="store_true", help="keep the points of an interrupted call")
+    args = parser.parse_args()
+    try:
+        return run(args)
+    except IcdError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+def run(args: argparse.Namespace) -> int:
+    checkpoint = resolve_checkpoint(args.checkpoint, family="llama")
+    model, tokenizer = load_model(checkpoint)
+    model.requires_grad_(False)
+    blocks = {}
+    for split, names, tokens in (("seen", SEEN, args.tokens), ("unseen", UNSEEN, args.test_tokens)):
+        texts, missing = load_domains(list(names))
+        for reason in missing.values():
+            print(reason, flush=True)
+        blocks[split] = domain_blocks(tokenizer, texts, LENGTH, tokens // LENGTH)
+    batches = [batch for found in blocks["seen"].values() for batch in found.batches(2048)]
+    file = args.out / "order.json"
+    result = read_text(file) if args.resume and file.is_file() else {"matrices": [], "points": []}
+    result |= {
+        "checkpoint": checkpoint.provenance(),
+        "past": past_of(checkpoint),
+        "calibration": {"domains": list(blocks["seen"]), "tokens": sum(b.ids.size for b in blocks["seen"].values())},
+        "test": {"domains": list(blocks["unseen"]), "tokens": sum(b.ids.size for b in blocks["unseen"].values())},
+        "environment": fingerprint(),
+    }
+    if "matrices" in args.parts and not result["matrices"]:
+        result["matrices"] = summarise_matrices(list(matrix_errors(model, batches, args.every, searched=False)))
+        atomic_write(file, to_json(result))
+    print(matrix_table(result["matrices"]), flush=True)
+    if "model" in args.parts:
+        judge_models(args, model, batches, blocks["unseen"], result, file)
+    print(table(result["points"]))
+    return 0
+
+
+def judge_models(args, model, batches: list[dict], unseen: dict, result: dict, file: Path) -> None:
+    suite = LanguageSuite({"unseen": unseen}, model)
+    dense = suite.evaluate(model, "unseen")
+    columns = Columns.in_model(find_adapter(model).axes())
+    shared = shared_activity(columns, column_activity(model, batches))
+    shared = {axis: values for axis, values in shared.items() if axis == "residual"}
+    kept: dict[tuple[str, str], SplitResult] = {}
+    done = {(item["grid"], item["arm"]) for item in result["points"]}
+    for grid in args.grids:
+        for arm in PLAN[grid]:
+            if arm not in args.arms or (grid, arm) in done:
+                continue
+            entry, kept[grid, arm] = model_point(model, batches, suite, dense, arm, grid, shared)
+            for other in ("nearest", "stored", "free"):
+                if (grid, other) in kept and other != arm:
+                    entry.setdefault("kl_against", {})[other] = kl_cut(kept[grid, arm], kept[grid, other])
+            result["points"].append(entry)
+            atomic_write(file, to_json(result))
+            print(table([entry]).splitlines()[-1], entry.get("kl_against", ""), f"{entry['seconds']} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""A copy of a model whose Linears lie on grids in groups, block after block on what the blocks before give by then."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from icd_lib.errors import TransformError
+from icd_lib.models.adapter import Block
+from icd_lib.models.families import find_adapter
+from icd_lib.models.grouped import GroupedLinear, GroupGrid, grid_of, hold
+from icd_lib.models.quantized import replace_linear
+from icd_lib.progress import DETAIL
+from icd_lib.transforms.streams import ResidualStream
+from icd_lib.transforms.weights.gptq import relative_error, round_in_groups
+from icd_lib.transforms.weights.grids import Spec
+from icd_lib.transforms.weights.orders import Columns, order_of
+from icd_lib.transforms.weights.readings import inputs_of, readings
+
+EMBEDDING = Spec(8, None, symmetric=True, searched=False)  # a scale for every token
+RIDGE = 0.03  # toward the weight as it is, relative to the mean diagonal, where the dense stream is followed
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How weights are rounded.
+
+    spec_of(name): what a matrix is rounded to, None: it stays float
+    order: one of `ORDERS`; folded: an order that the model's axes can take, else one of each matrix alone
+    shared: activity of axes that several matrices read at different places (`shared_activity`); a folded order follows
+    it there
+    compensate: GPTQ, else each weight to its nearest point
+    follow: the rounded model's inputs differ from the dense model's by now, and each weight is fitted to the dense
+    outputs first
+    """
+
+    spec_of: Callable[[str], Spec | None] = lambda name: Spec()
+    order: str = "descending"
+    folded: bool = True
+    shared: Mapping[str, np.ndarray] = field(default_factory=dict)
+    compensate: bool = True
+    follow: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Held:
+    """What was done to one matrix of the block of `axis`.
+
+    error: squared error of its output on the rounded model's inputs, relative to the output's energy.
+    """
+
+    axis: str
+    bits: int
+    group: int
+    error: float
+    bytes: int
+    weights: int
+
+    def to_json(self) -> dict:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, eq=False)
+class RoundedModel:
+    """The copy, in the order of the model it is of; what was done to each matrix; what its axes' orders are.
+
+    perms: axis → gather under which the groups are contiguous; activity: axis → (D,), what it was chosen by.
+    """
+
+    model: nn.Module
+    done: dict[str, Held] = field(default_factory=dict)
+    perms: dict[str, np.ndarray] = field(default_factory=dict)
+    activity: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Of the rounded matrices, scales and zeros counted."""
+        return 8 * sum(item.bytes for item in self.done.values()) / sum(item.weights for item in self.done.values())
+
+
+@torch.no_grad()
+def round_weights(
+    model: nn.Module, batches: list[dict], recipe: Recipe, progress: Callable[[str], None] = lambda line: None
+) -> RoundedModel:
+    """Copy of `model` whose blocks' Linears lie on grids; embeddings and heads are left as they are.
+
+    Raises `TransformError` (nothing changed) where an input is not finite, or a group does not divide the columns.
+    """
+    rounded = copy.deepcopy(model)
+    stream = ResidualStream(find_adapter(rounded), batches)
+    goal = ResidualStream(find_adapter(model), batches) if recipe.follow else None
+    names = {module: name for name, module in rounded.named_modules()}
+    columns, generator = Columns.in_model(find_adapter(rounded).axes()), np.random.default_rng(recipe.seed)
+    work = _Pass(RoundedModel(rounded), recipe, columns, names, generator)
+    for original, block in zip(find_adapter(model).blocks(), find_adapter(rounded).blocks(), strict=True):
+        for stage, linears in enumerate(readings(block, stream)):
+            dense = readings(original, goal)[stage][0] if goal else None
+            moments = gather_moments(
+                inputs_of(linears[0], block, stream), inputs_of(dense, original, goal) if dense and goal else None
+            )
+            work.put(block.axis, linears, moments)
+        inner = stream.inner(block)
+        wanted = goal.inner(original) if goal else None
+        work.put(
+            block.axis,
+            [block.consumer],
+            gather_moments(stream.flat(inner), goal.flat(wanted) if goal and wanted else None),
+        )
+        now = replace(block, consumer=rounded.get_submodule(work.names[block.consumer]))
+        stream.advance(now, stream.sums(now, inner))
+        if goal and wanted:
+            goal.advance(original, goal.sums(original, wanted))
+        work.tell(block, progress)
+    return work.found
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """gram = X̂ᵀX̂ of what a rounded model reads; cross = XᵀX̂ with what the dense one reads there, or None."""
+
+    gram: torch.Tensor
+    cross: torch.Tensor | None = None
+
+    def fitted(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight with which X̂ gives what X gives with `weight` (out, in), with a ridge toward it."""
+        if self.cross is None:
+            return weight
+        ridge = RIDGE * self.gram.diagonal().mean() * torch.eye(len(self.gram), dtype=torch.float64)
+        return torch.linalg.solve(self.gram + ridge, (weight @ (self.cross + ridge)).T).T
+
+
+def gather_moments(parts: Iterable[torch.Tensor], wanted: Iterable[torch.Tensor] | None = None) -> Moments:
+    """Of (tokens, n) parts, and of what a dense model has in their place; summed in float64."""
+    gram, cross = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    others = iter(wanted) if wanted is not None else None
+    for part in parts:
+        gram = gram + (part.T @ part).double()
+        if others is not None:
+            cross = cross + (next(others).T @ part).double()
+    return Moments(gram, None if others is None else cross)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """One way through the model."""
+
+    found: RoundedModel
+    recipe: Recipe
+    columns: Columns
+    names: dict[nn.Module, str]
+    generator: np.random.Generator
+
+    def put(self, axis: str, linears: list[nn.Linear], moments: Moments) -> None:
+        """Round Linears that read one input, in one order, and put them into the model."""
+        specs = {linear: self.recipe.spec_of(self.names[linear]) for linear in linears}
+        if not any(specs.values()):
+            return
+        name, diagonal = self.names[linears[0]], moments.gram.diagonal()
+        if not bool(diagonal.isfinite().all()):
+            raise TransformError(
+                f"what {name!r} reads is not finite on the calibration text, so that it has no second moments; take "
+                "weights and inputs that are"
+            )
+        order = self.order(name, diagonal)
+        for linear, spec in specs.items():
+            if spec is not None:
+                self.round_one(axis, linear, spec, moments, order)
+
+    def order(self, name: str, diagonal: torch.Tensor) -> torch.Tensor:
+        """The order of the columns of a matrix; a folded one is noted as that of its axes."""
+        recipe, found = self.recipe, self.found
+        if not recipe.folded:
+            return torch.from_numpy(order_of(recipe.order, diagonal.numpy(), self.generator))
+        for axis, activity in self.columns.evidence(name, diagonal).items():
+            if axis not in found.perms:
+                found.activity[axis] = recipe.shared.get(axis, activity)
+                found.perms[axis] = order_of(recipe.order, found.activity[axis], self.generator)
+        return self.columns.order(name, len(diagonal), found.perms)
+
+    def round_one(self, axis: str, linear: nn.Linear, spec: Spec, moments: Moments, order: torch.Tensor) -> None:
+        name, weight = self.names[linear], linear.weight.detach().double()
+        wanted = moments.fitted(weight) if self.recipe.compensate else weight
+        result = round_in_groups(wanted, moments.gram if self.recipe.compensate else None, spec, order, name)
+        made = GroupedLinear.of(linear, result.grid, result.grid.codes_of(result.values))
+        replace_linear(self.found.model, name, made)
+        error = relative_error(weight, made.weight, moments.gram)
+        group = linear.in_features // result.grid.groups
+        size = replace(result.grid, group=torch.sort(result.grid.group).values).packed_bytes
+        self.found.done[name] = Held(axis, spec.bits, group, error, size, weight.numel())
+
+    def tell(self, block: Block, progress: Callable[[str], None]) -> None:
+        done = [item for item in self.found.done.values() if item.axis == block.axis]
+        if done:
+            shown = ", ".join(f"{item.bits} bits {item.error:.5f}" for item in done)
+            progress(f"{DETAIL}{block.axis}: relative errors {shown}")
+
+
+@torch.no_grad()
+def round_embeddings(model: nn.Module, spec: Spec = EMBEDDING) -> list[str]:
+    """Put the token embeddings and a head of their own on grids, in place, to the nearest points; the names of both.
+
+    A head that is tied to the embeddings multiplies with their weight, and needs no grid of its own.
+    """
+    names, done = {module: name for name, module in model.named_modules()}, []
+    for module in _ends(model):
+        if any(module.weight is model.get_submodule(name).weight for name in done):
+            continue
+        result = round_in_groups(module.weight.detach(), None, spec, name=names[module])
+        grid = GroupGrid(spec.bits, result.grid.scale, result.grid.zero, result.grid.group)
+        hold(module, grid)
+        held = grid_of(module)
+        module.weight.copy_(held.weight_of(held.codes_of(result.values.to(module.weight.dtype))))
+        done.append(names[module])
+    return done
+
+
+def _ends(model: nn.Module) -> list[nn.Module]:
+    """The embeddings of a model's inputs and outputs, those that it has."""
+    found = []
+    for name in ("get_input_embeddings", "get_output_embeddings"):
+        with contextlib.suppress(AttributeError, NotImplementedError):  # a bare decoder has no head
+            found.append(getattr(model, name)())
+    return [module for module in found if module is not None]

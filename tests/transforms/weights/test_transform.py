@@ -1,0 +1,173 @@
+"""Weights in groups in the loop: what each arm's order is, that the loop's re-permutation folds it, and refusals."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from icd_lib.axes.kinds import granules
+from icd_lib.axes.verify import model_outputs, outputs_error
+from icd_lib.codesign.evidence import Problem, gather
+from icd_lib.codesign.inputs import Inputs, Judgement
+from icd_lib.codesign.layouts import SolverSettings
+from icd_lib.codesign.loop import at_dense_shape, solve
+from icd_lib.codesign.options import Settings
+from icd_lib.errors import TransformError
+from icd_lib.models.checkpoint.optimized import load_optimized, save_optimized
+from icd_lib.models.grouped import check_contiguous, grid_of, grouped_modules
+from icd_lib.solver.cost import CostConfig
+from icd_lib.transforms import transforms_of
+from icd_lib.transforms.base import Given, Manner
+from icd_lib.transforms.effects import Groups, TransformMeta
+from icd_lib.transforms.observed import Findings, Observed
+from icd_lib.transforms.quantization.options import QuantizationOptions
+from icd_lib.transforms.quantization.transform import TRANSFORM
+from icd_lib.transforms.sparsity.allocate import LatencyTable
+from tests.tiny_grouped import batches, decoder
+from tests.tiny_problems import assert_same_state, state_of
+
+pytestmark = pytest.mark.wide
+
+
+def options(**changes):
+    return dict(QuantizationOptions(**{"precision": "int4_weights", "group": 8} | changes))
+
+
+def problem(order=("sparsity", "quantization"), model=None, **changes):
+    """Sparsity and quantization of the tiny decoder, at one strength."""
+    given, text = options(order=order, **changes), batches()
+    ffn, groups = np.arange(8, 49, 8), np.arange(1, 4)
+    tables = {
+        "ffn": LatencyTable("ffn", ffn, 4.8 * (1 - ffn / 48) ** 0.9),
+        "kv_groups": LatencyTable("kv_groups", groups, 2.6 * (1 - groups / 3) ** 0.9),
+    }
+    settings = Settings(
+        axes=("ffn",), tile=8, distill_steps=0, strengths=(-0.2,), max_rounds=1, sequential=False, head_dim=None
+    )
+    inputs = Inputs(
+        dense=decoder() if model is None else model,
+        batches=text,
+        distill_batches=text,
+        example=text[0],
+        judge=lambda model: Judgement(0.0, 0.0),
+        settings=settings,
+        solver=SolverSettings(CostConfig(g=8, v=8, h=24), refine_steps=60),
+        sections={"quantization": given},
+    )
+    rates = {f"{kind}.{layer}": 1.0 for kind in ("ffn", "kv_groups") for layer in (0, 1)}
+    evidence = gather(inputs, Findings(tables, 20.0, rates))
+    return Problem(inputs, evidence, transforms_of({"quantization": given}))
+
+
+def evidence_of(manner=Manner(), model=None, **changes):  # noqa: B008 (frozen)
+    given = Given(Observed(model or decoder(), batches(), batches()), Findings(), options(**changes), manner)
+    return TRANSFORM.evidence(given)
+
+
+@pytest.mark.parametrize("mode", ["linear", "oneshot", "iterative"])
+def test_every_arm_ends_contiguous(mode, tmp_path):
+    given = problem()
+    dense = state_of(given.inputs.dense)
+    solution = solve(given, mode)
+    assert_same_state(given.inputs.dense, dense)
+    best = solution.best
+    assert list(best.metas) == ["sparsity", "quantization"] and best.strength == -0.2
+    check_contiguous(best.model)
+    blocks = {name: module for name, module in grouped_modules(best.model).items() if "layers" in name}
+    assert len(blocks) == 14 and {int(module.code_bits) for module in blocks.values()} == {4}
+    for name, module in blocks.items():
+        assert torch.equal(module.on_grid(module.weight), module.weight), name
+    meta = best.metas["quantization"]
+    effect = meta.axes["ffn.0"]
+    assert isinstance(effect, Groups) and meta.delta_layout and effect.size == best.widths["ffn.0"] < 48
+    in_stretches = np.array_equal(effect.groups, np.arange(effect.size) // 8)
+    assert in_stretches == (mode != "iterative")
+    assert bool(meta.notes["folded"]["axes"]) == (mode == "iterative")
+    if mode == "iterative":
+        assert {"residual", "v.0.0", "q_heads.1.2"} <= set(meta.notes["folded"]["axes"])
+        assert meta.notes["folded"]["max_rel_error"] <= 1e-6 and best.changes.keys() == {"ffn.0", "ffn.1"}
+    assert all(certificate["max_rel_error"] <= 1e-6 for certificate in solution.certificates)
+    whole = at_dense_shape(best.origin, best.model, given.inputs.dense, solution.perms_before)
+    loaded = load_optimized(save_optimized(best.model, None, tmp_path / "model"))
+    for inputs in batches(2, seed=7):
+        wanted = model_outputs(best.model, inputs)
+        assert outputs_error(model_outputs(whole, inputs), wanted) <= 1e-5
+        assert outputs_error(model_outputs(loaded, inputs), wanted) == 0
+    read = TransformMeta.from_json(json.loads(json.dumps(meta.to_json())))
+    assert np.array_equal(read.axes["ffn.1"].groups, meta.axes["ffn.1"].groups)
+
+
+def test_quantization_first_and_pruned_afterwards_stays_on_its_grid():
+    best = solve(problem(("quantization", "sparsity")), "oneshot").best
+    for name, module in grouped_modules(best.model).items():
+        assert torch.equal(module.weight, grid_of(module).weight_of(grid_of(module).codes_of(module.weight))), name
+
+
+def test_only_the_arm_that_lays_out_anew_rounds_in_the_order_of_the_evidence():
+    orders = {f"ffn.{layer}": np.arange(48) for layer in (0, 1)}
+    linear, oneshot = evidence_of(Manner(granules(8), orders)), evidence_of(Manner(even=True))
+    assert evidence_of().folds and not linear.folds and not oneshot.folds
+    assert not any(item.drafts or not item.closed_form for item in (linear, oneshot, evidence_of()))
+    model = linear.given.observed.model
+    made, meta = TRANSFORM.apply(linear, TRANSFORM.plan(linear, 0.0, {}), model, orders)
+    check_contiguous(made)
+    assert meta.notes["folded"] == {"axes": [], "max_rel_error": 0.0} and meta.notes["embeddings"] == [
+        "model.embed_tokens"
+    ]
+
+
+@pytest.mark.parametrize("precision, bits", [("int8_weights", 8), ("int4_weights", 4)])
+def test_one_number_of_bits(precision, bits):
+    evidence = evidence_of(precision=precision, embeddings="float")
+    plan = TRANSFORM.plan(evidence, 0.0, {})
+    made, meta = TRANSFORM.apply(evidence, plan, evidence.given.observed.model, {})
+    assert len(grouped_modules(made)) == 14 and {int(m.code_bits) for m in grouped_modules(made).values()} == {bits}
+    assert meta.notes["bits_per_weight"] == pytest.approx(bits + (16 + bits) / 8, abs=0.01)
+    assert plan.to_json() == {"precision": precision, "float_linears": []} and plan.predicted_loss is None
+
+
+def test_mixed_bits_keep_their_budget_and_lose_less_than_one_number():
+    evidence = evidence_of(precision="mixed_weights", mean_bits=6.6)
+    plan = TRANSFORM.plan(evidence, 0.0, {})
+    made, meta = TRANSFORM.apply(evidence, plan, evidence.given.observed.model, {})
+    assert len(set(plan.bits.values())) > 1 and meta.notes["bits_per_weight"] <= 6.6
+    assert plan.predicted_loss < sum(evidence.losses.values())
+    assert {name: int(made.get_submodule(name).code_bits) for name in plan.bits} == plan.bits
+    with pytest.raises(TransformError, match="raise quantization.mean_bits"):
+        TRANSFORM.plan(evidence_of(precision="mixed_weights", mean_bits=4.0), 0.0, {})
+
+
+def test_the_most_sensitive_stay_float():
+    evidence = evidence_of(float_linears=2)
+    plan = TRANSFORM.plan(evidence, 0.0, {})
+    worst = sorted(evidence.losses, key=evidence.losses.get)[-2:]
+    assert {name for name, bits in plan.bits.items() if not bits} == set(worst)
+    made, _ = TRANSFORM.apply(evidence, plan, evidence.given.observed.model, {})
+    assert not set(worst) & set(grouped_modules(made))
+
+
+def test_bits_and_symmetry_are_the_options():
+    evidence = evidence_of(bits=3, symmetric=True)
+    made, _ = TRANSFORM.apply(evidence, TRANSFORM.plan(evidence, 0.0, {}), evidence.given.observed.model, {})
+    blocks = [module for name, module in grouped_modules(made).items() if "layers" in name]
+    assert all(int(module.code_bits) == 3 and grid_of(module).is_symmetric for module in blocks)
+
+
+def test_refusals():
+    for changes, words in (
+        ({"bits": 5}, "codes have 3, 4 or 8 bits, got 5"),
+        ({"group": 24}, r"32 columns of 'model.layers.0.self_attn.q_proj' do not fall into groups of 24"),
+    ):
+        evidence = evidence_of(**changes)
+        with pytest.raises(TransformError, match=words):
+            TRANSFORM.apply(evidence, TRANSFORM.plan(evidence, 0.0, {}), evidence.given.observed.model, {})
+    with pytest.raises(TransformError, match="quantization.outlier_share is 0.1, which is for rounded inputs"):
+        evidence_of(outlier_share=0.1)
+    with pytest.raises(TransformError, match="float_linears is 15, but the model has 14 Linears"):
+        TRANSFORM.plan(evidence_of(float_linears=15), 0.0, {})
+    with pytest.raises(TransformError, match="Linear is of no family"):
+        evidence_of(model=torch.nn.Linear(3, 3))
+    with pytest.raises(TransformError, match="is not quantised"):
+        TRANSFORM.evidence(replace(evidence_of().given, options=options(precision="int8")))
