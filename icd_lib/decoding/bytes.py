@@ -9,11 +9,13 @@ from icd_lib.models.families.llama.adapter import find_decoder
 
 
 def weight_bytes_of(model: nn.Module) -> int:
-    """Bytes of the weights that a step reads: every parameter once, but of an embedding that is no head only rows."""
+    """Bytes of the float weights that a step reads: each once, but of an embedding that is no head only rows."""
     embedding = model.get_input_embeddings().weight
     head = model.get_output_embeddings()
     skipped = {id(embedding)} if head is None or head.weight is not embedding else set()
-    return sum(parameter.nbytes for parameter in model.parameters() if id(parameter) not in skipped)
+    named = model.named_parameters()  # beside weights on a grid lie the grid's tensors, which no product reads
+    weights = (parameter for name, parameter in named if name.rpartition(".")[2] in ("weight", "bias"))
+    return sum(parameter.nbytes for parameter in weights if id(parameter) not in skipped)
 
 
 def cache_bytes_of(model: nn.Module, bytes_per_number: float) -> float | None:

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from torch import nn
 
 from icd_lib.errors import TransformError
+from icd_lib.models.grouped import check_contiguous, grid_of, grouped_modules
 
 PREFIX = "self.model."  # of the names that constants of a traced graph have, before the weight's own
 
@@ -45,6 +47,17 @@ class Grouped:
         rows, columns = self.codes.shape
         codes = self.codes.reshape(rows, -1, self.group).astype(np.float32)
         return ((codes - self.zeros[..., None]) * self.scales[..., None]).reshape(rows, columns)
+
+
+def grouped_weights(model: nn.Module) -> dict[str, Grouped]:
+    """Name of a weight → its codes, of all `icd_lib.models.grouped`; `TransformError` for scattered groups."""
+    check_contiguous(model)
+    found = {}
+    for name, module in grouped_modules(model).items():
+        grid = grid_of(module).canonical()
+        codes = grid.codes_of(module.weight.detach()).numpy()
+        found[f"{name}.weight"] = Grouped(codes, grid.scale.float().numpy(), grid.zero.float().numpy(), grid.bits)
+    return found
 
 
 def pack_weights(graph, weights: Mapping[str, Grouped]) -> None:

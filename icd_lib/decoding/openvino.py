@@ -10,6 +10,7 @@ from torch import nn
 from icd_lib.decoding.base import Decoder, DecodeRuntime, positions_of
 from icd_lib.decoding.bytes import cache_bytes_of
 from icd_lib.decoding.compress import compress_graph
+from icd_lib.decoding.grouped import grouped_weights, pack_weights
 from icd_lib.decoding.prompt import Prompt
 from icd_lib.decoding.stateful import constant_bytes, last_token_only, stateful_graph
 from icd_lib.errors import IcdError, ResourceError
@@ -67,6 +68,8 @@ class OpenVino(DecodeRuntime):
     def hints(self) -> dict[str, str]:
         """What OpenVINO has to be told, here and by whoever loads the graph, to compute as here."""
         said = {"INFERENCE_PRECISION_HINT": self.told, "PERFORMANCE_HINT": "LATENCY"}
+        if self.weights is None:  # the inputs of products by packed weights stay as they are
+            said["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "0"
         return said | ({"KV_CACHE_PRECISION": self.cache} if self.cache else {})
 
     @property
@@ -75,9 +78,16 @@ class OpenVino(DecodeRuntime):
         return "f32" if self.weights and emulated("bf16") else self.hint
 
     def graph(self, model: nn.Module, **options):
-        """The whole graph of a model, its weights compressed as the row says; options: of `compress_graph`."""
+        """The whole graph of a model; options: of `compress_graph`.
+
+        Weights that are in groups already are packed as they are, whatever the row; others are compressed as it says.
+        """
         self.check()
+        grouped = grouped_weights(model)
         graph = stateful_graph(model)
+        if grouped:
+            pack_weights(graph, grouped)
+            return graph
         return compress_graph(graph, self.weights, **options) if self.weights else graph
 
     def open(self, graph, threads: int | None = None):

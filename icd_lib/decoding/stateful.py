@@ -14,10 +14,9 @@ import torch
 from torch import nn
 
 from icd_lib.decoding.base import check_decoder
-from icd_lib.decoding.grouped import pack_weights
-from icd_lib.decoding.packed import grouped_weights
 from icd_lib.errors import FOREIGN, ConfigError, ResourceError
 from icd_lib.models.families.llama.adapter import find_decoder
+from icd_lib.models.quantized import quantized_linears
 from icd_lib.optional import brief, load_optional
 
 INPUTS = ("input_ids", "attention_mask", "position_ids")
@@ -82,8 +81,14 @@ def check_graph(model: nn.Module) -> None:
             f"{type(model).__name__} has rotary embeddings of type {rope['rope_type']}, which change with the "
             "text's length; a graph has fixed ones: decode it in eager"
         )
-    floats = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
-    others = {str(parameter.dtype).removeprefix("torch.") for parameter in floats} - {"float32"}
+    rounded = quantized_linears(model)
+    if rounded:
+        raise ResourceError(
+            f"{next(iter(rounded))} rounds its inputs to 8 bits, which no graph with a cache is made for; quantise the "
+            "weights alone (icd_lib.transforms.weights)"
+        )
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    others = {str(dtype).removeprefix("torch.") for dtype in dtypes} - {"float32"}
     if others:
         raise ConfigError(
             f"{type(model).__name__} has {', '.join(sorted(others))} weights; a graph is made of float32 ones: "
@@ -112,7 +117,6 @@ def stateful_graph(model: nn.Module):
         raise ResourceError(f"{type(model).__name__} cannot be traced for OpenVINO: {brief(error)}") from error
     _name(openvino, graph, [(width // size, size) for width, size in shapes])
     _keep_cache(openvino, graph, len(shapes))
-    pack_weights(graph, grouped_weights(model))
     return graph
 
 

@@ -24,8 +24,10 @@ from icd_lib.deploy.place import check_place, new_folder
 from icd_lib.deploy.record import write_record
 from icd_lib.deploy.verify import TEXTS, check_same, compare, run_fresh
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
+from icd_lib.models.checkpoint.uniform import to_uniform
 from icd_lib.models.families import family_of
 from icd_lib.models.families.llama.adapter import find_decoder
+from icd_lib.models.quantized import as_float, is_quantized
 from icd_lib.optional import brief, load_optional
 from icd_lib.runtimes.base import Users
 from icd_lib.runtimes.emulation import emulated
@@ -69,6 +71,11 @@ _LLAMACPP = Users(
 def is_decoder(model: nn.Module) -> bool:
     """Whether a model generates with a cache, and so is exported with it."""
     return find_decoder(model) is not None and hasattr(model, "lm_head")
+
+
+def is_whole(model: nn.Module) -> bool:
+    """Whether all its numbers are float32, but for those that are codes."""
+    return all(p.dtype == torch.float32 for p in model.parameters() if p.is_floating_point())
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +174,7 @@ def _read_text(model: nn.Module, tokenizer: Any, example: dict | None) -> _Text:
     steps = TOKENS if positions is None else min(TOKENS, positions - ids.shape[1])
     if steps < 1:
         raise ConfigError(f"the prompts fill all {positions} positions; give shorter ones, so that tokens can follow")
-    whole = model if all(p.dtype == torch.float32 for p in model.parameters()) else copy.deepcopy(model).float()
+    whole = model if is_whole(model) else copy.deepcopy(model).float()
     with closing(DECODERS[REFERENCE].prepare(whole)) as eager:
         tokens, logits = _generate(eager, ids, mask, steps)
     return _Text(ids, mask, tokens, logits)
@@ -188,7 +195,7 @@ def _generate(
 def _write_openvino(
     model: nn.Module, tokenizer: Any, folder: Path, row: OpenVino, text: _Text, options: Mapping[str, Any]
 ) -> dict:
-    whole = model if all(p.dtype == torch.float32 for p in model.parameters()) else copy.deepcopy(model).float()
+    whole = model if is_whole(model) else copy.deepcopy(model).float()
     graph = row.graph(whole, **options)
     with closing(OpenVinoDecoder(row.open(graph).create_infer_request())) as decoder:
         said, expected = _generate(decoder, text.ids, text.mask, text.tokens.shape[1], text.tokens)
@@ -269,9 +276,7 @@ def _write_gguf(
 
 def _meant(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> nn.Module:
     """A model in stock shapes with the values that a GGUF file stands for."""
-    from icd_lib.models.checkpoint.uniform import to_uniform
-
-    meant = to_uniform(model).float()
+    meant = to_uniform(as_float(model) if is_quantized(model) else model).float()
     with torch.no_grad():
         for name, parameter in meant.named_parameters():
             parameter.copy_(weights[name])

@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from icd_lib.decoding.base import check_decoder
-from icd_lib.decoding.grouped import Grouped
+from icd_lib.decoding.grouped import Grouped, grouped_weights
 from icd_lib.deploy.gguf_tokenizer import tokenizer_fields
 from icd_lib.errors import ConfigError, TransformError
 from icd_lib.models.checkpoint.gguf import EXTRA
 from icd_lib.models.checkpoint.uniform import to_uniform
 from icd_lib.models.families.llama.adapter import find_decoder
+from icd_lib.models.quantized import as_float, is_quantized, quantized_linears
 from icd_lib.optional import load_optional
 from icd_lib.version import VERSION
 
@@ -62,8 +63,8 @@ def write_gguf(
     kind       one of `TYPES`: how matrices are stored. Embedding and head are q8_0 where kind is of 4 bits; rows that
                are no multiple of 32 are f16, as llama.cpp's quantizer does; vectors are f32
     source     a GGUF file whose tokenizer is copied, key by key, instead of the tokenizer's own
-    grouped    name of a weight → its codes, stored exactly as far as 16-bit scales are: 4 bits as q4_0 where every zero
-               is 8 and else as q4_1, 8 bits around 128 as q8_0
+    grouped    name of a weight → its codes (default: those of `icd_lib.models.grouped`), stored as exactly as 16-bit
+               scales are: 4 bits as q4_0 where every zero is 8 and else as q4_1, 8 bits around 128 as q8_0
 
     A model of uneven widths is padded to stock shapes first, the same function. Raises `ConfigError` for what the
     format does not have (kind, model, tokenizer), `TransformError` for groups that are no multiple of 32,
@@ -73,13 +74,17 @@ def write_gguf(
     check_decoder(model)
     if kind not in TYPES:
         raise ConfigError(f"GGUF weights are one of {', '.join(TYPES)}, not {kind!r}")
+    if quantized_linears(model):
+        raise TransformError(
+            f"{next(iter(quantized_linears(model)))} rounds its inputs to 8 bits; GGUF holds weights alone"
+        )
     name = ARCHITECTURES.get(getattr(model.config, "model_type", ""))
     if name is None or find_decoder(model) is None:
         raise ConfigError(
             f"{type(model).__name__} is written to no GGUF file; those of {', '.join(ARCHITECTURES)} are: export it "
             "with runtime='eager'"
         )
-    grouped = dict(grouped or {})
+    grouped = grouped_weights(model) if grouped is None else dict(grouped)
     for key, one in grouped.items():
         check_blocks(key, one)
     stock = _stock(model, grouped)
@@ -127,7 +132,7 @@ def _stock(model: nn.Module, grouped: Mapping[str, Grouped]) -> nn.Module:
             f"the layers have {len(widths)} FFN widths and {len(heads)} numbers of KV heads; llama.cpp takes one each, "
             "and codes are not padded: export for openvino"
         )
-    return to_uniform(model)
+    return to_uniform(as_float(model) if is_quantized(model) else model)
 
 
 def _add_facts(writer, model: nn.Module, kind: str) -> None:
