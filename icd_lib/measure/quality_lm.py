@@ -192,8 +192,8 @@ def score_blocks(
 
     KL(dense ‖ model) = Σ_v p_v (log p_v − log q_v) at each scored token of `KL_BLOCKS` evenly spaced blocks, float32
     (m, S), in nats, summed in float64; None without `dense`.
-    Raises `MeasureError` when the model has no logits per token, a token id is out of its range, a figure is not finite,
-    or the two models have vocabularies of different sizes.
+    Raises `MeasureError` when the model has no logits per token, a token id is out of range, a figure is not finite, or
+    the two models have vocabularies of different sizes.
     """
     first = first_scored(blocks)
     shape = (len(blocks), blocks.ids.shape[1] - first)
