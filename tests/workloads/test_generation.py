@@ -1,0 +1,152 @@
+"""What a run measures of a decoder that generates, on a tiny one and made-up text."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from icd_lib.codesign.options import Settings
+from icd_lib.data.language import Blocks
+from icd_lib.records.generation import GENERATION, CachePoint, Generation
+from icd_lib.report import Results, generation
+from icd_lib.report.picture import Picture
+from icd_lib.report.table import DoesNotApply, Missing, Table
+from icd_lib.storage.record_json import from_json
+from icd_lib.transforms.kv.options import KvOptions
+from icd_lib.workloads.model import generation as measured
+from tests.tiny_decoders import VOCAB, tiny_decoder
+
+SMALL = {"context": 64, "continued": 8, "blocks": 4, "keep": (0.75, 0.5), "page": 4, "sinks": 2, "window": 4}
+SMALL |= {"clock": ((2, 40),), "rounds": 1, "steps": 3, "questions": 3}
+
+
+def blocks(count: int, length: int, seed: int) -> Blocks:
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(3, VOCAB, (count, length))
+    return Blocks(ids, np.repeat(np.arange(count)[:, None], length, 1))
+
+
+class Text:
+    """What `measure_generation` asks of a context."""
+
+    selecting, judging, is_trained, tokenizer = "selection", "unseen", True, None
+
+    def __init__(self, **changes):
+        kv = KvOptions(**(SMALL | changes)).model_dump()
+        self.run = SimpleNamespace(scenario=SimpleNamespace(config={"kv": kv}))
+        self.told: list[str] = []
+        self.progress = self.told.append
+
+    def get(self, path: str):
+        return {"seed": 0, "measure.bootstrap": 100}[path]
+
+    def long_blocks(self, split: str, length: int, count: int) -> dict[str, Blocks]:
+        return {name: blocks(count // 2, length, seed) for seed, name in enumerate((f"{split} a", f"{split} b"))}
+
+    def fixed(self, batch: int, length: int) -> dict:
+        return {"input_ids": torch.from_numpy(blocks(batch, length, 7).ids)}
+
+
+@pytest.fixture
+def models():
+    sizes = {"max_position_embeddings": 256, "dtype": torch.float32}
+    return {"dense": tiny_decoder(**sizes), "linear": tiny_decoder(**sizes), "iterative": tiny_decoder(**sizes)}
+
+
+@pytest.fixture
+def found(models, monkeypatch) -> Generation:
+    monkeypatch.setattr(measured, "looked_up", lambda *given: [])
+    monkeypatch.setattr(measured, "ENGINES", ())
+    monkeypatch.setattr(
+        measured, "settings_of", lambda context: Settings(quality_budget_pp=100, max_perplexity_ratio=99)
+    )
+    entry = measured.measure_generation(Text(), models)
+    return from_json(Generation, entry, GENERATION)
+
+
+def test_every_cache_is_judged_and_the_smallest_that_holds_is_chosen(found):
+    assert {(point.split, point.unit, point.keep) for point in found.points} == {
+        (split, unit, keep)
+        for split in ("selection", "unseen")
+        for unit in ("token", "page", "recent")
+        for keep in (0.75, 0.5)
+    }
+    assert found.keep == 0.5 and "smallest share" in found.why
+    assert found.layout_error is not None and found.layout_error < 1e-4
+
+
+def test_packing_reads_fewer_pages_than_holes(found):
+    for point in found.points:
+        if point.unit == "token":
+            assert point.pages_iterative < point.pages_linear <= point.pages_full
+            assert point.pages_iterative == pytest.approx(point.keep * point.pages_full, rel=0.1)
+        if point.unit == "page":
+            assert point.pages_iterative == point.pages_linear
+
+
+def test_every_arm_is_timed_on_the_same_text(found):
+    (shape,) = found.clock
+    names = {"dense", "dense_again", "stock", "linear", "same_transform", "iterative"}
+    assert names <= set(shape.arms) | set(shape.missing)
+    assert all(arm.step_ms.value > 0 for arm in shape.arms.values())
+    assert shape.arms["iterative"].bytes_per_token.value < shape.arms["dense"].bytes_per_token.value
+
+
+def test_no_model_is_changed(models, monkeypatch):
+    monkeypatch.setattr(measured, "looked_up", lambda *given: [])
+    monkeypatch.setattr(measured, "ENGINES", ())
+    monkeypatch.setattr(measured, "settings_of", lambda context: Settings())
+    before = {name: value.clone() for name, value in models["dense"].state_dict().items()}
+    way = models["dense"].config._attn_implementation
+    measured.measure_generation(Text(), models)
+    assert models["dense"].config._attn_implementation == way
+    assert all(torch.equal(before[name], value) for name, value in models["dense"].state_dict().items())
+
+
+def test_a_cache_that_loses_too_much_stays_whole(found, monkeypatch):
+    monkeypatch.setattr(measured, "settings_of", lambda context: Settings(max_perplexity_ratio=1.0000001))
+    keep, why = measured.chosen(Text(), [point for point in found.points if point.unit == "token"])
+    assert keep is None and "stays whole" in why
+
+
+def test_the_error_of_the_estimate_counts(found, monkeypatch):
+    """A ratio of 1.005 ± 0.004 is within 1.01 with one standard error and not with two."""
+    point = next(point for point in found.points if point.unit == "token")
+    half = 1.96 * 0.004
+    changed = {
+        "perplexity_ratio": type(point.perplexity_ratio)(
+            value=1.005, unit="1", kind="measured", n=1, method="", ci95=(1.005 - half, 1.005 + half)
+        )
+    }
+    near = CachePoint(**{**vars(point), **changed})
+    for z, kept in ((1.0, point.keep), (2.0, None)):
+        settings = Settings(quality_budget_pp=100, max_perplexity_ratio=1.01, selection_z=z)
+        monkeypatch.setattr(measured, "settings_of", lambda context, settings=settings: settings)
+        assert measured.chosen(Text(), [near])[0] == kept
+
+
+def results_of(tmp_path, found: Generation | None, config: dict) -> Results:
+    from icd_lib.storage.atomic import to_json
+
+    if found is not None:
+        (tmp_path / "measure").mkdir()
+        (tmp_path / GENERATION).write_text(to_json(found))
+    return Results(dir=tmp_path, lock={"scenario": "smollm2", "config": config})
+
+
+def test_pages_show_what_was_found(found, tmp_path):
+    results = results_of(tmp_path, found, {"kv": {}})
+    tables = [generation.cache_table(results), generation.decode_table(results)]
+    assert all(isinstance(table, Table) for table in tables)
+    assert "50% (chosen)" in repr(tables[0]) and "dense, cache in place" in repr(tables[1])
+    for draw in (generation.cache_frontier, generation.decode_times):
+        assert isinstance(draw(results), Picture)
+    assert any("fewer pages" in line for line in generation.lines(results))
+    assert isinstance(generation.lookup_table(results), Missing)
+
+
+def test_other_runs_have_none(tmp_path):
+    results = results_of(tmp_path, None, {})
+    assert isinstance(generation.cache_table(results), DoesNotApply) and generation.lines(results) == []
+    assert isinstance(generation.decode_table(results_of(tmp_path, None, {"kv": {}})), Missing)
