@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -10,12 +10,13 @@ from torch import nn
 from icd_lib.axes.axis import Axis
 from icd_lib.axes.verify import verify_axes
 from icd_lib.codesign.batches import check_enough, check_runs, check_vocabulary, first_rows, read_batches, read_inputs
+from icd_lib.codesign.cache import CacheChoice, choose_cache
 from icd_lib.codesign.evidence import Problem, gather
 from icd_lib.codesign.finite import check_weights
 from icd_lib.codesign.inputs import Inputs
 from icd_lib.codesign.layouts import SolverSettings
 from icd_lib.codesign.loop import Solution, solve
-from icd_lib.codesign.options import Settings
+from icd_lib.codesign.options import PERPLEXITY_RATIO, Settings
 from icd_lib.codesign.quality import QualityJudge, check_callable
 from icd_lib.codesign.surroundings import Caller, our_own
 from icd_lib.codesign.tiles import check_axes, unfit_axes
@@ -27,14 +28,17 @@ from icd_lib.models.check import check_model
 from icd_lib.models.checkpoint.optimized import check_savable, save_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.models.precision import as_given, in_users_dtype, working_copy
-from icd_lib.options.check import check_value
+from icd_lib.options.check import check_value, check_values
 from icd_lib.options.field import Field, fields
 from icd_lib.options.option import plain
 from icd_lib.solver.cost import CostConfig
 from icd_lib.solver.options import CostOptions
+from icd_lib.transforms import TRANSFORMS
+from icd_lib.transforms.kv.options import KvOptions
 from icd_lib.transforms.masked.compact import remove_dead
 from icd_lib.transforms.masked.plain import plain_copy
 from icd_lib.transforms.observed import Findings, Observed
+from icd_lib.transforms.quantization.options import QuantizationOptions
 from icd_lib.transforms.sparsity.allocate import LatencyTable
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
 
@@ -43,12 +47,20 @@ from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
 class Optimized:
     """`model`: the smaller copy; `report`: strength, widths, predicted latency, quality lost, every attempt.
 
+    `new_cache(prompt)`: an empty cache for a prompt of so many tokens, where transforms had "kv"; None else.
     `report["reached"]`: whether a latency that was asked for is predicted to be reached (None: none was asked for);
     `report["unfit"]`: what to do about axes whose width no tile divides, in words.
     """
 
     model: nn.Module
     report: dict
+    cache: CacheChoice | None = None
+
+    def new_cache(self, prompt: int):
+        """The `past_key_values` of `model` for a prompt of so many tokens; `ConfigError` where none was asked for."""
+        if self.cache is None:
+            raise ConfigError('no cache was chosen; call icd.optimize with "kv" among its transforms')
+        return self.cache.new_cache(self.model, prompt)
 
     def save_pretrained(self, folder, tokenizer=None, *, uniform: bool = False):
         """Write a folder that `icd.load_optimized` reads; with `uniform` plain transformers reads it too."""
@@ -82,6 +94,9 @@ def optimize(
     mode: str = "iterative",
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
+    transforms: Sequence[str] = ("sparsity",),
+    quantization: Mapping | None = None,
+    kv: Mapping | None = None,
     **settings,
 ) -> Optimized:
     """Smaller copy of `model`, in eval mode, that loses at most `budget_pp` of `quality` (percent, higher is better).
@@ -89,6 +104,8 @@ def optimize(
     calibration: the model's own input dicts (unlabelled): input_ids (B, L) and what goes with them, as tensors, arrays
     or lists; read once and copied; one dict is one batch. Latency tables are measured at the largest of them.
     quality: model → percent. It gets a copy each time, and begins with the random generators as they are now.
+    transforms: what is done, of "sparsity", "quantization" (in the order of this list) and, for decoders, "kv";
+    quantization, kv: options of these sections of a scenario. The cache is chosen by perplexity on `calibration`.
     `latency_target_rel` (e.g. -0.3) asks for a latency instead; where it is not reached, a `UserWarning` says so and
     `report["reached"]` is False. There is one too where no width of an axis fits `tile`, and where `quality` looks like
     fractions. Further settings: fields of `icd_lib.codesign.options.Settings`, the options of a scenario's `transform`
@@ -101,12 +118,42 @@ def optimize(
     check_callable(quality, "quality", "maps a model to percent, such as its accuracy on text of yours")
     progress = progress or (lambda line: None)
     check_callable(progress, "progress", "takes a line of text, or None")
+    further = _further(transforms, quantization, kv)
     _check_model(model)
     with our_own(model) as caller:
-        return _optimize(model, calibration, quality, chosen, mode, caller.wrapped(progress), caller)
+        return _optimize(model, calibration, quality, chosen, mode, caller.wrapped(progress), caller, further)
 
 
-def _optimize(model, calibration, quality, chosen: Settings, mode: str, progress, caller: Caller) -> Optimized:
+@dataclass(frozen=True)
+class _Further:
+    """What is done besides sparsity. names: of the loop's transforms, in order; kv: None where the cache stays."""
+
+    names: tuple[str, ...]
+    quantization: QuantizationOptions | None
+    kv: KvOptions | None
+
+
+def _further(transforms: Sequence[str], quantization: Mapping | None, kv: Mapping | None) -> _Further:
+    """The arguments, checked; `ConfigError` for an unknown transform, one named twice, or options without theirs."""
+    names = [transforms] if isinstance(transforms, str) else list(transforms)
+    known = ("sparsity", "quantization", "kv")
+    if len(set(names)) != len(names) or not set(names) <= set(known) or "sparsity" not in names:
+        raise ConfigError(f"transforms takes {list(known)}, each once and sparsity among them; got {names}")
+    for name, given in (("quantization", quantization), ("kv", kv)):
+        if given is not None and name not in names:
+            raise ConfigError(f"options of {name} were given, and transforms is {names}; add {name!r} to it")
+    return _Further(
+        tuple(name for name in names if name != "kv"),
+        QuantizationOptions(**check_values(quantization or {}, QuantizationOptions, "quantization"))
+        if "quantization" in names
+        else None,
+        KvOptions(**check_values(kv or {}, KvOptions, "kv")) if "kv" in names else None,
+    )
+
+
+def _optimize(
+    model, calibration, quality, chosen: Settings, mode: str, progress, caller: Caller, further: _Further
+) -> Optimized:
     """`optimize` on arguments that were checked."""
     batches = caller.call(read_batches, calibration)
     check_enough(batches)
@@ -129,10 +176,12 @@ def _optimize(model, calibration, quality, chosen: Settings, mode: str, progress
         judge=judge,
         settings=chosen,
         solver=SolverSettings(CostConfig(**dict(CostOptions(g=chosen.tile))), seed=chosen.seed),
+        sections={} if further.quantization is None else {"quantization": further.quantization.model_dump()},
         progress=progress,
     )
     observed = inputs.observe()
-    solution = solve(Problem(inputs, gather(inputs, _measure_machine(observed, chosen), observed)), mode)
+    rows = tuple(TRANSFORMS[name] for name in further.names)
+    solution = solve(Problem(inputs, gather(inputs, _measure_machine(observed, chosen), observed), rows), mode)
     target = chosen.latency_target_rel
     report = _report(solution) | {"reached": solution.reached(target), "unfit": unfit}
     if target is None:
@@ -144,7 +193,12 @@ def _optimize(model, calibration, quality, chosen: Settings, mode: str, progress
             f"{report['predicted_latency_rel']:+.1%} for the best candidate ({refused[-1]})",
             stacklevel=3,
         )
-    return Optimized(_with_flags_of(model, in_users_dtype(solution.best.model, dtypes)), report)
+    cache = None
+    if further.kv is not None:
+        most = further.kv.max_perplexity_ratio or PERPLEXITY_RATIO
+        cache = choose_cache(solution.best.model, batches, further.kv, most, chosen.selection_z, progress)
+        report["kv"] = {"keep": cache.keep, "shares": cache.report}
+    return Optimized(_with_flags_of(model, in_users_dtype(solution.best.model, dtypes)), report, cache)
 
 
 _NAMES = [name for name, given in inspect.signature(optimize).parameters.items() if given.kind is not given.VAR_KEYWORD]

@@ -20,6 +20,8 @@ STRENGTHS = (-0.1, -0.15, -0.2, -0.25, -0.3, -0.35, -0.4, -0.45, -0.5, -0.6)
 # What a judge has to tell more than one number for: a standard error, drop-in quality, cosine, perplexity.
 NEEDS_MORE = ("selection_z", "dropin_budget_pp", "min_cosine", "max_perplexity_ratio")
 
+PERPLEXITY_RATIO = 1.01  # one percent worse
+
 Strength = Annotated[float, Field(ge=-0.95, le=0)]
 
 
@@ -40,7 +42,7 @@ class LoopOptions(Section):
         None, "least mean cosine to the dense model's embeddings where strengths are chosen", low=0, high=1
     )
     max_perplexity_ratio: float | None = option(
-        1.01, "most perplexity of a language model relative to dense on validation data", above=1
+        PERPLEXITY_RATIO, "most perplexity of a language model relative to dense on validation data", above=1
     )
     max_rounds: int = option(6, "rounds of re-permute and transform", low=1, high=100)
     epsilon_j: float = option(

@@ -25,6 +25,9 @@ class KvOptions(Section):
     window: int = option(32, "last tokens, which always stay", unit="tokens", low=1)
     every: int = option(64, "tokens that are decoded between two evictions", unit="tokens", low=1)
     store: Literal["float", "int8"] = option("float", "how keys and values are kept")
+    max_perplexity_ratio: float | None = option(
+        None, "most perplexity with the share that is taken; null: codesign.max_perplexity_ratio", above=1
+    )
     context: int = option(1024, "tokens that are read before the first eviction", unit="tokens", low=64)
     continued: int = option(128, "tokens behind them on which quality is judged", unit="tokens", low=8)
     blocks: int = option(8, "texts of that length per split, evenly over its domains", low=1)

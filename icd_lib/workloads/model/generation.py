@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from icd_lib.codesign.cache import policy_of
 from icd_lib.data.lookups import make_lookups
 from icd_lib.decoding import DECODERS
 from icd_lib.decoding.base import Decoder
@@ -31,6 +32,7 @@ from icd_lib.models.cache import PagedCache, use_paged_attention
 from icd_lib.records.generation import CachePoint, DecodeArm, DecodeShape, Generation, LookUpPoint
 from icd_lib.storage.record_json import as_json
 from icd_lib.transforms.kv import KvEvictor, KvPolicy, record_cache
+from icd_lib.transforms.kv.options import KvOptions
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.solve import settings_of
 
@@ -48,16 +50,9 @@ class Options:
     def __getitem__(self, name: str):
         return self.values[name]
 
-    def budget(self, keep: float, context: int) -> int:
-        """Tokens that stay of so long a prompt, in whole pages, and never fewer than always stay."""
-        page = self["page"]
-        least = self["sinks"] + self["window"] + 2 * page
-        return max(round(keep * context / page) * page, -(-least // page) * page)
-
     def policy(self, unit: str, keep: float, context: int, layout: str = "iterative") -> KvPolicy:
         """What a cache of this unit and share may keep."""
-        given = {name: self[name] for name in ("page", "score", "sinks", "window", "every")} | UNITS[unit]
-        return KvPolicy(budget=self.budget(keep, context), layout=layout, **given)
+        return replace(policy_of(KvOptions(**self.values), keep, context), layout=layout, **UNITS[unit])
 
 
 def measure_generation(context: Context, models: Mapping[str, nn.Module]) -> dict:
@@ -186,7 +181,8 @@ def chosen(context: Context, points: list[CachePoint]) -> tuple[float | None, st
     with `selection_z` standard errors, which far fewer tokens show than a tenth of a point of accuracy takes.
     """
     settings = settings_of(context)
-    most, z = settings.max_perplexity_ratio, settings.selection_z
+    most = context.run.scenario.config["kv"]["max_perplexity_ratio"] or settings.max_perplexity_ratio
+    z = settings.selection_z
     reasons = []
     for point in sorted(points, key=lambda point: point.keep):
         ratio, lost = point.perplexity_ratio, point.drop_pp
@@ -280,7 +276,7 @@ COMPRESSED = ("linear", "same_transform", RESULT)
 
 
 def _bytes(decoder: Decoder, options: Options, keep: float | None, batch: int, length: int) -> Figure:
-    held = length if keep is None else options.budget(keep, length)
+    held = length if keep is None else options.policy("token", keep, length).budget
     if decoder.weight_bytes is None or decoder.cache_bytes is None:
         return not_measured("bytes", "the runtime does not say what it keeps")
     return bytes_per_token(decoder.weight_bytes, decoder.cache_bytes, batch, held)
