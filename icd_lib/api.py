@@ -144,10 +144,10 @@ def _further(transforms: Sequence[str], quantization: Mapping | None, kv: Mappin
             raise ConfigError(f"options of {name} were given, and transforms is {names}; add {name!r} to it")
     return _Further(
         tuple(name for name in names if name != "kv"),
-        QuantizationOptions(**check_values(quantization or {}, QuantizationOptions, "quantization"))
+        QuantizationOptions(**check_values(plain(dict(quantization or {})), QuantizationOptions, "quantization"))
         if "quantization" in names
         else None,
-        KvOptions(**check_values(kv or {}, KvOptions, "kv")) if "kv" in names else None,
+        KvOptions(**check_values(plain(dict(kv or {})), KvOptions, "kv")) if "kv" in names else None,
     )
 
 
