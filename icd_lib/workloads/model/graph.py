@@ -31,6 +31,7 @@ from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.solve import findings_of
 
 SENSITIVITY_BATCHES = 6
+SENSITIVITY_WORK = 6.5e12  # multiply-adds; each block's probe runs the blocks behind it
 
 
 def write_graphs(run: Run, graphs: dict, observed: Observed) -> dict:
@@ -131,9 +132,25 @@ def sensitivity_map(observed: Observed) -> list[dict]:
         observed.moments,
         observed.element_paths,
         observed.ridge,
-        observed.batches[:: max(1, len(observed.batches) // SENSITIVITY_BATCHES)],
+        probed(observed),
     )
     return [{**vars(entry), "rate": entry.rate} for entry in rows]
+
+
+def probed(observed: Observed) -> list[dict]:
+    """A few of the batches, evenly drawn; of a large model only their first rows, so that all probes stay affordable."""
+    weights = sum(parameter.numel() for parameter in observed.adapter.trunk().parameters())
+    passes = max(1, sum(1 for _ in observed.adapter.blocks()) / 2)
+    batches = observed.batches[:: max(1, len(observed.batches) // SENSITIVITY_BATCHES)]
+    tokens = SENSITIVITY_WORK / (weights * passes)
+    if sum(batch["input_ids"].numel() for batch in batches) <= tokens:
+        return batches
+    length = max(batch["input_ids"].shape[1] for batch in batches)
+    rows = max(1, int(tokens / (len(batches) * length)))
+    return [
+        {name: value[:rows] if torch.is_tensor(value) and value.ndim else value for name, value in batch.items()}
+        for batch in batches
+    ]
 
 
 def learn(context: Context, inputs: Inputs, observed: Observed, graphs: dict) -> dict:
