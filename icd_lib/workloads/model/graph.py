@@ -138,7 +138,7 @@ def sensitivity_map(observed: Observed) -> list[dict]:
 
 
 def probed(observed: Observed) -> list[dict]:
-    """A few of the batches, evenly drawn; of a large model only their first rows, so that all probes stay affordable."""
+    """A few of the batches, evenly drawn; of a large model only their first rows: a probe per block adds up."""
     weights = sum(parameter.numel() for parameter in observed.adapter.trunk().parameters())
     passes = max(1, sum(1 for _ in observed.adapter.blocks()) / 2)
     batches = observed.batches[:: max(1, len(observed.batches) // SENSITIVITY_BATCHES)]
