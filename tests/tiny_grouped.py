@@ -4,7 +4,7 @@ import torch
 
 from tests.tiny_decoders import VOCAB, tiny_decoder
 
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "head_dim": 8}
+SIZES = {"hidden_size": 48, "intermediate_size": 80, "head_dim": 8}
 
 
 def decoder(kind="llama", seed=0, dtype=torch.float32, **changes):

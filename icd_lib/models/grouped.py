@@ -80,7 +80,14 @@ class GroupGrid:
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether every group is a stretch of columns, all of one length: no gather is needed."""
+        """Whether every group is a stretch of columns, all but the last of one length: no gather is needed."""
+        numbers = self.canonical().group
+        length = int((numbers == 0).sum())
+        return bool(torch.equal(numbers, (torch.arange(len(numbers)) // length).to(numbers.dtype)))
+
+    @property
+    def is_implied(self) -> bool:
+        """Whether their number says which columns are of which group, as `canonical` numbers them."""
         return bool(torch.equal(self.canonical().group, _in_order(len(self.group), self.groups, self.group)))
 
     @property
@@ -107,12 +114,12 @@ class GroupGrid:
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes in a file: codes, scales, zeros unless symmetric, the columns' groups unless contiguous."""
+        """Bytes in a file: codes, scales, zeros unless symmetric, the columns' groups unless their number says them."""
         rows, columns = len(self.scale), len(self.group)
         total = rows * packed_length(columns, self.bits)
         total += rows * self.groups * (SCALE_BITS if self.has_half_scales else WIDE_SCALE_BITS) // 8
         total += 0 if self.is_symmetric else rows * packed_length(self.groups, self.bits)
-        return total + (0 if self.is_contiguous else columns * MAP_BITS // 8)
+        return total + (0 if self.is_implied else columns * MAP_BITS // 8)
 
     @property
     def bits_per_weight(self) -> float:
@@ -211,7 +218,7 @@ def _packed(module: nn.Module) -> dict[str, torch.Tensor | None]:
         "group_scale": scale.contiguous(),
         "group_zero": None,
         **({} if grid.is_symmetric else {"zeros": pack_bits(grid.zero.detach(), grid.bits)}),
-        "column_group": None if grid.is_contiguous else grid.group.detach().contiguous(),
+        "column_group": None if grid.is_implied else grid.group.detach().contiguous(),
     }
 
 

@@ -79,7 +79,7 @@ def test_a_weight_is_scale_times_code_less_zero(bits, symmetric):
             assert made.weight[row, column] == scale * (int(codes[row, column]) - int(zero))
     assert made.grid.is_symmetric == symmetric and int(codes.max()) <= 2**bits - 1
     step = made.group_scale.abs()[:, made.column_group.long()]
-    assert bool(((made.weight - plain.weight).abs() <= (2 if symmetric else 0.51 + 8 * (bits < 8)) * step).all())
+    assert bool(((made.weight - plain.weight).abs() <= (2 if symmetric else 0.7 + 8 * (bits < 8)) * step).all())
     x = torch.randn(3, N)
     assert torch.equal(made(x), nn.functional.linear(x, made.weight, made.bias))
 
@@ -200,6 +200,14 @@ def test_it_is_a_quantised_model():
     assert list(dict(like.named_parameters())) == list(dict(model.named_parameters()))
 
 
+def test_a_shorter_last_group_where_it_is_allowed():
+    plain = random_linear(columns=20)
+    result = round_in_groups(plain.weight.detach(), None, Spec(4, 8, ragged=True))
+    assert result.grid.is_contiguous and result.grid.group.tolist() == [0] * 8 + [1] * 8 + [2] * 4
+    made = GroupedLinear.of(plain, result.grid)
+    assert torch.equal(made.weight.double(), result.values)
+
+
 def test_what_codes_and_groups_cannot_be():
     with pytest.raises(TransformError, match="codes have 3, 4 or 8 bits, got 5"):
         check_bits(5)
@@ -216,6 +224,6 @@ def test_what_codes_and_groups_cannot_be():
 def test_a_file_with_more_codes_than_its_config_has_weights_is_refused(tmp_path):
     folder = save_optimized(round_all(decoder()), None, tmp_path / "model")
     config = (folder / "config.json").read_text()
-    (folder / "config.json").write_text(config.replace('"intermediate_size": 48', '"intermediate_size": 40'))
+    (folder / "config.json").write_text(config.replace('"intermediate_size": 80', '"intermediate_size": 72'))
     with pytest.raises(ArtifactError):
         load_optimized(folder)

@@ -43,7 +43,9 @@ def round_in_groups(
     Raises `TransformError` where the group does not divide the columns, or a number is not finite.
     """
     columns = weights.shape[1]
-    group = check_group(columns, spec.group or columns, name)
+    group = spec.group or columns
+    if not spec.ragged:
+        check_group(columns, group, name)
     for what, numbers in (("weights", weights), ("second moments", gram)):
         if numbers is not None and not bool(numbers.isfinite().all()):
             raise TransformError(f"{what} of {name!r} are not finite; take weights and calibration text that give such")
@@ -89,7 +91,7 @@ def _compensated(left: torch.Tensor, gram: torch.Tensor, spec: Spec, group: int)
     """`left` (in, out) is used up."""
     root, held, scales, zeros = inverse_root(gram), torch.empty_like(left), [], []
     for start in range(0, len(left), group):
-        end = start + group
+        end = min(start + group, len(left))
         scale, zero = find_scales(left[start:end].T, spec, 1 / root.diagonal()[start:end].square())
         for first in range(start, end, BLOCK):
             last = min(first + BLOCK, end)

@@ -17,7 +17,7 @@ class Spec:
 
     bits: of a code; group: columns that share a scale, None: all of a row; symmetric: zero is the middle code, so that
     none is stored; searched: the range with least error among shrunk ones, else the values' own; half: scales are
-    float16 numbers.
+    float16 numbers; ragged: the last group may be shorter, which engines pad, else it is refused.
     """
 
     bits: int = 4
@@ -25,6 +25,7 @@ class Spec:
     symmetric: bool = False
     searched: bool = True
     half: bool = True
+    ragged: bool = False
 
     def __post_init__(self) -> None:
         check_bits(self.bits)

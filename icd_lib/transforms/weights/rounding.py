@@ -189,7 +189,7 @@ class _Pass:
         made = GroupedLinear.of(linear, result.grid, result.grid.codes_of(result.values))
         replace_linear(self.found.model, name, made)
         error = relative_error(weight, made.weight, moments.gram)
-        group = linear.in_features // result.grid.groups
+        group = spec.group or linear.in_features
         size = replace(result.grid, group=torch.sort(result.grid.group).values).packed_bytes
         self.found.done[name] = Held(axis, spec.bits, group, error, size, weight.numel())
 
@@ -212,10 +212,13 @@ def round_embeddings(model: nn.Module, spec: Spec = EMBEDDING) -> list[str]:
             continue
         result = round_in_groups(module.weight.detach(), None, spec, name=names[module])
         grid = GroupGrid(spec.bits, result.grid.scale, result.grid.zero, result.grid.group)
-        hold(module, grid)
+        done.append(names[module])
+        if type(module) is nn.Linear:
+            replace_linear(model, names[module], GroupedLinear.of(module, grid))
+            continue
+        hold(module, grid)  # an embedding of whatever class, or rows that a token map leads to
         held = grid_of(module)
         module.weight.copy_(held.weight_of(held.codes_of(result.values.to(module.weight.dtype))))
-        done.append(names[module])
     return done
 
 

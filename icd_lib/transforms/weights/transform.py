@@ -85,7 +85,8 @@ class WeightsEvidence:
 
     def spec(self, bits: int) -> Spec:
         """What a matrix of so many bits is rounded to."""
-        return Spec(bits, self.options["group"], self.options["symmetric"])
+        # Widths at one rate for all, in no layout, are no multiples of anything.
+        return Spec(bits, self.options["group"], self.options["symmetric"], ragged=self.given.manner.even)
 
 
 def weights_evidence(given: Given) -> WeightsEvidence:
@@ -141,7 +142,7 @@ def apply_weights(evidence: WeightsEvidence, plan: WeightsPlan, model: nn.Module
     )
     found = round_weights(model, evidence.batches, recipe, given.progress)
     effects = {block.axis for block in find_adapter(found.model).blocks()}
-    folded = {axis: perm for axis, perm in found.perms.items() if axis not in effects}
+    folded = {axis: perm for axis, perm in found.perms.items() if evidence.folds and axis not in effects}
     error = fold(found.model, folded, evidence.batches[0])
     ends = round_embeddings(found.model) if options["embeddings"] == "int8" else []
     check_scales(found.model, find_adapter(found.model).axes())

@@ -49,9 +49,8 @@ def test_a_value_dim_counts_in_every_query_head_that_reads_it():
     for group in range(3):
         assert np.allclose(found[f"v.0.{group}"], scaled[group].sum(0))
         assert np.allclose(found[f"q_heads.0.{group}"], scaled[group].sum(1))
-    assert set(columns.evidence(DOWN, activity)) == {"ffn.1"} and set(columns.evidence(GATE, activity[:32])) == {
-        "residual"
-    }
+    assert set(columns.evidence(GATE, activity)) == {"residual"}
+    assert set(columns.evidence(DOWN, torch.ones(80))) == {"ffn.1"}
 
 
 def test_the_residual_of_a_model_that_returns_it_stays():
@@ -76,8 +75,10 @@ def test_folding_keeps_the_function():
         folded.get_submodule(DOWN).weight, model.get_submodule(DOWN).weight[perms["residual"]][:, perms["ffn.1"]]
     )
     with torch.inference_mode():
-        assert torch.allclose(folded(**inputs).logits, model(**inputs).logits, rtol=1e-9, atol=1e-9)
-    assert fold(folded, {"ffn.0": np.arange(48)}, inputs) == 0.0
+        assert torch.allclose(folded(**inputs).logits, model(**inputs).logits, rtol=1e-4, atol=1e-5), (
+            "its norms are float32 inside"
+        )
+    assert fold(folded, {"ffn.0": np.arange(80)}, inputs) == 0.0
 
 
 def test_an_order_that_would_change_the_function_is_refused(monkeypatch):
@@ -91,5 +92,5 @@ def test_an_order_that_would_change_the_function_is_refused(monkeypatch):
 
     monkeypatch.setattr(fold_module, "_permute", broken)
     with pytest.raises(AxisError, match="the order of 1 axes, first 'ffn.0', changes the outputs by"):
-        fold(model, {"ffn.0": three_cycle(48)}, batches(1)[0])
+        fold(model, {"ffn.0": three_cycle(80)}, batches(1)[0])
     assert_same_state(model, state)

@@ -194,9 +194,9 @@ def test_an_encoder_has_weights_too():
 def test_refusals():
     model = decoder()
     with pytest.raises(
-        TransformError, match=r"32 columns of 'model.layers.0.self_attn.q_proj' do not fall into groups of 24"
+        TransformError, match=r"48 columns of 'model.layers.0.self_attn.q_proj' do not fall into groups of 40"
     ):
-        round_weights(model, batches(), Recipe(spec_of=lambda name: Spec(4, 24)))
+        round_weights(model, batches(), Recipe(spec_of=lambda name: Spec(4, 40)))
     broken = decoder()
     with torch.no_grad():
         broken.model.embed_tokens.weight[5] = torch.inf

@@ -38,9 +38,9 @@ def options(**changes):
 def problem(order=("sparsity", "quantization"), model=None, **changes):
     """Sparsity and quantization of the tiny decoder, at one strength."""
     given, text = options(order=order, **changes), batches()
-    ffn, groups = np.arange(8, 49, 8), np.arange(1, 4)
+    ffn, groups = np.arange(8, 81, 8), np.arange(1, 4)
     tables = {
-        "ffn": LatencyTable("ffn", ffn, 4.8 * (1 - ffn / 48) ** 0.9),
+        "ffn": LatencyTable("ffn", ffn, 4.8 * (1 - ffn / 80) ** 0.9),
         "kv_groups": LatencyTable("kv_groups", groups, 2.6 * (1 - groups / 3) ** 0.9),
     }
     settings = Settings(
@@ -81,7 +81,7 @@ def test_every_arm_ends_contiguous(mode, tmp_path):
         assert torch.equal(module.on_grid(module.weight), module.weight), name
     meta = best.metas["quantization"]
     effect = meta.axes["ffn.0"]
-    assert isinstance(effect, Groups) and meta.delta_layout and effect.size == best.widths["ffn.0"] < 48
+    assert isinstance(effect, Groups) and meta.delta_layout and effect.size == best.widths["ffn.0"] < 80
     in_stretches = np.array_equal(effect.groups, np.arange(effect.size) // 8)
     assert in_stretches == (mode != "iterative")
     assert bool(meta.notes["folded"]["axes"]) == (mode == "iterative")
@@ -106,7 +106,7 @@ def test_quantization_first_and_pruned_afterwards_stays_on_its_grid():
 
 
 def test_only_the_arm_that_lays_out_anew_rounds_in_the_order_of_the_evidence():
-    orders = {f"ffn.{layer}": np.arange(48) for layer in (0, 1)}
+    orders = {f"ffn.{layer}": np.arange(80) for layer in (0, 1)}
     linear, oneshot = evidence_of(Manner(granules(8), orders)), evidence_of(Manner(even=True))
     assert evidence_of().folds and not linear.folds and not oneshot.folds
     assert not any(item.drafts or not item.closed_form for item in (linear, oneshot, evidence_of()))
@@ -158,7 +158,7 @@ def test_bits_and_symmetry_are_the_options():
 def test_refusals():
     for changes, words in (
         ({"bits": 5}, "codes have 3, 4 or 8 bits, got 5"),
-        ({"group": 24}, r"32 columns of 'model.layers.0.self_attn.q_proj' do not fall into groups of 24"),
+        ({"group": 40}, r"48 columns of 'model.layers.0.self_attn.q_proj' do not fall into groups of 40"),
     ):
         evidence = evidence_of(**changes)
         with pytest.raises(TransformError, match=words):
