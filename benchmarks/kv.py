@@ -78,7 +78,7 @@ def policies_of(args, mass: np.ndarray | None) -> dict[str, tuple[str, float, st
     for keep in args.keep:
         for arm in args.arms if keep < 1 else ["all"]:
             for store in args.stores:
-                if keep >= 1 and store == "float":
+                if (keep >= 1 and store == "float") or (store == "int8" and arm not in ("all", *args.int8)):
                     continue
                 policy = policy_of(arm, keep, args.context, args.page, mass)
                 found[f"{arm} {keep:.0%} {store}"] = (arm, keep, store, policy)
@@ -130,31 +130,32 @@ def mass_of(args, model, tokenizer) -> np.ndarray | None:
     return measure_mass(model, prompts)
 
 
-def quality(args, model, tokenizer) -> dict:
-    """The frontier on the tokens after a context, on seen and unseen domains."""
+def quality(args, model, tokenizer, save) -> dict:
+    """The frontier on the tokens after a context, on unseen and seen domains; saved after each domain."""
     policies = policies_of(args, mass_of(args, model, tokenizer))
     observed = max([policy.observe for *_, policy in policies.values() if policy], default=0)
     found = {"context": args.context, "continued": args.continued, "page": args.page, "step": args.step, "splits": {}}
     notes: dict = defaultdict(list)
-    results: dict = {}
-    for split in DOMAINS:
+    for split in ("unseen", "seen"):
         judged = blocks_of(args, tokenizer, split, args.context + args.continued + 1, args.blocks)
+        results: dict = defaultdict(dict)
         for domain, blocks in judged.items():
             start = time.perf_counter()
             caches = compressors(policies, notes)
             by_cache = judge_continued(model, blocks, args.context, caches, observed=observed, step=args.step)
             for name, result in by_cache.items():
-                results.setdefault((split, name), {})[domain] = result
+                results[name][domain] = result
             print(f"  {split} {domain}: {len(blocks)} blocks, {time.perf_counter() - start:.0f} s", flush=True)
-        dense = SplitResult(split, results[split, FULL])
-        found["splits"][split] = {
-            name: LanguageSuite({}).compare(SplitResult(split, results[split, name]), dense) for name in policies
-        }
-    found["arms"] = {name: entry_of(name, policies, notes) for name in policies}
+            full = SplitResult(split, results[FULL])
+            found["splits"][split] = {
+                name: LanguageSuite({}).compare(SplitResult(split, results[name]), full) for name in policies
+            }
+            found["arms"] = {name: entry_of(name, policies, notes) for name in policies}
+            save(found)
     return found
 
 
-def lookup(args, model, tokenizer) -> dict:
+def lookup(args, model, tokenizer, save) -> dict:
     """Exact match on records in running text, asked for after the cache is compressed and before."""
     policies = policies_of(args, mass_of(args, model, tokenizer))
     observed = max([policy.observe for *_, policy in policies.values() if policy], default=0)
@@ -175,11 +176,12 @@ def lookup(args, model, tokenizer) -> dict:
             print(
                 f"  {records} records, {asked}: {right:.0f} % with all, {time.perf_counter() - start:.0f} s", flush=True
             )
-    found["arms"] = {name: entry_of(name, policies, notes) for name in policies}
+            found["arms"] = {name: entry_of(name, policies, notes) for name in policies}
+            save(found)
     return found
 
 
-def latency(args, model, tokenizer) -> dict:
+def latency(args, model, tokenizer, save) -> dict:
     """Time per token of every cache, interleaved in one process, at each batch and context."""
     stock = copy.deepcopy(model)
     stock.set_attn_implementation("sdpa")
@@ -190,6 +192,7 @@ def latency(args, model, tokenizer) -> dict:
         for batch in args.batches:
             found["points"].append(latency_point(args, model, stock, ids[:batch]))
             show_latency(found["points"][-1])
+            save(found)
     return found
 
 
@@ -314,6 +317,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--stores", nargs="+", default=list(STORES), choices=STORES)
+    parser.add_argument("--int8", nargs="+", default=["token", "page"], choices=ARMS, help="arms that are rounded too")
     parser.add_argument("--keep", type=float, nargs="+", default=list(KEEP), help="shares of the context's tokens")
     parser.add_argument("--context", type=int, default=1024, help="tokens before the eviction (quality, lookup)")
     parser.add_argument("--continued", type=int, default=128, help="scored tokens after it")
@@ -337,15 +341,17 @@ def main() -> int:
     try:
         checkpoint = resolve_checkpoint(None, family="llama")
         model, tokenizer = load_model(checkpoint)
+        about = {"model": checkpoint.provenance(), "environment": fingerprint()}
+
+        def save(section: dict) -> None:
+            whole = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+            atomic_write(args.out, to_json(whole | {args.part: section | about}))
+
         with torch_threads(args.threads):
-            section = run(args, use_paged_attention(model), tokenizer)
+            show(run(args, use_paged_attention(model), tokenizer, save))
     except IcdError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    show(section)
-    section |= {"model": checkpoint.provenance(), "environment": fingerprint()}
-    whole = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
-    atomic_write(args.out, to_json(whole | {args.part: section}))
     return 0
 
 
