@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from kv_tables import TABLES
 from transformers import DynamicCache
 
 from icd_lib.data.language import Blocks, domain_blocks, load_domains
@@ -282,34 +283,7 @@ def show_latency(point: dict) -> None:
         print(f"    {name:24s} {entry['latency_ms']['median']:8.2f} ms  {against}", flush=True)
 
 
-def show_quality(section: dict) -> None:
-    for split, entries in section["splits"].items():
-        print(f"  {split}: KL, lost accuracy (pp), perplexity ratio, pages linear / iterative, MB read")
-        for name, entry in entries.items():
-            arm = section["arms"][name]
-            pages = " / ".join(
-                f"{arm[layout]['pages_read']:.0f}" for layout in ("linear", "iterative") if layout in arm
-            )
-            kl, own, ratio = entry["kl"], entry["own"], entry["perplexity_ratio"]
-            print(
-                f"    {name:24s} {kl['value']:.4f} [{kl['ci95'][0]:.4f}, {kl['ci95'][1]:.4f}]  "
-                f"{own['drop_pp']:+.2f} ± {own['se_pp']:.2f}  {ratio['value']:.4f}  {pages}  "
-                f"{arm['iterative']['bytes_read'] / 1e6:.1f}"
-            )
-
-
-def show_lookup(section: dict) -> None:
-    for task, entries in section["tasks"].items():
-        print(f"  {task}: exact match")
-        for name, entry in entries.items():
-            print(f"    {name:24s} {entry['exact_pct']:.0f} % (all: {entry['full_exact_pct']:.0f} %)")
-
-
-PARTS = {
-    "quality": (quality, show_quality),
-    "lookup": (lookup, show_lookup),
-    "latency": (latency, lambda section: None),
-}
+PARTS = {"quality": quality, "lookup": lookup, "latency": latency}
 
 
 def parse_options() -> argparse.Namespace:
@@ -337,7 +311,6 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_options()
-    run, show = PARTS[args.part]
     try:
         checkpoint = resolve_checkpoint(None, family="llama")
         model, tokenizer = load_model(checkpoint)
@@ -348,7 +321,7 @@ def main() -> int:
             atomic_write(args.out, to_json(whole | {args.part: section | about}))
 
         with torch_threads(args.threads):
-            show(run(args, use_paged_attention(model), tokenizer, save))
+            print(TABLES[args.part](PARTS[args.part](args, use_paged_attention(model), tokenizer, save)))
     except IcdError as error:
         print(error, file=sys.stderr)
         return error.exit_code
