@@ -233,7 +233,7 @@ def latency_caches(args, model, ids: torch.Tensor) -> tuple[dict[str, PagedCache
     """The caches that are timed, each after the same prompt, and the milliseconds that evicting from it took, once."""
     batch, context = ids.shape
     spare = args.repeats + args.warmup
-    full = PagedCache(model, page=args.page, room=context + 2 * spare + 2, observed=KvPolicy(budget=1024).observe)
+    full = PagedCache(model, page=args.page, room=context + 2 * spare + 2, observed=KvPolicy.observe)
     model(input_ids=ids, past_key_values=full, logits_to_keep=1)
     caches, evicting_ms = {FULL: full}, {}
     for keep in args.keep:
