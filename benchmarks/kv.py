@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from kv_tables import TABLES
 from transformers import DynamicCache
 
 from icd_lib.data.language import Blocks, domain_blocks, load_domains
@@ -78,7 +79,7 @@ def policies_of(args, mass: np.ndarray | None) -> dict[str, tuple[str, float, st
     for keep in args.keep:
         for arm in args.arms if keep < 1 else ["all"]:
             for store in args.stores:
-                if keep >= 1 and store == "float":
+                if (keep >= 1 and store == "float") or (store == "int8" and arm not in ("all", *args.int8)):
                     continue
                 policy = policy_of(arm, keep, args.context, args.page, mass)
                 found[f"{arm} {keep:.0%} {store}"] = (arm, keep, store, policy)
@@ -130,31 +131,32 @@ def mass_of(args, model, tokenizer) -> np.ndarray | None:
     return measure_mass(model, prompts)
 
 
-def quality(args, model, tokenizer) -> dict:
-    """The frontier on the tokens after a context, on seen and unseen domains."""
+def quality(args, model, tokenizer, save) -> dict:
+    """The frontier on the tokens after a context, on unseen and seen domains; saved after each domain."""
     policies = policies_of(args, mass_of(args, model, tokenizer))
     observed = max([policy.observe for *_, policy in policies.values() if policy], default=0)
     found = {"context": args.context, "continued": args.continued, "page": args.page, "step": args.step, "splits": {}}
     notes: dict = defaultdict(list)
-    results: dict = {}
-    for split in DOMAINS:
+    for split in ("unseen", "seen"):
         judged = blocks_of(args, tokenizer, split, args.context + args.continued + 1, args.blocks)
+        results: dict = defaultdict(dict)
         for domain, blocks in judged.items():
             start = time.perf_counter()
             caches = compressors(policies, notes)
             by_cache = judge_continued(model, blocks, args.context, caches, observed=observed, step=args.step)
             for name, result in by_cache.items():
-                results.setdefault((split, name), {})[domain] = result
+                results[name][domain] = result
             print(f"  {split} {domain}: {len(blocks)} blocks, {time.perf_counter() - start:.0f} s", flush=True)
-        dense = SplitResult(split, results[split, FULL])
-        found["splits"][split] = {
-            name: LanguageSuite({}).compare(SplitResult(split, results[split, name]), dense) for name in policies
-        }
-    found["arms"] = {name: entry_of(name, policies, notes) for name in policies}
+            full = SplitResult(split, results[FULL])
+            found["splits"][split] = {
+                name: LanguageSuite({}).compare(SplitResult(split, results[name]), full) for name in policies
+            }
+            found["arms"] = {name: entry_of(name, policies, notes) for name in policies}
+            save(found)
     return found
 
 
-def lookup(args, model, tokenizer) -> dict:
+def lookup(args, model, tokenizer, save) -> dict:
     """Exact match on records in running text, asked for after the cache is compressed and before."""
     policies = policies_of(args, mass_of(args, model, tokenizer))
     observed = max([policy.observe for *_, policy in policies.values() if policy], default=0)
@@ -175,11 +177,12 @@ def lookup(args, model, tokenizer) -> dict:
             print(
                 f"  {records} records, {asked}: {right:.0f} % with all, {time.perf_counter() - start:.0f} s", flush=True
             )
-    found["arms"] = {name: entry_of(name, policies, notes) for name in policies}
+            found["arms"] = {name: entry_of(name, policies, notes) for name in policies}
+            save(found)
     return found
 
 
-def latency(args, model, tokenizer) -> dict:
+def latency(args, model, tokenizer, save) -> dict:
     """Time per token of every cache, interleaved in one process, at each batch and context."""
     stock = copy.deepcopy(model)
     stock.set_attn_implementation("sdpa")
@@ -190,6 +193,7 @@ def latency(args, model, tokenizer) -> dict:
         for batch in args.batches:
             found["points"].append(latency_point(args, model, stock, ids[:batch]))
             show_latency(found["points"][-1])
+            save(found)
     return found
 
 
@@ -229,7 +233,7 @@ def latency_caches(args, model, ids: torch.Tensor) -> tuple[dict[str, PagedCache
     """The caches that are timed, each after the same prompt, and the milliseconds that evicting from it took, once."""
     batch, context = ids.shape
     spare = args.repeats + args.warmup
-    full = PagedCache(model, page=args.page, room=context + 2 * spare + 2, observed=KvPolicy(budget=1024).observe)
+    full = PagedCache(model, page=args.page, room=context + 2 * spare + 2, observed=KvPolicy.observe)
     model(input_ids=ids, past_key_values=full, logits_to_keep=1)
     caches, evicting_ms = {FULL: full}, {}
     for keep in args.keep:
@@ -279,34 +283,7 @@ def show_latency(point: dict) -> None:
         print(f"    {name:24s} {entry['latency_ms']['median']:8.2f} ms  {against}", flush=True)
 
 
-def show_quality(section: dict) -> None:
-    for split, entries in section["splits"].items():
-        print(f"  {split}: KL, lost accuracy (pp), perplexity ratio, pages linear / iterative, MB read")
-        for name, entry in entries.items():
-            arm = section["arms"][name]
-            pages = " / ".join(
-                f"{arm[layout]['pages_read']:.0f}" for layout in ("linear", "iterative") if layout in arm
-            )
-            kl, own, ratio = entry["kl"], entry["own"], entry["perplexity_ratio"]
-            print(
-                f"    {name:24s} {kl['value']:.4f} [{kl['ci95'][0]:.4f}, {kl['ci95'][1]:.4f}]  "
-                f"{own['drop_pp']:+.2f} ± {own['se_pp']:.2f}  {ratio['value']:.4f}  {pages}  "
-                f"{arm['iterative']['bytes_read'] / 1e6:.1f}"
-            )
-
-
-def show_lookup(section: dict) -> None:
-    for task, entries in section["tasks"].items():
-        print(f"  {task}: exact match")
-        for name, entry in entries.items():
-            print(f"    {name:24s} {entry['exact_pct']:.0f} % (all: {entry['full_exact_pct']:.0f} %)")
-
-
-PARTS = {
-    "quality": (quality, show_quality),
-    "lookup": (lookup, show_lookup),
-    "latency": (latency, lambda section: None),
-}
+PARTS = {"quality": quality, "lookup": lookup, "latency": latency}
 
 
 def parse_options() -> argparse.Namespace:
@@ -314,6 +291,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--stores", nargs="+", default=list(STORES), choices=STORES)
+    parser.add_argument("--int8", nargs="+", default=["token", "page"], choices=ARMS, help="arms that are rounded too")
     parser.add_argument("--keep", type=float, nargs="+", default=list(KEEP), help="shares of the context's tokens")
     parser.add_argument("--context", type=int, default=1024, help="tokens before the eviction (quality, lookup)")
     parser.add_argument("--continued", type=int, default=128, help="scored tokens after it")
@@ -333,19 +311,20 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_options()
-    run, show = PARTS[args.part]
     try:
         checkpoint = resolve_checkpoint(None, family="llama")
         model, tokenizer = load_model(checkpoint)
+        about = {"model": checkpoint.provenance(), "environment": fingerprint()}
+
+        def save(section: dict) -> None:
+            whole = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+            atomic_write(args.out, to_json(whole | {args.part: section | about}))
+
         with torch_threads(args.threads):
-            section = run(args, use_paged_attention(model), tokenizer)
+            print(TABLES[args.part](PARTS[args.part](args, use_paged_attention(model), tokenizer, save)))
     except IcdError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    show(section)
-    section |= {"model": checkpoint.provenance(), "environment": fingerprint()}
-    whole = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
-    atomic_write(args.out, to_json(whole | {args.part: section}))
     return 0
 
 

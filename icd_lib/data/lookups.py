@@ -61,8 +61,9 @@ def _make(tokenizer, blocks: Blocks, number: int, count: int, records: int, leng
     question, answer, _ = pieces[target]
     lines = np.concatenate([np.concatenate(piece) for piece in pieces])
     source = number % len(blocks)
-    text = blocks.ids[source][: length - len(lines) - (len(question) if asked == "before" else 0)]
-    if length > len(blocks.ids[source]) + len(lines) or len(text) <= blocks.opening:
+    room = length - len(lines) - (len(question) if asked == "before" else 0)
+    text = blocks.ids[source][: max(0, room)]
+    if len(text) < room or room <= blocks.opening:
         raise ConfigError(
             f"{records} records of {len(lines)} tokens do not fit into {length} tokens of context with blocks of "
             f"{len(blocks.ids[source])}; ask for fewer records or give longer blocks"

@@ -63,6 +63,8 @@ def padding_mask(
 
     Causality needs no mask: what is cached lies in the past.
     """
+    if not q_length:
+        raise ConfigError("the prompt is empty; give the model at least one token")
     if attention_mask is None or bool(attention_mask.all()):
         return None
     if attention_mask.shape[1] != kv_length:

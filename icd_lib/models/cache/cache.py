@@ -115,8 +115,6 @@ class PagedCache(Cache):
 
     def _check_step(self, new: int) -> None:
         """Raise `ConfigError` unless so many tokens can come next."""
-        if not new:
-            raise ConfigError("the prompt is empty; give the model at least one token")
         behind = [layer.index for layer in self.layers if layer.seen != self.seen]
         if behind:
             raise ConfigError(

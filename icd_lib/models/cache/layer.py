@@ -206,7 +206,12 @@ class PagedLayer(CacheLayerMixin):
         return layer
 
     def _check(self, keys: torch.Tensor) -> None:
-        """Raise `ConfigError` for states of another dtype or batch than the cache has."""
+        """Raise `ConfigError` for states with a gradient, or of another dtype or batch than the cache has."""
+        if keys.requires_grad:
+            raise ConfigError(
+                "keys with a gradient would be written over by later tokens; call the model in torch.inference_mode() or "
+                "torch.no_grad()"
+            )
         if keys.dtype != self.dtype:
             raise ConfigError(
                 f"layer {self.index} writes {keys.dtype} into a cache of {self.dtype}: it is another model's"

@@ -95,10 +95,10 @@ class FloatStore:
 
     def _reserve(self, slots: int, like: torch.Tensor) -> None:
         """Room for so many slots in the float buffers."""
-        if self.capacity >= slots:
+        if self.keys is not None and self.capacity >= slots:
             return
         batch, groups, _, size = like.shape
-        capacity = whole_pages(max(slots, 2 * self.capacity, self.room), self.page)
+        capacity = whole_pages(max(slots, 2 * self.capacity, self.room, 1), self.page)
         for name in ("keys", "values"):
             grown, old = like.new_zeros(batch, groups, capacity, size), getattr(self, name)
             if self.held:

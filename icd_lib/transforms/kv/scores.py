@@ -1,4 +1,4 @@
-"""What a cached token is worth, higher is better: float32 (B, G, n) over the slots of a layer."""
+"""What a cached token is worth, higher is better: (B, G, n) over the slots of a layer, float32 or wider."""
 
 from collections.abc import Callable
 
@@ -46,7 +46,7 @@ def recent_scores(layer: PagedLayer) -> torch.Tensor:
 
 def key_norm_scores(keys: torch.Tensor) -> torch.Tensor:
     """Keys of a small norm draw much attention (Devoto et al. 2024): −‖k‖."""
-    return -keys.float().norm(dim=-1)
+    return -keys.to(torch.promote_types(keys.dtype, torch.float32)).norm(dim=-1)
 
 
 def random_scores(layer: PagedLayer, seed: int) -> torch.Tensor:

@@ -16,9 +16,12 @@ def protected_slots(columns: torch.Tensor, start: torch.Tensor | None, seen: int
 
 
 def keep_tokens(scores: torch.Tensor, columns: torch.Tensor, protected: torch.Tensor, budget: int) -> torch.Tensor:
-    """The `budget` best living tokens of every row and group, the protected ones first; fewer where fewer live."""
+    """The `budget` best living tokens of every row and group, the protected ones first; fewer where fewer live.
+
+    Of tokens that are worth the same the earlier slots win, whatever the layout.
+    """
     ranked = scores.masked_fill(protected, torch.inf).masked_fill(columns == DEAD, -torch.inf)
-    best = ranked.topk(min(budget, ranked.shape[2]), dim=-1).indices
+    best = ranked.sort(dim=-1, descending=True, stable=True).indices[..., :budget]
     return torch.zeros_like(protected).scatter_(2, best, True) & (columns != DEAD)
 
 
@@ -34,7 +37,7 @@ def keep_pages(
     worth = _paged((scores - floor).masked_fill(~living, 0), page, 0.0).sum(-1)
     worth = worth.masked_fill(_paged(protected, page, False).any(-1), torch.inf)
     worth = worth.masked_fill(~_paged(living, page, False).any(-1), -torch.inf)
-    best = worth.topk(min(budget // page, worth.shape[2]), dim=-1).indices
+    best = worth.sort(dim=-1, descending=True, stable=True).indices[..., : budget // page]
     kept = torch.zeros_like(worth, dtype=torch.bool).scatter_(2, best, True)
     return kept.repeat_interleave(page, dim=2)[:, :, : columns.shape[2]] & living
 

@@ -197,6 +197,11 @@ def test_refuses_a_cache_of_more_layers_and_of_another_dtype():
     refused("layer 0 writes torch.float32 into a cache of torch.float64", half, cache, input_ids=prompt(1, 1))
 
 
+def test_refuses_gradients():
+    model = use_paged_attention(decoder()).requires_grad_(True)
+    refused("keys with a gradient", model, PagedCache(model), input_ids=prompt(1, 9))
+
+
 def test_refuses_another_batch():
     model = use_paged_attention(decoder())
     cache = PagedCache(model)

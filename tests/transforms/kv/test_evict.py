@@ -131,7 +131,7 @@ def test_positions_go_on_from_what_was_seen():
     expected = model(input_ids=ids[:, 31:], position_ids=torch.arange(31, 40)[None]).logits[:, -1:]
     assert (found - expected).abs().max() / expected.abs().max() <= 1e-10
     cut = model(input_ids=ids[:, 31:]).logits[:, -1:]  # rotary positions are relative
-    assert torch.allclose(cut, expected, rtol=1e-8)
+    assert torch.allclose(cut, expected, rtol=1e-4, atol=1e-5)  # Transformers' angles are float32
     assert cache.get_seq_length() == 40
 
 
