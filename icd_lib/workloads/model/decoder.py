@@ -13,6 +13,7 @@ from icd_lib.errors import ConfigError, MeasureError
 from icd_lib.measure.quality_lm import LanguageSuite
 from icd_lib.workloads.model.context import EMBEDDED, Context
 
+LEAST_BLOCKS = 2
 WHOLE = 10**9  # texts: domains are dealt whole, and what is judged of them is counted in blocks
 
 
@@ -87,15 +88,25 @@ class DecoderContext(Context):
             return Blocks(empty, empty)
 
     def long_blocks(self, split: str, length: int, count: int) -> dict[str, Blocks]:
-        """Domain → at most `count` blocks of `length` tokens in all, of a split's text, evenly over the domains."""
+        """Domain → at most `count` blocks of `length` tokens in all, of a split's text, evenly over the domains.
+
+        A domain gives at least two blocks, of two documents, or none: a single one has no standard error.
+        """
         texts = {name: text for name, text in self.data.judged[split].items() if len(text)}
         found = {}
         for name, text in texts.items():
             with contextlib.suppress(MeasureError):  # a domain with less text than one block
                 documents, numbers = running_text(text)
                 found[name] = pack(self.tokenizer, documents, length, numbers)
-        shares = even_shares({name: len(blocks) for name, blocks in found.items()}, count)
-        return {name: blocks.spread(shares[name]) for name, blocks in found.items() if shares[name]}
+        taken = list(found)[: max(1, count // LEAST_BLOCKS)]
+        shares = even_shares({name: len(found[name]) for name in taken}, count)
+        blocks = {name: found[name].spread(shares[name]) for name in taken}
+        several = {name: item for name, item in blocks.items() if len(np.unique(item.cluster)) >= LEAST_BLOCKS}
+        if not several:
+            raise MeasureError(
+                f"no domain of the split '{split}' has {LEAST_BLOCKS} texts of {length} tokens; lower kv.context"
+            )
+        return several
 
     def probes(self) -> list[dict]:
         """The example: blocks of text need no padding, and a large model is slow in float64."""
