@@ -96,4 +96,8 @@ class NextTokenJudge:
         return {}
 
 
-JUDGES: dict[str, Callable[..., Judge]] = {"encoder": NeighbourJudge, "language": NextTokenJudge}
+JUDGES: dict[str, Callable[..., Judge]] = {
+    "encoder": NeighbourJudge,
+    "language": NextTokenJudge,
+    "decoder": NextTokenJudge,
+}

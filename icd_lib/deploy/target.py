@@ -48,7 +48,7 @@ def check_model(model: nn.Module, row: Runtime) -> None:
         return
     if family.no_onnx is not None:
         raise ResourceError(f"{type(model).__name__} cannot be exported for {row.engine}: {family.no_onnx}")
-    if family.judge == "language":
+    if family.judge != "encoder":
         raise ResourceError(
             f"{type(model).__name__} cannot be exported for {row.engine}: the graph would have no cache and compute "
             f"all earlier tokens again for every new one; export it with runtime={REFERENCE!r}"
