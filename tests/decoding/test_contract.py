@@ -68,7 +68,8 @@ def prepared(name, model, tmp_path):
         pytest.skip(f"{name} is not available here: {error.args[0]}")
 
 
-@pytest.fixture(params=list(DECODERS))
+# torch.compile builds C++ for every length that it meets.
+@pytest.fixture(params=[pytest.param(row, marks=[pytest.mark.slow] * (row == "compile")) for row in DECODERS])
 def name(request):
     DECODERS[request.param].reset()
     return request.param
