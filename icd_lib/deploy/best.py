@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from icd_lib.deploy.best_decoder import export_best_decoder
 from icd_lib.deploy.card import Card, Lost, Speed, sentence_lines
 from icd_lib.deploy.export import export
 from icd_lib.deploy.sentence import read_pooling
@@ -43,6 +44,8 @@ def export_best(run: Run, progress: Callable[[str], None] = print) -> None:
 
 def _export(run: Run, progress: Callable[[str], None]) -> dict:
     results = Results.load(run.dir)
+    if find_family(results.config["model"]["family"]).judge == "decoder":
+        return export_best_decoder(run, results, FOLDER, progress)
     row = choose_runtime(results)
     context = make_context(run, progress)
     folder = run.dir / RESULT / "model"

@@ -1,0 +1,82 @@
+"""What a finished run of a decoder leaves for use: its model as an OpenVINO graph with the cache inside."""
+
+from collections.abc import Callable
+
+from icd_lib.deploy.card import Card, Lost, Speed
+from icd_lib.deploy.export import export
+from icd_lib.errors import ResourceError
+from icd_lib.experiment.arms import RESULT
+from icd_lib.models.checkpoint.optimized import load_optimized
+from icd_lib.report.generation import generation_of
+from icd_lib.report.losses import is_above, lost
+from icd_lib.report.results import Results
+from icd_lib.run.artifacts import Run
+from icd_lib.runtimes.emulation import emulated
+from icd_lib.scrub.text import scrub_text
+from icd_lib.workloads.model.contexts import make_context
+
+TIMED = "iterative_openvino"  # the arm that is the export
+
+
+def export_best_decoder(run: Run, results: Results, folder: str, progress: Callable[[str], None]) -> dict:
+    """Write the export; what best.json says of it. `ResourceError` where no model was accepted or it loses too much."""
+    if RESULT not in results.solves or not results.is_changed(RESULT):
+        raise ResourceError("no smaller model was accepted")
+    if (found := results.lost(RESULT).get(results.judging)) is None:
+        raise ResourceError(f"quality was not judged: {results.quality_reason or 'there is no text that judges'}")
+    own = lost(found.own, found.n_items)
+    if is_above(results, own):
+        raise ResourceError(
+            f"{RESULT} loses {own.value:+.2f} pp on {results.judging} text, more than the budget of {results.budget_pp:g}"
+        )
+    context = make_context(run, progress)
+    precision = "fp32" if emulated("bf16") else "bf16"
+    progress("exporting the model for OpenVINO, its cache in the graph")
+    export(
+        load_optimized(run.dir / RESULT / "model"),
+        context.tokenizer,
+        run.dir / folder,
+        runtime="openvino",
+        precision=precision,
+        card=card_of(run, results, f"{context.checkpoint.name}, sha256 {context.checkpoint.sha256[:12]}", folder),
+        overwrite=True,
+    )
+    lines = [
+        "from optimum.intel import OVModelForCausalLM",
+        f'model = OVModelForCausalLM.from_pretrained("{folder}")',
+    ]
+    return {
+        "status": "exported",
+        "runtime": "openvino",
+        "label": f"OpenVINO, {precision}, with the cache in the graph",
+        "card": f"{folder}/README.md",
+        "lines": lines,
+    }
+
+
+def card_of(run: Run, results: Results, source: str, folder: str) -> Card:
+    """The model card, from the run's records alone."""
+    found, setup = generation_of(results), results.setup or {}
+    speeds = []
+    for shape in getattr(found, "clock", []):
+        if (arm := shape.arms.get(TIMED)) is not None:
+            label = f"{shape.batch}x{shape.context}"
+            words = "the dense model in PyTorch, fp32, cache in place"
+            speeds.append(Speed(shape=f"{label}, to first token", against=words, change=arm.first_vs_dense))
+            speeds.append(Speed(shape=f"{label}, per token", against=words, change=arm.step_vs_dense))
+    losses = [
+        Lost(split=split, reading="next tokens", where="PyTorch, fp32", figure=lost(entry.own, entry.n_items))
+        for split, entry in results.lost(RESULT).items()
+    ]
+    environment = setup.get("environment", {})
+    return Card(
+        title=f"{source.partition(',')[0].rpartition('/')[2]}, made smaller by ICD",
+        place=f"{run.dir.name}/{folder}",
+        source=source,
+        licence=(setup.get("model") or {}).get("licence"),
+        machine=environment.get("cpu", {}).get("model"),
+        speeds=tuple(speeds),
+        losses=tuple(losses),
+        again=scrub_text(run.command()),
+        notes=tuple(results.badges),
+    )
