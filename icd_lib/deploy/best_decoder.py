@@ -27,7 +27,8 @@ def export_best_decoder(run: Run, results: Results, folder: str, progress: Calla
     own = lost(found.own, found.n_items)
     if is_above(results, own):
         raise ResourceError(
-            f"{RESULT} loses {own.value:+.2f} pp on {results.judging} text, more than the budget of {results.budget_pp:g}"
+            f"{RESULT} loses {own.value:+.2f} pp on {results.judging} text, more than the budget of "
+            f"{results.budget_pp:g}"
         )
     context = make_context(run, progress)
     precision = "fp32" if emulated("bf16") else "bf16"
