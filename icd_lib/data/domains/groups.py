@@ -17,12 +17,17 @@ JUDGED_SHARE, VALIDATION_SHARE = 0.4, 0.15  # of a seen domain's texts, at most
 
 @dataclass(frozen=True)
 class DomainGroups:
-    """`calibration`: domain → texts. `judged`: split → domain → text. `dropped`: domain → texts that others have."""
+    """`calibrating`: domain → text. `judged`: split → domain → text. `dropped`: domain → texts that others have."""
 
-    calibration: dict[str, list[str]]
+    calibrating: dict[str, DomainText]
     judged: dict[str, dict[str, DomainText]]
     dropped: dict[str, int] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def calibration(self) -> dict[str, list[str]]:
+        """Domain → texts that calibrate."""
+        return {name: text.texts for name, text in self.calibrating.items()}
 
     def draw(self, count: int, seed: int = 0) -> list[str]:
         """At most `count` calibration texts, as evenly over the domains as their sizes allow, in seeded order.
@@ -100,7 +105,7 @@ def group_domains(
             judged[split][name] = drawn.without(taken)
             dropped[name] = len(drawn) - len(judged[split][name])
         taken |= {normalise(text) for name in names for text in judged[split][name].texts}
-    calibration = {}
+    calibrating = {}
     for name in seen:
         left = loaded[name].without(taken)
         dropped[name] = len(loaded[name]) - len(left)
@@ -111,13 +116,13 @@ def group_domains(
         most = min(validation_items, int(VALIDATION_SHARE * size))
         if not selection:  # else the selection domains choose
             judged["validation"][name], rest = some_documents(rest, most, generator)
-        calibration[name] = rest.texts
-    if not any(calibration.values()):
+        calibrating[name] = rest
+    if not any(map(len, calibrating.values())):
         raise ResourceError(
             f"no text to calibrate on: all of {', '.join(seen)} is judged or is in domains that judge; "
             "name more domains in data.seen"
         )
-    return DomainGroups(calibration, judged, {name: count for name, count in dropped.items() if count}, missing)
+    return DomainGroups(calibrating, judged, {name: count for name, count in dropped.items() if count}, missing)
 
 
 def check_groups(seen: list[str], selection: list[str], unseen: list[str]) -> None:

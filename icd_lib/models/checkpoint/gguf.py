@@ -1,7 +1,7 @@
 """A GGUF file (llama.cpp's format) as a folder that Transformers reads, made once per machine.
 
-Its blocks are decoded to float32 exactly (package gguf); config, weight names and tokenizer are Transformers' reading of
-the file. The folder lies in the cache under the file's sha256, so a file is converted once.
+Its blocks are decoded to float32 exactly (package gguf); config, weight names and tokenizer are as Transformers reads
+them. The folder lies in the cache under the file's sha256, so a file is converted once.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from icd_lib.storage.machine import cache_folder
 EXTRA = "'icd-lib[decoder]'"
 READ_AS = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
 READ_AS |= {"qwen3": "Qwen3ForCausalLM", "gemma": "GemmaForCausalLM"}
+_SIZES = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count", "context_length")
 _FORM = 1  # of the folder: another number, another folder
 
 
@@ -51,16 +52,19 @@ def read_header(file: Path) -> dict[str, str]:
         kinds: dict[str, int] = {}
         for tensor in reader.tensors:
             kinds[tensor.tensor_type.name] = kinds.get(tensor.tensor_type.name, 0) + 1
+        missing = [name for name in _SIZES if reader.get_field(f"{fields['architecture']}.{name}") is None]
     except (*FOREIGN, OSError) as error:
         raise ArtifactError(
-            f"{file.name} is no whole GGUF file, or has weights of an unknown type ({brief(error)}); fetch it again, or "
+            f"{file.name} is no whole GGUF file, or has weights of an unknown type ({brief(error)}); fetch it again or "
             "convert the model with a current llama.cpp"
         ) from error
     if fields["architecture"] not in READ_AS:
         raise ConfigError(
-            f"{file.name} holds a model of architecture {fields['architecture']!r}; GGUF files of {sorted(READ_AS)} are "
-            "read"
+            f"{file.name} holds a model of architecture {fields['architecture']!r}; of GGUF files those of "
+            f"{sorted(READ_AS)} are read"
         )
+    if missing:
+        raise ArtifactError(f"{file.name} holds no whole model: it has no {missing[0]}; convert the model again")
     return fields | {"types": ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))}
 
 

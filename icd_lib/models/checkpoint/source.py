@@ -61,7 +61,7 @@ _REPORTED = ("name", "revision", "sha256", "licence", "source", "weights")
 def resolve_checkpoint(
     spec: str | None = None, *, revision: str | None = None, family: str = DEFAULT_FAMILY
 ) -> Checkpoint:
-    """Find and check the checkpoint `spec`: a folder or GGUF file, one below `$ICD_DATA_DIR`, a hub id; None: the default.
+    """Find and check the checkpoint `spec`: a folder or GGUF file, also below `$ICD_DATA_DIR`, a hub id; None: default
 
     Order: path, `ICD_DATA_DIR`, Hugging Face cache (`HF_HOME`), hub, embedded default. None takes the embedded
     default first, so that a run without a choice needs no network. Raises `ResourceError` with all that was tried,

