@@ -44,8 +44,8 @@ from icd_lib.transforms.weights.readings import inputs_of, readings
 from icd_lib.transforms.weights.rounding import Recipe, gather_moments, round_weights
 
 ROOT = Path(__file__).resolve().parent.parent
-SEEN = ("news", "docstrings", "films", "tweets", "dialogues")
-UNSEEN = ("encyclopaedia", "products", "editorials", "glosses")
+SEEN = ("encyclopaedia", "news", "docstrings", "films", "tweets", "dialogues")  # those of parameters/smollm2.yaml
+UNSEEN = ("products", "editorials", "glosses")
 LENGTH = 256
 MATRIX_GROUPS, MATRIX_BITS = (32, 64, 128), (4, 3)
 ARMS = {
