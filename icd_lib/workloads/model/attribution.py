@@ -35,6 +35,10 @@ def attribute_gain(context: Context, iterative: Saved, shapes: dict) -> list[dic
             "note": "seven elements fewer per axis",
         },
     ]
+    if "dense_eager" in latency:
+        note = "the dense model in PyTorch eager, fp32: what the runtime and its precision are worth"
+        eager = {"step": "dense in eager", "arm": "dense_eager", "latency_rel": latency["dense_eager"], "note": note}
+        steps.insert(0, eager)
     if context.is_trained:
         models = {
             "re-permutation and removal": removed_only(context.model, iterative.origin),
