@@ -209,8 +209,8 @@ class PagedLayer(CacheLayerMixin):
         """Raise `ConfigError` for states with a gradient, or of another dtype or batch than the cache has."""
         if keys.requires_grad:
             raise ConfigError(
-                "keys with a gradient would be written over by later tokens; call the model in torch.inference_mode() "
-                "or torch.no_grad()"
+                "keys with a gradient would be written over by later tokens; call the model in torch.no_grad() or "
+                "torch.inference_mode()"
             )
         if keys.dtype != self.dtype:
             raise ConfigError(
