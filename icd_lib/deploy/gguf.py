@@ -74,10 +74,8 @@ def write_gguf(
     check_decoder(model)
     if kind not in TYPES:
         raise ConfigError(f"GGUF weights are one of {', '.join(TYPES)}, not {kind!r}")
-    if quantized_linears(model):
-        raise TransformError(
-            f"{next(iter(quantized_linears(model)))} rounds its inputs to 8 bits; GGUF holds weights alone"
-        )
+    if rounded := next(iter(quantized_linears(model)), None):
+        raise TransformError(f"{rounded} rounds its inputs to 8 bits; GGUF holds weights alone")
     name = ARCHITECTURES.get(getattr(model.config, "model_type", ""))
     if name is None or find_decoder(model) is None:
         raise ConfigError(
