@@ -40,7 +40,8 @@ def load_reference(folder: Path) -> Results:
 def latency_table(results: Results) -> str:
     """Every comparison at every shape, what the gates judge first."""
     verdict, judged_key = results.verdict, results.gates_comparison
-    named = [*latency_states(results), "vs_dense", AA_CONTROL]
+    eager = ["vs_eager"] if results.deployed else []
+    named = [*latency_states(results), "vs_dense", *eager, AA_CONTROL]
     titles = {key: COMPARISONS[key].pairs[results.workload].title for key in named}
     titles[judged_key] = f"**{titles[judged_key]}** (the gates judge this)"
     titles[AA_CONTROL] = "A/A control (dense vs dense)"
@@ -96,6 +97,9 @@ def told(results: Results) -> str:
     ]
     lines.append(f"Put to the same limits of latency: {'; '.join(others)}.")
     threads = environment["threads"]["torch"]
+    lines.append(
+        f"Deployed in: {results.deployed or 'PyTorch eager, fp32'}; all arms, the dense model too, are timed there."
+    )
     lines.append(f"Machine: {environment['cpu']['model']}, {threads} threads.")
     badges = results.badges_about("model", "layout", "timing")
     return "\n".join([*lines, f"Badges: {'; '.join(badges)}."] if badges else lines)
