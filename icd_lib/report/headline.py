@@ -67,9 +67,9 @@ def _speed(arm: str, item: Figure, other: str, results: Results) -> str:
     extent = f"95 % CI {interval_text(item.ci95, item.unit)}, n = {item.n}"
     shown = value_text(abs(item.value), "fraction", signed=False)
     if high < 0:
-        return f"{arm.capitalize()} takes {shown} less time than {other} ({extent}; {results.first_shape})."
+        return f"{arm[:1].upper()}{arm[1:]} takes {shown} less time than {other} ({extent}; {results.first_shape})."
     if low > 0:
-        return f"{arm.capitalize()} takes {shown} MORE time than {other} ({extent}; {results.first_shape})."
+        return f"{arm[:1].upper()}{arm[1:]} takes {shown} MORE time than {other} ({extent}; {results.first_shape})."
     return f"No difference in latency between {arm} and {other} was detected ({extent}; {results.first_shape})."
 
 

@@ -102,7 +102,7 @@ BF16 = OpenVinoBf16(
 )
 INT8 = OpenVinoInt8(
     "openvino_int8",
-    "OpenVINO, int8 weights and activations by NNCF post-training quantization",
+    "OpenVINO, int8 weights and activations",
     precision="int8",
     needs=("openvino", "nncf"),
     tolerance=0.5,
