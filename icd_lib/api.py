@@ -10,7 +10,6 @@ from torch import nn
 from icd_lib.axes.axis import Axis
 from icd_lib.axes.verify import verify_axes
 from icd_lib.codesign.batches import check_enough, check_runs, check_vocabulary, first_rows, read_batches, read_inputs
-from icd_lib.codesign.cache import CacheChoice, choose_cache
 from icd_lib.codesign.evidence import Problem, gather
 from icd_lib.codesign.finite import check_weights
 from icd_lib.codesign.inputs import Inputs
@@ -41,6 +40,7 @@ from icd_lib.transforms.observed import Findings, Observed
 from icd_lib.transforms.quantization.options import QuantizationOptions
 from icd_lib.transforms.sparsity.allocate import LatencyTable
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
+from icd_lib.workloads.model.cache import CacheChoice, choose_cache
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from icd_lib.decoding import DECODERS, EXPORTED
 from icd_lib.deploy.card import Card, Lost, Speed
 from icd_lib.deploy.export import export
 from icd_lib.errors import ResourceError
@@ -37,7 +38,7 @@ def export_best_decoder(run: Run, results: Results, folder: str, progress: Calla
         load_optimized(run.dir / RESULT / "model"),
         context.tokenizer,
         run.dir / folder,
-        runtime="openvino",
+        runtime=DECODERS[EXPORTED[precision]].engine,
         precision=precision,
         card=card_of(run, results, f"{context.checkpoint.name}, sha256 {context.checkpoint.sha256[:12]}", folder),
         overwrite=True,
@@ -48,7 +49,7 @@ def export_best_decoder(run: Run, results: Results, folder: str, progress: Calla
     ]
     return {
         "status": "exported",
-        "runtime": "openvino",
+        "runtime": EXPORTED[precision],
         "label": f"OpenVINO, {precision}, with the cache in the graph",
         "card": f"{folder}/README.md",
         "lines": lines,

@@ -11,6 +11,7 @@ from icd_lib.errors import ResourceError, TransformError
 from tests.tiny_decoders import tiny_decoder
 
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
+SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2}
 NAME = "model.layers.1.mlp.down_proj.weight"
 
 

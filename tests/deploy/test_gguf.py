@@ -25,6 +25,7 @@ except ResourceError as error:
 
 IDS = torch.tensor([[1, 7, 9, 30, 12, 44], [1, 4, 22, 60, 8, 3]])
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "vocab_size": 64}
+SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2}
 KINDS = ("llama", "qwen2", "qwen3", "gemma")
 AWAY = {"f32": 1e-6, "f16": 2e-3, "q8_0": 2e-2, "q4_0": 0.5, "q4_1": 0.5}  # of the largest weight of a tensor
 

@@ -459,9 +459,10 @@ def test_no_room_but_their_own_names_a_runtime():
     """Except the one that is a word; where it is a package: whose version a run notes, which runs an exported file; and
     as the default of a public function."""
     named = re.compile("|".join(f'"{name}"' for name in OWN if name != REFERENCE))
-    files = [file for file in (ROOT / "icd_lib").rglob("*.py") if file.parent.name != "runtimes"]
+    files = [file for file in (ROOT / "icd_lib").rglob("*.py") if file.parent.name not in ("runtimes", "decoding")]
     found = [str(file.relative_to(ROOT)) for file in files if named.search(file.read_text(encoding="utf-8"))]
-    assert sorted(found) == ["icd_lib/deploy/export.py", "icd_lib/measure/environment.py", "icd_lib/models/export.py"]
+    allowed = ["icd_lib/deploy/decoder.py", "icd_lib/deploy/export.py", "icd_lib/measure/environment.py"]
+    assert sorted(found) == [*allowed, "icd_lib/models/export.py"]
 
 
 @pytest.mark.parametrize("column", [("bert", 2), ("bert_domain", 3)])

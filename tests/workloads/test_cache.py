@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import icd_lib as icd
-from icd_lib.codesign.cache import choose_cache, policy_of
 from icd_lib.errors import ConfigError
 from icd_lib.transforms.kv.options import KvOptions
+from icd_lib.workloads.model.cache import choose_cache, policy_of
 from tests.tiny_decoders import VOCAB, tiny_decoder
 
 SMALL = {"context": 64, "continued": 8, "keep": (0.75, 0.5), "page": 4, "sinks": 2, "window": 4}
