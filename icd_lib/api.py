@@ -33,10 +33,10 @@ from icd_lib.options.option import plain
 from icd_lib.solver.cost import CostConfig
 from icd_lib.solver.options import CostOptions
 from icd_lib.transforms import TRANSFORMS
-from icd_lib.transforms.kv.options import KvOptions
 from icd_lib.transforms.masked.compact import remove_dead
 from icd_lib.transforms.masked.plain import plain_copy
 from icd_lib.transforms.observed import Findings, Observed
+from icd_lib.transforms.options import KvOptions
 from icd_lib.transforms.quantization.options import QuantizationOptions
 from icd_lib.transforms.sparsity.allocate import LatencyTable
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity

@@ -22,6 +22,7 @@ KINDS = {
     "inner": Kind("inner channels", tiled=True, probe_keep=0.75),
     "state": Kind("state dimensions", tiled=False, probe_keep=0.75),
 }
+PAGE = 16  # tokens of a KV cache that are read together, as paged engines have it
 SINGLE = dict.fromkeys(KINDS, 1)
 
 

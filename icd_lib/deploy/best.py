@@ -44,7 +44,8 @@ def export_best(run: Run, progress: Callable[[str], None] = print) -> None:
 
 def _export(run: Run, progress: Callable[[str], None]) -> dict:
     results = Results.load(run.dir)
-    if find_family(results.config["model"]["family"]).judge == "decoder":
+    family = results.config.get("model", {}).get("family")
+    if family and find_family(family).judge == "decoder":
         return export_best_decoder(run, results, FOLDER, progress)
     row = choose_runtime(results)
     context = make_context(run, progress)

@@ -2,9 +2,8 @@
 
 from typing import Annotated, Literal
 
-from icd_lib.options import OneOf, Section, option
+from icd_lib.options import OneOf, Section, Shape, option
 from icd_lib.runtimes import OWN, RUNTIMES
-from icd_lib.runtimes.options import Shape
 
 
 class MeasureOptions(Section):

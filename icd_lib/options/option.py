@@ -4,10 +4,11 @@ import importlib
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, GetJsonSchemaHandler
 
+Shape = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)]  # batch and length
 OMITTED = object()  # default of an option that stays absent from a configuration when it is not given
 
 

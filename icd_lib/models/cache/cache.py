@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache
 
+from icd_lib.axes.kinds import PAGE
 from icd_lib.errors import ConfigError
 from icd_lib.models.cache.attention import PAGED
 from icd_lib.models.cache.int8 import Int8Store
@@ -11,7 +12,6 @@ from icd_lib.models.cache.layer import Evictor, PagedLayer
 from icd_lib.models.cache.shape import KvShape, decoder_layers, kv_shape
 from icd_lib.models.cache.store import FloatStore
 
-PAGE = 16  # tokens, as paged engines have it
 STORES = {"float": FloatStore, "int8": Int8Store}
 
 

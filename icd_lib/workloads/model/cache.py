@@ -14,7 +14,7 @@ from icd_lib.measure.quality_lm import compare_language_results
 from icd_lib.measure.statistics import Z95
 from icd_lib.models.cache import PagedCache, use_paged_attention
 from icd_lib.transforms.kv import KvEvictor, KvPolicy
-from icd_lib.transforms.kv.options import KvOptions
+from icd_lib.transforms.options import KvOptions
 
 LEAST_BLOCKS = 2
 

@@ -31,7 +31,7 @@ from icd_lib.models.cache import PagedCache, use_paged_attention
 from icd_lib.records.generation import CachePoint, DecodeArm, DecodeShape, Generation, LookUpPoint
 from icd_lib.storage.record_json import as_json
 from icd_lib.transforms.kv import KvEvictor, KvPolicy, record_cache
-from icd_lib.transforms.kv.options import KvOptions
+from icd_lib.transforms.options import KvOptions
 from icd_lib.workloads.model.cache import policy_of
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.solve import settings_of

@@ -207,8 +207,8 @@ def test_the_order_names_both():
 
 
 def test_a_scenario_without_the_section_is_what_it_was(tmp_path):
-    assert "quantization" not in load_scenario("bert").config
-    assert [row.name for row in transforms_of(load_scenario("bert").config)] == ["sparsity"]
+    assert "quantization" not in load_scenario("bert_domain").config
+    assert [row.name for row in transforms_of(load_scenario("bert_domain").config)] == ["sparsity"]
     path = tmp_path / "mine.yaml"
     path.write_text("quantization: {}")
     config = load_scenario(path).config
