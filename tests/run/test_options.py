@@ -101,7 +101,7 @@ def test_the_json_schema_offers_names_meanings_and_defaults():
 
 
 def test_a_section_from_outside_is_an_option_like_the_others_where_it_is_given(toy, tmp_path):
-    before = load_scenario("bert")
+    before = load_scenario("bert_domain")
     assert "toy" not in before.config, "what is installed changes no hash"
     path = tmp_path / "mine.yaml"
     path.write_text("toy: {}\nquick: {toy: {bits: 2}}")
