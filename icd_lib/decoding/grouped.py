@@ -112,6 +112,6 @@ def _packed(openvino, codes: np.ndarray, shape: list[int], kind, name: str):
         flat = np.pad(flat, (0, len(flat) % 2))
         flat = flat[0::2] | flat[1::2] << 4  # the lower half of a byte is the earlier number
     tensor = openvino.Tensor(flat, openvino.Shape(shape), kind)
-    constant = openvino.op.Constant(tensor)
+    constant = openvino.op.Constant(tensor, shared_memory=False)  # the graph outlives `flat`
     constant.set_friendly_name(name)
     return constant

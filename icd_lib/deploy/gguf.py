@@ -1,8 +1,8 @@
 """A decoder as a GGUF file: llama.cpp's format, in blocks that hold what the model's weights are.
 
 Names of tensors and keys are the package gguf's; queries and keys of the architecture "llama" have their rows in
-llama.cpp's order, the two halves of a rotary pair beside each other, and Gemma's norms hold 1 + w, as llama.cpp's own
-converter writes them.
+llama.cpp's order, the two halves of a rotary pair beside each other, as llama.cpp's own converter writes them. Only
+architectures that Transformers reads back are written, so that a file can be compared with its model.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from icd_lib.decoding.base import check_decoder
 from icd_lib.decoding.grouped import Grouped, grouped_weights
 from icd_lib.deploy.gguf_tokenizer import tokenizer_fields
 from icd_lib.errors import ConfigError, TransformError
+from icd_lib.models.cache.shape import decoder_layers, windows_of
 from icd_lib.models.checkpoint.gguf import EXTRA
 from icd_lib.models.checkpoint.uniform import to_uniform
 from icd_lib.models.families.llama.adapter import find_decoder
@@ -33,7 +34,6 @@ ARCHITECTURES = {
     "mistral": "llama",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
-    "gemma": "gemma",
 }
 _FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7}  # llama_ftype of llama.h
 _ROTATED = ("q_proj", "k_proj")
@@ -79,9 +79,10 @@ def write_gguf(
     name = ARCHITECTURES.get(getattr(model.config, "model_type", ""))
     if name is None or find_decoder(model) is None:
         raise ConfigError(
-            f"{type(model).__name__} is written to no GGUF file; those of {', '.join(ARCHITECTURES)} are: export it "
-            "with runtime='eager'"
+            f"{type(model).__name__} is written to no GGUF file; models of type {', '.join(ARCHITECTURES)} are: export "
+            "it with runtime='eager'"
         )
+    check_positions(model)
     grouped = grouped_weights(model) if grouped is None else dict(grouped)
     for key, one in grouped.items():
         check_blocks(key, one)
@@ -122,9 +123,9 @@ def check_blocks(name: str, grouped: Grouped) -> None:
 
 def _stock(model: nn.Module, grouped: Mapping[str, Grouped]) -> nn.Module:
     """A model of stock shapes that computes the same."""
-    decoder = find_decoder(model)[1]
-    widths = {layer.mlp.down_proj.in_features for layer in decoder.layers}
-    heads = {layer.self_attn.k_proj.out_features for layer in decoder.layers}
+    layers, _ = decoder_layers(model)
+    widths = {layer.mlp.down_proj.in_features for layer in layers}
+    heads = {layer.self_attn.k_proj.out_features for layer in layers}
     if grouped and (len(widths) > 1 or len(heads) > 1):
         raise TransformError(
             f"the layers have {len(widths)} FFN widths and {len(heads)} numbers of KV heads; llama.cpp takes one each, "
@@ -135,8 +136,7 @@ def _stock(model: nn.Module, grouped: Mapping[str, Grouped]) -> nn.Module:
 
 def _add_facts(writer, model: nn.Module, kind: str) -> None:
     """Sizes and constants, by the package's methods."""
-    config, attention = model.config, find_decoder(model)[1].layers[0].self_attn
-    size = attention.head_dim
+    config, size = model.config, decoder_layers(model)[0][0].self_attn.head_dim
     writer.add_type("model")
     writer.add_name(str(getattr(config, "name_or_path", "") or type(model).__name__).rpartition("/")[2])
     writer.add_string("general.source.converter", f"icd {VERSION}")
@@ -152,29 +152,28 @@ def _add_facts(writer, model: nn.Module, kind: str) -> None:
     writer.add_value_length(size)
     writer.add_rope_dimension_count(size)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(_rope(config)["rope_theta"])
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_vocab_size(config.vocab_size)
 
 
-def _rope(config) -> dict:
-    """The rotary parameters; `ConfigError` for those that the file has no keys for here."""
-    rope = config.rope_parameters
+def check_positions(model: nn.Module) -> None:
+    """Raise `ConfigError` for positions that a file has no keys for here: windows, and other rotary embeddings."""
+    rope = model.config.rope_parameters
     if rope.get("rope_type", "default") not in ("default", "llama3"):
         raise ConfigError(f"rotary embeddings of type {rope['rope_type']} are not written to GGUF; export for eager")
-    windows = [kind for kind in getattr(config, "layer_types", None) or () if kind != "full_attention"]
-    if windows or (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)):
+    if windows := windows_of(model):
         raise ConfigError(
-            f"layers with a sliding window of {config.sliding_window} tokens are not written to GGUF; export for eager"
+            f"layers with a sliding window of {windows[0]} tokens are not written to GGUF; export for eager"
         )
-    return rope
 
 
 def _add_tensors(
     gguf, writer, name: str, model: nn.Module, kind: str, grouped: Mapping[str, Grouped]
 ) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
     """Add every parameter; how many are of each type, and the values that the file stands for."""
-    prefix, decoder = find_decoder(model)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[name.upper()], len(decoder.layers))
+    layers, _ = decoder_layers(model)
+    size = layers[0].self_attn.head_dim
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[name.upper()], len(layers))
     types: dict[str, int] = {}
     weights: dict[str, torch.Tensor] = {}
     head = model.get_output_embeddings()
@@ -185,22 +184,20 @@ def _add_tensors(
         if path is None:
             raise ConfigError(f"GGUF files of {name} have no tensor for {key}; export for eager")
         rotated = name == "llama" and key.split(".")[-2] in _ROTATED
-        order = _interleaved(value.shape[0], decoder.layers[0].self_attn.head_dim) if rotated else None
+        order = _interleaved(value.shape[0], size) if rotated else None
         if key in grouped:
             stored, type_ = _blocks(gguf, grouped[key])
         else:
-            value = value + 1 if name == "gemma" and key.endswith("norm.weight") else value
             type_ = _type_of(gguf, value.shape, kind, is_table=id(parameter) in tables)
             stored = gguf.quants.quantize(np.ascontiguousarray(value), type_)
         meant = gguf.quants.dequantize(stored, type_).reshape(value.shape)
-        weights[key] = torch.from_numpy(meant - 1 if name == "gemma" and key.endswith("norm.weight") else meant.copy())
+        weights[key] = torch.from_numpy(meant.copy())
         stored = np.ascontiguousarray(stored if order is None else stored[order])
         writer.add_tensor(path, stored, raw_dtype=type_)
         types[type_.name] = types.get(type_.name, 0) + 1
     if model.config.rope_parameters.get("rope_type") == "llama3":
-        size = decoder.layers[0].self_attn.head_dim
         plain = model.config.rope_parameters["rope_theta"] ** -(np.arange(0, size, 2, dtype=np.float64) / size)
-        slower = plain / decoder.rotary_emb.inv_freq.double().numpy()
+        slower = plain / model.model.rotary_emb.inv_freq.double().numpy()
         writer.add_tensor("rope_freqs.weight", slower.astype(np.float32))
     return types, weights
 

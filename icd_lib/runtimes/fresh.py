@@ -96,7 +96,15 @@ def run_decode_gguf(folder, inputs, options):
     import transformers
 
     torch.set_num_threads(options["threads"])
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=options["file"], dtype=torch.float32)
+    config = transformers.AutoConfig.from_pretrained(folder, gguf_file=options["file"])
+    # What its reader leaves at the default though the file says it; config.json beside the file says it too.
+    whole = transformers.AutoConfig.from_pretrained(folder)
+    for name in ("head_dim", "rope_parameters"):
+        if hasattr(config, name):
+            setattr(config, name, getattr(whole, name, getattr(config, name)))
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=options["file"], config=config, dtype=torch.float32
+    )
     return _torch_logits(model.eval(), inputs), {}
 
 

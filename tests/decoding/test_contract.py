@@ -9,7 +9,7 @@ import torch
 from icd_lib.axes.compact import compact
 from icd_lib.decoding import DECODERS, REFERENCE
 from icd_lib.decoding.prompt import pad_left
-from icd_lib.deploy.gguf import write_gguf
+from icd_lib.deploy.gguf import ARCHITECTURES, write_gguf
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.models.families import find_adapter
 from tests.tiny_decoders import VOCAB, tiny_decoder
@@ -56,6 +56,8 @@ def prepared(name, model, tmp_path):
         row.check()
         options = {"threads": 1}
         if row.engine == "llamacpp":
+            if model.config.model_type not in ARCHITECTURES:
+                pytest.skip(f"{model.config.model_type} has no GGUF file")
             options |= {
                 "file": write_gguf(model, None, tmp_path / "model.gguf", kind="f32").path,
                 "texts": 3,

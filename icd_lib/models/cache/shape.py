@@ -36,11 +36,11 @@ def kv_shape(model: nn.Module) -> KvShape:
     """The `KvShape` of a decoder of the Llama family; `ConfigError` for other models and for sliding windows."""
     layers, config = decoder_layers(model)
     attentions = [layer.self_attn for layer in layers]
-    sliding = [index for index, attention in enumerate(attentions) if _window(attention, config) is not None]
+    sliding = [index for index, attention in enumerate(attentions) if window_of(attention, config) is not None]
     if sliding:
         raise ConfigError(
             f"layer {sliding[0]} of {type(model).__name__} attends to a sliding window of "
-            f"{_window(attentions[sliding[0]], config)} tokens, which drops the past by itself; PagedCache takes full "
+            f"{window_of(attentions[sliding[0]], config)} tokens, which drops the past by itself; PagedCache takes full "
             "attention in every layer, use the stock cache of transformers"
         )
     sizes = {attention.head_dim for attention in attentions}
@@ -61,7 +61,15 @@ def decoder_layers(model: nn.Module) -> tuple[nn.ModuleList, object]:
     return found[1].layers, found[1].config
 
 
-def _window(attention: nn.Module, config) -> int | None:
+def windows_of(model: nn.Module) -> list[int]:
+    """The sliding windows of those layers that drop a part of the past, in tokens; wide ones drop none."""
+    layers, config = decoder_layers(model)
+    positions = getattr(config, "max_position_embeddings", None)
+    found = [window_of(layer.self_attn, config) for layer in layers]
+    return [window for window in found if window is not None and (positions is None or window < positions)]
+
+
+def window_of(attention: nn.Module, config) -> int | None:
     """Tokens that this layer looks back, or None for all; Qwen's config names a window that no layer uses."""
     if hasattr(attention, "sliding_window"):
         return attention.sliding_window

@@ -17,7 +17,7 @@ from icd_lib.storage.machine import cache_folder
 
 EXTRA = "'icd-lib[decoder]'"
 READ_AS = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
-READ_AS |= {"qwen3": "Qwen3ForCausalLM", "gemma": "GemmaForCausalLM"}
+READ_AS |= {"qwen3": "Qwen3ForCausalLM"}
 _SIZES = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count", "context_length")
 _FORM = 1  # of the folder: another number, another folder
 
@@ -81,7 +81,8 @@ def _convert(file: Path, contents: dict[str, str], folder: Path) -> None:
     load_optional("accelerate", EXTRA)
     model_class = getattr(transformers, READ_AS[contents["architecture"]])
     try:
-        model = model_class.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        config = read_config(file, model_class.config_class)
+        model = model_class.from_pretrained(file.parent, gguf_file=file.name, config=config, dtype=torch.float32)
         tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (*FOREIGN, OSError) as error:
         raise ArtifactError(
@@ -95,6 +96,16 @@ def _convert(file: Path, contents: dict[str, str], folder: Path) -> None:
     licence = contents["license"] or "not stated"
     card = f"---\nlicense: {licence}\n---\n{contents['name']}, from {file.name} ({contents['types']}), as float32.\n"
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def read_config(file: Path, config_class: type):
+    """The config of a GGUF file, with the size of a head, which Transformers' reader leaves at its default for Qwen3."""
+    config = config_class.from_pretrained(file.parent, gguf_file=file.name)
+    reader = load_optional("gguf", EXTRA).GGUFReader(file)
+    size = reader.get_field(f"{_text(reader, 'general.architecture')}.attention.key_length")
+    if size is not None and hasattr(config, "head_dim"):
+        config.head_dim = size.contents()
+    return config
 
 
 def _publish(partial: Path, folder: Path) -> None:
