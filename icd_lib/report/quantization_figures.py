@@ -4,9 +4,16 @@ import numpy as np
 
 from icd_lib.report.picture import COLOURS, Picture, canvas, finish, legend, themed
 from icd_lib.report.results import Results
-from icd_lib.report.table import Missing
+from icd_lib.report.table import DoesNotApply, Missing
 
 SHOWN = ("iterative", "linear", "oneshot")
+_ELSEWHERE = DoesNotApply("Rounding", "the run is not deployed in the precision that the quantization is for")
+
+
+def is_elsewhere(results: Results) -> bool:
+    """Whether the scenario quantises in a precision only in which this run is not deployed."""
+    only = (results.config.get("quantization") or {}).get("only_in")
+    return only is not None and results.deploy is not None and results.deploy.precision != only
 
 
 def quantization_of(results: Results) -> tuple[str, dict] | None:
@@ -14,8 +21,8 @@ def quantization_of(results: Results) -> tuple[str, dict] | None:
     for mode in SHOWN:
         if mode not in results.solves:
             continue
-        record = results.read(f"{mode}/transform_meta.json")
-        done = record.get("transforms") or [record["last_transform"]]
+        record = results.read(f"{mode}/transform_meta.json") or {}
+        done = record.get("transforms") or [record.get("last_transform")]
         for entry in done:
             if entry is not None and entry["name"] == "quantization":
                 return mode, entry
@@ -23,8 +30,10 @@ def quantization_of(results: Results) -> tuple[str, dict] | None:
 
 
 @themed
-def linear_errors(results: Results) -> Picture | Missing:
+def linear_errors(results: Results) -> Picture | Missing | DoesNotApply:
     """Per Linear: what rounding it alone does to the network's output, and the error of its own output."""
+    if is_elsewhere(results):
+        return _ELSEWHERE
     found = quantization_of(results)
     if found is None or not found[1]["notes"].get("linears"):
         return Missing("Rounding, Linear by Linear", "no mode was accepted with rounded inputs")
@@ -49,8 +58,10 @@ def linear_errors(results: Results) -> Picture | Missing:
 
 
 @themed
-def channel_ranges(results: Results) -> Picture | Missing:
+def channel_ranges(results: Results) -> Picture | Missing | DoesNotApply:
     """Half-widths of an FFN's channels before and after the layout was solved again, what stays float marked."""
+    if is_elsewhere(results):
+        return _ELSEWHERE
     found = quantization_of(results)
     axes = [entry for entry in found[1]["axes"] if "groups" in entry] if found else []
     if found is None or not axes:
