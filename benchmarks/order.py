@@ -22,7 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from icd_lib.data.fetch import fetched_file
 from icd_lib.data.language import domain_blocks, load_domains
+from icd_lib.data.sources import SMOLLM2
 from icd_lib.errors import IcdError
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, SplitResult
@@ -31,7 +33,6 @@ from icd_lib.models.checkpoint.gguf import read_header
 from icd_lib.models.checkpoint.loading import load_model
 from icd_lib.models.checkpoint.source import resolve_checkpoint
 from icd_lib.models.families import find_adapter
-from icd_lib.models.families.llama import embedded_file
 from icd_lib.storage.atomic import atomic_write, to_json
 from icd_lib.storage.json_text import read_text
 from icd_lib.transforms.streams import ResidualStream
@@ -194,8 +195,9 @@ def matrix_table(rows: list[dict]) -> str:
 
 def past_of(checkpoint) -> str:
     """Whether the weights were on a grid before, in words."""
-    if checkpoint.source == "embedded" and (file := embedded_file()) is not None:
-        return f"the file's own blocks are {read_header(file)['types']}; a Q4_1 block is 32 columns in stored order"
+    if checkpoint.source == "embedded":
+        types = read_header(fetched_file(SMOLLM2))["types"]
+        return f"the file's own blocks are {types}; a Q4_1 block is 32 columns in stored order"
     return "not known; see the checkpoint's card"
 
 
