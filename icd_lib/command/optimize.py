@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,7 +77,7 @@ def optimize_on_texts(
     judge: Judge = own or _judge(model, tokenizer, held, length)
     if target is None and budget is None:
         target = TARGET
-    given = {} if budget is None else {"budget_pp": budget}
+    given: dict[str, Any] = {} if budget is None else {"budget_pp": budget}
     made = optimize(
         model, batches, quality=judge, latency_target_rel=target, mode=mode, seed=seed, progress=say, **given
     )

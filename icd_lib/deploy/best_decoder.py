@@ -26,7 +26,7 @@ def export_best_decoder(run: Run, results: Results, folder: str, progress: Calla
     if (found := results.lost(RESULT).get(results.judging)) is None:
         raise ResourceError(f"quality was not judged: {results.quality_reason or 'there is no text that judges'}")
     own = lost(found.own, found.n_items)
-    if is_above(results, own):
+    if own is not None and is_above(results, own):
         raise ResourceError(
             f"{RESULT} loses {own.value:+.2f} pp on {results.judging} text, more than the budget of "
             f"{results.budget_pp:g}"
@@ -67,8 +67,9 @@ def card_of(run: Run, results: Results, source: str, folder: str) -> Card:
             speeds.append(Speed(shape=f"{label}, to first token", against=words, change=arm.first_vs_dense))
             speeds.append(Speed(shape=f"{label}, per token", against=words, change=arm.step_vs_dense))
     losses = [
-        Lost(split=split, reading="next tokens", where="PyTorch, fp32", figure=lost(entry.own, entry.n_items))
+        Lost(split=split, reading="next tokens", where="PyTorch, fp32", figure=own)
         for split, entry in results.lost(RESULT).items()
+        if (own := lost(entry.own, entry.n_items)) is not None
     ]
     environment = setup.get("environment", {})
     return Card(
