@@ -40,8 +40,8 @@ def kv_shape(model: nn.Module) -> KvShape:
     if sliding:
         raise ConfigError(
             f"layer {sliding[0]} of {type(model).__name__} attends to a sliding window of "
-            f"{window_of(attentions[sliding[0]], config)} tokens, which drops the past by itself; PagedCache takes full "
-            "attention in every layer, use the stock cache of transformers"
+            f"{window_of(attentions[sliding[0]], config)} tokens, which drops the past by itself; PagedCache takes "
+            "full attention in every layer, use the stock cache of transformers"
         )
     sizes = {attention.head_dim for attention in attentions}
     if len(sizes) > 1:
