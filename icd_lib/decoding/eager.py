@@ -18,7 +18,8 @@ class EagerDecoder(Decoder):
 
     def __init__(self, model: nn.Module, new_cache: Callable[[], Cache]):
         super().__init__()
-        self.model, self._new_cache, self.cache = model, new_cache, None
+        self.model, self._new_cache = model, new_cache
+        self.cache: Cache | None = None
         self.positions, dtype = positions_of(model), next(model.parameters()).dtype
         self.weight_bytes, self.cache_bytes = weight_bytes_of(model), cache_bytes_of(model, dtype.itemsize)
 
@@ -27,6 +28,7 @@ class EagerDecoder(Decoder):
         return self._run(prompt.ids, prompt.positions, prompt.mask)
 
     def _step(self, ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        assert self.cache is not None, "a step follows a prefill"
         mask = None if self._padded is None else self.mask_of(self.cache.get_seq_length() + 1)
         return self._run(ids[:, None], positions[:, None], mask)
 

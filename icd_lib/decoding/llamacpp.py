@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ class LlamaCppDecoder(Decoder):
 
     def __init__(self, process: subprocess.Popen, told: dict, texts: int, context: int):
         super().__init__()
+        self._input, self._output = pipes_of(process)
         self._process, self._texts, self._new = process, texts, True
         self.told, self.positions, self.weight_bytes = told, min(told["positions"], context), told["bytes"]
 
@@ -60,26 +61,32 @@ class LlamaCppDecoder(Decoder):
         asked = json.dumps({"n": len(triples), "new": self._new}).encode() + b"\n"
         self._new = False
         try:
-            self._process.stdin.write(asked + triples.astype(np.int32).tobytes())
-            self._process.stdin.flush()
+            self._input.write(asked + triples.astype(np.int32).tobytes())
+            self._input.flush()
         except BrokenPipeError as error:
             raise ResourceError("the process of llama.cpp has ended; prepare the decoder again") from error
-        _read_line(self._process)
+        _read_line(self._process, self._output)
         wanted = texts * self.told["vocabulary"]
-        return np.frombuffer(self._process.stdout.read(4 * wanted), np.float32).reshape(texts, -1)
+        return np.frombuffer(self._output.read(4 * wanted), np.float32).reshape(texts, -1)
 
     def _forget(self) -> None:
         self._new = True
 
     def close(self) -> None:
         super().close()
-        self._process.stdin.close()
+        self._input.close()
         self._process.wait(timeout=60)
-        self._process.stdout.close()
+        self._output.close()
 
 
-def _read_line(process: subprocess.Popen) -> dict:
-    line = process.stdout.readline()
+def pipes_of(process: subprocess.Popen) -> tuple[IO[bytes], IO[bytes]]:
+    """What is written to and read from a process that was opened with pipes."""
+    assert process.stdin is not None and process.stdout is not None
+    return process.stdin, process.stdout
+
+
+def _read_line(process: subprocess.Popen, output: IO[bytes]) -> dict:
+    line = output.readline()
     if not line:
         raise ResourceError(
             f"the process of llama.cpp ended with exit code {process.wait()}; prepare the decoder again"
@@ -92,11 +99,16 @@ def _read_line(process: subprocess.Popen) -> dict:
 
 class LlamaCpp(DecodeRuntime):
     def check(self) -> None:
-        if find_python() is None:
+        self.python()
+
+    def python(self) -> str:
+        """The interpreter that has llama.cpp; `ResourceError` where there is none."""
+        if (found := find_python()) is None:
             raise ResourceError(
                 "llama.cpp needs the package llama-cpp-python, built from source: install it into an environment "
                 f"and name that one's interpreter in {VARIABLE}, or run make test-exports"
             )
+        return found
 
     def prepare(
         self,
@@ -112,7 +124,7 @@ class LlamaCpp(DecodeRuntime):
 
         texts: how many are decoded at once; context: places of the cache for each
         """
-        self.check()
+        python = self.python()
         if file is None:
             raise ConfigError('llama.cpp reads a GGUF file: pass file=, e.g. one that icd.export(runtime="gguf") wrote')
         path = user_path(file)
@@ -120,10 +132,10 @@ class LlamaCpp(DecodeRuntime):
             raise ConfigError(f"no GGUF file {path}; pass the file that a package or icd.export wrote")
         options = {"threads": threads or torch.get_num_threads(), "texts": texts, "context": context}
         # -P: beside the script lie modules called as the packages are that it imports.
-        words = [find_python(), "-P", llamacpp_child.__file__, str(path), json.dumps(options)]
+        words = [python, "-P", llamacpp_child.__file__, str(path), json.dumps(options)]
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         try:
-            told = _read_line(process)
+            told = _read_line(process, pipes_of(process)[1])
         except ResourceError:
             process.kill()
             process.wait()

@@ -15,6 +15,7 @@ from torch import nn
 
 from icd_lib.decoding.base import check_decoder
 from icd_lib.errors import FOREIGN, ConfigError, ResourceError
+from icd_lib.models.cache.shape import decoder_layers, windows_of
 from icd_lib.models.families.llama.adapter import find_decoder
 from icd_lib.models.quantized import quantized_linears
 from icd_lib.optional import brief, load_optional
@@ -69,11 +70,10 @@ def check_graph(model: nn.Module) -> None:
         raise ResourceError(
             f"{type(model).__name__} cannot be exported with its cache: it is not built like transformers.LlamaModel"
         )
-    sliding = [kind for kind in getattr(model.config, "layer_types", None) or () if kind != "full_attention"]
-    if sliding:
+    if sliding := windows_of(model):
         raise ResourceError(
-            f"{type(model).__name__} has {len(sliding)} layers of {sliding[0]}; graphs are made for full attention: "
-            "decode it in eager"
+            f"{type(model).__name__} has {len(sliding)} layers of sliding_attention over {sliding[0]} tokens; graphs "
+            "are made for full attention: decode it in eager"
         )
     rope = getattr(model.config, "rope_parameters", None) or {}
     if rope.get("rope_type") in ("dynamic", "longrope"):
@@ -103,7 +103,7 @@ def stateful_graph(model: nn.Module):
     """
     check_graph(model)
     openvino = load_optional("openvino", "'icd-lib[runtimes]'")
-    layers = find_decoder(model)[1].layers
+    layers, _ = decoder_layers(model)
     shapes = [(layer.self_attn.k_proj.out_features, layer.self_attn.head_dim) for layer in layers]
     past = [torch.zeros(_TRACED, width // size, _TRACED, size) for width, size in shapes for _ in ("keys", "values")]
     ones = torch.ones(_TRACED, 2 * _TRACED, dtype=torch.int64)

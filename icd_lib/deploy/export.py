@@ -105,8 +105,17 @@ def export(
     folder must not be replaced, cannot be written, or what was written says something else than the model.
     """
     if runtime != REFERENCE and is_decoder(model):
-        words = {"example": example, "source": source, "card": card, "overwrite": overwrite}
-        return export_decoder(model, tokenizer, folder, runtime=runtime, precision=precision, **words)
+        return export_decoder(
+            model,
+            tokenizer,
+            folder,
+            runtime=runtime,
+            precision=precision,
+            example=example,
+            source=source,
+            card=card,
+            overwrite=overwrite,
+        )
     row = find_target(runtime, precision)
     check_model(model, row)
     users = users_of(row)

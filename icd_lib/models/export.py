@@ -11,7 +11,7 @@ from torch import nn
 
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.models.families import family_of
-from icd_lib.models.quantized import is_quantized
+from icd_lib.models.quantized import has_eight_bits
 from icd_lib.optional import brief, load_optional
 from icd_lib.paths import user_path
 
@@ -64,7 +64,7 @@ def export_onnx(model: nn.Module, example_inputs: dict[str, torch.Tensor], path)
         target.parent.mkdir(parents=True, exist_ok=True)
         whole = _in_float32(model).eval()
         output = _write(whole, example, partial)
-        _check_file(partial, example, output, type(model).__name__, quantized=is_quantized(model))
+        _check_file(partial, example, output, type(model).__name__, quantized=has_eight_bits(model))
         os.replace(partial, target)
     except OSError as error:
         raise ArtifactError(f"cannot write {target.name}: {error.strerror}; choose a writable folder") from error

@@ -176,6 +176,12 @@ def hold(module: nn.Module, grid: GroupGrid) -> None:
     module.code_bits = fixed(torch.tensor(grid.bits, dtype=torch.uint8, device=module.weight.device))
 
 
+def let_go(module: nn.Module) -> None:
+    """Take the grid from beside a module's weight, in place; the weight is left as it is."""
+    for name in _TENSORS:
+        delattr(module, name)
+
+
 def is_grouped(module: nn.Module) -> bool:
     """Whether a module's weight lies on a grid in groups; an embedding with a token map may be one too."""
     return "group_scale" in module._parameters

@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 
 from icd_lib.axes.axis import Axis, Slot
 from icd_lib.errors import TransformError
-from icd_lib.models.grouped import GROUPS
+from icd_lib.models.grouped import GROUPS, let_go
 from icd_lib.models.holding import Holding, Tensors, fixed
 
 LEVELS = 255  # of an input, uint8
@@ -174,6 +174,11 @@ def quantized_linears(model: nn.Module) -> dict[str, QuantizedLinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
 
 
+def has_eight_bits(model: nn.Module) -> bool:
+    """Whether a model holds `QuantizedLinear`s. One in groups alone does not: it computes as a float model does."""
+    return bool(quantized_linears(model))
+
+
 def is_quantized(model: nn.Module) -> bool:
     """Whether a model holds weights on a grid, of eight bits or in groups."""
     return bool(held_by(model))
@@ -186,7 +191,7 @@ def held_by(model: nn.Module) -> dict[str, tuple[nn.Module, Holding]]:
 
 
 def as_float(model: nn.Module) -> nn.Module:
-    """Copy whose Linears are plain ones with the same weights: what it is where nothing is rounded."""
+    """Copy whose Linears and embeddings are plain ones with the same weights: what it is where nothing is rounded."""
     made = copy.deepcopy(model)
     for name, (held, _) in held_by(made).items():
         if isinstance(held, nn.Linear):
@@ -195,6 +200,8 @@ def as_float(model: nn.Module) -> nn.Module:
             if held.bias is not None:
                 plain.bias.data.copy_(held.bias)
             replace_linear(made, name, plain.train(held.training))
+        else:  # an embedding, whose weight a head may be tied to
+            let_go(held)
     return made
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from icd_lib.errors import MeasureError
 from icd_lib.models.export import as_arrays, import_onnxruntime, onnx_session
-from icd_lib.models.quantized import is_quantized
+from icd_lib.models.quantized import has_eight_bits
 from icd_lib.optional import load_optional
 from icd_lib.runtimes.base import Prepared, Users
 from icd_lib.runtimes.onnx_based import OnnxBased
@@ -61,7 +61,7 @@ class OnnxRuntimeInt8(OnnxRuntime):
             load_optional(package)
 
     def check_calibration(self, model: nn.Module, calibration: Sequence[dict] | None) -> None:
-        if not calibration and not is_quantized(model):
+        if not calibration and not has_eight_bits(model):
             raise MeasureError(f"{self.name} needs calibration batches: pass calibration=[input dict, ...]")
 
     def convert(self, path: Path | str, calibration: Sequence[dict] | None) -> Path | str:

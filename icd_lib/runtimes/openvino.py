@@ -8,7 +8,7 @@ from torch import nn
 
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.models.export import as_arrays
-from icd_lib.models.quantized import is_quantized
+from icd_lib.models.quantized import has_eight_bits
 from icd_lib.optional import load_optional
 from icd_lib.runtimes.base import Prepared, Users
 from icd_lib.runtimes.emulation import emulated
@@ -81,7 +81,7 @@ class OpenVinoInt8(OpenVino):
         return "f32" if emulated("bf16") else "bf16"
 
     def check_calibration(self, model: nn.Module, calibration: Sequence[dict] | None) -> None:
-        if not calibration and not is_quantized(model):
+        if not calibration and not has_eight_bits(model):
             raise MeasureError(f"{self.name} needs calibration batches: pass calibration=[input dict, ...]")
 
     def transform(self, network, calibration: Sequence[dict] | None):

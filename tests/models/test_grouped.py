@@ -24,7 +24,14 @@ from icd_lib.models.grouped import (
     grid_of,
     grouped_modules,
 )
-from icd_lib.models.quantized import as_float, check_scales, is_quantized, quantized_like, replace_linear
+from icd_lib.models.quantized import (
+    as_float,
+    check_scales,
+    has_eight_bits,
+    is_quantized,
+    quantized_like,
+    replace_linear,
+)
 from icd_lib.transforms.weights.gptq import round_in_groups
 from icd_lib.transforms.weights.grids import Spec
 from icd_lib.transforms.weights.rounding import round_embeddings
@@ -196,8 +203,18 @@ def test_it_is_a_quantised_model():
     plain = as_float(model)
     assert not is_quantized(plain)
     assert outputs_error(model_outputs(plain, batches(1)[0]), model_outputs(model, batches(1)[0])) == 0
+    assert not has_eight_bits(model), "its inputs are not rounded: no runtime's int8 computes it"
     like = quantized_like(decoder(), model)
     assert list(dict(like.named_parameters())) == list(dict(model.named_parameters()))
+
+
+def test_an_embedding_on_a_grid_becomes_plain_and_stays_tied():
+    model = round_all(decoder())
+    assert round_embeddings(model) == ["model.embed_tokens"]
+    plain = as_float(model)
+    assert not is_quantized(plain) and plain.lm_head.weight is plain.model.embed_tokens.weight
+    assert [name for name, _ in plain.named_parameters()] == [name for name, _ in decoder().named_parameters()]
+    assert outputs_error(model_outputs(plain, batches(1)[0]), model_outputs(model, batches(1)[0])) == 0
 
 
 def test_a_shorter_last_group_where_it_is_allowed():

@@ -99,7 +99,7 @@ def _convert(file: Path, contents: dict[str, str], folder: Path) -> None:
 
 
 def read_config(file: Path, config_class: type):
-    """The config of a GGUF file, with the size of a head, which Transformers' reader leaves out for Qwen3."""
+    """The config of a GGUF file with its size of a head, for which Transformers' reader takes a default (Qwen3)."""
     config = config_class.from_pretrained(file.parent, gguf_file=file.name)
     reader = load_optional("gguf", EXTRA).GGUFReader(file)
     size = reader.get_field(f"{_text(reader, 'general.architecture')}.attention.key_length")

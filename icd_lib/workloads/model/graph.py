@@ -27,6 +27,7 @@ from icd_lib.transforms.quantization.calibrate import Recipe, quantize
 from icd_lib.transforms.sparsity.allocate import LossCurve
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
 from icd_lib.transforms.sparsity.transform import TRANSFORM as SPARSITY
+from icd_lib.transforms.weights.transform import PRECISIONS as WEIGHTS_ALONE
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.solve import findings_of
 
@@ -112,10 +113,10 @@ def call_for_clock(context: Context) -> Call:
     """How a variant of the model is timed: where models are deployed, and roughly quantised where they will be.
 
     Only the shapes of its eight-bit products count for the clock, so one batch gives the ranges, and weights go to
-    their nearest points.
+    their nearest points. Where weights alone are rounded no product is in eight bits, and the variant is timed as is.
     """
     target, section = context.target, context.config.get("quantization")
-    if section is None or target.row.precision != "int8":
+    if section is None or section["precision"] in WEIGHTS_ALONE or target.row.precision != "int8":
         return target.call
     recipe = Recipe(section["alpha"], compensate=False)
 

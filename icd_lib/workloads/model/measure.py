@@ -24,7 +24,7 @@ from icd_lib.measure.peak import peaks_of_folders
 from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
-from icd_lib.models.quantized import as_float, is_quantized
+from icd_lib.models.quantized import as_float, has_eight_bits
 from icd_lib.progress import follow
 from icd_lib.records.losses import DEPLOYED, Quality, SplitLoss
 from icd_lib.records.measured import Measured
@@ -223,7 +223,7 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
     """Dense and iterative under every runtime of the scenario, each in the form that it has there (`form_in`)."""
     chosen = {arm: models[arm] for arm in (DENSE, RESULT) if arm in models}
     names = context.get("measure.runtimes")
-    if not any(map(is_quantized, chosen.values())):
+    if not any(map(has_eight_bits, chosen.values())):
         ladder = ladder_of(context, names, chosen)
     else:
         rounding = [name for name in names if RUNTIMES[name].precision == "int8"]
@@ -236,7 +236,7 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
 
 def form_in(runtime: str, model: nn.Module) -> nn.Module:
     """The model as a runtime computes it: where that is not int8, a quantised one in floats, with the same weights."""
-    return as_float(model) if is_quantized(model) and RUNTIMES[runtime].precision != "int8" else model
+    return as_float(model) if has_eight_bits(model) and RUNTIMES[runtime].precision != "int8" else model
 
 
 def ladder_of(context: Context, runtimes: list[str], models: dict[str, nn.Module]) -> dict:
@@ -273,7 +273,7 @@ def objection(context: Context, runtime: str, model: nn.Module) -> str | None:
     A runtime that does not round computes the model's own function; so does any where quality cannot be judged, which
     `judge_runtime` then says.
     """
-    exact = not RUNTIMES[runtime].rounds and not is_quantized(model)
+    exact = not RUNTIMES[runtime].rounds and not has_eight_bits(model)
     if exact or not context.is_trained or has_own_head(context):
         return None
     judgement = judgement_of(compared_in(context, runtime, RESULT, model, context.selecting))
@@ -297,7 +297,7 @@ def has_own_head(context: Context) -> bool:
 def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module]) -> dict:
     """{"quality": arm → what it loses in `runtime` against dense in eager fp32}, or null with the reason."""
     row = RUNTIMES[runtime]
-    if not row.rounds and not is_quantized(models[RESULT]):
+    if not row.rounds and not has_eight_bits(models[RESULT]):
         why = f"it computes in {row.precision}; the ladder says how far its outputs are from eager's"
         return {"quality": None, "reason": why}
     if not context.is_trained:
