@@ -10,6 +10,8 @@ from icd_lib.deploy.record import check_export
 from icd_lib.deploy.verify import run_fresh
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
 from icd_lib.optional import load_optional
+from icd_lib.transforms.weights.grids import Spec
+from icd_lib.transforms.weights.rounding import Recipe, round_embeddings, round_weights
 from tests.decoding.test_contract import EVEN, IDS, MASK, uneven
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_words import tiny_words
@@ -58,6 +60,35 @@ def test_the_card_says_how_it_is_loaded(tmp_path):
     assert (folder / "tokenizer.json").is_file() and check_export(folder)["tokenizer"]
     with pytest.raises(ArtifactError, match="holds an export already"):
         icd.export(model, words, folder, runtime="openvino")
+
+
+@pytest.mark.parametrize(
+    "runtime, precision, symmetric, types",
+    [
+        ("openvino", "fp32", False, None),
+        ("gguf", "f32", True, {"Q4_0": 14, "Q8_0": 1, "F32": 5}),
+        ("gguf", "f32", False, {"Q4_1": 14, "Q8_0": 1, "F32": 5}),
+    ],
+)
+def test_codes_are_exported_as_they_are(tmp_path, runtime, precision, symmetric, types):
+    """Groups of 32 and an embedding in eight bits are not rounded again, but for the minima of q4_1, in 16 bits."""
+    needs("openvino", "gguf", "accelerate")
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "num_attention_heads": 4}
+    model = tiny_decoder(dtype=torch.float32, num_key_value_heads=2, **sizes)
+    ids = {"input_ids": torch.from_numpy(IDS), "attention_mask": torch.from_numpy(MASK)}
+    rounded = round_weights(model, [ids], Recipe(lambda name: Spec(4, 32, symmetric), order="stored")).model
+    assert round_embeddings(rounded) == ["model.embed_tokens"]
+    folder = icd.export(rounded, None, tmp_path / "out", runtime=runtime, precision=precision, example=EXAMPLE)
+    facts = check_export(folder)
+    away = facts["against_eager"]
+    if types and "Q4_1" in types:
+        assert 0 < away["max_abs_error"] < 0.05 and away["min_cosine"] > 0.9999
+    else:
+        assert away["max_abs_error"] < 1e-4 and away["equal_tokens"] == 1
+    assert facts.get("types") == types
+    plain = icd.export(model, None, tmp_path / "plain", runtime=runtime, precision=precision, example=EXAMPLE)
+    name = "model.gguf" if runtime == "gguf" else "openvino_model.bin"
+    assert (folder / name).stat().st_size < 0.4 * (plain / name).stat().st_size
 
 
 @pytest.mark.parametrize("precision", ["f32", "q8_0"])

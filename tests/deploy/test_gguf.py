@@ -64,6 +64,16 @@ def test_the_size_of_a_head_is_read_from_the_file(tmp_path):
     assert read_config(file.path, type(model.config)).head_dim == 32
 
 
+def test_slower_rotary_embeddings_are_factors_in_the_file(tmp_path):
+    rope = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    model = decoder(rope_parameters=rope | {"original_max_position_embeddings": 32})
+    file = write_gguf(model, None, tmp_path / "model.gguf", kind="f32")
+    tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader(file.path).tensors}
+    plain = 1e4 ** -(np.arange(0, 16, 2) / 16)
+    assert np.allclose(plain / tensors["rope_freqs.weight"], model.model.rotary_emb.inv_freq.numpy(), rtol=1e-6)
+    assert tensors["rope_freqs.weight"].max() == pytest.approx(8) and "rope_freqs.weight" not in file.weights
+
+
 @pytest.mark.parametrize("type_", TYPES)
 def test_every_type_rounds_as_far_as_its_bits(tmp_path, type_):
     model = decoder()

@@ -4,8 +4,14 @@ import pytest
 import torch
 
 from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.models.grouped import GroupedLinear
+from icd_lib.models.quantized import replace_linear
+from icd_lib.runtimes.onnxruntime import INT8 as ONNX_INT8
 from icd_lib.runtimes.openvino import BF16, FP32, INT8
+from icd_lib.transforms.weights.gptq import round_in_groups
+from icd_lib.transforms.weights.grids import Spec
 from tests.tiny_encoders import batch, tiny_bert
+from tests.tiny_grouped import decoder
 
 pytestmark = pytest.mark.wide
 
@@ -19,6 +25,18 @@ def test_fp32_is_fp32_and_bf16_is_not(tmp_path):
     with torch.no_grad():
         expected = model(**inputs).last_hidden_state.numpy()
     assert abs(exact - expected).max() < 1e-5 < abs(rounded - expected).max()
+
+
+def test_weights_in_groups_are_not_int8_to_a_runtime():
+    """They say nothing of inputs, whose ranges a runtime's int8 takes from text."""
+    model = decoder()
+    place = "layers.0.mlp.up_proj"
+    linear = model.model.get_submodule(place)
+    grid = round_in_groups(linear.weight.detach(), None, Spec(8, 16)).grid
+    replace_linear(model.model, place, GroupedLinear.of(linear, grid))
+    for row in (INT8, ONNX_INT8):
+        with pytest.raises(MeasureError, match="needs calibration batches"):
+            row.check_calibration(model, None)
 
 
 def test_int8_needs_text(tmp_path):
