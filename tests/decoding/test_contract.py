@@ -82,7 +82,10 @@ def test_a_row_says_what_it_is(name):
     assert row.name == name and row.label and row.tolerance > 0 and name.startswith(row.engine)
 
 
-@pytest.mark.parametrize("kind", MODELS)
+ALIKE = ("qwen2", "qwen3, untied", "gemma")  # what they have of their own is in `eager` and in the tests of axes too
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in ALIKE)) for kind in MODELS])
 def test_it_says_what_eager_says(name, kind, tmp_path):
     model = MODELS[kind]()
     with closing(DECODERS[REFERENCE].prepare(model)) as eager:

@@ -37,7 +37,7 @@ def test_codes_that_do_not_fit_are_refused(change):
 
 
 @pytest.mark.wide
-@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("bits", [pytest.param(3, marks=pytest.mark.slow), 4, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("group", [32, 128])
 @pytest.mark.parametrize("whole", [True, False], ids=["whole zeros", "zeros between"])
 def test_a_packed_graph_computes_what_its_weights_say(bits, group, whole):

@@ -66,8 +66,8 @@ def test_the_card_says_how_it_is_loaded(tmp_path):
     "runtime, precision, symmetric, types",
     [
         ("openvino", "fp32", False, None),
-        ("gguf", "f32", True, {"Q4_0": 14, "Q8_0": 1, "F32": 5}),
-        ("gguf", "f32", False, {"Q4_1": 14, "Q8_0": 1, "F32": 5}),
+        pytest.param("gguf", "f32", True, {"Q4_0": 14, "Q8_0": 1, "F32": 5}, marks=pytest.mark.slow),
+        pytest.param("gguf", "f32", False, {"Q4_1": 14, "Q8_0": 1, "F32": 5}, marks=pytest.mark.slow),
     ],
 )
 def test_codes_are_exported_as_they_are(tmp_path, runtime, precision, symmetric, types):
