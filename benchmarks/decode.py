@@ -1,6 +1,6 @@
 """Time to first token and time per token of a decoder in every runtime that is here, interleaved in one process.
 
-    python benchmarks/decode.py                                        # about 5 minutes on two cores
+    python benchmarks/decode.py
     python benchmarks/decode.py --batches 8 --contexts 4096 --rounds 1 --arms eager openvino_int8   # the largest cell
     python benchmarks/decode.py --model outputs/smollm2/best --memory --out /tmp/decode.json
 

@@ -1,7 +1,7 @@
 """What the order of columns is worth when the weights of a decoder are rounded in groups, and what folding it costs.
 
-    python benchmarks/order.py                       # an hour and a half on two cores; writes docs/figures/order.json
-    python benchmarks/order.py --tokens 8192 --test-tokens 8000 --every 6 --out /tmp/order     # twenty minutes
+    python benchmarks/order.py                       # writes docs/figures/order.json
+    python benchmarks/order.py --tokens 8192 --test-tokens 8000 --every 6 --out /tmp/order
     python benchmarks/order.py --checkpoint FOLDER --parts model --resume
 
 `matrices`: relative squared output error of single matrices on the dense model's inputs, by order, group and bits.

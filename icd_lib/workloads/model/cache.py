@@ -77,7 +77,7 @@ def choose_cache(
     ids = stream[: count * length].reshape(count, length)
     blocks = Blocks(ids, np.repeat(np.arange(count)[:, None], length, axis=1))
     policies = {f"{keep}": policy_of(options, keep, options.context) for keep in options.keep}
-    caches = {name: _compressed(policy, options.store) for name, policy in policies.items()}
+    caches = {name: compressed(policy, options.store) for name, policy in policies.items()}
     way = model.config._attn_implementation
     try:
         found = judge_continued(
@@ -117,5 +117,6 @@ def _tokens(batch: Mapping) -> torch.Tensor:
     return batch["input_ids"].reshape(-1) if mask is None else batch["input_ids"][mask.bool()]
 
 
-def _compressed(policy: KvPolicy, store: str) -> Callable[[PagedCache], PagedCache]:
+def compressed(policy: KvPolicy, store: str) -> Callable[[PagedCache], PagedCache]:
+    """What makes a compressed cache from one that has read a prompt wholly."""
     return lambda full: full.compressed(store=store, evictor=KvEvictor(policy))

@@ -32,7 +32,7 @@ from icd_lib.records.generation import CachePoint, DecodeArm, DecodeShape, Gener
 from icd_lib.storage.record_json import as_json
 from icd_lib.transforms.kv import KvEvictor, KvPolicy, record_cache
 from icd_lib.transforms.options import KvOptions
-from icd_lib.workloads.model.cache import policy_of
+from icd_lib.workloads.model.cache import compressed, policy_of
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.solve import settings_of
 
@@ -202,17 +202,13 @@ def looked_up(
         context.tokenizer, text, count=options["questions"], length=options["context"], seed=context.get("seed")
     )
     policies = {share: options.policy("token", share, options["context"]) for share in options["keep"]}
-    caches = {f"{share}": _plain(policy, options["store"]) for share, policy in policies.items()}
+    caches = {f"{share}": compressed(policy, options["store"]) for share, policy in policies.items()}
     observed = max(policy.observe for policy in policies.values())
     of_dense = judge_lookups(dense, asked, {})[FULL]
     found = judge_lookups(result, asked, caches, observed=observed)
     context.progress(f"{len(asked)} look-ups in texts of {options['context']} tokens")
     shares = {FULL: None} | {f"{share}": share for share in policies}
     return [_look_up(shares[name], found[name], of_dense) for name in shares]
-
-
-def _plain(policy: KvPolicy, store: str) -> Callable[[PagedCache], PagedCache]:
-    return lambda full: full.compressed(store=store, evictor=KvEvictor(policy))
 
 
 def _look_up(keep: float | None, result: LookUpResult, dense: LookUpResult) -> LookUpPoint:
