@@ -10,9 +10,6 @@ class MeasureOptions(Section):
     """How often and where models are measured, and what is measured beside latency."""
 
     shapes: tuple[Shape, ...] = option(((8, 128), (1, 32)), "batch and length of every latency measurement", least=1)
-    decode: tuple[Shape, ...] = option(
-        (), "batch and context of every measurement of one token's time, of models that generate"
-    )
     repeats: int = option(40, "interleaved rounds", low=3)
     max_repeats: int = option(120, "rounds that may be taken where the noise asks for more", low=3)
     detect_rel: float = option(
