@@ -22,6 +22,7 @@ from icd_lib.data.domains import DomainText, load_domain
 from icd_lib.data.domains.groups import even_shares
 from icd_lib.data.splits import group_by_text, split_groups
 from icd_lib.data.text import Corpus, load_corpus
+from icd_lib.data.tokens import encode
 from icd_lib.errors import ConfigError, MeasureError, ResourceError
 
 CHAPTERS = "verses"  # the domain that the embedded corpus is
@@ -213,9 +214,7 @@ def pack(tokenizer, documents: list[str], length: int, clusters: np.ndarray | No
     body = length - len(head)
     if body < 2:
         raise MeasureError(f"blocks of {length} tokens have no room for text beside {len(head)} special tokens")
-    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-    encoded = tokenizer(documents, **options)["input_ids"] if documents else []
-    rows = [np.array([*ids, *separator], dtype=np.int64) for ids in encoded]
+    rows = [np.append(ids, np.array(separator, dtype=np.int64)) for ids in encode(tokenizer, documents)]
     stream = np.concatenate([np.empty(0, np.int64), *rows])
     count = len(stream) // body
     if not count:

@@ -16,16 +16,17 @@ from icd_lib.decoding.stateful import constant_bytes, last_token_only, stateful_
 from icd_lib.errors import IcdError, ResourceError
 from icd_lib.optional import brief, load_optional
 from icd_lib.runtimes.emulation import emulated
+from icd_lib.runtimes.ir import as_read
 
 _BYTES = {"f32": 4, "bf16": 2, "f16": 2, "u8": 1, "dynamic": None}
 
 
 class OpenVinoDecoder(Decoder):
-    """kept: what the graph's constants lie in, which has to live as long as the graph."""
+    """A request of a compiled graph."""
 
-    def __init__(self, request, kept: object = None):
+    def __init__(self, request):
         super().__init__()
-        self._request, self._kept, self._tokens, self._beams = request, kept, 0, np.zeros(0, np.int32)
+        self._request, self._tokens, self._beams = request, 0, np.zeros(0, np.int32)
 
     def _prefill(self, prompt: Prompt) -> np.ndarray:
         self._beams = np.arange(len(prompt.ids), dtype=np.int32)
@@ -52,7 +53,7 @@ class OpenVinoDecoder(Decoder):
 
     def close(self) -> None:
         super().close()
-        self._request = self._kept = None
+        self._request = None
 
 
 @dataclass(frozen=True)
@@ -77,25 +78,30 @@ class OpenVino(DecodeRuntime):
         """The hint, or fp32 where this processor only emulates bf16 and the row is about its weights."""
         return "f32" if self.weights and emulated("bf16") else self.hint
 
-    def graph(self, model: nn.Module, **options):
+    def graph(self, model: nn.Module, traced=None, **options):
         """The whole graph of a model; options: of `compress_graph`.
 
         Weights that are in groups already are packed as they are, whatever the row; others are compressed as it says.
+        traced: the model's `stateful_graph`, where several rows take it; it stays as it is.
         """
         self.check()
         grouped = grouped_weights(model)
-        graph = stateful_graph(model)
+        graph = stateful_graph(model) if traced is None else traced.clone()
         if grouped:
             pack_weights(graph, grouped)
             return graph
         return compress_graph(graph, self.weights, **options) if self.weights else graph
 
-    def open(self, graph, threads: int | None = None):
-        """The graph, compiled for its last token's logits; `ResourceError` where OpenVINO refuses it."""
+    def open(self, graph, threads: int | None = None, *, last: bool = True):
+        """The graph, compiled as from its file; `ResourceError` where OpenVINO refuses it.
+
+        last: for the last token's logits alone.
+        """
         openvino = load_optional("openvino", self.extra)
         settings = self.hints | {"INFERENCE_NUM_THREADS": threads or torch.get_num_threads()}
         try:
-            compiled = openvino.Core().compile_model(last_token_only(graph), "CPU", settings)
+            read = as_read(last_token_only(graph) if last else graph)
+            compiled = openvino.Core().compile_model(read, "CPU", settings)
         except IcdError:
             raise
         except RuntimeError as error:
@@ -106,11 +112,11 @@ class OpenVino(DecodeRuntime):
         return compiled
 
     def prepare(self, model: nn.Module, *, threads: int | None = None, **options) -> OpenVinoDecoder:
-        """options: `group`, of int4 weights."""
+        """options: of `graph`."""
         model = model.eval()
         graph = self.graph(model, **options)
         compiled = self.open(graph, threads)
-        decoder = OpenVinoDecoder(compiled.create_infer_request(), kept=(compiled, graph, model))
+        decoder = OpenVinoDecoder(compiled.create_infer_request())
         decoder.positions, decoder.weight_bytes = positions_of(model), constant_bytes(graph)
         width = _BYTES.get(compiled.get_property("KV_CACHE_PRECISION").to_string())
         decoder.cache_bytes = cache_bytes_of(model, width) if width else None

@@ -85,18 +85,14 @@ def compare(found: np.ndarray, expected: np.ndarray, mask: np.ndarray | None = N
     return {"max_abs_error": float(np.abs(rows[0] - rows[1]).max()), "min_cosine": float(cosine.min())}
 
 
-def check_same(loader: str, compared: dict[str, float], expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
-    """Raise `ArtifactError` unless a comparison says that both are the same to rounding.
-
-    tolerance: what rounding is, of the largest output; rows that are so far apart have a cosine of 1 − tolerance² / 2
-    """
-    most = tolerance * max(1.0, float(np.abs(expected).max()))
-    least = min(LEAST_COSINE, 1 - tolerance**2 / 2)
-    if compared["max_abs_error"] <= most and compared["min_cosine"] >= least:
+def check_same(loader: str, compared: dict[str, float], expected: np.ndarray) -> None:
+    """Raise `ArtifactError` unless a comparison says that both are the same to rounding."""
+    most = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    if compared["max_abs_error"] <= most and compared["min_cosine"] >= LEAST_COSINE:
         return
     raise ArtifactError(
         f"{loader} gives outputs that differ from the exported model's by {compared['max_abs_error']:.3g} (at most "
-        f"{most:.3g}) at a least cosine of {compared['min_cosine']:.6f} (at least {least})"
+        f"{most:.3g}) at a least cosine of {compared['min_cosine']:.6f} (at least {LEAST_COSINE})"
     )
 
 

@@ -45,8 +45,9 @@ def linear_errors(results: Results) -> Picture | Missing | DoesNotApply:
         ("alone", "network's output, it alone rounded plainly", COLOURS["unrounded"], "o"),
         ("error", "its own output, as it was rounded", COLOURS["iterative"], "s"),
     ):
-        values = [entry[key] for entry in linears.values()]
-        panel.plot(values, places, marker, color=colour, label=label, markersize=4)
+        if all(key in entry for entry in linears.values()):
+            values = [entry[key] for entry in linears.values()]
+            panel.plot(values, places, marker, color=colour, label=label, markersize=4)
     panel.set_yticks(places, names)
     panel.invert_yaxis()
     panel.set_xscale("log")

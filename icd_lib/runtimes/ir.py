@@ -1,6 +1,7 @@
 """OpenVINO's own files, the same bytes for the same network whatever the process did before."""
 
 import re
+import tempfile
 from pathlib import Path
 
 from icd_lib.optional import load_optional
@@ -24,3 +25,12 @@ def save_ir(network, path: Path) -> None:
     if network.has_rt_info("conversion_parameters"):
         network.set_rt_info("onnx", ["conversion_parameters", "input_model"])
     load_optional("openvino").save_model(network, path, compress_to_fp16=False)
+
+
+def as_read(network):
+    """The network as whoever loads its file has it, which is another graph: rotary embeddings, say, are recognised."""
+    openvino = load_optional("openvino")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "model.xml"
+        openvino.save_model(network, file, compress_to_fp16=False)
+        return openvino.Core().read_model(file)  # its weights stay mapped when the file is gone

@@ -13,7 +13,7 @@ from icd_lib.axes.kinds import SINGLE
 from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter
 from icd_lib.transforms.distill import TeacherStates
-from icd_lib.transforms.sparsity.moments_file import kept_moments
+from icd_lib.transforms.sparsity.moments_file import kept_moments, kept_paths
 from icd_lib.transforms.sparsity.obs import Elimination, Moments
 from icd_lib.transforms.sparsity.prune import consumer_moments
 from icd_lib.transforms.sparsity.sensitivity import eliminations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Observed:
     """The dense model on its calibration batches. Everything is computed on first use and the same for every attempt.
 
-    ridge: the damping of `element_paths`; keep_moments: the file that holds the moments, or will.
+    ridge: the damping of `element_paths`; keep_moments: the file that holds the moments, or will, the paths beside it.
     """
 
     model: nn.Module
@@ -60,6 +60,12 @@ class Observed:
     @cached_property
     def element_paths(self) -> dict[str, Elimination]:
         """In which order single elements of every axis can go, and what each costs."""
+        if self.keep_moments is None:
+            return self._eliminated()
+        beside = self.keep_moments.with_name(f"{self.keep_moments.stem}-paths-{self.ridge!r}.safetensors")
+        return kept_paths(beside, self._eliminated)
+
+    def _eliminated(self) -> dict[str, Elimination]:
         return eliminations(self.adapter, self.moments, SINGLE, self.ridge, {})
 
 

@@ -36,6 +36,7 @@ class Recipe:
     compensate: GPTQ, else each weight to its nearest point
     follow: the rounded model's inputs differ from the dense model's by now, and each weight is fitted to the dense
     outputs first
+    compared: axes of blocks whose matrices are tried in other orders too, for the record
     """
 
     spec_of: Callable[[str], Spec | None] = lambda name: Spec()
@@ -44,6 +45,7 @@ class Recipe:
     shared: Mapping[str, np.ndarray] = field(default_factory=dict)
     compensate: bool = True
     follow: bool = False
+    compared: frozenset[str] = frozenset()
     seed: int = 0
 
 
@@ -51,7 +53,8 @@ class Recipe:
 class Held:
     """What was done to one matrix of the block of `axis`.
 
-    error: squared error of its output on the rounded model's inputs, relative to the output's energy.
+    error: squared error of its output on the rounded model's inputs, relative to the output's energy; orders: that of
+    other orders and of rounding to nearest points, where they were tried.
     """
 
     axis: str
@@ -60,6 +63,7 @@ class Held:
     error: float
     bytes: int
     weights: int
+    orders: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict:
         return dict(vars(self))
@@ -167,9 +171,8 @@ class _Pass:
                 "weights and inputs that are"
             )
         order = self.order(name, diagonal)
-        for linear, spec in specs.items():
-            if spec is not None:
-                self.round_one(axis, linear, spec, moments, order)
+        for spec in dict.fromkeys(filter(None, specs.values())):
+            self.round_rows(axis, [linear for linear in linears if specs[linear] == spec], spec, moments, order)
 
     def order(self, name: str, diagonal: torch.Tensor) -> torch.Tensor:
         """The order of the columns of a matrix; a folded one is noted as that of its axes."""
@@ -182,16 +185,38 @@ class _Pass:
                 found.perms[axis] = order_of(recipe.order, found.activity[axis], self.generator)
         return self.columns.order(name, len(diagonal), found.perms)
 
-    def round_one(self, axis: str, linear: nn.Linear, spec: Spec, moments: Moments, order: torch.Tensor) -> None:
-        name, weight = self.names[linear], linear.weight.detach().double()
-        wanted = moments.fitted(weight) if self.recipe.compensate else weight
-        result = round_in_groups(wanted, moments.gram if self.recipe.compensate else None, spec, order, name)
-        made = GroupedLinear.of(linear, result.grid, result.grid.codes_of(result.values))
-        replace_linear(self.found.model, name, made)
-        error = relative_error(weight, made.weight, moments.gram)
-        group = spec.group or linear.in_features
-        size = replace(result.grid, group=torch.sort(result.grid.group).values).packed_bytes
-        self.found.done[name] = Held(axis, spec.bits, group, error, size, weight.numel())
+    def round_rows(
+        self, axis: str, linears: list[nn.Linear], spec: Spec, moments: Moments, order: torch.Tensor
+    ) -> None:
+        """Linears of one spec: no row of a matrix touches another, so all are rounded as one."""
+        names = [self.names[linear] for linear in linears]
+        weights = [linear.weight.detach().double() for linear in linears]
+        whole, gram = torch.cat(weights), moments.gram if self.recipe.compensate else None
+        wanted = moments.fitted(whole) if self.recipe.compensate else whole
+        result = round_in_groups(wanted, gram, spec, order, names[0])
+        sizes = [len(weight) for weight in weights]
+        parts = [part.split(sizes) for part in (result.values, result.grid.scale, result.grid.zero)]
+        for name, linear, weight, values, scale, zero in zip(names, linears, weights, *parts, strict=True):
+            grid = GroupGrid(spec.bits, scale.clone(), zero.clone(), result.grid.group.clone())
+            made = GroupedLinear.of(linear, grid, grid.codes_of(values))
+            replace_linear(self.found.model, name, made)
+            self.found.done[name] = Held(
+                axis,
+                spec.bits,
+                spec.group or linear.in_features,
+                relative_error(weight, made.weight, moments.gram),
+                replace(grid, group=torch.sort(grid.group).values).packed_bytes,
+                weight.numel(),
+                self.other_orders(weight, spec, moments.gram) if axis in self.recipe.compared else {},
+            )
+
+    def other_orders(self, weight: torch.Tensor, spec: Spec, gram: torch.Tensor) -> dict[str, float]:
+        """Errors of a matrix rounded to nearest points, and in orders that no axis has to take."""
+        tried = {"nearest": round_in_groups(weight, None, spec)}
+        for name in ("stored", "random", "descending"):
+            order = order_of(name, gram.diagonal().numpy(), np.random.default_rng(self.recipe.seed))
+            tried[name] = round_in_groups(weight, gram, spec, torch.from_numpy(order))
+        return {name: relative_error(weight, found.values, gram) for name, found in tried.items()}
 
     def tell(self, block: Block, progress: Callable[[str], None]) -> None:
         done = [item for item in self.found.done.values() if item.axis == block.axis]

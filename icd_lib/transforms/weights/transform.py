@@ -139,6 +139,7 @@ def apply_weights(evidence: WeightsEvidence, plan: WeightsPlan, model: nn.Module
         order="descending" if evidence.folds else "stored",
         shared=_residual(columns, evidence.activity) if evidence.folds else {},
         compensate=options["compensate"],
+        compared=_compared(model) if evidence.folds else frozenset(),
     )
     found = round_weights(model, evidence.batches, recipe, given.progress)
     effects = {block.axis for block in find_adapter(found.model).blocks()}
@@ -157,6 +158,13 @@ def apply_weights(evidence: WeightsEvidence, plan: WeightsPlan, model: nn.Module
             activity = found.activity.get(block.axis, np.zeros(len(groups)))
             meta.axes[block.axis] = Groups(block.axis, block.kind, groups, activity, held.error)
     return found.model, meta
+
+
+def _compared(model: nn.Module) -> frozenset[str]:
+    """The blocks of the middle layer: what their matrices lose in other orders is told."""
+    blocks = list(find_adapter(model).blocks())
+    middle = sorted(block.layer for block in blocks)[len(blocks) // 2]
+    return frozenset(block.axis for block in blocks if block.layer == middle)
 
 
 def _residual(columns: Columns, activity: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

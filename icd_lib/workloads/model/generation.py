@@ -7,6 +7,7 @@ text that judges.
 """
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from icd_lib.data.lookups import make_lookups
 from icd_lib.decoding import DECODERS, EXPORTED, PEERS, REFERENCE
 from icd_lib.decoding.base import Decoder
 from icd_lib.decoding.bytes import bytes_per_token
+from icd_lib.decoding.stateful import stateful_graph
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.experiment.arms import DENSE, RESULT
 from icd_lib.measure.conditions import disturbances, watched
@@ -311,18 +313,19 @@ def arms_of(
         if keep is not None:
             arms["same_transform"] = ("iterative's model, tokens in the pages where they were", eager(RESULT, "linear"))
         arms[RESULT] = (f"iterative, {share}, in whole pages", eager(RESULT, "iterative"))
+    traced = functools.cache(lambda: stateful_graph(models[DENSE].eval()))
     for name in PEERS:
         row = DECODERS[name]
-        arms[name] = (f"dense, {row.label}", _in_engine(name, models[DENSE]))
+        arms[name] = (f"dense, {row.label}", _in_engine(name, models[DENSE], traced))
     if RESULT in models:
         arms["iterative_openvino"] = ("iterative, OpenVINO, whole cache", _in_engine(EXPORTED["bf16"], models[RESULT]))
     return arms
 
 
-def _in_engine(name: str, model: nn.Module) -> Callable[[], Decoder]:
+def _in_engine(name: str, model: nn.Module, traced: Callable[[], object] = lambda: None) -> Callable[[], Decoder]:
     def make() -> Decoder:
         row = DECODERS[name]
         row.check()
-        return row.prepare(model)
+        return row.prepare(model, traced=traced())
 
     return make

@@ -32,7 +32,8 @@ from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.solve import findings_of
 
 SENSITIVITY_BATCHES = 6
-SENSITIVITY_WORK = 6.5e12  # multiply-adds; each block's probe runs the blocks behind it
+# Multiply-adds, of a quick run too; each block's probe runs the blocks behind it.
+SENSITIVITY_WORK, QUICK_WORK = 6.5e12, 8e11
 
 
 def write_graphs(run: Run, graphs: dict, observed: Observed) -> dict:
@@ -126,24 +127,24 @@ def call_for_clock(context: Context) -> Call:
     return call
 
 
-def sensitivity_map(observed: Observed) -> list[dict]:
-    """One entry per block: what pruning it alone does to the output."""
+def sensitivity_map(observed: Observed, work: float = SENSITIVITY_WORK) -> list[dict]:
+    """One entry per block: what pruning it alone does to the output, found in about `work` multiply-adds."""
     rows = measure_sensitivity(
         observed.adapter,
         observed.moments,
         observed.element_paths,
         observed.ridge,
-        probed(observed),
+        probed(observed, work),
     )
     return [{**vars(entry), "rate": entry.rate} for entry in rows]
 
 
-def probed(observed: Observed) -> list[dict]:
+def probed(observed: Observed, work: float) -> list[dict]:
     """A few of the batches, evenly drawn; of a large model only their first rows: a probe per block adds up."""
     weights = sum(parameter.numel() for parameter in observed.adapter.trunk().parameters())
     passes = max(1, sum(1 for _ in observed.adapter.blocks()) / 2)
     batches = observed.batches[:: max(1, len(observed.batches) // SENSITIVITY_BATCHES)]
-    tokens = SENSITIVITY_WORK / (weights * passes)
+    tokens = work / (weights * passes)
     if sum(batch["input_ids"].numel() for batch in batches) <= tokens:
         return batches
     length = max(batch["input_ids"].shape[1] for batch in batches)
@@ -165,7 +166,7 @@ def learn(context: Context, inputs: Inputs, observed: Observed, graphs: dict) ->
     if problem.is_given:
         return {"tables": tables, **surveys, **nothing_to_choose(run)}
     progress("measuring which layer and axis hurts")
-    sensitivity = sensitivity_map(observed)
+    sensitivity = sensitivity_map(observed, QUICK_WORK if run.scenario.quick else SENSITIVITY_WORK)
     run.write_json("graph/sensitivity.json", sensitivity)
     evidence = Evidence(observed, findings_of(tables, sensitivity), graphs)
     prediction, curves = predict(replace(problem, evidence=evidence))
