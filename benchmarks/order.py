@@ -7,6 +7,8 @@
 `matrices`: relative squared output error of single matrices on the dense model's inputs, by order, group and bits.
 `model`: every matrix of the blocks rounded, block after block: KL to dense, perplexity ratio and next-token accuracy on
 domains of which no text calibrated. Nothing is timed: `seconds` say how long rounding took here, whatever else ran.
+`bits`: 4 or 8 bits for every matrix under several budgets of bytes, in stored and in folded order, and NNCF's own
+mixtures; which of them keep 0.1 points and a perplexity of 1.01 is chosen on domains of their own and judged unseen.
 
 The embedded checkpoint comes as a file of 4-bit blocks of 32 columns in stored order (Q4_1), so that its weights lie on
 such a grid already: rounding to nearest points in groups of 32 finds it again, and the stored order is favoured where
@@ -14,6 +16,7 @@ groups fall on it. The result says so; groups of 64 and more, 3 bits and another
 """
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Iterator
@@ -33,21 +36,31 @@ from icd_lib.models.checkpoint.gguf import read_header
 from icd_lib.models.checkpoint.loading import load_model
 from icd_lib.models.checkpoint.source import resolve_checkpoint
 from icd_lib.models.families import find_adapter
+from icd_lib.optional import load_optional
 from icd_lib.storage.atomic import atomic_write, to_json
 from icd_lib.storage.json_text import read_text
+from icd_lib.transforms.quantization.sensitivity import fewer
 from icd_lib.transforms.streams import ResidualStream
 from icd_lib.transforms.weights.activity import column_activity, shared_activity
+from icd_lib.transforms.weights.allocate import allocate
 from icd_lib.transforms.weights.fold import fold
 from icd_lib.transforms.weights.gptq import relative_error, round_in_groups
 from icd_lib.transforms.weights.grids import Spec
 from icd_lib.transforms.weights.orders import Columns, order_of
 from icd_lib.transforms.weights.readings import inputs_of, readings
 from icd_lib.transforms.weights.rounding import Recipe, gather_moments, round_weights
+from icd_lib.transforms.weights.sensitivity import choices_of, lone_losses
+from icd_lib.transforms.weights.transform import PROBE_TOKENS
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEN = ("encyclopaedia", "news", "docstrings", "films", "tweets", "dialogues")  # those of parameters/smollm2.yaml
 UNSEEN = ("products", "editorials", "glosses")
+SELECTION = ("verses", "manual")
+BUDGET_PP, MOST_PERPLEXITY = 0.1, 1.01
+MEAN_BITS = (5.0, 5.5, 6.0, 6.5, 7.0, 7.5, 8.5)
+NNCF_SHARES = (0.2, 0.4, 0.6)  # of the weights, that lie in int4
 LENGTH = 256
+NNCF_TOKENS = 8192
 MATRIX_GROUPS, MATRIX_BITS = (32, 64, 128), (4, 3)
 ARMS = {
     "nearest": {"order": "stored", "compensate": False},
@@ -171,6 +184,121 @@ def other_of(result: SplitResult, name: str) -> LanguageResult:
     return result.domains[name]
 
 
+def bits_points(args, model, batches: list[dict], suite: LanguageSuite, result: dict, save) -> None:
+    """Mixtures of 4 and 8 bits by budget, in either order, and NNCF's; each judged where it is chosen and unseen."""
+    dense = {split: suite.evaluate(model, split) for split in ("selection", "unseen")}
+    probed, specs = fewer(batches, PROBE_TOKENS), [Spec(4, 64), Spec(8, None, searched=False)]
+    of_bits = {spec.bits: spec for spec in specs}
+    losses, activity = lone_losses(model, probed, specs[0]), column_activity(model, batches)
+    choices = choices_of(model, losses, activity, specs[0], specs)
+    columns = Columns.in_model(find_adapter(model).axes())
+    shared = {axis: v for axis, v in shared_activity(columns, activity).items() if axis == "residual"}
+    weights = sum(model.get_submodule(name).weight.numel() for name in losses)
+    done = {(item["arm"], item["asked"]) for item in result["bits"]}
+    for arm in ("folded", "stored"):
+        for mean in args.mean_bits:
+            if (arm, mean) in done:
+                continue
+            chosen = allocate(choices, int(weights * mean / 8))
+            recipe = Recipe(lambda name, chosen=chosen: of_bits[chosen[name].bits], shared=shared, **ARMS[arm])
+            found = round_weights(model, batches, recipe)
+            if recipe.folded:
+                fold(found.model, found.perms, batches[0])
+            entry = {"arm": arm, "asked": mean, "bits_per_weight": found.bits_per_weight}
+            entry["in_int4"] = float(np.mean([item.bits == 4 for item in chosen.values()]))
+            keep_point(result, entry | judged_twice(suite, found.model, dense), save)
+    for share in args.nncf:
+        if ("nncf", share) not in done:
+            made, held = by_nncf(model, batches, share)
+            entry = {"arm": "nncf", "asked": share, "bits_per_weight": held}
+            keep_point(result, entry | judged_twice(suite, made, dense), save)
+    result["bits_chosen"] = {arm: fewest(result["bits"], arm) for arm in ("folded", "stored", "nncf")}
+    save()
+
+
+def keep_point(result: dict, entry: dict, save) -> None:
+    result["bits"].append(entry)
+    save()
+    print(bits_table([entry]).splitlines()[-1], flush=True)
+
+
+def judged_twice(suite: LanguageSuite, model, dense: dict[str, SplitResult]) -> dict:
+    found = {}
+    for split, reference in dense.items():
+        compared = suite.compare(suite.evaluate(model, split), reference)
+        found[split] = {key: compared[key] for key in ("n_items", "kl", "perplexity_ratio")}
+        found[split]["accuracy_drop_pp"] = {key: compared["own"][key] for key in ("drop_pp", "se_pp", "ci95")}
+    return found
+
+
+def fewest(points: list[dict], arm: str) -> dict | None:
+    """The point of an arm with the fewest bits that keeps the budget where it is chosen, its unseen figures with it."""
+    kept = [p for p in points if p["arm"] == arm and keeps_budget(p["selection"])]
+    return min(kept, key=lambda point: point["bits_per_weight"], default=None)
+
+
+def keeps_budget(judged: dict) -> bool:
+    """With one standard error of the perplexity, as the loop asks where it chooses."""
+    ratio = judged["perplexity_ratio"]
+    bound = ratio["value"] + (ratio["ci95"][1] - ratio["value"]) / Z95
+    return judged["accuracy_drop_pp"]["drop_pp"] <= BUDGET_PP and bound <= MOST_PERPLEXITY
+
+
+def by_nncf(model, batches: list[dict], share: float):
+    """The model with a share of its weights in int4 groups of 64 and the rest in int8 per row, as NNCF does it best.
+
+    Data-aware: which matrices, and scales by AWQ and scale estimation. Returns it with its bits per weight, of the
+    blocks' matrices: NNCF's embeddings and head lie in int8 in every arm, and ours stay as they are.
+    """
+    nncf = load_optional("nncf", "'icd-lib[runtimes]'")
+    nncf.set_log_level("ERROR")
+    few = fewer(batches, NNCF_TOKENS)
+    rows = [row for batch in few for row in batch["input_ids"].split(1)]
+    made = nncf.compress_weights(
+        copy.deepcopy(model),
+        mode=nncf.CompressWeightsMode.INT4_ASYM,
+        ratio=share,
+        group_size=64,
+        all_layers=False,
+        sensitivity_metric=nncf.SensitivityMetric.MAX_ACTIVATION_VARIANCE,
+        awq=True,
+        scale_estimation=True,
+        ignored_scope=nncf.IgnoredScope(patterns=[".*embed.*", ".*lm_head.*"], validate=False),
+        dataset=nncf.Dataset([{"input_ids": row, "use_cache": False} for row in rows]),
+    )
+    return made, nncf_bits(made)
+
+
+def nncf_bits(model) -> float:
+    """Bits per weight of the compressed matrices of the blocks, scales and zeros counted."""
+    size = weights = 0
+    for name, parameter in model.named_parameters():
+        if "layers" in name and name.endswith("_proj.weight"):
+            size += parameter.numel() * parameter.element_size()
+    for name, buffer in model.named_buffers():
+        if "layers" in name and ("scale" in name or "zero_point" in name):
+            size += buffer.numel() * buffer.element_size()
+    for name, linear in model.named_modules():
+        if "layers" in name and isinstance(linear, torch.nn.Linear):
+            weights += linear.in_features * linear.out_features
+    return 8 * size / weights
+
+
+def bits_table(points: list[dict]) -> str:
+    """Markdown: a line per arm and budget."""
+    heads = ["arm", "asked", "bits per weight", "chosen: perplexity ×", "accuracy lost, pp", "unseen: perplexity ×"]
+    lines = [f"| {' | '.join([*heads, 'accuracy lost, pp', 'KL'])} |", "|---" * (len(heads) + 2) + "|"]
+    for item in points:
+        cells = [item["arm"], f"{item['asked']:g}", f"{item['bits_per_weight']:.2f}"]
+        for split in ("selection", "unseen"):
+            ratio, drop = item[split]["perplexity_ratio"], item[split]["accuracy_drop_pp"]
+            cells += [f"{ratio['value']:.4f} ± {ratio['ci95'][1] - ratio['value']:.4f}"]
+            cells += [f"{drop['drop_pp']:+.2f} ± {Z95 * drop['se_pp']:.2f}"]
+        cells.append(f"{item['unseen']['kl']['value']:.4f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def table(points: list[dict]) -> str:
     """Markdown: a line per grid and arm."""
     lines = ["| grid | order | bits per weight | KL to dense | perplexity × | accuracy lost, pp |", "|---" * 6 + "|"]
@@ -204,12 +332,14 @@ def past_of(checkpoint) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", help="a folder, GGUF file or hub id (default: the embedded SmolLM2)")
-    parser.add_argument("--parts", nargs="+", default=["matrices", "model"], choices=["matrices", "model"])
+    parser.add_argument("--parts", nargs="+", default=["matrices", "model"], choices=["matrices", "model", "bits"])
     parser.add_argument("--tokens", type=int, default=32768, help="calibration tokens")
     parser.add_argument("--test-tokens", type=int, default=24576)
     parser.add_argument("--every", type=int, default=3, help="which layers' matrices are tried one by one")
     parser.add_argument("--grids", nargs="+", default=list(SPECS), choices=SPECS)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--mean-bits", nargs="*", type=float, default=list(MEAN_BITS), help="budgets of the part bits")
+    parser.add_argument("--nncf", nargs="*", type=float, default=list(NNCF_SHARES), help="shares in int4 by NNCF")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="folder of order.json")
     parser.add_argument("--resume", action="store_true", help="keep the points of an interrupted call")
     args = parser.parse_args()
@@ -225,14 +355,17 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = load_model(checkpoint)
     model.requires_grad_(False)
     blocks = {}
-    for split, names, tokens in (("seen", SEEN, args.tokens), ("unseen", UNSEEN, args.test_tokens)):
+    wanted = [("seen", SEEN, args.tokens), ("unseen", UNSEEN, args.test_tokens)]
+    wanted += [("selection", SELECTION, args.test_tokens)] if "bits" in args.parts else []
+    for split, names, tokens in wanted:
         texts, missing = load_domains(list(names))
         for reason in missing.values():
             print(reason, flush=True)
         blocks[split] = domain_blocks(tokenizer, texts, LENGTH, tokens // LENGTH)
     batches = [batch for found in blocks["seen"].values() for batch in found.batches(2048)]
     file = args.out / "order.json"
-    result = read_text(file) if args.resume and file.is_file() else {"matrices": [], "points": []}
+    result = read_text(file) if args.resume and file.is_file() else {}
+    result = {"matrices": [], "points": [], "bits": []} | result
     result |= {
         "checkpoint": checkpoint.provenance(),
         "past": past_of(checkpoint),
@@ -247,6 +380,10 @@ def run(args: argparse.Namespace) -> int:
     if "model" in args.parts:
         judge_models(args, model, batches, blocks["unseen"], result, file)
     print(table(result["points"]))
+    if "bits" in args.parts:
+        suite = LanguageSuite({split: blocks[split] for split in ("selection", "unseen")}, model)
+        bits_points(args, model, batches, suite, result, lambda: atomic_write(file, to_json(result)))
+        print(bits_table(result["bits"]))
     return 0
 
 

@@ -17,5 +17,5 @@ OWN = {
 }
 DECODERS = Registry("decoders", OWN)
 PEERS = ("openvino", "openvino_bf16", "openvino_int8", "openvino_int4")  # what a user has without this project
-EXPORTED = {"fp32": "openvino", "bf16": "openvino_bf16"}  # what a run of a decoder leaves, by its arithmetic
+EXPORTED = {"float": "openvino_bf16", "grouped": "openvino_int8"}  # what a run of a decoder leaves, by its weights
 REFERENCE = "eager"  # tokens and logits are compared with what models give in it

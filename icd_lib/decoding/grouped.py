@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from icd_lib.decoding import EXPORTED
 from icd_lib.errors import TransformError
 from icd_lib.models.grouped import check_contiguous, grid_of, grouped_modules
 
@@ -47,6 +48,11 @@ class Grouped:
         rows, columns = self.codes.shape
         codes = self.codes.reshape(rows, -1, self.group).astype(np.float32)
         return ((codes - self.zeros[..., None]) * self.scales[..., None]).reshape(rows, columns)
+
+
+def exported_row(model: nn.Module) -> str:
+    """The row of `DECODERS` in which a model is left for use, by what its weights are."""
+    return EXPORTED["grouped" if grouped_modules(model) else "float"]
 
 
 def grouped_weights(model: nn.Module) -> dict[str, Grouped]:

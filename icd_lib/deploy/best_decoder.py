@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
-from icd_lib.decoding import DECODERS, EXPORTED
+from icd_lib.decoding import DECODERS
+from icd_lib.decoding.grouped import exported_row
 from icd_lib.deploy.card import Card, Lost, Speed
 from icd_lib.deploy.export import export
 from icd_lib.errors import ResourceError
 from icd_lib.experiment.arms import RESULT
 from icd_lib.models.checkpoint.optimized import load_optimized
+from icd_lib.records.generation import EXPORTED_ARM
 from icd_lib.report.generation import generation_of
 from icd_lib.report.losses import is_above, lost
 from icd_lib.report.results import Results
@@ -15,8 +17,6 @@ from icd_lib.run.artifacts import Run
 from icd_lib.runtimes.emulation import emulated
 from icd_lib.scrub.text import scrub_text
 from icd_lib.workloads.model.contexts import make_context
-
-TIMED = "iterative_openvino"  # the arm that is the export
 
 
 def export_best_decoder(run: Run, results: Results, folder: str, progress: Callable[[str], None]) -> dict:
@@ -31,15 +31,17 @@ def export_best_decoder(run: Run, results: Results, folder: str, progress: Calla
             f"{RESULT} loses {own.value:+.2f} pp on {results.judging} text, more than the budget of "
             f"{results.budget_pp:g}"
         )
-    context = make_context(run, progress)
-    precision = "fp32" if emulated("bf16") else "bf16"
+    context, model = make_context(run, progress), load_optimized(run.dir / RESULT / "model")
+    row = DECODERS[exported_row(model)]
+    if row.precision == "bf16" and emulated("bf16"):
+        row = DECODERS["openvino"]
     progress("exporting the model for OpenVINO, its cache in the graph")
     export(
-        load_optimized(run.dir / RESULT / "model"),
+        model,
         context.tokenizer,
         run.dir / folder,
-        runtime=DECODERS[EXPORTED[precision]].engine,
-        precision=precision,
+        runtime=row.engine,
+        precision=row.precision,
         card=card_of(run, results, f"{context.checkpoint.name}, sha256 {context.checkpoint.sha256[:12]}", folder),
         overwrite=True,
     )
@@ -49,8 +51,8 @@ def export_best_decoder(run: Run, results: Results, folder: str, progress: Calla
     ]
     return {
         "status": "exported",
-        "runtime": EXPORTED[precision],
-        "label": f"OpenVINO, {precision}, with the cache in the graph",
+        "runtime": row.name,
+        "label": "OpenVINO, its weights packed as they are, with the cache in the graph",
         "card": f"{folder}/README.md",
         "lines": lines,
     }
@@ -61,11 +63,15 @@ def card_of(run: Run, results: Results, source: str, folder: str) -> Card:
     found, setup = generation_of(results), results.setup or {}
     speeds = []
     for shape in getattr(found, "clock", []):
-        if (arm := shape.arms.get(TIMED)) is not None:
+        if (arm := shape.arms.get(EXPORTED_ARM)) is not None:
             label = f"{shape.batch}x{shape.context}"
             words = "the dense model in PyTorch, fp32, cache in place"
             speeds.append(Speed(shape=f"{label}, to first token", against=words, change=arm.first_vs_dense))
             speeds.append(Speed(shape=f"{label}, per token", against=words, change=arm.step_vs_dense))
+            speeds += [
+                Speed(shape=f"{label}, per token", against=f"the dense model in {DECODERS[peer].label}", change=change)
+                for peer, change in arm.step_vs.items()
+            ]
     losses = [
         Lost(split=split, reading="next tokens", where="PyTorch, fp32", figure=own)
         for split, entry in results.lost(RESULT).items()

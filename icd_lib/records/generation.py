@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from icd_lib.metric import Figure
 
 GENERATION = "measure/generation.json"
+EXPORTED_ARM = "iterative_openvino"  # what a run leaves for use: the result's model, its cache in the graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,10 @@ class LookUpPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeArm:
-    """One arm at one shape: until the first token and per token, ms, and the change against dense."""
+    """One arm at one shape: until the first token and per token, ms, and the change against dense.
+
+    step_vs: arm → the change of the time per token against it, of what is exported alone.
+    """
 
     label: str
     first_ms: Figure
@@ -51,6 +55,7 @@ class DecodeArm:
     first_vs_dense: Figure
     step_vs_dense: Figure
     bytes_per_token: Figure
+    step_vs: dict[str, Figure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from icd_lib.experiment.arms import MODES, RESULT
 from icd_lib.experiment.gates import GATES
 from icd_lib.metric import Figure
 from icd_lib.records.verdict import Unknown
+from icd_lib.report import generation
 from icd_lib.report.compared import judged, latency_of, latency_states, other_arm, state_text, states_text
 from icd_lib.report.losses import is_above, is_outside, lost, lost_in_fastest, readings
 from icd_lib.report.results import Results
@@ -53,7 +54,17 @@ def _speed(results: Results, mode: str) -> list[str]:
     if mode == "iterative" and results.fastest:
         change = f"{_change(results.fastest.vs_eager)} to dense in eager"
         lines.append(f"Fastest here: {results.fastest.label}, {change}; {lost_in_fastest(results)}")
-    return lines
+    return lines + generation.exported_lines(results) + _best(results)
+
+
+def _best(results: Results) -> list[str]:
+    """Where what the machine runs fastest lies, ready for whoever does not have this package."""
+    left = results.read("best.json") or {}
+    if left.get("status") != "exported":
+        return []
+    return [
+        f"Ready for use without this package: {left['label']}, in {_relative(results.dir / 'best')} (see README.md)"
+    ]
 
 
 def _lost(results: Results, mode: str) -> list[str]:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from icd_lib.records.generation import GENERATION, CachePoint, DecodeShape, Generation
+from icd_lib.records.generation import EXPORTED_ARM, GENERATION, CachePoint, DecodeArm, DecodeShape, Generation
 from icd_lib.report.picture import COLOURS, FULL, LIMIT, Picture, canvas, error_bar, finish, themed, title
 from icd_lib.report.results import Results
 from icd_lib.report.table import DoesNotApply, Missing, Table, badged
-from icd_lib.report.words import bytes_text, value_text
+from icd_lib.report.words import bytes_text, interval_text, value_text
 from icd_lib.storage.record_json import from_json
 
 _OTHER = DoesNotApply("Generating, with a compressed cache", "this run's model generates nothing, or keeps its cache")
@@ -175,7 +175,29 @@ def lines(results: Results) -> list[str]:
         if (arm := shape.arms.get("iterative")) is not None:
             change = value_text(arm.step_vs_dense.value, "fraction")
             told.append(f"Iterative takes {change} per token against dense at {_label(shape)}, in PyTorch.")
-    return told
+    return told + exported_lines(results)
+
+
+def exported_lines(results: Results) -> list[str]:
+    """In a sentence for every shape: what is left for use, in the runtime that it is left for."""
+    found = generation_of(results)
+    if not isinstance(found, Generation):
+        return []
+    return [_exported(shape.arms[EXPORTED_ARM], shape) for shape in found.clock if EXPORTED_ARM in shape.arms]
+
+
+def _exported(arm: DecodeArm, shape: DecodeShape) -> str:
+    """What is left for use against dense in PyTorch, and against each way to run dense without this project."""
+    others = [
+        f"{value_text(change.value, 'fraction')} ({interval_text(change.ci95, 'fraction')}) against {peer}"
+        for peer, change in arm.step_vs.items()
+    ]
+    against = f"; with the dense model: {', '.join(others)}" if others else ""
+    change = f"{value_text(arm.step_vs_dense.value, 'fraction')} ({interval_text(arm.step_vs_dense.ci95, 'fraction')})"
+    return (
+        f"Exported, with its cache in the graph, it takes {change} per token against dense in PyTorch at "
+        f"{_label(shape)}{against}."
+    )
 
 
 def _label(shape: DecodeShape) -> str:

@@ -7,6 +7,7 @@ from icd_lib.report.results import Results
 from icd_lib.report.table import DoesNotApply, Missing
 
 SHOWN = ("iterative", "linear", "oneshot")
+_ALONE = DoesNotApply("Rounding", "weights alone are rounded, in groups")
 _ELSEWHERE = DoesNotApply("Rounding", "the run is not deployed in the precision that the quantization is for")
 
 
@@ -16,9 +17,21 @@ def is_elsewhere(results: Results) -> bool:
     return only is not None and results.deploy is not None and results.deploy.precision != only
 
 
-def quantization_of(results: Results) -> tuple[str, dict] | None:
+def rounds_weights_alone(results: Results) -> bool:
+    """Whether inputs stay as they are."""
+    return (results.config.get("quantization") or {}).get("precision", "").endswith("_weights")
+
+
+def not_drawn(results: Results) -> DoesNotApply | None:
+    """Why figures of rounded inputs are none of this run's."""
+    if rounds_weights_alone(results):
+        return _ALONE
+    return _ELSEWHERE if is_elsewhere(results) else None
+
+
+def quantization_of(results: Results, modes: tuple[str, ...] = SHOWN) -> tuple[str, dict] | None:
     """The first mode, of those a run has, that was quantised, and what its file says of the transform."""
-    for mode in SHOWN:
+    for mode in modes:
         if mode not in results.solves:
             continue
         record = results.read(f"{mode}/transform_meta.json") or {}
@@ -32,8 +45,8 @@ def quantization_of(results: Results) -> tuple[str, dict] | None:
 @themed
 def linear_errors(results: Results) -> Picture | Missing | DoesNotApply:
     """Per Linear: what rounding it alone does to the network's output, and the error of its own output."""
-    if is_elsewhere(results):
-        return _ELSEWHERE
+    if (other := not_drawn(results)) is not None:
+        return other
     found = quantization_of(results)
     if found is None or not found[1]["notes"].get("linears"):
         return Missing("Rounding, Linear by Linear", "no mode was accepted with rounded inputs")
@@ -45,9 +58,8 @@ def linear_errors(results: Results) -> Picture | Missing | DoesNotApply:
         ("alone", "network's output, it alone rounded plainly", COLOURS["unrounded"], "o"),
         ("error", "its own output, as it was rounded", COLOURS["iterative"], "s"),
     ):
-        if all(key in entry for entry in linears.values()):
-            values = [entry[key] for entry in linears.values()]
-            panel.plot(values, places, marker, color=colour, label=label, markersize=4)
+        values = [entry[key] for entry in linears.values()]
+        panel.plot(values, places, marker, color=colour, label=label, markersize=4)
     panel.set_yticks(places, names)
     panel.invert_yaxis()
     panel.set_xscale("log")
@@ -61,8 +73,8 @@ def linear_errors(results: Results) -> Picture | Missing | DoesNotApply:
 @themed
 def channel_ranges(results: Results) -> Picture | Missing | DoesNotApply:
     """Half-widths of an FFN's channels before and after the layout was solved again, what stays float marked."""
-    if is_elsewhere(results):
-        return _ELSEWHERE
+    if (other := not_drawn(results)) is not None:
+        return other
     found = quantization_of(results)
     axes = [entry for entry in found[1]["axes"] if "groups" in entry] if found else []
     if found is None or not axes:

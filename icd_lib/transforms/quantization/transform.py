@@ -78,7 +78,12 @@ class Quantization(Transform):
     """Rounds weights and inputs of the blocks' Linears to eight bits; the layout is what gathers columns that stay."""
 
     name = options = "quantization"
-    panels = ("icd_lib.report.quantization_figures:linear_errors", "icd_lib.report.quantization_figures:channel_ranges")
+    panels = (
+        "icd_lib.report.quantization_figures:linear_errors",
+        "icd_lib.report.quantization_figures:channel_ranges",
+        "icd_lib.report.weights_figures:order_errors",
+        "icd_lib.report.weights_figures:matrix_errors",
+    )
 
     def evidence(self, given: Given) -> QuantizationEvidence | WeightsEvidence:
         """Raises `TransformError` for a family whose models no runtime computes in eight bits, inputs too."""

@@ -84,7 +84,9 @@ class WeightsEvidence:
         return lone_losses(self.given.observed.model, fewer(self.batches, PROBE_TOKENS), self.spec(4))
 
     def spec(self, bits: int) -> Spec:
-        """What a matrix of so many bits is rounded to."""
+        """What a matrix of so many bits is rounded to; with 8 a row has one scale, whose range is as it is."""
+        if bits == 8:
+            return Spec(bits, None, self.options["symmetric"], searched=False)
         # Widths at one rate for all, in no layout, are no multiples of anything.
         return Spec(bits, self.options["group"], self.options["symmetric"], ragged=self.given.manner.even)
 

@@ -17,9 +17,10 @@ import torch
 from torch import nn
 
 from icd_lib.data.lookups import make_lookups
-from icd_lib.decoding import DECODERS, EXPORTED, PEERS, REFERENCE
+from icd_lib.decoding import DECODERS, PEERS, REFERENCE
 from icd_lib.decoding.base import Decoder
 from icd_lib.decoding.bytes import bytes_per_token
+from icd_lib.decoding.grouped import exported_row
 from icd_lib.decoding.stateful import stateful_graph
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.experiment.arms import DENSE, RESULT
@@ -30,7 +31,7 @@ from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, SplitResul
 from icd_lib.measure.statistics import Z95, paired_difference
 from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.models.cache import PagedCache, use_paged_attention
-from icd_lib.records.generation import CachePoint, DecodeArm, DecodeShape, Generation, LookUpPoint
+from icd_lib.records.generation import EXPORTED_ARM, CachePoint, DecodeArm, DecodeShape, Generation, LookUpPoint
 from icd_lib.storage.record_json import as_json
 from icd_lib.transforms.kv import KvEvictor, KvPolicy, record_cache
 from icd_lib.transforms.options import KvOptions
@@ -263,6 +264,11 @@ def shape_times(
                 first_vs_dense=change_figure(found.first_ms, times[DENSE].first_ms, seed=seed, resamples=resamples),
                 step_vs_dense=change_figure(found.step_ms, times[DENSE].step_ms, seed=seed, resamples=resamples),
                 bytes_per_token=_bytes(ready[name], options, keep if name in COMPRESSED else None, batch, length),
+                step_vs={
+                    peer: change_figure(found.step_ms, times[peer].step_ms, seed=seed, resamples=resamples)
+                    for peer in (PEERS if name == EXPORTED_ARM else ())
+                    if peer in times
+                },
             )
             for name, found in times.items()
         }
@@ -318,7 +324,10 @@ def arms_of(
         row = DECODERS[name]
         arms[name] = (f"dense, {row.label}", _in_engine(name, models[DENSE], traced))
     if RESULT in models:
-        arms["iterative_openvino"] = ("iterative, OpenVINO, whole cache", _in_engine(EXPORTED["bf16"], models[RESULT]))
+        arms[EXPORTED_ARM] = (
+            "iterative, OpenVINO, whole cache",
+            _in_engine(exported_row(models[RESULT]), models[RESULT]),
+        )
     return arms
 
 
