@@ -14,7 +14,7 @@ class QuantizationOptions(Section):
     precision: Literal["int8", "fp8_storage", "int8_weights", "int4_weights", "mixed_weights"] = option(
         "int8",
         "int8: weights and inputs, which runtimes compute as such; fp8_storage: weights only, as they are stored; "
-        "int8_weights, int4_weights: weights only, in groups; mixed_weights: 3, 4 or 8 bits for each matrix",
+        "int8_weights, int4_weights: weights only, in groups; mixed_weights: 4 or 8 bits for each matrix",
     )
     only_in: Literal["int8"] | None = option(
         None, "quantise only where the models are deployed in this precision; null: wherever they are"

@@ -31,7 +31,7 @@ from icd_lib.transforms.weights.rounding import Recipe, RoundedModel, round_embe
 from icd_lib.transforms.weights.sensitivity import choices_of, lone_losses
 
 PRECISIONS = {"int8_weights": 8, "int4_weights": 4, "mixed_weights": None}  # → bits of a code
-MIXED_BITS = (3, 4, 8)
+MIXED_BITS = (4, 8)  # what runtimes multiply packed
 PROBE_TOKENS = 512  # on which sensitivities are measured
 ACTIVITY_TOKENS = 8192  # on which the residual stream's order is chosen
 NOT_FOR_WEIGHTS = {"outlier_share": 0.0}  # options that are of rounded inputs
