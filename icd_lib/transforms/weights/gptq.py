@@ -78,12 +78,15 @@ def relative_error(weights: torch.Tensor, values: torch.Tensor, gram: torch.Tens
 
 def _plainly(left: torch.Tensor, spec: Spec, group: int) -> tuple[torch.Tensor, list, list]:
     held, scales, zeros = torch.empty_like(left), [], []
-    for start in range(0, len(left), group):
-        part = left[start : start + group]
-        scale, zero = find_scales(part.T, spec)
-        held[start : start + group] = nearest(part, scale, zero, spec)
-        scales.append(scale)
-        zeros.append(zero)
+    whole = len(left) // group * group
+    parts = left[:whole].reshape(-1, group, left.shape[1])
+    for part, place in ((parts, slice(0, whole)), (left[None, whole:], slice(whole, len(left)))):
+        if part.numel():
+            scale, zero = find_scales(part.transpose(1, 2).reshape(-1, part.shape[1]), spec)
+            scale, zero = scale.view(len(part), 1, -1), zero.view(len(part), 1, -1)
+            held[place] = nearest(part, scale, zero, spec).reshape(-1, left.shape[1])
+            scales += list(scale[:, 0])
+            zeros += list(zero[:, 0])
     return held, scales, zeros
 
 

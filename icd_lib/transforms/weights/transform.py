@@ -19,6 +19,7 @@ from icd_lib.errors import TransformError
 from icd_lib.models.families import family_of, find_adapter
 from icd_lib.models.grouped import grid_of
 from icd_lib.models.quantized import check_scales
+from icd_lib.storage.machine import keep, read_kept
 from icd_lib.transforms.base import Given
 from icd_lib.transforms.effects import Groups, TransformMeta, untouched
 from icd_lib.transforms.quantization.sensitivity import fewer
@@ -80,8 +81,17 @@ class WeightsEvidence:
 
     @cached_property
     def losses(self) -> dict[str, float]:
-        """Per matrix: what the dense model loses where it alone is rounded to nearest points."""
-        return lone_losses(self.given.observed.model, fewer(self.batches, PROBE_TOKENS), self.spec(4))
+        """Per matrix: what the dense model loses where it alone is rounded to nearest points; kept by machine."""
+        observed, spec = self.given.observed, self.spec(4)
+        if observed.keep_moments is None:
+            return lone_losses(observed.model, fewer(self.batches, PROBE_TOKENS), spec)
+        tokens = {"tokens": self.options["tokens"], "probed": PROBE_TOKENS}
+        key = {"moments": observed.keep_moments.stem, "spec": str(spec), **tokens}
+        found = read_kept("losses", key)
+        if found is None:
+            found = lone_losses(observed.model, fewer(self.batches, PROBE_TOKENS), spec)
+            keep("losses", key, found)
+        return found
 
     def spec(self, bits: int) -> Spec:
         """What a matrix of so many bits is rounded to; with 8 a row has one scale, whose range is as it is."""
