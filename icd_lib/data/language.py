@@ -9,7 +9,7 @@ Text that no model here has read comes from the other domains (`icd_lib.data.dom
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -190,6 +190,23 @@ def domain_blocks(tokenizer, domains: dict[str, DomainText], length: int, most: 
         whole[name] = pack(tokenizer, documents, length, numbers)
     shares = even_shares({name: len(blocks) for name, blocks in whole.items()}, most)
     return {name: blocks.spread(shares[name]) for name, blocks in whole.items() if shares[name]}
+
+
+def join_blocks(texts: Iterable[Blocks]) -> Blocks:
+    """Blocks of several texts, all of one length and opening, as one; documents are numbered anew.
+
+    Raises `MeasureError` without blocks, and for blocks of different lengths or openings.
+    """
+    given = list(texts)
+    forms = sorted({(blocks.ids.shape[1], blocks.opening) for blocks in given})
+    if len(forms) != 1:
+        raise MeasureError(f"blocks of one length and opening can be joined, got {forms}; pack all texts alike")
+    labels, start = [], 0
+    for blocks in given:
+        numbers, codes = np.unique(blocks.cluster, return_inverse=True)
+        labels.append(start + codes.reshape(blocks.cluster.shape))
+        start += len(numbers)
+    return Blocks(np.concatenate([blocks.ids for blocks in given]), np.concatenate(labels), forms[0][1])
 
 
 def running_text(text: DomainText) -> tuple[list[str], np.ndarray]:

@@ -43,6 +43,21 @@ class LookUpPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClozePoint:
+    """Cloze questions of one split's text answered by one arm with its whole cache, in percent.
+
+    right_pct: its interval is of the difference to dense, paired by question; chance_pct: what guessing gets.
+    """
+
+    split: str
+    arm: str
+    n: int
+    right_pct: Figure
+    dense_pct: float
+    chance_pct: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecodeArm:
     """One arm at one shape: until the first token and per token, ms, and the change against dense.
 
@@ -71,7 +86,10 @@ class DecodeShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """All of generation.json. keep: the share that was chosen, None where none holds the budget: then why."""
+    """All of generation.json. keep: the share that was chosen, None where none holds the budget: then why.
+
+    cloze_missing: split → why no cloze question was asked of its text.
+    """
 
     page: int
     context: int
@@ -82,4 +100,6 @@ class Generation:
     points: list[CachePoint]
     lookups: list[LookUpPoint]
     clock: list[DecodeShape]
+    cloze: list[ClozePoint] = field(default_factory=list)
+    cloze_missing: dict[str, str] = field(default_factory=dict)
     layout_error: float | None = None

@@ -72,6 +72,7 @@ def report_page(results: Results, drawn: dict) -> str:
             drawn.get("kv_cache"),
             *(generation.cache_table(results, split) for split in (None, "selection")),
             generation.lookup_table(results),
+            generation.cloze_table(results),
         ],
         "What the gain is made of": [drawn.get("attribution"), measure_tables.attribution(results)],
         "What a layout costs": [

@@ -77,6 +77,27 @@ def lookup_table(results: Results) -> Table | Missing | DoesNotApply:
     return Table(f"Look-ups in {found.context} tokens of text", columns, rows, note)
 
 
+@badged("model")
+def cloze_table(results: Results) -> Table | Missing | DoesNotApply:
+    """The hidden last word of a sentence, found among others of the same passage by every arm."""
+    found = generation_of(results)
+    if not isinstance(found, Generation):
+        return found
+    reasons = "; ".join(f"{split} text: {why}" for split, why in found.cloze_missing.items())
+    if not found.cloze:
+        return Missing("Cloze questions", reasons or results.quality_reason or "none was asked")
+    rows = [
+        [point.split, point.arm, point.right_pct, f"{point.dense_pct:.0f} %", f"{point.chance_pct:.0f} %", point.n]
+        for point in found.cloze
+    ]
+    note = (
+        "the last word of a sentence is chosen among others, all of which occur before in the passage; the cache is "
+        "whole, intervals are of the difference to dense, clustered by document"
+    )
+    columns = ["text", "arm", "right answers", "dense", "by guessing", "questions"]
+    return Table("Cloze questions", columns, rows, f"{note}. No questions of {reasons}" if reasons else note)
+
+
 @badged("timing")
 def decode_table(results: Results) -> Table | Missing | DoesNotApply:
     """Time to first token and per token of every arm at every shape."""

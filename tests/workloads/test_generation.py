@@ -1,5 +1,6 @@
 """What a run measures of a decoder that generates, on a tiny one and made-up text."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,18 +8,21 @@ import pytest
 import torch
 
 from icd_lib.codesign.options import Settings
-from icd_lib.data.language import Blocks
+from icd_lib.data.language import Blocks, pack
+from icd_lib.errors import MeasureError
 from icd_lib.records.generation import GENERATION, CachePoint, Generation
 from icd_lib.report import Results, generation
 from icd_lib.report.picture import Picture
 from icd_lib.report.table import DoesNotApply, Missing, Table
 from icd_lib.storage.record_json import from_json
 from icd_lib.transforms.options import KvOptions
+from icd_lib.workloads.model import cloze
 from icd_lib.workloads.model import generation as measured
 from tests.tiny_decoders import VOCAB, tiny_decoder
+from tests.tiny_words import tiny_words
 
 SMALL = {"context": 64, "continued": 8, "blocks": 4, "keep": (0.75, 0.5), "page": 4, "sinks": 2, "window": 4}
-SMALL |= {"clock": ((2, 40),), "rounds": 1, "steps": 3, "questions": 3}
+SMALL |= {"clock": ((2, 40),), "rounds": 1, "steps": 3, "questions": 3, "cloze": 6}
 
 
 def blocks(count: int, length: int, seed: int) -> Blocks:
@@ -57,6 +61,7 @@ def models():
 @pytest.fixture
 def found(models, monkeypatch) -> Generation:
     monkeypatch.setattr(measured, "looked_up", lambda *given: [])
+    monkeypatch.setattr(measured, "cloze_points", lambda *given, **more: ([], {"unseen": "no word can be hidden"}))
     monkeypatch.setattr(measured, "PEERS", ())
     monkeypatch.setattr(
         measured, "settings_of", lambda context: Settings(quality_budget_pp=100, max_perplexity_ratio=99)
@@ -95,6 +100,7 @@ def test_every_arm_is_timed_on_the_same_text(found):
 
 def test_no_model_is_changed(models, monkeypatch):
     monkeypatch.setattr(measured, "looked_up", lambda *given: [])
+    monkeypatch.setattr(measured, "cloze_points", lambda *given, **more: ([], {}))
     monkeypatch.setattr(measured, "PEERS", ())
     monkeypatch.setattr(measured, "settings_of", lambda context: Settings())
     before = {name: value.clone() for name, value in models["dense"].state_dict().items()}
@@ -144,9 +150,73 @@ def test_pages_show_what_was_found(found, tmp_path):
         assert isinstance(draw(results), Picture)
     assert any("fewer pages" in line for line in generation.lines(results))
     assert isinstance(generation.lookup_table(results), Missing)
+    empty = generation.cloze_table(results)
+    assert isinstance(empty, Missing) and "unseen text: no word can be hidden" in empty.reason
+
+
+class Told(Text):
+    """Text that can be read: sentences over a few words, two domains whose documents have the same numbers."""
+
+    tokenizer = tiny_words()
+
+    def long_blocks(self, split: str, length: int, count: int) -> dict[str, Blocks]:
+        if split == self.poor:
+            raise MeasureError(f"no domain of the split '{split}' has 2 texts of {length} tokens; lower kv.context")
+        nouns = ["river", "garden", "window", "letter", "winter"]
+        drawn = np.random.default_rng(len(split)).integers(5, size=(8, 30, 2))
+        stories = [" ".join(f"The {nouns[a]} saw a {nouns[b]}." for a, b in story) for story in drawn]
+        return {name: pack(self.tokenizer, half, length) for name, half in (("a", stories[:4]), ("b", stories[4:]))}
+
+    poor = ""
+
+
+@pytest.fixture
+def readers():
+    """Dense, a model that is the same, and another one."""
+    sizes = {"max_position_embeddings": 256, "vocab_size": 264, "dtype": torch.float32}
+    return {"dense": tiny_decoder(**sizes), "linear": tiny_decoder(**sizes), "iterative": tiny_decoder(seed=5, **sizes)}
+
+
+def test_cloze_questions_are_paired_with_dense(readers):
+    points, missing = cloze.cloze_points(Told(), readers, count=6, longest=200)
+    assert not missing and [(point.split, point.arm) for point in points] == [
+        (split, arm) for split in ("unseen", "seen") for arm in ("linear", "iterative")
+    ]
+    for point in points:
+        low, high = point.right_pct.ci95
+        assert point.n == point.right_pct.n == 6 and point.chance_pct == 25
+        assert low - 1e-9 <= point.right_pct.value <= high + 1e-9
+        if point.arm == "linear":  # the same model: nothing is lost, and surely
+            assert low == high == point.right_pct.value == point.dense_pct
+    assert len(Told().told) == 0 and cloze.questions_of(Told(), "unseen", 6, 200)[0].source < 8
+
+
+def test_a_split_without_text_is_told(readers, found, tmp_path):
+    text = Told()
+    text.poor = "seen"
+    points, missing = cloze.cloze_points(text, readers, count=6, longest=200)
+    assert {point.split for point in points} == {"unseen"} and "no domain of the split 'seen'" in missing["seen"]
+    assert cloze.cloze_points(text, readers, count=999, longest=200)[1]["unseen"].startswith("999 cloze questions")
+    table = generation.cloze_table(
+        results_of(tmp_path, replace(found, cloze=points, cloze_missing=missing), {"kv": {}})
+    )
+    assert isinstance(table, Table) and "no domain of the split 'seen'" in table.note
+    assert [row[:2] for row in table.rows] == [["unseen", "linear"], ["unseen", "iterative"]]
+
+
+def test_a_run_asks_what_its_options_say(models, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(measured, "looked_up", lambda *given: [])
+    monkeypatch.setattr(measured, "PEERS", ())
+    monkeypatch.setattr(measured, "settings_of", lambda context: Settings())
+    monkeypatch.setattr(measured, "shape_times", lambda *given: None)
+    monkeypatch.setattr(measured, "cloze_points", lambda context, arms, **how: asked.update(how, arms=arms) or ([], {}))
+    measured.measure_generation(Text(), models)
+    assert asked == {"count": 6, "longest": 64, "arms": models}
 
 
 def test_other_runs_have_none(tmp_path):
     results = results_of(tmp_path, None, {})
     assert isinstance(generation.cache_table(results), DoesNotApply) and generation.lines(results) == []
+    assert isinstance(generation.cloze_table(results), DoesNotApply)
     assert isinstance(generation.decode_table(results_of(tmp_path, None, {"kv": {}})), Missing)

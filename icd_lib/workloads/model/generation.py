@@ -31,11 +31,20 @@ from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, SplitResul
 from icd_lib.measure.statistics import Z95, paired_difference
 from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.models.cache import PagedCache, use_paged_attention
-from icd_lib.records.generation import EXPORTED_ARM, CachePoint, DecodeArm, DecodeShape, Generation, LookUpPoint
+from icd_lib.records.generation import (
+    EXPORTED_ARM,
+    CachePoint,
+    ClozePoint,
+    DecodeArm,
+    DecodeShape,
+    Generation,
+    LookUpPoint,
+)
 from icd_lib.storage.record_json import as_json
 from icd_lib.transforms.kv import KvEvictor, KvPolicy, record_cache
 from icd_lib.transforms.options import KvOptions
 from icd_lib.workloads.model.cache import compressed, policy_of
+from icd_lib.workloads.model.cloze import cloze_points
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.solve import settings_of
 
@@ -73,12 +82,15 @@ def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]
     dense, result = paged(models[DENSE]), paged(models.get(RESULT, models[DENSE]))
     points, keep, why = [], None, "random weights: quality is not measured"
     lookups: list[LookUpPoint] = []
+    cloze: list[ClozePoint] = []
+    cloze_missing: dict[str, str] = {}
     if context.is_trained:
         points = judged(context, options, dense, result, context.selecting)
         keep, why = chosen(context, [point for point in points if point.unit == "token"])
         context.progress(f"cache: {why}")
         points += judged(context, options, dense, result, context.judging)
         lookups = looked_up(context, options, dense, result, keep)
+        cloze, cloze_missing = cloze_points(context, models, count=options["cloze"], longest=options["context"])
     clock = [shape_times(context, options, models, keep, batch, length) for batch, length in options["clock"]]
     return Generation(
         page=options["page"],
@@ -89,6 +101,8 @@ def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]
         why=why,
         points=points,
         lookups=lookups,
+        cloze=cloze,
+        cloze_missing=cloze_missing,
         clock=clock,
         layout_error=layout_error(context, options, result),
     )
