@@ -27,6 +27,7 @@ from icd_lib.errors import ArtifactError, ConfigError, ResourceError
 from icd_lib.models.checkpoint.uniform import to_uniform
 from icd_lib.models.families import family_of
 from icd_lib.models.families.llama.adapter import find_decoder
+from icd_lib.models.modes import evaluating
 from icd_lib.models.quantized import as_float, is_quantized
 from icd_lib.optional import brief, load_optional
 from icd_lib.runtimes.base import Users
@@ -121,9 +122,8 @@ def export_decoder(
     if tokenizer is None and example is None:
         raise ConfigError("without a tokenizer an example is needed: pass example={'input_ids': ...}, of shape (B, L)")
     kind = check_decoder_target(runtime, precision)
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        text = _read_text(model.eval(), tokenizer, example)
+    with evaluating(model):
+        text = _read_text(model, tokenizer, example)
         with new_folder(place) as partial:
             if runtime == GGUF:
                 facts, users = _write_gguf(model, tokenizer, partial, kind, text, source), _LLAMACPP
@@ -132,9 +132,6 @@ def export_decoder(
             facts |= _common(model, users, precision)
             atomic_write(partial / "README.md", card_text(card or Card(), facts, users, place.name))
             write_record(partial, facts)
-    finally:
-        for module, training in modes:
-            module.training = training
     return place
 
 

@@ -27,6 +27,7 @@ from icd_lib.errors import ArtifactError, ConfigError, TransformError
 from icd_lib.models.checkpoint.optimized import RECORD, save_optimized
 from icd_lib.models.export import as_arrays, as_tensors, export_onnx, main_output
 from icd_lib.models.families import family_of
+from icd_lib.models.modes import evaluating
 from icd_lib.optional import brief
 from icd_lib.runtimes import REFERENCE
 from icd_lib.runtimes.base import Runtime
@@ -128,9 +129,8 @@ def export(
     note = emulated(precision)
     if note:
         warnings.warn(note, stacklevel=2)
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        source = _source(model.eval(), tokenizer, example, read)
+    with evaluating(model):
+        source = _source(model, tokenizer, example, read)
         with new_folder(place) as partial:
             if isinstance(row, OnnxBased):
                 written = _write_graph(row, source, calibration, partial)
@@ -143,9 +143,6 @@ def export(
             facts |= _verified(partial, row, source, written)
             atomic_write(partial / "README.md", card_text(card or Card(), facts, users, place.name))
             write_record(partial, facts)
-    finally:
-        for module, training in modes:
-            module.training = training
     return place
 
 

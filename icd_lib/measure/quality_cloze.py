@@ -1,7 +1,6 @@
 """How many cloze questions a language model answers: the candidate that it finds most probable after the prompt."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from icd_lib.data.cloze import ClozeQuestion
 from icd_lib.errors import MeasureError
 from icd_lib.measure.statistics import paired_difference
+from icd_lib.models.modes import evaluating
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def judge_cloze(model: nn.Module, questions: Sequence[ClozeQuestion]) -> ClozeRe
     if not questions:
         raise MeasureError("a cloze is judged on at least one question, got none; make some with make_cloze")
     right, margin = [], []
-    with torch.inference_mode(), _evaluating(model):
+    with torch.inference_mode(), evaluating(model):
         for number, question in enumerate(questions):
             scores = score_candidates(model, question)
             if not np.isfinite(scores).all():
@@ -87,15 +87,3 @@ def compare_cloze(result: ClozeResult, dense: ClozeResult) -> dict:
         "margin": float(result.margin.mean()),
         "dense_margin": float(dense.margin.mean()),
     }
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """No dropout inside; every module's mode as before behind it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -129,9 +129,12 @@ def judge_lookups(
     }
 
 
-def compare_lookups(result: LookUpResult, full: LookUpResult) -> dict:
-    """Exact match in percent and what is lost against the full cache, paired by question; normal intervals."""
-    lost = paired_difference(full.exact, result.exact)
+def compare_lookups(result: LookUpResult, full: LookUpResult, sources: Sequence[int] | None = None) -> dict:
+    """Exact match in percent and what is lost against the full cache, paired by question; normal intervals.
+
+    sources: of every question, the text that it lies in: questions of one text are one cluster.
+    """
+    lost = paired_difference(full.exact, result.exact, clusters=sources)
     return {
         "n": len(result.exact),
         "exact_pct": 100 * float(result.exact.mean()),

@@ -11,6 +11,7 @@ from torch import nn
 
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.models.families import family_of
+from icd_lib.models.modes import evaluating
 from icd_lib.models.quantized import has_eight_bits
 from icd_lib.optional import brief, load_optional
 from icd_lib.paths import user_path
@@ -59,11 +60,10 @@ def export_onnx(model: nn.Module, example_inputs: dict[str, torch.Tensor], path)
     example = _trace_example(example_inputs)
     target = user_path(path)
     partial = target.with_name(target.name + ".partial")
-    modes = [(module, module.training) for module in model.modules()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        whole = _in_float32(model).eval()
-        output = _write(whole, example, partial)
+        with evaluating(model):
+            output = _write(_in_float32(model).eval(), example, partial)
         _check_file(partial, example, output, type(model).__name__, quantized=has_eight_bits(model))
         os.replace(partial, target)
     except OSError as error:
@@ -71,8 +71,6 @@ def export_onnx(model: nn.Module, example_inputs: dict[str, torch.Tensor], path)
     except ImportError as error:
         raise ResourceError(f"ONNX export needs the package {error.name}; run pip install onnx") from error
     finally:
-        for module, training in modes:
-            module.training = training
         if partial.exists():
             partial.unlink()
     return target

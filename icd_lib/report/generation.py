@@ -74,7 +74,7 @@ def lookup_table(results: Results) -> Table | Missing | DoesNotApply:
     ]
     note = "a record somewhere in the text is asked for once the cache is compressed: perplexity hides what this breaks"
     columns = ["of the prompt", "right answers", "dense, full cache", "questions"]
-    return Table(f"Look-ups in {found.context} tokens of text", columns, rows, note)
+    return Table(f"Look-ups in {found.context} tokens of {results.judging} text", columns, rows, note)
 
 
 @badged("model")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from icd_lib.data.language import join_blocks
 from icd_lib.data.lookups import make_lookups
 from icd_lib.decoding import DECODERS, PEERS, REFERENCE
 from icd_lib.decoding.base import Decoder
@@ -26,9 +27,9 @@ from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.experiment.arms import DENSE, RESULT
 from icd_lib.measure.conditions import disturbances, watched
 from icd_lib.measure.decode import change_figure, measure_decoding, time_figure
-from icd_lib.measure.quality_kv import FULL, LookUpResult, judge_continued, judge_lookups
+from icd_lib.measure.quality_kv import FULL, compare_lookups, judge_continued, judge_lookups
 from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, SplitResult
-from icd_lib.measure.statistics import Z95, paired_difference
+from icd_lib.measure.statistics import Z95
 from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.models.cache import PagedCache, use_paged_attention
 from icd_lib.records.generation import (
@@ -89,7 +90,7 @@ def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]
         keep, why = chosen(context, [point for point in points if point.unit == "token"])
         context.progress(f"cache: {why}")
         points += judged(context, options, dense, result, context.judging)
-        lookups = looked_up(context, options, dense, result, keep)
+        lookups = looked_up(context, options, dense, result)
         cloze, cloze_missing = cloze_points(context, models, count=options["cloze"], longest=options["context"])
     clock = [shape_times(context, options, models, keep, batch, length) for batch, length in options["clock"]]
     return Generation(
@@ -210,11 +211,9 @@ def chosen(context: Context, points: list[CachePoint]) -> tuple[float | None, st
     return None, f"no share keeps the budget where strengths are chosen ({'; '.join(reasons)}): the cache stays whole"
 
 
-def looked_up(
-    context: Context, options: Options, dense: nn.Module, result: nn.Module, keep: float | None
-) -> list[LookUpPoint]:
+def looked_up(context: Context, options: Options, dense: nn.Module, result: nn.Module) -> list[LookUpPoint]:
     """Records asked for after the cache was compressed: the full cache and every share, by exact match."""
-    text = next(iter(context.long_blocks(context.selecting, options["context"], 2).values()))
+    text = join_blocks(context.long_blocks(context.judging, options["context"], options["questions"]).values())
     asked = make_lookups(
         context.tokenizer, text, count=options["questions"], length=options["context"], seed=context.get("seed")
     )
@@ -225,15 +224,15 @@ def looked_up(
     found = judge_lookups(result, asked, caches, observed=observed)
     context.progress(f"{len(asked)} look-ups in texts of {options['context']} tokens")
     shares = {FULL: None} | {f"{share}": share for share in policies}
-    return [_look_up(shares[name], found[name], of_dense) for name in shares]
+    texts = [question.source for question in asked]
+    return [_look_up(shares[name], compare_lookups(found[name], of_dense, texts)) for name in shares]
 
 
-def _look_up(keep: float | None, result: LookUpResult, dense: LookUpResult) -> LookUpPoint:
-    value, n = 100 * float(result.exact.mean()), len(result.exact)
-    lost = paired_difference(dense.exact, result.exact)
-    dense_pct = 100 * float(dense.exact.mean())
-    ends = tuple(sorted(dense_pct - end for end in lost["ci95"]))
-    item = figure(value, "%", "measured", n=n, method="greedy, paired with dense by question", ci95=ends)
+def _look_up(keep: float | None, compared: dict) -> LookUpPoint:
+    dense_pct, n = compared["full_exact_pct"], compared["n"]
+    ends = tuple(sorted(dense_pct - end for end in compared["ci95"]))
+    method = "greedy, paired with dense by question, clustered by text"
+    item = figure(compared["exact_pct"], "%", "measured", n=n, method=method, ci95=ends)
     return LookUpPoint(keep=keep, n=n, exact_pct=item, dense_pct=dense_pct)
 
 
