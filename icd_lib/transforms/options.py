@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from icd_lib.axes.kinds import KINDS, PAGE
+from icd_lib.decoding import IN_PROCESS, PEERS
 from icd_lib.options import OneOf, Section, Shape, option
 
 
@@ -60,6 +61,9 @@ class KvOptions(Section):
     cloze: int = option(120, "cloze questions of the text that judges, and as many of seen text", low=2)
     clock: tuple[Shape, ...] = option(
         ((1, 128), (1, 1024), (8, 512)), "batch and prompt of every measurement of decoding", least=1
+    )
+    peers: tuple[Annotated[str, OneOf(IN_PROCESS)], ...] = option(
+        PEERS, "runtimes in which dense decodes beside the arms: what a user has without this project"
     )
     rounds: int = option(3, "interleaved rounds of every prompt", low=1)
     steps: int = option(24, "decoded tokens of a round", unit="tokens", low=2)

@@ -22,7 +22,7 @@ from tests.tiny_decoders import VOCAB, tiny_decoder
 from tests.tiny_words import tiny_words
 
 SMALL = {"context": 64, "continued": 8, "blocks": 4, "keep": (0.75, 0.5), "page": 4, "sinks": 2, "window": 4}
-SMALL |= {"clock": ((2, 40),), "rounds": 1, "steps": 3, "questions": 3, "cloze": 6}
+SMALL |= {"clock": ((2, 40),), "rounds": 1, "steps": 3, "questions": 3, "peers": (), "cloze": 6}
 
 
 def blocks(count: int, length: int, seed: int) -> Blocks:
@@ -62,7 +62,6 @@ def models():
 def found(models, monkeypatch) -> Generation:
     monkeypatch.setattr(measured, "looked_up", lambda *given: [])
     monkeypatch.setattr(measured, "cloze_points", lambda *given, **more: ([], {"unseen": "no word can be hidden"}))
-    monkeypatch.setattr(measured, "PEERS", ())
     monkeypatch.setattr(
         measured, "settings_of", lambda context: Settings(quality_budget_pp=100, max_perplexity_ratio=99)
     )
@@ -101,7 +100,6 @@ def test_every_arm_is_timed_on_the_same_text(found):
 def test_no_model_is_changed(models, monkeypatch):
     monkeypatch.setattr(measured, "looked_up", lambda *given: [])
     monkeypatch.setattr(measured, "cloze_points", lambda *given, **more: ([], {}))
-    monkeypatch.setattr(measured, "PEERS", ())
     monkeypatch.setattr(measured, "settings_of", lambda context: Settings())
     before = {name: value.clone() for name, value in models["dense"].state_dict().items()}
     way = models["dense"].config._attn_implementation
@@ -207,7 +205,6 @@ def test_a_split_without_text_is_told(readers, found, tmp_path):
 def test_a_run_asks_what_its_options_say(models, monkeypatch):
     asked = {}
     monkeypatch.setattr(measured, "looked_up", lambda *given: [])
-    monkeypatch.setattr(measured, "PEERS", ())
     monkeypatch.setattr(measured, "settings_of", lambda context: Settings())
     monkeypatch.setattr(measured, "shape_times", lambda *given: None)
     monkeypatch.setattr(measured, "cloze_points", lambda context, arms, **how: asked.update(how, arms=arms) or ([], {}))

@@ -18,10 +18,11 @@ from torch import nn
 
 from icd_lib.data.language import join_blocks
 from icd_lib.data.lookups import make_lookups
-from icd_lib.decoding import DECODERS, PEERS, REFERENCE
+from icd_lib.decoding import DECODERS, REFERENCE
 from icd_lib.decoding.base import Decoder
 from icd_lib.decoding.bytes import bytes_per_token
 from icd_lib.decoding.grouped import exported_row
+from icd_lib.decoding.openvino import OpenVino
 from icd_lib.decoding.stateful import stateful_graph
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.experiment.arms import DENSE, RESULT
@@ -279,7 +280,7 @@ def shape_times(
                 bytes_per_token=_bytes(ready[name], options, keep if name in COMPRESSED else None, batch, length),
                 step_vs={
                     peer: change_figure(found.step_ms, times[peer].step_ms, seed=seed, resamples=resamples)
-                    for peer in (PEERS if name == EXPORTED_ARM else ())
+                    for peer in (options["peers"] if name == EXPORTED_ARM else ())
                     if peer in times
                 },
             )
@@ -333,7 +334,7 @@ def arms_of(
             arms["same_transform"] = ("iterative's model, tokens in the pages where they were", eager(RESULT, "linear"))
         arms[RESULT] = (f"iterative, {share}, in whole pages", eager(RESULT, "iterative"))
     traced = functools.cache(lambda: stateful_graph(models[DENSE].eval()))
-    for name in PEERS:
+    for name in options["peers"]:
         row = DECODERS[name]
         arms[name] = (f"dense, {row.label}", _in_engine(name, models[DENSE], traced))
     if RESULT in models:
@@ -344,10 +345,13 @@ def arms_of(
     return arms
 
 
-def _in_engine(name: str, model: nn.Module, traced: Callable[[], object] = lambda: None) -> Callable[[], Decoder]:
+def _in_engine(name: str, model: nn.Module, traced: Callable[[], object] | None = None) -> Callable[[], Decoder]:
+    """traced: the model's graph for OpenVINO, made when the first row needs it."""
+
     def make() -> Decoder:
         row = DECODERS[name]
         row.check()
-        return row.prepare(model, traced=traced())
+        shared = {"traced": traced()} if traced is not None and isinstance(row, OpenVino) else {}
+        return row.prepare(model, **shared)
 
     return make
