@@ -35,7 +35,21 @@ class OpenVinoDecoder(Decoder):
     def _step(self, ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
         return self._run(ids[:, None], positions[:, None])
 
+    def whole(self, ids: np.ndarray, pieces: int = 2) -> np.ndarray:
+        """Logits behind every token of texts (B, L), float32 (B, L, V), of a graph that was opened with last=False.
+
+        The texts are read in so many pieces, one after the other, so that the cache takes part.
+        """
+        self.reset()
+        self._beams = np.arange(len(ids), dtype=np.int32)
+        places = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+        parts = zip(np.array_split(ids, pieces, axis=1), np.array_split(places, pieces, axis=1), strict=True)
+        return np.concatenate([self._logits(part, positions) for part, positions in parts], axis=1)
+
     def _run(self, ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        return self._logits(ids, positions)[:, -1]
+
+    def _logits(self, ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
         self._tokens += ids.shape[1]
         mask = self.mask_of(self._tokens)
         given = {
@@ -44,7 +58,7 @@ class OpenVinoDecoder(Decoder):
             "position_ids": np.ascontiguousarray(positions),
             "beam_idx": self._beams,
         }
-        return self._request.infer(given, share_inputs=True, share_outputs=False)["logits"][:, -1]
+        return self._request.infer(given, share_inputs=True, share_outputs=False)["logits"]
 
     def _forget(self) -> None:
         self._tokens = 0
@@ -111,10 +125,10 @@ class OpenVino(DecodeRuntime):
             raise ResourceError(f"OpenVINO computes in {used} on this CPU though {self.told} was asked for")
         return compiled
 
-    def prepare(self, model: nn.Module, *, threads: int | None = None, **options) -> OpenVinoDecoder:
-        """options: of `graph`."""
+    def prepare(self, model: nn.Module, *, threads: int | None = None, graph=None, **options) -> OpenVinoDecoder:
+        """graph: of `graph`, where it is there already; options: for making it."""
         model = model.eval()
-        graph = self.graph(model, **options)
+        graph = self.graph(model, **options) if graph is None else graph
         compiled = self.open(graph, threads)
         decoder = OpenVinoDecoder(compiled.create_infer_request())
         decoder.positions, decoder.weight_bytes = positions_of(model), constant_bytes(graph)

@@ -85,6 +85,19 @@ class DecodeShape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeployedPoint:
+    """An arm in the runtime that it decodes in, on a split's text, against the dense model in PyTorch, fp32."""
+
+    arm: str
+    label: str
+    split: str
+    n_tokens: int
+    drop_pp: Figure
+    perplexity_ratio: Figure
+    kl: Figure
+
+
+@dataclass(frozen=True, kw_only=True)
 class Generation:
     """All of generation.json. keep: the share that was chosen, None where none holds the budget: then why.
 
@@ -103,3 +116,4 @@ class Generation:
     cloze: list[ClozePoint] = field(default_factory=list)
     cloze_missing: dict[str, str] = field(default_factory=dict)
     layout_error: float | None = None
+    deployed: list[DeployedPoint] = field(default_factory=list)

@@ -69,6 +69,7 @@ def report_page(results: Results, drawn: dict) -> str:
         "Generating": [
             drawn.get("decoding"),
             generation.decode_table(results),
+            generation.deployed_table(results),
             drawn.get("kv_cache"),
             *(generation.cache_table(results, split) for split in (None, "selection")),
             generation.lookup_table(results),

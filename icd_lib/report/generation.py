@@ -115,6 +115,24 @@ def decode_table(results: Results) -> Table | Missing | DoesNotApply:
     return Table("Time to first token and per token", [*columns, "bytes a token reads"], rows, note)
 
 
+@badged("model")
+def deployed_table(results: Results) -> Table | Missing | DoesNotApply:
+    """What every runtime that decodes loses, the export among them."""
+    found = generation_of(results)
+    if not isinstance(found, Generation):
+        return found
+    if not found.deployed:
+        return Missing("Quality where it decodes", results.quality_reason or "no runtime was judged")
+    rows = [[point.label, point.drop_pp, point.perplexity_ratio, point.kl] for point in found.deployed]
+    split, tokens = found.deployed[0].split, found.deployed[0].n_tokens
+    note = (
+        f"{tokens:,} tokens, in the compiled graph itself, against the dense model in PyTorch, fp32; of every text the "
+        "second half is read after the first, so that the cache takes part"
+    )
+    columns = ["model and runtime", "accuracy lost", "perplexity ×", "KL to dense"]
+    return Table(f"Quality where it decodes, on {split} text", columns, rows, note)
+
+
 @themed
 def cache_frontier(results: Results) -> Picture | Missing | DoesNotApply:
     """KL to the full cache against what stays, and pages of either layout."""

@@ -61,6 +61,7 @@ def models():
 @pytest.fixture
 def found(models, monkeypatch) -> Generation:
     monkeypatch.setattr(measured, "looked_up", lambda *given: [])
+    monkeypatch.setattr(measured, "deployed_points", lambda *given: [])
     monkeypatch.setattr(measured, "cloze_points", lambda *given, **more: ([], {"unseen": "no word can be hidden"}))
     monkeypatch.setattr(
         measured, "settings_of", lambda context: Settings(quality_budget_pp=100, max_perplexity_ratio=99)
@@ -99,6 +100,7 @@ def test_every_arm_is_timed_on_the_same_text(found):
 
 def test_no_model_is_changed(models, monkeypatch):
     monkeypatch.setattr(measured, "looked_up", lambda *given: [])
+    monkeypatch.setattr(measured, "deployed_points", lambda *given: [])
     monkeypatch.setattr(measured, "cloze_points", lambda *given, **more: ([], {}))
     monkeypatch.setattr(measured, "settings_of", lambda context: Settings())
     before = {name: value.clone() for name, value in models["dense"].state_dict().items()}
@@ -205,6 +207,7 @@ def test_a_split_without_text_is_told(readers, found, tmp_path):
 def test_a_run_asks_what_its_options_say(models, monkeypatch):
     asked = {}
     monkeypatch.setattr(measured, "looked_up", lambda *given: [])
+    monkeypatch.setattr(measured, "deployed_points", lambda *given: [])
     monkeypatch.setattr(measured, "settings_of", lambda context: Settings())
     monkeypatch.setattr(measured, "shape_times", lambda *given: None)
     monkeypatch.setattr(measured, "cloze_points", lambda context, arms, **how: asked.update(how, arms=arms) or ([], {}))
@@ -216,4 +219,5 @@ def test_other_runs_have_none(tmp_path):
     results = results_of(tmp_path, None, {})
     assert isinstance(generation.cache_table(results), DoesNotApply) and generation.lines(results) == []
     assert isinstance(generation.cloze_table(results), DoesNotApply)
+    assert isinstance(generation.deployed_table(results), DoesNotApply)
     assert isinstance(generation.decode_table(results_of(tmp_path, None, {"kv": {}})), Missing)

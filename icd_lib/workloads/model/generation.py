@@ -21,9 +21,6 @@ from icd_lib.data.lookups import make_lookups
 from icd_lib.decoding import DECODERS, REFERENCE
 from icd_lib.decoding.base import Decoder
 from icd_lib.decoding.bytes import bytes_per_token
-from icd_lib.decoding.grouped import exported_row
-from icd_lib.decoding.openvino import OpenVino
-from icd_lib.decoding.stateful import stateful_graph
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.experiment.arms import DENSE, RESULT
 from icd_lib.measure.conditions import disturbances, watched
@@ -48,6 +45,8 @@ from icd_lib.transforms.options import KvOptions
 from icd_lib.workloads.model.cache import compressed, policy_of
 from icd_lib.workloads.model.cloze import cloze_points
 from icd_lib.workloads.model.context import Context
+from icd_lib.workloads.model.deployed import deployed_points, label_of, lost_figure, near_figure, ratio_figure
+from icd_lib.workloads.model.engines import Engines
 from icd_lib.workloads.model.solve import settings_of
 
 UNITS: dict[str, dict] = {"token": {}, "page": {"unit": "page"}, "recent": {"score": "recent"}}
@@ -93,7 +92,8 @@ def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]
         points += judged(context, options, dense, result, context.judging)
         lookups = looked_up(context, options, dense, result)
         cloze, cloze_missing = cloze_points(context, models, count=options["cloze"], longest=options["context"])
-    clock = [shape_times(context, options, models, keep, batch, length) for batch, length in options["clock"]]
+    engines = Engines(models, tuple(options["peers"]))
+    clock = [shape_times(context, options, engines, keep, batch, length) for batch, length in options["clock"]]
     return Generation(
         page=options["page"],
         context=options["context"],
@@ -107,6 +107,7 @@ def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]
         cloze_missing=cloze_missing,
         clock=clock,
         layout_error=layout_error(context, options, result),
+        deployed=deployed_points(context, engines) if context.is_trained else [],
     )
 
 
@@ -165,31 +166,12 @@ def _point(
         keep=keep,
         split=split,
         n_tokens=result.n_items,
-        drop_pp=_lost(total),
-        perplexity_ratio=_ratio(total),
-        kl_full=_near(own, "kl", "nats"),
-        drop_full_pp=_lost(own),
+        drop_pp=lost_figure(total),
+        perplexity_ratio=ratio_figure(total),
+        kl_full=near_figure(own, "kl", "nats"),
+        drop_full_pp=lost_figure(own),
         **dict(zip(names, means, strict=True)),
     )
-
-
-def _lost(compared: dict) -> Figure:
-    own = compared["own"]
-    item = figure(
-        own["drop_pp"], "pp", "measured", n=compared["n_items"], method=compared["method"], ci95=tuple(own["ci95"])
-    )
-    return replace(item, se_pp=own["se_pp"])
-
-
-def _near(compared: dict, key: str, unit: str) -> Figure:
-    near = compared[key]
-    return figure(
-        near["value"], unit, "measured", n=compared["n_items"], method=compared["method"], ci95=tuple(near["ci95"])
-    )
-
-
-def _ratio(compared: dict) -> Figure:
-    return _near(compared, "perplexity_ratio", "1")
 
 
 def chosen(context: Context, points: list[CachePoint]) -> tuple[float | None, str]:
@@ -251,7 +233,7 @@ def layout_error(context: Context, options: Options, model: nn.Module) -> float:
 
 
 def shape_times(
-    context: Context, options: Options, models: Mapping[str, nn.Module], keep: float | None, batch: int, length: int
+    context: Context, options: Options, engines: Engines, keep: float | None, batch: int, length: int
 ) -> DecodeShape:
     """Time to first token and per token of every arm, interleaved, on the same text."""
     needed = length + options["steps"] + 2
@@ -259,7 +241,7 @@ def shape_times(
     missing: dict[str, str] = {}
     with ExitStack() as held:
         ready, labels = {}, {}
-        for name, (label, make) in arms_of(options, models, keep, length).items():
+        for name, (label, make) in arms_of(options, engines, keep, length).items():
             try:
                 ready[name], labels[name] = held.enter_context(closing(make())), label
             except (ResourceError, ConfigError) as error:
@@ -300,13 +282,14 @@ def _bytes(decoder: Decoder, options: Options, keep: float | None, batch: int, l
 
 
 def arms_of(
-    options: Options, models: Mapping[str, nn.Module], keep: float | None, length: int
+    options: Options, engines: Engines, keep: float | None, length: int
 ) -> dict[str, tuple[str, Callable[[], Decoder]]]:
     """Arm → what it is, and how it is made ready.
 
     `dense` is the model with a cache that copies nothing; the arms of the loop are their models with the cache that was
     chosen, in their layout; `same_transform` is iterative's model with linear's layout of the cache.
     """
+    models = engines.models
 
     def eager(arm: str, layout: str | None) -> Callable[[], Decoder]:
         def make() -> Decoder:
@@ -333,25 +316,5 @@ def arms_of(
         if keep is not None:
             arms["same_transform"] = ("iterative's model, tokens in the pages where they were", eager(RESULT, "linear"))
         arms[RESULT] = (f"iterative, {share}, in whole pages", eager(RESULT, "iterative"))
-    traced = functools.cache(lambda: stateful_graph(models[DENSE].eval()))
-    for name in options["peers"]:
-        row = DECODERS[name]
-        arms[name] = (f"dense, {row.label}", _in_engine(name, models[DENSE], traced))
-    if RESULT in models:
-        arms[EXPORTED_ARM] = (
-            "iterative, OpenVINO, whole cache",
-            _in_engine(exported_row(models[RESULT]), models[RESULT]),
-        )
+    arms |= {arm: (label_of(engines, arm), functools.partial(engines.decoder, arm)) for arm in engines.rows}
     return arms
-
-
-def _in_engine(name: str, model: nn.Module, traced: Callable[[], object] | None = None) -> Callable[[], Decoder]:
-    """traced: the model's graph for OpenVINO, made when the first row needs it."""
-
-    def make() -> Decoder:
-        row = DECODERS[name]
-        row.check()
-        shared = {"traced": traced()} if traced is not None and isinstance(row, OpenVino) else {}
-        return row.prepare(model, **shared)
-
-    return make

@@ -1,0 +1,67 @@
+"""What a decoder loses in the runtime that it decodes in, where inputs of products and the cache may be rounded too."""
+
+from dataclasses import replace
+
+from icd_lib.decoding import DECODERS
+from icd_lib.decoding.openvino import OpenVino
+from icd_lib.errors import ResourceError
+from icd_lib.metric import Figure, figure
+from icd_lib.records.generation import DeployedPoint
+from icd_lib.workloads.model.context import Context
+from icd_lib.workloads.model.engines import Engines
+
+
+def label_of(engines: Engines, arm: str) -> str:
+    """An arm of `Engines` in words."""
+    name, whose = engines.rows[arm]
+    return f"{whose}, {DECODERS[name].label}"
+
+
+def deployed_points(context: Context, engines: Engines) -> list[DeployedPoint]:
+    """What every arm in OpenVINO loses there on the text that judges, rounding of inputs and cache with it."""
+    suite, split, points = context.suite, context.judging, []
+    for arm, (name, _) in engines.rows.items():
+        if not isinstance(DECODERS[name], OpenVino):
+            continue
+        try:
+            with engines.judged(arm) as model:
+                compared = suite.compare(suite.evaluate(model, split), context.dense_result(split))
+        except ResourceError as error:
+            context.progress(f"{arm} was not judged: {error}")
+            continue
+        label, n = label_of(engines, arm), compared["n_items"]
+        points.append(
+            DeployedPoint(
+                arm=arm,
+                label=label,
+                split=split,
+                n_tokens=n,
+                drop_pp=lost_figure(compared),
+                perplexity_ratio=ratio_figure(compared),
+                kl=near_figure(compared, "kl", "nats"),
+            )
+        )
+        context.progress(f"{label}: loses {points[-1].drop_pp.value:+.3f} pp on {split} text")
+    return points
+
+
+def lost_figure(compared: dict) -> Figure:
+    """Next-token accuracy that a comparison of a language suite finds lost, pp."""
+    own = compared["own"]
+    item = figure(
+        own["drop_pp"], "pp", "measured", n=compared["n_items"], method=compared["method"], ci95=tuple(own["ci95"])
+    )
+    return replace(item, se_pp=own["se_pp"])
+
+
+def near_figure(compared: dict, key: str, unit: str) -> Figure:
+    """A mean of the comparison with its interval."""
+    near = compared[key]
+    return figure(
+        near["value"], unit, "measured", n=compared["n_items"], method=compared["method"], ci95=tuple(near["ci95"])
+    )
+
+
+def ratio_figure(compared: dict) -> Figure:
+    """Perplexity relative to the other model's."""
+    return near_figure(compared, "perplexity_ratio", "1")

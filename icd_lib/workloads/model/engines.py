@@ -1,0 +1,75 @@
+"""A decoder's run in OpenVINO: dense as each peer has it, and what is left for use; every graph is made once."""
+
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from icd_lib.decoding import DECODERS
+from icd_lib.decoding.base import Decoder
+from icd_lib.decoding.grouped import exported_row
+from icd_lib.decoding.openvino import OpenVino, OpenVinoDecoder
+from icd_lib.decoding.stateful import stateful_graph
+from icd_lib.experiment.arms import DENSE, RESULT
+from icd_lib.records.generation import EXPORTED_ARM
+
+
+@dataclass(frozen=True, eq=False)
+class Engines:
+    """models: the compared arms; peers: rows of `DECODERS` in which dense decodes."""
+
+    models: Mapping[str, nn.Module]
+    peers: tuple[str, ...]
+    _graphs: dict[str, object] = field(default_factory=dict)
+
+    @cached_property
+    def rows(self) -> dict[str, tuple[str, str]]:
+        """Arm → its row of `DECODERS`, and whose model it runs."""
+        found = {name: (name, DENSE) for name in self.peers}
+        if RESULT in self.models:
+            found[EXPORTED_ARM] = (exported_row(self.models[RESULT]), RESULT)
+        return found
+
+    @cached_property
+    def _traced(self):
+        return stateful_graph(self.models[DENSE].eval())
+
+    def graph(self, arm: str):
+        """The graph of an arm in OpenVINO; `ResourceError` without the package, or where none can be made."""
+        name, whose = self.rows[arm]
+        row = DECODERS[name]
+        row.check()
+        if arm not in self._graphs:
+            traced = self._traced if whose == DENSE else None
+            self._graphs[arm] = row.graph(self.models[whose].eval(), traced=traced)
+        return self._graphs[arm]
+
+    def decoder(self, arm: str) -> Decoder:
+        """The arm, ready to generate."""
+        name, whose = self.rows[arm]
+        row = DECODERS[name]
+        if isinstance(row, OpenVino):
+            return row.prepare(self.models[whose], graph=self.graph(arm))
+        row.check()
+        return row.prepare(self.models[whose])
+
+    @contextmanager
+    def judged(self, arm: str):
+        """The arm as what judges of language models take, compiled for as long."""
+        name, whose = self.rows[arm]
+        request = DECODERS[name].open(self.graph(arm), last=False).create_infer_request()
+        yield _Judged(OpenVinoDecoder(request), self.models[whose])
+
+
+class _Judged:
+    """What a model is to its judge, with the logits of a graph."""
+
+    def __init__(self, decoder: OpenVinoDecoder, model: nn.Module):
+        self.decoder, self.config, self.parameters = decoder, model.config, model.parameters
+
+    def __call__(self, input_ids: torch.Tensor, **_options) -> SimpleNamespace:
+        return SimpleNamespace(logits=torch.from_numpy(self.decoder.whole(input_ids.numpy())))
