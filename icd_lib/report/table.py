@@ -70,6 +70,13 @@ class Table:
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"
         )
 
+    def to_markdown(self) -> str:
+        """The table in Markdown, its title above and its note below."""
+        rows = [[_text(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in self.rows]
+        lines = [f"| {' | '.join(self.columns)} |", "|---" * len(self.columns) + "|"]
+        lines += [f"| {' | '.join(cells)} |" for cells in rows]
+        return "\n\n".join(filter(None, [f"**{self.title}**", "\n".join(lines), self.note]))
+
     def _repr_html_(self) -> str:
         return f'<style>{STYLE}</style><div class="icd">{self.to_html()}</div>'
 

@@ -47,7 +47,7 @@ def test_a_lock_gives_the_same_configuration_and_writes_the_same_lock(run, tmp_p
     assert load_scenario(again.source, list(again.overrides), quick=again.quick, seed=again.seed) == again
 
 
-@pytest.mark.parametrize("name", ["bert", "mamba", "mock", "trace"])
+@pytest.mark.parametrize("name", ["bert", "mamba", "mock", "smollm2", "trace"])
 def test_every_shipped_scenario_survives_its_lock(name, tmp_path):
     run = open_run(name, out=tmp_path)
     assert load_lock(lock_of(run)).config == run.scenario.config

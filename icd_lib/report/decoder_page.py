@@ -1,0 +1,51 @@
+"""The numbers of docs/DECODER.md from its reference run: `python -m icd_lib.report.decoder_page [--check]`."""
+
+import sys
+from pathlib import Path
+
+from icd_lib.paths import project_root
+from icd_lib.report import generation, measure_tables, weights_figures
+from icd_lib.report.marked import with_marked
+from icd_lib.report.readme import latency_table, load_reference, told
+from icd_lib.report.table import Table
+from icd_lib.storage.atomic import atomic_write
+
+REFERENCE, PAGE = "outputs/reference/smollm2", "docs/DECODER.md"
+
+
+def numbers(root: Path | None = None) -> str:
+    """Markdown: prompts' latency, quality, the gates, and what was found of generating."""
+    results = load_reference((root or project_root()) / REFERENCE)
+    tables = [
+        measure_tables.quality(results),
+        generation.deployed_table(results),
+        generation.decode_table(results),
+        generation.cache_table(results),
+        generation.lookup_table(results),
+        generation.cloze_table(results),
+    ]
+    shown = [item.to_markdown() if isinstance(item, Table) else f"{item}." for item in tables]
+    sentences = weights_figures.lines(results) + generation.lines(results)
+    parts = ["Reading a prompt, in PyTorch:", latency_table(results), told(results), *shown]
+    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in sentences)])
+
+
+def with_numbers(text: str) -> str:
+    """The page with its numbers made anew; `ArtifactError` where the markers or the run are missing."""
+    return with_marked(text, "numbers", numbers())
+
+
+def main(arguments: list[str]) -> int:
+    """Write the numbers, or with --check exit 1 when the page's differ from the reference run's."""
+    path = project_root() / PAGE
+    text = path.read_text(encoding="utf-8")
+    made = with_numbers(text)
+    if "--check" in arguments:
+        print(f"{PAGE}: " + ("as in the reference run" if made == text else "differs from the reference run"))
+        return int(made != text)
+    atomic_write(path, made)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
