@@ -187,7 +187,7 @@ def other_of(result: SplitResult, name: str) -> LanguageResult:
 def bits_points(args, model, batches: list[dict], suite: LanguageSuite, result: dict, save) -> None:
     """Mixtures of 4 and 8 bits by budget, in either order, and NNCF's; each judged where it is chosen and unseen."""
     dense = {split: suite.evaluate(model, split) for split in ("selection", "unseen")}
-    probed, specs = fewer(batches, PROBE_TOKENS), [Spec(4, 64), Spec(8, None, searched=False)]
+    probed, specs = fewer(batches, PROBE_TOKENS), [Spec(4, 64), Spec(8, 64, searched=False)]
     of_bits = {spec.bits: spec for spec in specs}
     losses, activity = lone_losses(model, probed, specs[0]), column_activity(model, batches)
     choices = choices_of(model, losses, activity, specs[0], specs)

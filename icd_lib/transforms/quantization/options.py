@@ -31,7 +31,7 @@ class QuantizationOptions(Section):
     )
     float_linears: int = option(0, "so many of the most sensitive Linears stay float", low=0)
     tokens: int = option(16384, "calibration tokens that ranges and moments are taken from", unit="tokens", low=64)
-    group: int = option(64, "columns of a matrix that share a scale, in weights of fewer than 8 bits", low=8)
+    group: int = option(64, "columns of a matrix that share a scale, where weights alone are rounded", low=8)
     bits: int | None = option(
         None, "bits of int4_weights or int8_weights, if not as many as their names say: 3, 4 or 8", low=3, high=8
     )

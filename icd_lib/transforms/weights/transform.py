@@ -94,11 +94,10 @@ class WeightsEvidence:
         return found
 
     def spec(self, bits: int) -> Spec:
-        """What a matrix of so many bits is rounded to; with 8 a row has one scale, whose range is as it is."""
-        if bits == 8:
-            return Spec(bits, None, self.options["symmetric"], searched=False)
+        """What a matrix of so many bits is rounded to; with 8 no shrunk range is better than the values' own."""
         # Widths at one rate for all, in no layout, are no multiples of anything.
-        return Spec(bits, self.options["group"], self.options["symmetric"], ragged=self.given.manner.even)
+        ragged, symmetric = self.given.manner.even, self.options["symmetric"]
+        return Spec(bits, self.options["group"], symmetric, searched=bits < 8, ragged=ragged)
 
 
 def weights_evidence(given: Given) -> WeightsEvidence:
