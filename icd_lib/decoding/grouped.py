@@ -9,6 +9,7 @@ from torch import nn
 from icd_lib.decoding import EXPORTED
 from icd_lib.errors import TransformError
 from icd_lib.models.grouped import check_contiguous, grid_of, grouped_modules
+from icd_lib.runtimes.emulation import emulated
 
 PREFIX = "self.model."  # of the names that constants of a traced graph have, before the weight's own
 
@@ -52,7 +53,9 @@ class Grouped:
 
 def exported_row(model: nn.Module) -> str:
     """The row of `DECODERS` in which a model is left for use, by what its weights are."""
-    return EXPORTED["grouped" if grouped_modules(model) else "float"]
+    if grouped_modules(model):
+        return EXPORTED["grouped"]
+    return EXPORTED["emulated" if emulated("bf16") else "float"]
 
 
 def grouped_weights(model: nn.Module) -> dict[str, Grouped]:

@@ -14,7 +14,6 @@ from icd_lib.report.generation import generation_of
 from icd_lib.report.losses import is_above, lost
 from icd_lib.report.results import Results
 from icd_lib.run.artifacts import Run
-from icd_lib.runtimes.emulation import emulated
 from icd_lib.scrub.text import scrub_text
 from icd_lib.workloads.model.contexts import make_context
 
@@ -33,8 +32,6 @@ def export_best_decoder(run: Run, results: Results, folder: str, progress: Calla
         )
     context, model = make_context(run, progress), load_optimized(run.dir / RESULT / "model")
     row = DECODERS[exported_row(model)]
-    if row.precision == "bf16" and emulated("bf16"):
-        row = DECODERS["openvino"]
     progress("exporting the model for OpenVINO, its cache in the graph")
     export(
         model,

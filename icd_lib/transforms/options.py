@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from icd_lib.axes.kinds import KINDS, PAGE
-from icd_lib.decoding import IN_PROCESS, PEERS
 from icd_lib.options import OneOf, Section, Shape, option
 
 
@@ -62,8 +61,8 @@ class KvOptions(Section):
     clock: tuple[Shape, ...] = option(
         ((1, 128), (1, 1024), (8, 512)), "batch and prompt of every measurement of decoding", least=1
     )
-    peers: tuple[Annotated[str, OneOf(IN_PROCESS)], ...] = option(
-        PEERS, "runtimes in which dense decodes beside the arms: what a user has without this project"
+    peers: tuple[Annotated[str, OneOf("icd_lib.decoding:IN_PROCESS")], ...] | None = option(
+        None, "runtimes in which dense decodes beside the arms; null: OpenVINO in every precision"
     )
     rounds: int = option(3, "interleaved rounds of every prompt", low=1)
     steps: int = option(24, "decoded tokens of a round", unit="tokens", low=2)

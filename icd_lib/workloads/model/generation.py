@@ -18,7 +18,7 @@ from torch import nn
 
 from icd_lib.data.language import join_blocks
 from icd_lib.data.lookups import make_lookups
-from icd_lib.decoding import DECODERS, REFERENCE
+from icd_lib.decoding import DECODERS, PEERS, REFERENCE
 from icd_lib.decoding.base import Decoder
 from icd_lib.decoding.bytes import bytes_per_token
 from icd_lib.errors import ConfigError, ResourceError
@@ -62,6 +62,11 @@ class Options:
     def __getitem__(self, name: str):
         return self.values[name]
 
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Rows of `DECODERS` in which dense decodes beside the arms."""
+        return PEERS if self["peers"] is None else tuple(self["peers"])
+
     def policy(self, unit: str, keep: float, context: int, layout: str = "iterative") -> KvPolicy:
         """What a cache of this unit and share may keep."""
         return replace(policy_of(KvOptions(**self.values), keep, context), layout=layout, **UNITS[unit])
@@ -92,7 +97,7 @@ def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]
         points += judged(context, options, dense, result, context.judging)
         lookups = looked_up(context, options, dense, result)
         cloze, cloze_missing = cloze_points(context, models, count=options["cloze"], longest=options["context"])
-    engines = Engines(models, tuple(options["peers"]))
+    engines = Engines(models, options.peers)
     clock = [shape_times(context, options, engines, keep, batch, length) for batch, length in options["clock"]]
     return Generation(
         page=options["page"],
@@ -262,7 +267,7 @@ def shape_times(
                 bytes_per_token=_bytes(ready[name], options, keep if name in COMPRESSED else None, batch, length),
                 step_vs={
                     peer: change_figure(found.step_ms, times[peer].step_ms, seed=seed, resamples=resamples)
-                    for peer in (options["peers"] if name == EXPORTED_ARM else ())
+                    for peer in (options.peers if name == EXPORTED_ARM else ())
                     if peer in times
                 },
             )
