@@ -4,20 +4,23 @@ import sys
 from pathlib import Path
 
 from icd_lib.paths import project_root
-from icd_lib.records.generation import EXPORTED_ARM
+from icd_lib.records.generation import EXPORTED_ARM, Generation
 from icd_lib.report import generation, measure_tables, weights_figures
 from icd_lib.report.marked import with_marked
 from icd_lib.report.readme import as_change, as_drop, latency_table, load_reference, told
-from icd_lib.report.results import Results
 from icd_lib.report.table import Table
 from icd_lib.storage.atomic import atomic_write
 
 REFERENCE, PAGE = "outputs/reference/smollm2", "docs/DECODER.md"
+NOT_RUN = "Not run yet."
 
 
 def numbers(root: Path | None = None) -> str:
-    """Markdown: prompts' latency, quality, the gates, and what was found of generating."""
-    results = load_reference((root or project_root()) / REFERENCE)
+    """Markdown: prompts' latency, quality, the gates, and what was found of generating; `NOT_RUN` without the run."""
+    folder = (root or project_root()) / REFERENCE
+    if not folder.is_dir():
+        return NOT_RUN
+    results = load_reference(folder)
     tables = [
         measure_tables.quality(results),
         generation.cache_table(results),
@@ -27,13 +30,15 @@ def numbers(root: Path | None = None) -> str:
     shown = [item.to_markdown() if isinstance(item, Table) else f"{item}." for item in tables]
     sentences = weights_figures.lines(results) + generation.lines(results)
     parts = ["Reading a prompt, in PyTorch:", latency_table(results), told(results)]
-    parts += [exported_table(results), deployed_table(results), *shown]
+    found = generation.generation_of(results)
+    if isinstance(found, Generation):
+        parts += [exported_table(found), deployed_table(found)]
+    parts += shown
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in sentences)])
 
 
-def exported_table(results: Results) -> str:
+def exported_table(found: Generation) -> str:
     """Time per token of what is exported, against dense in PyTorch and in every other runtime."""
-    found = generation.generation_of(results)
     shapes = {f"{one.batch} × {one.context}": one.arms[EXPORTED_ARM] for one in found.clock if EXPORTED_ARM in one.arms}
     rows = {"dense in PyTorch, fp32": [arm.step_vs_dense for arm in shapes.values()]}
     for peer in next(iter(shapes.values())).step_vs if shapes else ():
@@ -42,9 +47,8 @@ def exported_table(results: Results) -> str:
     return "\n".join([*lines, *(f"| {name} | {' | '.join(map(as_change, row))} |" for name, row in rows.items())])
 
 
-def deployed_table(results: Results) -> str:
+def deployed_table(found: Generation) -> str:
     """What every runtime that decodes loses of next-token accuracy, and its perplexity."""
-    found = generation.generation_of(results)
     lines = ["| where it decodes | accuracy lost, unseen text | perplexity × | KL to dense |", "|---" * 4 + "|"]
     for point in found.deployed:
         name = "**what is exported**" if point.arm == EXPORTED_ARM else f"dense, `{point.arm}`"
