@@ -14,10 +14,12 @@ from icd_lib.decoding.grouped import grouped_weights, pack_weights
 from icd_lib.decoding.prompt import Prompt
 from icd_lib.decoding.stateful import constant_bytes, last_token_only, stateful_graph
 from icd_lib.errors import IcdError, ResourceError
+from icd_lib.models.grouped import grouped_modules
 from icd_lib.optional import brief, load_optional
 from icd_lib.runtimes.emulation import emulated
 from icd_lib.runtimes.ir import as_read
 
+_PACKED = "OpenVINO, weights packed in the groups that they lie in, the rest as OpenVINO chooses"
 _BYTES = {"f32": 4, "bf16": 2, "f16": 2, "u8": 1, "dynamic": None}
 
 
@@ -91,6 +93,10 @@ class OpenVino(DecodeRuntime):
     def told(self) -> str:
         """The hint, or fp32 where this processor only emulates bf16 and the row is about its weights."""
         return "f32" if self.weights and emulated("bf16") else self.hint
+
+    def label_of(self, model: nn.Module) -> str:
+        """What the row is called with a model whose weights may lie in groups already, which nothing compresses."""
+        return _PACKED if self.weights and grouped_modules(model) else self.label
 
     def graph(self, model: nn.Module, traced=None, **options):
         """The whole graph of a model; options: of `compress_graph`.

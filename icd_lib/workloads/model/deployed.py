@@ -14,7 +14,9 @@ from icd_lib.workloads.model.engines import Engines
 def label_of(engines: Engines, arm: str) -> str:
     """An arm of `Engines` in words."""
     name, whose = engines.rows[arm]
-    return f"{whose}, {DECODERS[name].label}"
+    row = DECODERS[name]
+    label = row.label_of(engines.models[whose]) if isinstance(row, OpenVino) else row.label
+    return f"{whose}, {label}"
 
 
 def deployed_points(context: Context, engines: Engines) -> list[DeployedPoint]:
