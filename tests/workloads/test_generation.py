@@ -54,20 +54,25 @@ class Text:
 
 @pytest.fixture
 def models():
+    return three_models()
+
+
+def three_models():
     sizes = {"max_position_embeddings": 256, "dtype": torch.float32}
     return {"dense": tiny_decoder(**sizes), "linear": tiny_decoder(**sizes), "iterative": tiny_decoder(**sizes)}
 
 
-@pytest.fixture
-def found(models, monkeypatch) -> Generation:
-    monkeypatch.setattr(measured, "looked_up", lambda *given: [])
-    monkeypatch.setattr(measured, "deployed_points", lambda *given: [])
-    monkeypatch.setattr(measured, "cloze_points", lambda *given, **more: ([], {"unseen": "no word can be hidden"}))
-    monkeypatch.setattr(
-        measured, "settings_of", lambda context: Settings(quality_budget_pp=100, max_perplexity_ratio=99)
-    )
-    entry = measured.measure_generation(Text(), models)
-    return from_json(Generation, entry, GENERATION)
+@pytest.fixture(scope="module")
+def found() -> Generation:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(measured, "looked_up", lambda *given: [])
+        monkeypatch.setattr(measured, "deployed_points", lambda *given: [])
+        monkeypatch.setattr(measured, "cloze_points", lambda *given, **more: ([], {"unseen": "no word can be hidden"}))
+        monkeypatch.setattr(
+            measured, "settings_of", lambda context: Settings(quality_budget_pp=100, max_perplexity_ratio=99)
+        )
+        entry = measured.measure_generation(Text(), three_models())
+        return from_json(Generation, entry, GENERATION)
 
 
 def test_every_cache_is_judged_and_the_smallest_that_holds_is_chosen(found):
