@@ -49,11 +49,12 @@ def exported_table(found: Generation) -> str:
 
 def deployed_table(found: Generation) -> str:
     """What every runtime that decodes loses of next-token accuracy, and its perplexity."""
-    lines = ["| where it decodes | accuracy lost, unseen text | perplexity × | KL to dense |", "|---" * 4 + "|"]
+    lines = ["| where it decodes | text | accuracy lost | perplexity × | KL to dense |", "|---" * 5 + "|"]
     for point in found.deployed:
         name = "**what is exported**" if point.arm == EXPORTED_ARM else f"dense, `{point.arm}`"
         ratio, near = point.perplexity_ratio, point.kl
-        lines.append(f"| {name} | {as_drop(point.drop_pp)} | {ratio.value:.4f} | {near.value:.4f} |")
+        figures = f"{as_drop(point.drop_pp)} | {ratio.value:.4f} | {near.value:.4f}"
+        lines.append(f"| {name} | {point.split} | {figures} |")
     return "\n".join(lines)
 
 

@@ -71,7 +71,7 @@ def report_page(results: Results, drawn: dict) -> str:
             generation.decode_table(results),
             generation.deployed_table(results),
             drawn.get("kv_cache"),
-            *(generation.cache_table(results, split) for split in (None, "selection")),
+            *(generation.cache_table(results, split) for split in (None, "seen", "selection")),
             generation.lookup_table(results),
             generation.cloze_table(results),
         ],

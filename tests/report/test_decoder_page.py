@@ -57,8 +57,8 @@ def test_what_is_exported_stands_against_every_runtime():
         "| dense, `other` | -20.0 % (-21.0 … -19.0) |",
     ]
     assert decoder_page.deployed_table(found).splitlines()[2:] == [
-        "| **what is exported** | +0.050 pp (-0.050 … +0.150) | 1.0010 | 1.0010 |",
-        "| dense, `other` | +0.050 pp (-0.050 … +0.150) | 1.0010 | 1.0010 |",
+        "| **what is exported** | unseen | +0.050 pp (-0.050 … +0.150) | 1.0010 | 1.0010 |",
+        "| dense, `other` | unseen | +0.050 pp (-0.050 … +0.150) | 1.0010 | 1.0010 |",
     ]
 
 

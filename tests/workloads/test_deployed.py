@@ -42,13 +42,15 @@ def test_a_graph_gives_the_models_logits_and_is_made_once(engines, monkeypatch):
 
 
 def test_every_arm_is_judged_where_it_decodes(engines):
-    suite = LanguageSuite({"unseen": {"a": text(1), "b": text(2)}}, engines.models["dense"])
-    dense = suite.evaluate(engines.models["dense"], "unseen")
+    judged = {"unseen": {"a": text(1), "b": text(2)}, "seen": {"c": text(3)}}
+    suite = LanguageSuite(judged, engines.models["dense"])
+    dense = {split: suite.evaluate(engines.models["dense"], split) for split in judged}
     told: list[str] = []
-    context = SimpleNamespace(suite=suite, judging="unseen", dense_result=lambda split: dense, progress=told.append)
-    points = {point.arm: point for point in deployed_points(context, engines)}
-    assert list(points) == ["openvino", EXPORTED_ARM] and len(told) == 2
-    same = points["openvino"]
+    context = SimpleNamespace(suite=suite, judging="unseen", dense_result=dense.get, progress=told.append)
+    points = {(point.arm, point.split): point for point in deployed_points(context, engines)}
+    assert list(points) == [(arm, split) for arm in ("openvino", EXPORTED_ARM) for split in ("unseen", "seen")]
+    assert len(told) == 4
+    same = points["openvino", "unseen"]
     assert same.drop_pp.value == 0 and same.kl.value < 1e-6 and abs(same.perplexity_ratio.value - 1) < 1e-4
     assert same.n_tokens == 2 * 4 * 23 and same.label.startswith("dense, OpenVINO")
 

@@ -78,7 +78,7 @@ def found() -> Generation:
 def test_every_cache_is_judged_and_the_smallest_that_holds_is_chosen(found):
     assert {(point.split, point.unit, point.keep) for point in found.points} == {
         (split, unit, keep)
-        for split in ("selection", "unseen")
+        for split in ("selection", "unseen", "seen")
         for unit in ("token", "page", "recent")
         for keep in (0.75, 0.5)
     }

@@ -20,31 +20,37 @@ def label_of(engines: Engines, arm: str) -> str:
 
 
 def deployed_points(context: Context, engines: Engines) -> list[DeployedPoint]:
-    """What every arm in OpenVINO loses there on the text that judges, rounding of inputs and cache with it."""
-    suite, split, points = context.suite, context.judging, []
+    """What every arm in OpenVINO loses there, on the text that judges and on seen text."""
+    points: list[DeployedPoint] = []
     for arm, (name, _) in engines.rows.items():
         if not isinstance(DECODERS[name], OpenVino):
             continue
         try:
             with engines.judged(arm) as model:
-                compared = suite.compare(suite.evaluate(model, split), context.dense_result(split))
+                points += [_judged(context, engines, arm, model, split) for split in splits_of(context)]
         except ResourceError as error:
             context.progress(f"{arm} was not judged: {error}")
-            continue
-        label, n = label_of(engines, arm), compared["n_items"]
-        points.append(
-            DeployedPoint(
-                arm=arm,
-                label=label,
-                split=split,
-                n_tokens=n,
-                drop_pp=lost_figure(compared),
-                perplexity_ratio=ratio_figure(compared),
-                kl=near_figure(compared, "kl", "nats"),
-            )
-        )
-        context.progress(f"{label}: loses {points[-1].drop_pp.value:+.3f} pp on {split} text")
     return points
+
+
+def splits_of(context: Context) -> list[str]:
+    """The splits on which what generates is judged at the end: no loss is told of one kind of text alone."""
+    return list(dict.fromkeys((context.judging, "seen")))
+
+
+def _judged(context: Context, engines: Engines, arm: str, model, split: str) -> DeployedPoint:
+    compared = context.suite.compare(context.suite.evaluate(model, split), context.dense_result(split))
+    point = DeployedPoint(
+        arm=arm,
+        label=label_of(engines, arm),
+        split=split,
+        n_tokens=compared["n_items"],
+        drop_pp=lost_figure(compared),
+        perplexity_ratio=ratio_figure(compared),
+        kl=near_figure(compared, "kl", "nats"),
+    )
+    context.progress(f"{point.label}: loses {point.drop_pp.value:+.3f} pp on {split} text")
+    return point
 
 
 def lost_figure(compared: dict) -> Figure:

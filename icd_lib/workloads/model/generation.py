@@ -45,7 +45,14 @@ from icd_lib.transforms.options import KvOptions
 from icd_lib.workloads.model.cache import compressed, policy_of
 from icd_lib.workloads.model.cloze import cloze_points
 from icd_lib.workloads.model.context import Context
-from icd_lib.workloads.model.deployed import deployed_points, label_of, lost_figure, near_figure, ratio_figure
+from icd_lib.workloads.model.deployed import (
+    deployed_points,
+    label_of,
+    lost_figure,
+    near_figure,
+    ratio_figure,
+    splits_of,
+)
 from icd_lib.workloads.model.engines import Engines
 from icd_lib.workloads.model.solve import settings_of
 
@@ -94,7 +101,8 @@ def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]
         points = judged(context, options, dense, result, context.selecting)
         keep, why = chosen(context, [point for point in points if point.unit == "token"])
         context.progress(f"cache: {why}")
-        points += judged(context, options, dense, result, context.judging)
+        for split in splits_of(context):
+            points += judged(context, options, dense, result, split)
         lookups = looked_up(context, options, dense, result)
         cloze, cloze_missing = cloze_points(context, models, count=options["cloze"], longest=options["context"])
     engines = Engines(models, options.peers)
