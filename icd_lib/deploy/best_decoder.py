@@ -8,8 +8,9 @@ from icd_lib.deploy.card import Card, Lost, Speed
 from icd_lib.deploy.export import export
 from icd_lib.errors import ResourceError
 from icd_lib.experiment.arms import RESULT
+from icd_lib.metric import Figure
 from icd_lib.models.checkpoint.optimized import load_optimized
-from icd_lib.records.generation import EXPORTED_ARM
+from icd_lib.records.generation import EXPORTED_ARM, DeployedPoint
 from icd_lib.report.generation import generation_of
 from icd_lib.report.losses import is_above, lost
 from icd_lib.report.results import Results
@@ -24,12 +25,10 @@ def export_best_decoder(run: Run, results: Results, folder: str, progress: Calla
         raise ResourceError("no smaller model was accepted")
     if (found := results.lost(RESULT).get(results.judging)) is None:
         raise ResourceError(f"quality was not judged: {results.quality_reason or 'there is no text that judges'}")
-    own = lost(found.own, found.n_items)
-    if own is not None and is_above(results, own):
-        raise ResourceError(
-            f"{RESULT} loses {own.value:+.2f} pp on {results.judging} text, more than the budget of "
-            f"{results.budget_pp:g}"
-        )
+    check_loss(results, "in PyTorch", lost(found.own, found.n_items))
+    for point in exported_points(results):
+        if point.split == results.judging:
+            check_loss(results, "as it would be exported", point.drop_pp)
     context, model = make_context(run, progress), load_optimized(run.dir / RESULT / "model")
     row = DECODERS[exported_row(model)]
     progress("exporting the model for OpenVINO, its cache in the graph")
@@ -55,6 +54,21 @@ def export_best_decoder(run: Run, results: Results, folder: str, progress: Calla
     }
 
 
+def check_loss(results: Results, where: str, item: Figure | None) -> None:
+    """`ResourceError` where the result loses more than the budget on the text that judges."""
+    if is_above(results, item):
+        assert item is not None
+        raise ResourceError(
+            f"{RESULT} loses {item.value:+.2f} pp on {results.judging} text {where}, more than the budget of "
+            f"{results.budget_pp:g}"
+        )
+
+
+def exported_points(results: Results) -> list[DeployedPoint]:
+    """What the export was found to lose in its own runtime, by split."""
+    return [point for point in getattr(generation_of(results), "deployed", []) if point.arm == EXPORTED_ARM]
+
+
 def card_of(run: Run, results: Results, source: str, folder: str) -> Card:
     """The model card, from the run's records alone."""
     found, setup = generation_of(results), results.setup or {}
@@ -73,6 +87,10 @@ def card_of(run: Run, results: Results, source: str, folder: str) -> Card:
         Lost(split=split, reading="next tokens", where="PyTorch, fp32", figure=own)
         for split, entry in results.lost(RESULT).items()
         if (own := lost(entry.own, entry.n_items)) is not None
+    ]
+    losses += [
+        Lost(split=point.split, reading="next tokens", where="OpenVINO, as exported", figure=point.drop_pp)
+        for point in exported_points(results)
     ]
     environment = setup.get("environment", {})
     return Card(
