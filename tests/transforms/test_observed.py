@@ -1,5 +1,8 @@
 """What is known of a dense model: computed once, and kept where the caller says."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 
 from icd_lib.transforms import observed as module
@@ -25,3 +28,17 @@ def test_goals_and_teacher_states_are_those_of_the_model():
     with torch.no_grad():
         hidden = observed.model(**observed.distill_batches[1]).last_hidden_state
     assert torch.allclose(observed.teacher_states(1)[-1], hidden, atol=1e-5)
+
+
+def test_elimination_paths_are_kept_beside_the_moments(tmp_path, monkeypatch):
+    inputs = replace(small_problem().inputs, keep_moments=tmp_path / "moments-x.safetensors")
+    paths = inputs.observe().element_paths
+    monkeypatch.setattr(module, "eliminations", lambda *given: pytest.fail("computed again"))
+    kept = inputs.observe().element_paths
+    assert {axis: (path.order, path.loss) for axis, path in kept.items()} == {
+        axis: (path.order, path.loss) for axis, path in paths.items()
+    }
+    assert paths and all(type(path.order[0]) is int for path in kept.values())
+    other = replace(inputs, settings=inputs.settings.but(ridge=0.5)).observe()
+    with pytest.raises(pytest.fail.Exception, match="computed again"):
+        other.element_paths  # noqa: B018 (another ridge is another path)
