@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from icd_lib.metric import Figure, not_measured
+from icd_lib.records.generation import EXPORTED_ARM, GENERATION, Generation
 from icd_lib.registry import Registry
 
 AT_MOST, AT_LEAST = "at_most", "at_least"
 BOUND, ESTIMATE, EXACT = "bound", "estimate", "exact"
+PER_TOKEN = "time per token as exported"
 COMPARED, LOST, LAYOUT, OUTSIDE = "compared", "lost", "layout", "outside"
 
 
@@ -18,8 +21,8 @@ class Metric:
     judged: by the `BOUND` of its 95 % interval that lies on the wrong side, by its `ESTIMATE`, or by its value, where
     it is computed and not sampled (`EXACT`)
     figure_of: whose figure it is: the judged comparison's (`COMPARED`), the result's against dense (`LOST`), that of
-    π₁ against π₀ on W′ (`LAYOUT`), or a metric's from outside (`OUTSIDE`), which `measure` gives:
-    measure(run, report) -> figure, from the run's files and what measure.json holds (`icd_lib.records.measured`).
+    π₁ against π₀ on W′ (`LAYOUT`), or of none of them (`OUTSIDE`), which `measure` gives: measure(run, report) ->
+    figure, from the run's files and what measure.json holds (`icd_lib.records.measured`); None where it means nothing.
     """
 
     key: str
@@ -32,11 +35,21 @@ class Metric:
     measure: Callable | None = None
 
 
+def _per_token(run, report) -> Figure | None:
+    """Time per token of what is exported against dense in PyTorch, at the first shape of the clock."""
+    if not run.path(GENERATION).is_file():
+        return None
+    shapes = run.read(Generation, GENERATION).clock
+    arm = shapes[0].arms.get(EXPORTED_ARM) if shapes else None
+    return not_measured("fraction", "nothing that is exported was timed") if arm is None else arm.step_vs_dense
+
+
 _OWN = (
     Metric("latency_rel", "latency", "latency", "fraction", figure_of=COMPARED),
     Metric("l2_pp", "L2 hit rate", "L2 hit rate", "pp", AT_LEAST, figure_of=COMPARED),
     Metric("ept_rel", "energy per token", "energy per token", "fraction", figure_of=COMPARED),
     Metric("quality_drop_pp", "quality lost against dense", "quality", "pp", judged=ESTIMATE, figure_of=LOST),
+    Metric("token_rel", PER_TOKEN, f"{PER_TOKEN}, against dense in PyTorch", "fraction", measure=_per_token),
     Metric("delta_c_rel", "C of π₁ against π₀ on W′", "ΔC", "fraction", judged=EXACT, figure_of=LAYOUT),
     Metric("delta_q", "Q of π₁ less Q of π₀ on W′", "ΔQ", "1", AT_LEAST, EXACT, LAYOUT),
 )

@@ -71,7 +71,7 @@ class GatesOptions(Section):
 
 
 def _with_metrics_from_outside() -> type[GatesOptions]:
-    """The gates with a limit for every metric from outside, too."""
+    """The gates with a limit for every metric that has a `measure` of its own, too."""
     limits = {}
     for row in metrics_of(OUTSIDE):
         side = "least" if row.direction == AT_LEAST else "most"

@@ -50,8 +50,9 @@ def judged_figures(
 
 
 def outside_metrics(run, report: Measured) -> dict[str, Figure]:
-    """Metric → figure of the metrics from outside."""
-    return {row.key: row.measure(run, report) for row in metrics_of(OUTSIDE)}
+    """Metric → figure of the metrics that have a `measure` of their own, where they mean something."""
+    found = {row.key: row.measure(run, report) for row in metrics_of(OUTSIDE)}
+    return {key: item for key, item in found.items() if item is not None}
 
 
 def gate_verdicts(gates_cfg: Mapping[str, Mapping], figures: Mapping[str, Figure]) -> dict[str, GateVerdict]:
@@ -67,6 +68,8 @@ def other_verdicts(
     for row in COMPARISONS.values():
         if row.limited and row.key in sections and row.key != judged:
             for gate in GATES:
+                if gates_cfg[gate]["latency_rel"] is None:
+                    continue
                 limit = {"latency_rel": gates_cfg[gate]["latency_rel"]}
                 checks = judge(limit, {"latency_rel": sections[row.key]["latency_rel"]}).checks
                 states.setdefault(row.key, {})[gate] = checks.get("latency_rel", "not_measured")

@@ -9,24 +9,24 @@ its own head, so what it loses is one reading, *own*; there is nothing to drop i
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from icd_lib.data.language import Blocks, spread_rows
 from icd_lib.errors import ArtifactError, MeasureError
 from icd_lib.measure.battery import LABELLED, over_domains
 from icd_lib.measure.embed import Progress
+from icd_lib.measure.logits import DenseLogits, predictions
 from icd_lib.measure.statistics import Z95, paired_difference
 from icd_lib.storage.tensor_file import load_tensors, save_tensors
 
 NEXT_TOKEN = "next_token"
-TOKENS_PER_BATCH = 4096
-LOGITS_PER_BATCH = 1 << 25  # 128 MiB in float32; wide vocabularies get fewer tokens at a time
 KL_BLOCKS = 32  # of each domain
 METHOD = "mean over domains, paired with dense by token, clustered by document; normal interval"
 
@@ -78,11 +78,18 @@ class SplitResult:
 class LanguageSuite:
     """The judge of a language model, with the interface of `Battery`.
 
-    `judged`: split → domain → blocks of tokens; `dense`: the model that KL refers to (None: no KL).
+    `judged`: split → domain → blocks of tokens; `dense`: the model that KL refers to (None: no KL);
+    `states`: where this machine keeps what its head reads (`DenseLogits`).
     """
 
-    def __init__(self, judged: Mapping[str, Mapping[str, Blocks]], dense=None):
-        self.judged, self.dense = judged, dense
+    def __init__(
+        self,
+        judged: Mapping[str, Mapping[str, Blocks]],
+        dense: nn.Module | None = None,
+        states: Callable[[str], Path] | None = None,
+    ):
+        self.judged = judged
+        self.dense = None if dense is None else DenseLogits(dense, states)
 
     @cached_property
     def sha256s(self) -> dict[str, dict[str, str]]:
@@ -167,7 +174,9 @@ class LanguageSuite:
         return SplitResult(split, results)
 
 
-def judge_blocks(model, blocks: Blocks, dense=None, progress: Progress | None = None) -> LanguageResult:
+def judge_blocks(
+    model, blocks: Blocks, dense: DenseLogits | None = None, progress: Progress | None = None
+) -> LanguageResult:
     """The model's figures on blocks of one text, with KL to `dense` where there is one."""
     log_probs, correct, kl = score_blocks(model, blocks, dense, progress)
     return LanguageResult(log_probs, correct, **_clusters(blocks, kl))
@@ -186,7 +195,7 @@ def first_scored(blocks: Blocks) -> int:
 
 
 def score_blocks(
-    model, blocks: Blocks, dense=None, progress: Progress | None = None
+    model, blocks: Blocks, dense: DenseLogits | None = None, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """log p(right token) float32 (n, S) and whether it is the argmax, bool (n, S), of every scored token; and KL.
 
@@ -200,16 +209,16 @@ def score_blocks(
     log_probs, correct = np.empty(shape, np.float32), np.empty(shape, bool)
     compared = np.empty(0, np.int64) if dense is None else spread_rows(len(blocks), KL_BLOCKS)
     kl = np.zeros((len(compared), shape[1]), np.float32)
+    reference = blocks.take(compared) if compared.size else None
     done = 0
     with torch.inference_mode():
-        for rows, logits, targets in _predictions(model, blocks, first):
+        for rows, logits, targets in predictions(model, blocks, first):
             right = logits.gather(-1, targets[..., None])[..., 0]
             log_probs[rows] = (right - logits.logsumexp(-1)).cpu().numpy()
             correct[rows] = (logits.argmax(-1) == targets).cpu().numpy()
-            inside = (compared >= rows.start) & (compared < rows.stop)
-            if inside.any() and dense is not model:
-                taken = compared[inside]
-                kl[inside] = _kl_to(dense, blocks.take(taken), logits[taken - rows.start], first)
+            inside = np.flatnonzero((compared >= rows.start) & (compared < rows.stop))
+            if inside.size and dense.model is not model:
+                kl[inside] = _kl(dense.of(reference, inside, first), logits[compared[inside] - rows.start])
             done += len(targets) * blocks.ids.shape[1]
             if progress is not None:
                 progress(done, blocks.ids.size)
@@ -220,40 +229,28 @@ def score_blocks(
     return log_probs, correct, None if dense is None else kl
 
 
-def _kl_to(dense, blocks: Blocks, logits: torch.Tensor, first: int) -> np.ndarray:
-    """KL(dense ‖ model) of blocks whose logits by the model are given, float32 (n, S)."""
-    found = []
-    for rows, reference, _ in _predictions(dense, blocks, first):
-        given = logits[rows]
-        if given.shape != reference.shape:
-            raise MeasureError(
-                f"the models have {given.shape[-1]} and {reference.shape[-1]} logits per token; KL to dense needs the "
-                "same vocabulary"
-            )
-        log_q, log_p = (x.double().log_softmax(-1) for x in (given, reference.to(given.device)))
-        found.append((log_p.exp() * (log_p - log_q)).sum(-1).float().cpu().numpy())
-    return np.concatenate(found)
+def _kl(reference: torch.Tensor, given: torch.Tensor) -> np.ndarray:
+    """Σ_v p_v (log p_v − log q_v) of logits z (n, S, V) of the dense model and of the model, float32 (n, S).
 
-
-def _predictions(model, blocks: Blocks, first: int) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Yield (rows, logits (b, S, V) float32, targets (b, S)) of a batch of blocks at a time."""
-    device = next(model.parameters()).device
-    vocabulary = model.config.vocab_size
-    if int(blocks.ids.max()) >= vocabulary:
+    As Σ_v p_v (z_v^p − z_v^q) − log Z_p + log Z_q: the differences are small, so float32 holds them; sums are float64.
+    """
+    if given.shape != reference.shape:
         raise MeasureError(
-            f"token id {int(blocks.ids.max())} is out of the model's range of {vocabulary}; "
-            "use the tokenizer the model was trained with"
+            f"the models have {given.shape[-1]} and {reference.shape[-1]} logits per token; KL to dense needs the "
+            "same vocabulary"
         )
-    start = 0
-    for inputs in blocks.batches(min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // vocabulary)):
-        input_ids = inputs["input_ids"].to(device)
-        logits = getattr(model(input_ids=input_ids, use_cache=False), "logits", None)
-        if logits is None or logits.shape[:2] != input_ids.shape:
-            raise MeasureError(
-                f"{type(model).__name__} gives no logits per token; quality needs a causal language model"
-            )
-        yield slice(start, start + len(input_ids)), logits[:, first - 1 : -1].float(), input_ids[:, first:]
-        start += len(input_ids)
+    reference = reference.to(given.device)
+    weights, total, log_p = _normaliser(reference)
+    nearer = (weights.mul_(reference - given)).sum(-1, dtype=torch.float64) / total
+    return (nearer - log_p + _normaliser(given)[2]).float().cpu().numpy()
+
+
+def _normaliser(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """exp(z − max z), their sum in float64, and log Σ exp z in float64."""
+    top = logits.amax(-1, keepdim=True)
+    weights = (logits - top).exp_()
+    total = weights.sum(-1, dtype=torch.float64)
+    return weights, total, top[..., 0].double() + total.log()
 
 
 def compare_language_results(result: LanguageResult, dense: LanguageResult) -> dict:

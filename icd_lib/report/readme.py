@@ -93,9 +93,10 @@ def told(results: Results) -> str:
     others = [
         f"iterative vs {other_arm(results, key)}: {states_text(states)}"
         for key, states in latency_states(results).items()
-        if key != results.gates_comparison
+        if key != results.gates_comparison and states
     ]
-    lines.append(f"Put to the same limits of latency: {'; '.join(others)}.")
+    if others:
+        lines.append(f"Put to the same limits of latency: {'; '.join(others)}.")
     threads = environment["threads"]["torch"]
     lines.append(
         f"Deployed in: {results.deployed or 'PyTorch eager, fp32'}; all arms, the dense model too, are timed there."

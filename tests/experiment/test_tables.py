@@ -1,5 +1,7 @@
 """Arms, comparisons and metrics are rows: whole, about each other, and open to rows from outside."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from icd_lib.errors import ConfigError
@@ -17,6 +19,7 @@ from icd_lib.experiment.gates import judge
 from icd_lib.experiment.metrics import METRICS, OUTSIDE, Metric, metrics_of
 from icd_lib.experiment.verdict import latency_sections, other_verdicts, outside_metrics
 from icd_lib.metric import figure
+from icd_lib.records.generation import EXPORTED_ARM, GENERATION
 
 
 @pytest.fixture
@@ -83,13 +86,37 @@ def test_a_comparison_from_outside_is_timed_and_put_to_the_limits(outside):
     assert "toy" in {arm.name for arm in controls_of(MODEL)} and "vs_toy" not in judged_names()
 
 
-def test_a_metric_from_outside_is_measured_and_judged(outside):
-    assert outside_metrics(None, {}) == {}
+@pytest.fixture
+def folder(tmp_path):
+    """A run's folder with nothing in it."""
+    return SimpleNamespace(path=lambda name: tmp_path / name)
+
+
+def test_a_metric_from_outside_is_measured_and_judged(outside, folder):
+    assert outside_metrics(folder, {}) == {}
     given = figure(2.0, "widgets", "measured", n=3, method="counted", ci95=(1.0, 3.0))
     outside(METRICS, "toy", Metric("toy", "widgets", "widgets", "widgets", measure=lambda run, report: given))
-    found = outside_metrics(None, {})
-    assert found == {"toy": given} and metrics_of(OUTSIDE)[0].key == "toy"
+    found = outside_metrics(folder, {})
+    assert found == {"toy": given} and [row.key for row in metrics_of(OUTSIDE)] == ["token_rel", "toy"]
     assert judge({"toy": 3.5}, found).status == "pass" and judge({"toy": 2.5}, found).status == "fail"
+
+
+def test_time_per_token_is_that_of_what_is_exported(folder):
+    folder.path(GENERATION).parent.mkdir()
+    folder.path(GENERATION).write_text("{}")
+    faster = figure(-0.7, "fraction", "measured", n=9, method="median", ci95=(-0.8, -0.6))
+    arms = {EXPORTED_ARM: SimpleNamespace(step_vs_dense=faster)}
+    folder.read = lambda kind, name: SimpleNamespace(clock=[SimpleNamespace(arms=arms)])
+    assert outside_metrics(folder, {}) == {"token_rel": faster}
+    arms.clear()
+    assert outside_metrics(folder, {})["token_rel"].is_missing
+
+
+def test_without_a_limit_of_latency_no_other_comparison_is_put_to_it():
+    section = {"latency_rel": figure(-0.5, "fraction", "measured", n=9, method="median", ci95=(-0.6, -0.4))}
+    sections = {key: section for key in COMPARISONS}
+    gates = {"smoke": {"latency_rel": None}, "strict": {"latency_rel": -0.2}}
+    assert {tuple(states) for states in other_verdicts(gates, sections, "same_transform").values()} == {("strict",)}
 
 
 def test_a_metric_that_there_is_not_is_refused_with_the_nearest_name():

@@ -22,6 +22,7 @@ from icd_lib.data import language
 from icd_lib.data.domains import DomainText
 from icd_lib.data.language import LanguageData, domain_blocks
 from icd_lib.errors import ArtifactError, ConfigError, MeasureError, ResourceError
+from icd_lib.measure.logits import DenseLogits
 from icd_lib.measure.quality_lm import (
     KL_BLOCKS,
     LanguageResult,
@@ -207,7 +208,7 @@ def test_the_loop_and_the_setup_read_the_comparison(suite, judged, dense):
 def test_kl_by_hand(dense):
     blocks = build_data().blocks(build_tokenizer(), "validation", LENGTH)
     other = damage(dense)
-    kl = score_blocks(other, blocks, dense)[2]
+    kl = score_blocks(other, blocks, DenseLogits(dense))[2]
     ids = torch.from_numpy(blocks.ids[:1])
     with torch.inference_mode():
         p, q = (model(input_ids=ids).logits[0, 4].double().softmax(-1) for model in (dense, other))
@@ -281,7 +282,7 @@ def test_what_cannot_be_judged_is_refused(suite, judged, dense):
     with pytest.raises(MeasureError, match="out of the model's range of 20"):
         score_blocks(build_mamba(vocab_size=20), blocks)
     with pytest.raises(MeasureError, match="60 and 40 logits"):
-        score_blocks(build_mamba(vocab_size=60), blocks, dense)
+        score_blocks(build_mamba(vocab_size=60), blocks, DenseLogits(dense))
     broken = copy.deepcopy(dense)
     with torch.no_grad():
         broken.backbone.norm_f.weight[0] = math.nan

@@ -163,16 +163,23 @@ class Context(ABC):
         return result
 
     def _shared_result(self, split: str) -> Path:
-        """Where this machine keeps the dense model's result: one file per model, text, threads and torch."""
+        return self._shared_file("dense", self.suite.sha256s[split])
+
+    def _shared_file(self, kind: str, text) -> Path:
+        """Where this machine keeps what the dense model gave: one file per model, text, threads and torch."""
         key = {
             "model": self.checkpoint.sha256,
             "dtype": str(next(self.model.parameters()).dtype),
-            "text": self.suite.sha256s[split],
+            "text": text,
             "threads": torch.get_num_threads(),
             "cpu": cpu_model(),
             "torch": torch.__version__,
         }
-        return kept_file("dense", key).with_suffix(".safetensors")
+        return kept_file(kind, key).with_suffix(".safetensors")
+
+    def dense_states(self, text: str) -> Path:
+        """Where this machine keeps what the dense model's head reads on a text of this name."""
+        return self._shared_file("states", text)
 
     @property
     @abstractmethod

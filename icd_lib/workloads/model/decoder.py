@@ -53,7 +53,7 @@ class DecoderContext(Context):
             )
             for split, texts in self.data.judged.items()
         }
-        return LanguageSuite(judged, self.model)
+        return LanguageSuite(judged, self.model, self.dense_states)
 
     def describe_data(self) -> dict:
         judged = {

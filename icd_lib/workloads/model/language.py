@@ -51,7 +51,7 @@ class LanguageContext(Context):
         }
         for split, texts in self._others[0].items():
             judged[split] = domain_blocks(tokenizer, texts, length, get(OTHER_TEXT[split]))
-        return LanguageSuite(judged, self.model)
+        return LanguageSuite(judged, self.model, self.dense_states)
 
     def describe_data(self) -> dict:
         texts, missing = self._others
