@@ -38,6 +38,7 @@ def write_finished_run(out: Path, name: str = "bert") -> Run:
         x: {arm: latency_entry(ms, arms["dense"], 1024, **settings) for arm, ms in arms.items()}
         for x, arms in samples.items()
     }
+    report["deployment"] = deployment(samples, report["latency"]["shapes"], settings)
     run.write_json("measure/measure.json", report)
     for arm in ("dense", "linear", "oneshot", "iterative"):
         run.write_json(f"{arm}/metrics.json", metrics(run, arm, report))
@@ -49,6 +50,19 @@ def write_finished_run(out: Path, name: str = "bert") -> Run:
     run.log("03_measure", status="done")
     write_manifest(run)
     return run
+
+
+def deployment(samples: dict, shapes: dict, settings: dict) -> list[dict]:
+    """Two steps at the first shape, the second held against the first."""
+    label = next(iter(shapes))
+
+    def step(arm: str, *others: str) -> dict:
+        first, *rest = (compare_arms(samples, arm, other, **settings)[label] for other in ("dense", *others))
+        told = {"step": arm, "arm": arm, "place": "eager", "note": "", "validation": {"reason": "not judged"}}
+        alone = [{"other": other, "shows": "S", "latency_rel": item} for other, item in zip(others, rest, strict=True)]
+        return told | {"latency_ms": shapes[label][arm].latency_ms, "vs_eager": first, "against": alone}
+
+    return [step("dense"), step("iterative", "same_transform")]
 
 
 def metrics(run: Run, arm: str, report: dict) -> dict:

@@ -53,6 +53,7 @@ def write_run(
     quick: bool = False,
     budget_on: str = "unseen",
     language: bool = False,
+    deployed: bool = False,
 ) -> Path:
     """Write the files of a finished run into `folder` and return it."""
     parts = {
@@ -67,6 +68,10 @@ def write_run(
         "measure/ladder.json": ladder_entry(trained) if ladder else None,
         "verdict.json": verdict(trained, budget_on, language),
     }
+    if deployed:
+        parts["setup/setup.json"] |= {"deploy": DEPLOYED}
+        parts["measure/measure.json"] |= {"deployment": deployment(trained)}
+        parts["verdict.json"] |= {"vs_eager": {"latency_rel": relative(-0.85), "shapes": {"8x128": relative(-0.85)}}}
     for mode in ("linear", "oneshot", "iterative"):
         parts[f"{mode}/solve.json"] = solve(mode, trained)
         for name in ("perm_before", "perm_after"):
@@ -289,6 +294,30 @@ def measure(trained, budget_on="unseen", language=False):
         "attribution": steps,
         "controls": {"placebo": "a random layout"},
     }
+
+
+DEPLOYED = {"runtime": "openvino_int8", "label": f"int8 {HOSTILE}", "precision": "int8", "asked": ["auto", "auto"]}
+DEPLOYED |= {"why": "the fastest", "tried": []}
+
+
+def deployment(trained):
+    """measure.json's steps from dense in PyTorch to the result as deployed; S alone was not timed."""
+
+    def step(name, arm, ms, place="int8", **against):
+        latency = figure(ms, "ms", "measured", n=20, method="median", ci95=(ms - 0.1, ms + 0.1))
+        found = {"step": name, "arm": arm, "place": place, "latency_ms": latency, "vs_eager": relative(ms / 40 - 1)}
+        alone = [{"other": key, "shows": shows, "latency_rel": relative(-0.5)} for key, shows in against.items()]
+        judged = reading(0.07) | {"cosine": 0.95, "n_items": 10} if trained else {"reason": "random weights"}
+        return found | {"note": f"a note {HOSTILE}", "validation": judged, "against": alone}
+
+    why = not_measured("ms", f"no fp32 {HOSTILE}")
+    missing = {"latency_ms": why, "vs_eager": replace(why, unit="fraction"), "validation": {"reason": "not made"}}
+    return [
+        step("dense in PyTorch eager", "dense_eager", 40.0, "eager") | {"validation": {"reason": "compared with it"}},
+        step("precision alone", "dense", 10.0, dense_eager="precision"),
+        step("S alone", "iterative_fp32", 30.0) | missing,
+        step("S and Q, iterative's layout", "iterative", 6.0, dense="S"),
+    ]
 
 
 def ladder_entry(trained):

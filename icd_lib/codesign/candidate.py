@@ -22,7 +22,8 @@ from icd_lib.transforms.effects import Effect, TransformMeta
 class Candidate:
     """`origin[axis]`: which dense elements are left, in their present order; `effects[axis]`: over all dense elements.
 
-    metas: what each transform of its last attempt did; changes: the axes that this attempt laid out anew.
+    metas: what each transform of its last attempt did; changes: the axes that this attempt laid out anew; unquantized:
+    the model before a transform put its weights on a grid, where others had been at work before that.
     """
 
     model: nn.Module
@@ -31,6 +32,7 @@ class Candidate:
     plan: Plan | None = None
     judgement: Judgement | None = None
     before_distill: nn.Module | None = None
+    unquantized: nn.Module | None = None
     effects: dict[str, Effect] = field(default_factory=dict)
     metas: dict[str, TransformMeta] = field(default_factory=dict)
     changes: dict[str, LayoutChange] = field(default_factory=dict)

@@ -34,8 +34,8 @@ from icd_lib.models.quantized import is_quantized, quantized_like
 from icd_lib.records.attempts import Attempt
 from icd_lib.records.reasons import Reason
 from icd_lib.storage.record_json import as_json
-from icd_lib.transforms.base import Known, Manner, Transform, join_plans
-from icd_lib.transforms.effects import Effect, untouched
+from icd_lib.transforms.base import Known, Manner, Plan, Transform, join_plans
+from icd_lib.transforms.effects import Effect, TransformMeta, untouched
 from icd_lib.transforms.head_dim import reduce_head_dim
 
 TARGET_TOLERANCE = 0.005  # of dense latency: widths come in whole tiles
@@ -189,12 +189,16 @@ class Arm:
 
     def attempt(self, strength: float, best: Candidate) -> Candidate:
         """Transform, re-permute and realise, one transform after the other; then distil and judge."""
-        state, plans, metas = replace(best if self.onward else self.start, changes={}), {}, {}
+        state = replace(best if self.onward else self.start, changes={}, unquantized=None)
+        plans: dict[str, Plan] = {}
+        metas: dict[str, TransformMeta] = {}
         # Without a layout there are no tiles to keep whole.
         tile = self.problem.inputs.settings.tiles if self.mode.permutes else SINGLE
         for transform, known in self.transforms:
             plan = plans[transform.name] = transform.plan(known, strength, state.widths)
             model, meta = transform.apply(known, plan, state.model, state.origin)
+            if metas and is_quantized(model) and not is_quantized(state.model):
+                state = replace(state, unquantized=state.model)
             metas[transform.name] = meta
             state, effects = replace(state, model=model), meta.touched
             if self.mode.repermutes:

@@ -11,6 +11,7 @@ MODEL, ROWS = "model", "rows"  # what is laid out: the axes of a model, or the r
 DENSE = "dense"
 MODES = ("linear", "oneshot", "iterative")  # in the order in which they are solved
 RESULT = "iterative"  # the arm that a run is about
+AS_DEPLOYED, IN_REFERENCE, IN_FP32 = "as deployed", "in the reference runtime", "in the deployed engine, fp32"
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,9 @@ class Arm:
     make: of a control, workload → function that makes it, or its place "module:attribute". For a model it takes the
     context and what 02_solve left of iterative, and returns a model (`icd_lib.workloads.model.arms`); for rows it takes
     the context and returns a layout with its mask (`icd_lib.workloads.rows.arms`). None: this run has no such arm.
-    energy: whether its energy is measured too; reference: whether it runs in the reference runtime, wherever the
-    others are deployed.
+    energy: whether its energy is measured too; runs_in: where it is timed, `AS_DEPLOYED`, `IN_REFERENCE` or `IN_FP32`.
+    step: whether it is there to take the deployment apart alone: it is timed at the first shape, and left out of a run
+    whose runtime refuses it.
     """
 
     name: str
@@ -29,7 +31,8 @@ class Arm:
     words: Mapping[str, str]
     make: Mapping[str, Callable | str] = field(default_factory=dict)
     energy: bool = False
-    reference: bool = False
+    runs_in: str = AS_DEPLOYED
+    step: bool = False
 
     def maker(self, workload: str) -> Callable:
         """The function that makes the arm for a workload."""
@@ -40,9 +43,9 @@ class Arm:
         return made
 
 
-def _control(name: str, words: Mapping[str, str], *, energy: bool = False, reference: bool = False) -> Arm:
+def _control(name: str, words: Mapping[str, str], **more) -> Arm:
     places = {MODEL: "icd_lib.workloads.model.arms", ROWS: "icd_lib.workloads.rows.arms"}
-    return Arm(name, CONTROL, words, {kind: f"{places[kind]}:{name}" for kind in words}, energy, reference)
+    return Arm(name, CONTROL, words, {kind: f"{places[kind]}:{name}" for kind in words}, **more)
 
 
 _OWN = (
@@ -75,7 +78,7 @@ _OWN = (
     _control(
         "dense_eager",
         {MODEL: "the dense model in PyTorch eager, fp32, where the others are deployed elsewhere"},
-        reference=True,
+        runs_in=IN_REFERENCE,
     ),
     _control(
         "same_transform",
@@ -97,6 +100,24 @@ _OWN = (
         },
     ),
     _control("unrounded", {MODEL: "iterative with every tiled axis seven elements narrower: off the tile grid"}),
+    _control(
+        "dense_fp32",
+        {MODEL: "the dense model in the deployed engine at fp32, where it is deployed at fewer bits"},
+        runs_in=IN_FP32,
+        step=True,
+    ),
+    _control(
+        "iterative_fp32",
+        {MODEL: "iterative before anything is rounded, in the deployed engine at fp32"},
+        runs_in=IN_FP32,
+        step=True,
+    ),
+    _control("dense_quantized", {MODEL: "the dense model quantised as iterative is, nothing removed"}, step=True),
+    _control(
+        "scattered",
+        {MODEL: "iterative with what is left in the order of π₀: columns that stay float lie scattered"},
+        step=True,
+    ),
     _control("masked", {ROWS: "the mask in the original order; only wholly dead tiles dropped"}),
     _control("packed", {ROWS: "the mask in layout π₀, dead rows removed, not solved again: compaction alone"}),
 )

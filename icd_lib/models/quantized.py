@@ -118,15 +118,20 @@ class QuantizedLinear(nn.Linear):
     def _traced(self, x: torch.Tensor) -> torch.Tensor:
         """The same, written as the operators that runtimes look for; what stays float is a product of its own."""
         grid, bias, evened = self.weight, self.bias, self.evened(x)
+        left = None if self.unrounded is None else self.unrounded > 0
+        if left is not None and not left.any():  # all that stayed float were removed
+            left = None
         if self.smooth is not None:
             grid = self.weight * _inverse(self.smooth)
-            inside = self.shift if self.unrounded is None else self.shift * (self.unrounded <= 0)
+            inside = self.shift if left is None else self.shift * ~left
             moved = self.weight @ inside
             bias = moved if bias is None else bias + moved
-        if self.unrounded is None:
+        if left is None:
             product = self._product(evened, grid)
+        elif left.all():
+            product = x @ self.weight.t()
         else:
-            inside, outside = _columns(self.unrounded <= 0), _columns(self.unrounded > 0)
+            inside, outside = _columns(~left), _columns(left)
             product = (
                 self._product(evened[..., inside], grid[:, inside]) + x[..., outside] @ self.weight[:, outside].t()
             )

@@ -106,9 +106,39 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Against:
+    """An arm against another one, and what differs between them."""
+
+    other: str
+    shows: str
+    latency_rel: Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployStep:
+    """A step from dense in PyTorch eager to the result as deployed; `place`: the runtime that its arm is in.
+
+    vs_eager: latency relative to the first step's; against: to that of steps which differ in one thing.
+    """
+
+    step: str
+    arm: str
+    place: str
+    latency_ms: Figure
+    vs_eager: Figure
+    note: str
+    validation: Validation
+    against: list[Against] = field(default_factory=list)
+
+    def __post_init__(self):
+        check_bounded(self.latency_ms, self.vs_eager, *(item.latency_rel for item in self.against))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """All of measure.json. equality: control → precision → relative error (models), what lives → arms (rows).
 
+    deployment: None where the models run in PyTorch eager at fp32, and in a run of before the steps were taken apart
     caches: stream → arm → figures, checksums and `shapes` (way of reading → words): of a table of rows only
     """
 
@@ -120,6 +150,7 @@ class Measured:
     controls: dict[str, str] = field(default_factory=dict)
     l2_hit_pct: Figure | None = None
     attribution: list[Step] | None = None
+    deployment: list[DeployStep] | None = None
     checksums: dict[str, dict[str, str]] | None = None
     caches: dict[str, dict[str, dict[str, Figure]]] | None = None
     shapes: dict[str, str] | None = None

@@ -144,7 +144,8 @@ def check_layouts(run: RunView) -> str:
 def check_latency(run: RunView) -> str:
     """Latencies and their changes against dense are those of the raw samples."""
     samples, settings = raw_samples(run)
-    shapes, count = run.read(Measured, MEASURED).latency.shapes, 0
+    report = run.read(Measured, MEASURED)
+    shapes, count = report.latency.shapes, 0
     _same_keys(shapes, samples, "measure/measure.json")
     for label, arms in samples.items():
         for arm, ms in arms.items():
@@ -160,7 +161,23 @@ def check_latency(run: RunView) -> str:
         metrics, timing = run.read(Metrics, f"{mode}/metrics.json"), shapes[label][mode]
         _same_figure(metrics.latency_ms, timing.latency_ms, f"{mode}/metrics.json latency_ms")
         _same_figure(metrics.vs_dense.latency_rel, timing.vs_dense, f"{mode}/metrics.json vs_dense")
+    count += check_steps(report, samples[label], settings)
     return f"{count} figures computed again from the samples"
+
+
+def check_steps(report: Measured, samples: dict, settings: dict) -> int:
+    """The steps of a deployment are those of the samples at the first shape; returns how many figures that were."""
+    steps, count = report.deployment or [], 0
+    for step in steps:
+        where = f"measure.json {step.step}"
+        if step.arm in samples:
+            _same_figure(step.latency_ms, report.latency.first[step.arm].latency_ms, f"{where} latency_ms")
+        stated = {steps[0].arm: step.vs_eager} | {item.other: item.latency_rel for item in step.against}
+        for other, item in stated.items():
+            again = compare_arms({where: samples}, step.arm, other, **settings)[where]
+            _same_figure(item, again, f"{where} against {other}")
+            count += 1
+    return count
 
 
 def check_comparisons(run: RunView) -> str:

@@ -5,6 +5,7 @@ from html import escape
 
 from icd_lib.report import (
     calibration_figures,
+    deployment_steps,
     generation,
     graph_figures,
     loop_figures,
@@ -75,7 +76,11 @@ def report_page(results: Results, drawn: dict) -> str:
             generation.lookup_table(results),
             generation.cloze_table(results),
         ],
-        "What the gain is made of": [drawn.get("attribution"), measure_tables.attribution(results)],
+        "What the gain is made of": [
+            drawn.get("attribution"),
+            measure_tables.attribution(results),
+            deployment_steps.table(results),
+        ],
         "What a layout costs": [
             drawn.get("calibration"),
             calibration_figures.fit(results),

@@ -158,7 +158,7 @@ def _raw(results: Results) -> str:
     shown = [
         rel
         for rel in rels
-        if not any(part.startswith(".") or part in ("model", "undistilled") for part in rel.split("/"))
+        if not any(part.startswith(".") or part in ("model", "undistilled", "unquantized") for part in rel.split("/"))
     ]
     shown += [rel for rel in ("run.log",) if results.exists(rel)]
     if not shown:

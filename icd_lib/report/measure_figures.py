@@ -9,7 +9,7 @@ from icd_lib.metric import Figure, figure
 from icd_lib.records.attempts import Attempt
 from icd_lib.records.losses import DomainLoss, SplitLoss
 from icd_lib.records.measured import Step
-from icd_lib.report import workload_figures
+from icd_lib.report import deployment_steps, workload_figures
 from icd_lib.report.kinds import for_tables, models_only, tables_only
 from icd_lib.report.losses import READINGS, lost, readings, text_words
 from icd_lib.report.picture import (
@@ -38,10 +38,11 @@ def latency_distributions(results: Results) -> Picture | Missing:
     if not results.samples or not results.measure:
         return Missing("Latency distributions", "03_measure has not finished")
     shapes = results.samples["shapes"]
-    arms = list(next(iter(shapes.values())))
-    drawing, axes = canvas((0.9 + 0.36 * len(arms)) * len(shapes), len(shapes), squeeze=False)
+    heights = [0.9 + 0.36 * len(arms) for arms in shapes.values()]
+    drawing, axes = canvas(sum(heights), len(shapes), squeeze=False, height_ratios=heights)
     generator = np.random.default_rng(0)  # vertical jitter only
     for panel, (label, samples) in zip(axes[:, 0], shapes.items(), strict=True):
+        arms = list(samples)
         for row, arm in enumerate(arms):
             ms, item, colour = np.array(samples[arm]), results.shapes[label][arm].latency_ms, COLOURS.get(arm, FULL)
             panel.scatter(
@@ -180,8 +181,11 @@ def attribution(results: Results) -> Picture | Missing:
     steps = results.measure.attribution if results.measure else None
     if not steps:
         return Missing("Attribution", "the run has no measured iterative arm")
-    steps = [step for step in steps if step.arm != "dense_eager"]  # several times as long: it stands in the table
-    drawing, axes = canvas(1.4 + 0.4 * len(steps))
+    steps = [step for step in steps if step.arm != "dense_eager"]  # in older runs: several times as long
+    deployed = deployment_steps.drawn_steps(results)
+    heights = [1.4 + 0.4 * len(part) for part in (steps, deployed) if part]
+    drawing, panels = canvas(sum(heights), len(heights), squeeze=False, height_ratios=heights)
+    axes = panels[0, 0]
     for row, step in enumerate(steps):
         item = step.latency_rel
         axes.barh(row, 100 * item.value, color=COLOURS.get(_arm_of(results, step), FULL), height=0.62)
@@ -196,6 +200,8 @@ def attribution(results: Results) -> Picture | Missing:
     if any(step.validation for step in steps):
         title(drawing, "right: quality lost where strengths are chosen")
     told = ", ".join(f"{step.step} {100 * step.latency_rel.value:+.1f} %" for step in steps)
+    if deployed:
+        told += f". From dense in PyTorch to what is deployed: {deployment_steps.draw(panels[1, 0], results)}"
     return finish(drawing, "attribution", f"Latency after each step: {told}.", "What the gain is made of", results)
 
 

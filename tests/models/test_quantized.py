@@ -119,6 +119,16 @@ def test_without_rounding_it_is_the_linear_that_its_weight_says():
     assert not torch.allclose(made(x), linear(x, made.weight, made.bias), atol=1e-4)
 
 
+@pytest.mark.parametrize("left", [[], [2, 3], [1, 4, 9], list(range(N))])
+def test_what_an_exporter_sees_is_the_same_whatever_stays_float(left):
+    plain, held = random_linear(), columns("shift", "smooth", "unrounded")
+    held["unrounded"] = torch.zeros(N)
+    held["unrounded"][left] = 1.0
+    made = QuantizedLinear.of(plain, plain.weight.detach().abs().amax(1) / 127, (0.03, 120), held)
+    x = torch.randn(5, N)
+    assert torch.allclose(made._traced(x), made(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("unrounded", [None, [0, 5, 40]])
 def test_every_axis_of_a_quantised_model_is_one_and_takes_its_scales_along(unrounded):
     model = quantise_all(small_model(), unrounded=unrounded)

@@ -118,6 +118,11 @@ FORGERIES = {
     "a latency": (edit("measure/measure.json", set_in(*SHAPE, "value", value=5.0)), "latency"),
     "an interval": (edit("measure/measure.json", set_in(*SHAPE, "ci95", value=[5.9, 5.95])), "latency"),
     "an n": (edit("measure/measure.json", set_in(*SHAPE, "n", value=400)), "latency"),
+    "a step": (edit("measure/measure.json", set_in("deployment", 1, "vs_eager", "value", value=-0.9)), "latency"),
+    "what a step is worth": (
+        edit("measure/measure.json", set_in("deployment", 1, "against", 0, "latency_rel", "value", value=-0.9)),
+        "latency",
+    ),
     "a mode's latency": (edit("linear/metrics.json", set_in("latency_ms", "value", value=1.0)), "latency"),
     "a comparison": (edit("verdict.json", set_in("vs_dense", "shapes", "1x32", "value", value=-0.9)), "comparisons"),
     "the first figure": (

@@ -8,15 +8,19 @@ from torch import nn
 
 from icd_lib.axes.compact import compact
 from icd_lib.axes.kinds import KINDS, granules
+from icd_lib.axes.permutation import invert_permutation
+from icd_lib.axes.permute import permute
 from icd_lib.codesign.layouts import perms_of, realise
 from icd_lib.codesign.loop import at_dense_shape
-from icd_lib.experiment.arms import MODEL, MODES, controls_of
+from icd_lib.experiment.arms import MODEL, MODES, RESULT, controls_of
 from icd_lib.models.checkpoint.optimized import load_optimized
 from icd_lib.models.families import find_adapter
+from icd_lib.models.quantized import as_float, is_quantized, quantized_linears
 from icd_lib.run.artifacts import Run
 from icd_lib.transforms.effects import Alive
 from icd_lib.transforms.head_dim import reduce_head_dim
 from icd_lib.workloads.model.context import Context
+from icd_lib.workloads.model.solve import UNDISTILLED, UNQUANTIZED, load_problem
 
 OFF_GRID = 7
 
@@ -50,6 +54,26 @@ def load_saved(run: Run, mode: str) -> Saved:
     widths = run.read_json(f"{mode}/solve.json")["widths"]
     origin = {axis: perm[: widths[axis]] for axis, perm in perms["perm_after"].items()}
     return Saved(mode, load_optimized(run.dir / mode / "model"), origin, perms["perm_before"], perms["perm_after"])
+
+
+def undistilled(context: Context) -> nn.Module | None:
+    """Iterative's model before it was distilled; None where no attempt was accepted."""
+    return _left_of(context, UNDISTILLED)
+
+
+def unquantized(context: Context, solved: Saved) -> nn.Module | None:
+    """Iterative's model before its weights were put on a grid; None where that was done to it first."""
+    return _left_of(context, UNQUANTIZED) if is_quantized(solved.model) else solved.model
+
+
+def _left_of(context: Context, name: str) -> nn.Module | None:
+    folder = context.run.dir / RESULT / name
+    return load_optimized(folder) if folder.is_dir() else None
+
+
+def is_rounded(context: Context, solved: Saved) -> bool:
+    """Whether iterative, as it is deployed, computes with fewer bits than fp32."""
+    return context.target.row.rounds or is_quantized(solved.model)
 
 
 def skeleton(context: Context) -> nn.Module:
@@ -118,3 +142,41 @@ def permuted(context: Context, solved: Saved) -> nn.Module:
 def unrounded(context: Context, solved: Saved) -> nn.Module:
     """Off the tile grid."""
     return off_the_grid(solved.model)
+
+
+def dense_fp32(context: Context, solved: Saved) -> nn.Module | None:
+    """The dense model; None where fp32 is what is deployed, or where its engine is the reference's."""
+    plain = context.plain_target
+    is_other = plain is not None and not plain.is_reference
+    return context.model if context.target.row.rounds and is_other else None
+
+
+def iterative_fp32(context: Context, solved: Saved) -> nn.Module | None:
+    """Iterative's model with nothing rounded, at least none of its inputs; None where it is deployed so."""
+    if context.target.is_reference or context.plain_target is None or not is_rounded(context, solved):
+        return None
+    model = unquantized(context, solved)
+    return as_float(solved.model) if model is None else model
+
+
+def dense_quantized(context: Context, solved: Saved) -> nn.Module | None:
+    """The dense model with the scenario's quantization and nothing else; None where iterative has none."""
+    if context.target.is_reference or not is_quantized(solved.model):
+        return None
+    problem = load_problem(context, RESULT)
+    transform = next(row for row in problem.transforms if row.name == "quantization")
+    context.progress("dense is quantised alone")
+    known = transform.evidence(problem.given(transform))
+    return transform.draft(known, transform.plan(known, 0.0, problem.sizes), context.model)[0]
+
+
+def scattered(context: Context, solved: Saved) -> nn.Module | None:
+    """Iterative's model in π₀'s order; None where no column stays float, since runtimes then see no difference."""
+    if context.target.is_reference or all(item.unrounded is None for item in quantized_linears(solved.model).values()):
+        return None
+    model = copy.deepcopy(solved.model)
+    for axis in find_adapter(model).axes():
+        if axis.name in solved.origin:
+            places = invert_permutation(solved.before[axis.name])[solved.origin[axis.name]]
+            permute(model, axis, np.argsort(places))
+    return model

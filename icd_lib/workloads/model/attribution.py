@@ -1,20 +1,37 @@
-"""What the gain is made of: permutation, removal, compensation, distillation, rounding to tiles."""
+"""What the gain is made of: permutation, removal, compensation, distillation, quantization, rounding to tiles."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
 from icd_lib.axes.compact import compact
-from icd_lib.models.checkpoint.optimized import load_optimized
 from icd_lib.models.families import find_adapter
-from icd_lib.workloads.model.arms import Saved
+from icd_lib.runtimes.target import EAGER, Target
+from icd_lib.workloads.model.arms import Saved, is_rounded, undistilled, unquantized
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.solve import judgement_of
 
+QUANTIZATION, RESULTING = "+ quantization", " (iterative)"
+ROUNDED_FIRST = "the scenario quantises first (quantization.order): no model was changed that is not rounded"
 
-def attribute_gain(context: Context, iterative: Saved, shapes: dict) -> list[dict]:
-    """Steps from dense to iterative: latency against dense (test shape) and quality lost where strengths are chosen."""
+
+@dataclass(frozen=True)
+class Change:
+    """A step that changes weights and not shapes; `judge`: what is lost by then, where strengths are chosen."""
+
+    step: str
+    note: str
+    judge: Callable[[Context, Saved], dict | None]
+
+
+def attribute_gain(context: Context, solved: Saved, shapes: dict) -> list[dict]:
+    """Steps from dense to iterative: latency against dense (first shape) and quality lost where strengths are chosen.
+
+    All before the result are judged in PyTorch at fp32; of the result it is the judgement by which it was taken.
+    """
     label = next(iter(shapes))
     latency = {arm: entry.vs_dense for arm, entry in shapes[label].items()}
     steps = [
@@ -26,28 +43,67 @@ def attribute_gain(context: Context, iterative: Saved, shapes: dict) -> list[dic
         },
         {"step": "mask, linear's layout", "latency_rel": latency["same_transform"], "note": "whole dead tiles dropped"},
         {"step": "mask, random layout", "latency_rel": latency["placebo"], "note": "placebo"},
-        {"step": "re-permutation and removal", "latency_rel": latency["iterative"], "note": "no compensation"},
-        {"step": "+ compensation", "latency_rel": latency["iterative"], "note": "closed form, last round"},
-        {"step": "+ distillation (iterative)", "latency_rel": latency["iterative"], "note": "the result"},
-        {
-            "step": "off the tile grid",
-            "latency_rel": latency["unrounded"],
-            "note": "seven elements fewer per axis",
-        },
     ]
-    if "dense_eager" in latency:
-        note = "the dense model in PyTorch eager, fp32: what the runtime and its precision are worth"
-        eager = {"step": "dense in eager", "arm": "dense_eager", "latency_rel": latency["dense_eager"], "note": note}
-        steps.insert(0, eager)
-    if context.is_trained:
-        models = {
-            "re-permutation and removal": removed_only(context.model, iterative.origin),
-            "+ compensation": _undistilled(context),
-        }
-        for step in steps:
-            step["validation"] = _lost(context, models.get(step["step"]))
-        steps[-2]["validation"] = _as_judged(context.run.read_json("iterative/solve.json")["validation"])
+    for change in changes_of(context, solved):
+        step = {"step": change.step, "latency_rel": latency["iterative"], "note": change.note}
+        steps.append(step | ({"validation": change.judge(context, solved)} if context.is_trained else {}))
+    steps.append(
+        {"step": "off the tile grid", "latency_rel": latency["unrounded"], "note": "seven elements fewer per axis"}
+    )
     return steps
+
+
+def changes_of(context: Context, solved: Saved) -> list[Change]:
+    """The changes of weights that this run has, the result last."""
+    distils = bool(context.get("transform.distill_steps"))
+    changes = [
+        Change("re-permutation and removal", "no compensation", lost_by_removal),
+        Change("+ compensation", "closed form, last round", lost_undistilled if distils else lost_unrounded),
+    ]
+    if distils:
+        changes.append(Change("+ distillation", "toward dense", lost_unrounded))
+    if is_rounded(context, solved):
+        changes.append(Change(QUANTIZATION, f"as deployed: {context.target.row.label}", lost_unrounded))
+    last = changes.pop()
+    return [*changes, Change(last.step + RESULTING, f"{last.note}; the result", lost_by_result)]
+
+
+def before_quantization(steps: list[dict]) -> dict | None:
+    """What is lost by the last of the steps in which nothing is rounded, of a run whose result is."""
+    names = [step["step"] for step in steps]
+    return steps[names.index(QUANTIZATION + RESULTING) - 1].get("validation")
+
+
+def lost_by_result(context: Context, solved: Saved) -> dict | None:
+    """What the result loses as it is deployed."""
+    return _as_judged(context.run.read_json(f"{solved.mode}/solve.json")["validation"])
+
+
+def lost_by_removal(context: Context, solved: Saved) -> dict | None:
+    """What is lost where elements are removed and nothing makes up for them."""
+    if all(len(solved.origin[axis]) == len(perm) for axis, perm in solved.after.items()):
+        return {"reason": "nothing was removed"}
+    return lost_in(context, removed_only(context.model, solved.origin))
+
+
+def lost_undistilled(context: Context, solved: Saved) -> dict | None:
+    """What is lost before distillation."""
+    model = undistilled(context)
+    return None if model is None else lost_in(context, model)
+
+
+def lost_unrounded(context: Context, solved: Saved) -> dict | None:
+    """What iterative loses where nothing of it is rounded."""
+    model = unquantized(context, solved)
+    return {"reason": ROUNDED_FIRST} if model is None else lost_in(context, model)
+
+
+def lost_in(context: Context, model: nn.Module, target: Target = EAGER) -> dict | None:
+    """What a model loses where strengths are chosen, in PyTorch at fp32 or in another runtime."""
+    with target.judged_form(model, context.example) as judged:
+        result = context.suite.evaluate(judged, context.selecting)
+    compared = context.suite.compare(result, context.dense_result(context.selecting))
+    return _as_judged(judgement_of(compared).to_json())
 
 
 def removed_only(dense: nn.Module, origin: dict[str, np.ndarray]) -> nn.Module:
@@ -58,19 +114,6 @@ def removed_only(dense: nn.Module, origin: dict[str, np.ndarray]) -> nn.Module:
         if axis.name in origin:
             compact(smaller, axis, np.isin(np.arange(axis.size), origin[axis.name]))
     return smaller
-
-
-def _undistilled(context: Context) -> nn.Module | None:
-    folder = context.run.dir / "iterative" / "undistilled"
-    return load_optimized(folder) if folder.is_dir() else None
-
-
-def _lost(context: Context, model: nn.Module | None) -> dict | None:
-    if model is None:
-        return None
-    result = context.suite.evaluate(model, context.selecting)
-    compared = context.suite.compare(result, context.dense_result(context.selecting))
-    return _as_judged(judgement_of(compared).to_json())
 
 
 def _as_judged(judged: dict | None) -> dict | None:

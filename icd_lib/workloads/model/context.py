@@ -44,6 +44,7 @@ class Context(ABC):
 
     def __post_init__(self):
         self._dense: dict[str, object] = {}
+        self.left_out: dict[str, str] = {}  # arm → why it was not timed
 
     def get(self, path: str):
         """A value of the scenario."""
@@ -88,6 +89,12 @@ class Context(ABC):
             return self.deployed(names[0])
         entry = self.run.read_json("setup/setup.json").get("deploy")
         return self.deployed(from_json(Deploy, entry, "setup/setup.json").runtime if entry else REFERENCE)
+
+    @cached_property
+    def plain_target(self) -> Target | None:
+        """The engine in which models are deployed, at fp32; None where it has no such row."""
+        names = rows_of(self.target.row.engine, "fp32")
+        return self.deployed(names[0]) if names else None
 
     def deployed(self, runtime: str) -> Target:
         """A runtime, with the text that int8 is calibrated on."""

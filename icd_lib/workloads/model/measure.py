@@ -2,7 +2,7 @@
 
 import copy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from icd_lib.axes.kinds import KINDS, granules
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.codesign.budget import over_budget
 from icd_lib.errors import MeasureError, ResourceError
-from icd_lib.experiment.arms import ARMS, DENSE, MODEL, RESULT, controls_of
+from icd_lib.experiment.arms import ARMS, DENSE, IN_FP32, IN_REFERENCE, MODEL, RESULT, controls_of
 from icd_lib.measure.energy import energy_j_per_token
 from icd_lib.measure.l2 import l2_hit_pct
 from icd_lib.measure.ladder import by_latency, measure_ladder
@@ -29,7 +29,8 @@ from icd_lib.progress import follow
 from icd_lib.records.losses import DEPLOYED, Quality, SplitLoss
 from icd_lib.records.measured import Measured
 from icd_lib.runtimes import REFERENCE, RUNTIMES
-from icd_lib.runtimes.target import EAGER
+from icd_lib.runtimes.base import Prepared
+from icd_lib.runtimes.target import EAGER, Target
 from icd_lib.transforms import is_given
 from icd_lib.workloads.base import Timed
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
@@ -56,21 +57,50 @@ def metered(extra: dict[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 def timed(context: Context, models: dict[str, nn.Module]) -> Iterator[Timed]:
-    """Every shape of the scenario, the first one judged; every arm is made ready once, where it is deployed."""
+    """Every shape of the scenario, the first one judged; every arm is made ready once, where it runs.
+
+    Arms that are steps alone are made ready last; one that its runtime refuses is noted in `context.left_out`.
+    """
     shapes = {(batch, length): context.fixed(batch, length) for batch, length in context.get("measure.shapes")}
     first = next(iter(shapes.values()))
     context.target.row.reset()
     with ExitStack() as held:
-        ready = {}
+        ready, steps = {}, {}
         for arm, model in models.items():
-            target = EAGER if arm in ARMS and ARMS[arm].reference else context.target
-            ready[arm] = held.enter_context(closing(target.prepare(model, first)))
-            if not target.is_reference:
-                for inputs in shapes.values():
-                    ready[arm].warm(inputs)
+            if not is_step(arm):
+                ready[arm] = made_ready(target_of(context, arm), model, shapes.values(), held)
+        for arm in filter(is_step, models):
+            try:
+                steps[arm] = made_ready(target_of(context, arm), models[arm], [first], held)
+            except ResourceError as error:
+                context.left_out[arm] = error.args[0]
+                context.progress(f"{arm} is not timed: {error.args[0]}")
         for (batch, length), inputs in shapes.items():
-            runners = {arm: prepared.call(inputs) for arm, prepared in ready.items()}
+            here = ready | steps if inputs is first else ready
+            runners = {arm: prepared.call(inputs) for arm, prepared in here.items()}
             yield Timed(f"{batch}x{length}", f"latency {batch}x{length}", batch * length, runners)
+
+
+def is_step(arm: str) -> bool:
+    """Whether an arm is there to take the deployment apart alone."""
+    return arm in ARMS and ARMS[arm].step
+
+
+def target_of(context: Context, arm: str) -> Target:
+    """Where an arm runs."""
+    where = ARMS[arm].runs_in if arm in ARMS else None
+    if where == IN_FP32 and context.plain_target is not None:
+        return context.plain_target
+    return EAGER if where == IN_REFERENCE else context.target
+
+
+def made_ready(target: Target, model: nn.Module, shapes: Collection[dict], held: ExitStack) -> Prepared:
+    """A model ready and warm for the shapes, closed with `held`."""
+    prepared = held.enter_context(closing(target.prepare(model, next(iter(shapes)))))
+    if not target.is_reference:
+        for inputs in shapes:
+            prepared.warm(inputs)
+    return prepared
 
 
 def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:

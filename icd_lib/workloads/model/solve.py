@@ -14,6 +14,7 @@ from icd_lib.codesign.layouts import SolverSettings, layouts_folder, perm_record
 from icd_lib.codesign.loop import Solution, solve
 from icd_lib.codesign.options import Settings
 from icd_lib.codesign.tiles import check_axes, unfit_axes
+from icd_lib.experiment.arms import RESULT
 from icd_lib.graph.contract import check_w
 from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
@@ -25,6 +26,8 @@ from icd_lib.transforms import further_transforms, transforms_of
 from icd_lib.transforms.observed import Findings
 from icd_lib.transforms.sparsity.allocate import LatencyTable, LossCurve
 from icd_lib.workloads.model.context import Context
+
+UNDISTILLED, UNQUANTIZED = "undistilled", "unquantized"  # folders of a mode, beside its model
 
 
 def solve_mode(context: Context, mode: str) -> dict:
@@ -177,7 +180,9 @@ def write_solution(context: Context, problem: Problem, solution: Solution) -> di
         best.model, context.tokenizer, run.path(mode, "model"), meta, uniform=context.get("transform.uniform")
     )
     if best.before_distill is not None:
-        save_optimized(best.before_distill, context.tokenizer, run.path(mode, "undistilled"), meta)
+        save_optimized(best.before_distill, context.tokenizer, run.path(mode, UNDISTILLED), meta)
+    if best.unquantized is not None and mode == RESULT:
+        save_optimized(best.unquantized, context.tokenizer, run.path(mode, UNQUANTIZED), meta)
     run.write_json(f"{mode}/solve.json", report)
     if report["reached"] is False:
         predicted = f"{best.plan.predicted_latency_rel:+.1%}" if best.plan else "none"

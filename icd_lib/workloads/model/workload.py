@@ -19,6 +19,7 @@ from icd_lib.workloads.model.arms import Saved, controls, dense_again, load_save
 from icd_lib.workloads.model.attribution import attribute_gain
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.contexts import make_context
+from icd_lib.workloads.model.deployment import deployment_steps
 from icd_lib.workloads.model.graph import learn, write_graphs
 from icd_lib.workloads.model.measure import measure_runtimes, measured, metrics, timed
 from icd_lib.workloads.model.setup import describe
@@ -86,8 +87,12 @@ class ModelWorkload(Workload):
 
     def measured(self, compared: dict[str, nn.Module], controls: dict[str, nn.Module], latency: dict) -> dict:
         result = self._saved.get(RESULT)
-        gain = None if result is None else attribute_gain(self.context, result, latency["shapes"])
-        return measured(self.context, compared, controls) | {"attribution": gain}
+        report = measured(self.context, compared, controls)
+        if result is None:
+            return report | {"attribution": None}
+        gain = attribute_gain(self.context, result, latency["shapes"])
+        steps = deployment_steps(self.context, result, controls, latency["shapes"], gain)
+        return report | {"attribution": gain} | ({} if steps is None else {"deployment": steps})
 
     def metrics(self, arm: str, report: Measured) -> dict:
         return metrics(arm, report)

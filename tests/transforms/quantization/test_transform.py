@@ -62,6 +62,12 @@ def test_both_orders_in_every_mode(mode, order):
     assert_same_state(problem.inputs.dense, dense)
     assert list(best.metas) == list(order) and best.strength == -0.3
     assert len(quantized_linears(best.model)) == 12 and any(best.widths[axis] < 48 for axis in ("ffn.0", "ffn.1"))
+    if order[0] == "sparsity":
+        shapes = {name: tensor.shape for name, tensor in best.model.state_dict().items() if name.endswith("weight")}
+        left = best.unquantized
+        assert not quantized_linears(left) and all(left.state_dict()[name].shape == shapes[name] for name in shapes)
+    else:
+        assert best.unquantized is None, "nothing was done to it before it was rounded"
     for linear in quantized_linears(best.model).values():
         assert torch.allclose(linear.on_grid(linear.weight), linear.weight, atol=1e-6), "on its grid"
     assert all(certificate["max_rel_error"] <= 1e-6 for certificate in solution.certificates)
