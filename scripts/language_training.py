@@ -139,9 +139,10 @@ def resume(work: Path, recipe: Recipe, model: nn.Module, optimizer) -> dict:
         meta = file.metadata()
     if json.loads(meta["recipe"]) != json.loads(json.dumps(asdict(recipe))):
         raise ArtifactError(f"{path} is of another recipe; delete it or give another --work")
-    tensors = load_file(path)
+    tensors, log = load_file(path), json.loads(meta["log"])
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(tensors[f"model.{name}"])
-            optimizer.state[p] = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-    return json.loads(meta["log"])
+            if log["step"]:  # before the first one there are no moments
+                optimizer.state[p] = {key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+    return log
