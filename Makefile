@@ -27,7 +27,7 @@ EXPORTS := $(foreach name,openvino onnx,.venv-exports/$(name)/.installed-$(shell
   environments/exports-$(name).txt | cut -d' ' -f1))
 
 .DEFAULT_GOAL := help
-.PHONY: help run check test test-all test-exports lint lab format fetch_models fetch_data train_mamba reference validate claims pack sbom \
+.PHONY: help run check test test-all test-exports lint lab format fetch_models fetch_data train_language reference validate claims pack sbom \
   repro_smoke repro_bert repro_mamba repro_codesign repro_full repro_ae gpu-check env venv clean distclean
 
 help:  ## list the targets
@@ -86,8 +86,8 @@ reference: $(STAMP)  ## keep outputs/$(SCENARIO) as outputs/reference/$(SCENARIO
 	@$(PY) -c 'import sys; from icd_lib.release.reference import save_reference; \
 	  print(len(save_reference(*sys.argv[1:])), "files in", sys.argv[2])' outputs/$(SCENARIO) outputs/reference/$(SCENARIO)
 
-train_mamba: $(DATA)  ## train the embedded Mamba again (about an hour on two cores): ARGS="--out DIR"
-	@$(PY) scripts/train_mamba.py $(ARGS)
+train_language: $(DATA)  ## train an embedded language model again (20 minutes): MODEL=llama or mamba, ARGS="--out DIR"
+	@$(PY) scripts/train_language.py --model $(MODEL) $(ARGS)
 
 validate: $(STAMP)  ## judge finished runs again from their samples: RUNS="outputs/bert outputs/reference/bert"
 	@$(PY) -m icd_lib.validate $(or $(RUNS),outputs/$(SCENARIO))

@@ -2,7 +2,7 @@
 
     python benchmarks/order.py                       # writes docs/figures/order.json
     python benchmarks/order.py --tokens 8192 --test-tokens 8000 --every 6 --out /tmp/order
-    python benchmarks/order.py --checkpoint FOLDER --parts model --resume
+    python benchmarks/order.py --checkpoint llama-worlds --parts model --resume --out /tmp/order
 
 `matrices`: relative squared output error of single matrices on the dense model's inputs, by order, group and bits.
 `model`: every matrix of the blocks rounded, block after block: KL to dense, perplexity ratio and next-token accuracy on
@@ -12,7 +12,8 @@ mixtures; which of them keep 0.1 points and a perplexity of 1.01 is chosen on do
 
 The embedded checkpoint comes as a file of 4-bit blocks of 32 columns in stored order (Q4_1), so that its weights lie on
 such a grid already: rounding to nearest points in groups of 32 finds it again, and the stored order is favoured where
-groups fall on it. The result says so; groups of 64 and more, 3 bits and another checkpoint are what to judge by.
+groups fall on it. The result says so; groups of 64 and more, 3 bits and another checkpoint are what to judge by:
+`llama-worlds`, which this project trained, was never rounded to less than bfloat16.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from icd_lib.models.checkpoint.gguf import read_header
 from icd_lib.models.checkpoint.loading import load_model
 from icd_lib.models.checkpoint.source import resolve_checkpoint
 from icd_lib.models.families import find_adapter
+from icd_lib.models.families.llama import NAME as SMOLLM2_NAME
 from icd_lib.optional import load_optional
 from icd_lib.storage.atomic import atomic_write, to_json
 from icd_lib.storage.json_text import read_text
@@ -323,15 +325,19 @@ def matrix_table(rows: list[dict]) -> str:
 
 def past_of(checkpoint) -> str:
     """Whether the weights were on a grid before, in words."""
-    if checkpoint.source == "embedded":
+    if (checkpoint.source, checkpoint.name) == ("embedded", SMOLLM2_NAME):
         types = read_header(fetched_file(SMOLLM2))["types"]
         return f"the file's own blocks are {types}; a Q4_1 block is 32 columns in stored order"
+    if checkpoint.source == "embedded":
+        return "none: trained by this project, its matrices stored in bfloat16"
     return "not known; see the checkpoint's card"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", help="a folder, GGUF file or hub id (default: the embedded SmolLM2)")
+    parser.add_argument(
+        "--checkpoint", help="a folder, GGUF file, hub id or llama-worlds (default: the embedded SmolLM2)"
+    )
     parser.add_argument("--parts", nargs="+", default=["matrices", "model"], choices=["matrices", "model", "bits"])
     parser.add_argument("--tokens", type=int, default=32768, help="calibration tokens")
     parser.add_argument("--test-tokens", type=int, default=24576)

@@ -159,7 +159,8 @@ def list_command() -> None:
     console.print(table)
     table = Table("family", "config.json says", "embedded")
     for name, family in FAMILIES.items():
-        table.add_row(name, ", ".join(family.model_types), family.default.name if family.default else "none")
+        embedded = ", ".join(known.name for known in family.embedded)
+        table.add_row(name, ", ".join(family.model_types), embedded or "none")
     console.print(table)
     for title, rows in (("runtime", RUNTIMES), ("decoding", DECODERS)):
         table = Table(title, "", "installed")

@@ -10,17 +10,29 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from icd_lib.models.adapter import Adapter
 
+PACKAGED = Path(__file__).parent / "embedded"  # checkpoints that are files of this package
+
 
 @dataclass(frozen=True)
-class Default:
-    """The checkpoint that stands for no choice.
+class Embedded:
+    """A checkpoint that comes along, found by its name.
 
-    `folder()` is where it lies embedded, None where it is not installed; `cure` is the command that brings it.
+    `folder()` is where it lies, None where it is not installed; `cure` is the command that brings it.
     """
 
     name: str
     folder: Callable[[], Path | None]
     cure: str
+
+
+def packaged(name: str, cure: str) -> Embedded:
+    """The checkpoint of that name in `PACKAGED`."""
+
+    def folder() -> Path | None:
+        found = PACKAGED / name
+        return found if found.is_dir() else None
+
+    return Embedded(name, folder, cure)
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,8 @@ class Family:
     model_types: Transformers' names of what is supported, by every door; axes_only: of what has axes, and nothing that
     can be removed by the loop. A class of Transformers with another name is refused, however it is built
     kinds: kinds of axes that its models have; judge: a row of `icd_lib.workloads.model.contexts.JUDGES`
-    default: None where every scenario has to name a checkpoint; layouts: other forms of its checkpoints
+    default: the checkpoint that stands for no choice; None where every scenario has to name one
+    others: checkpoints that come along too, for who names them; layouts: other forms of its checkpoints
     tokenizer_of: family whose default's tokenizer comes with random weights, if not its own
     prepare: what every loaded model gets before anybody times it, in place
     make_uniform: copy of a pruned model in shapes that stock Transformers describes; None where there are none
@@ -66,7 +79,8 @@ class Family:
     judge: str = "encoder"
     signs: str = ""
     axes_only: tuple[str, ...] = ()
-    default: Default | None = None
+    default: Embedded | None = None
+    others: tuple[Embedded, ...] = ()
     layouts: tuple[Layout, ...] = ()
     tokenizer_of: str | None = None
     prepare: Callable[[nn.Module], None] | None = None
@@ -75,6 +89,11 @@ class Family:
     no_onnx: str | None = None
     classes: Mapping[str, type] = field(default_factory=dict)
     tiny: Callable[[], Mapping[str, tuple[nn.Module, dict]]] | None = None
+
+    @property
+    def embedded(self) -> tuple[Embedded, ...]:
+        """All checkpoints that come along, the default first."""
+        return (*(() if self.default is None else (self.default,)), *self.others)
 
     @property
     def described(self) -> str:

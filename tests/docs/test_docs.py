@@ -220,7 +220,7 @@ def test_a_page_names_only_what_there_is(page):
         ("options", "`--fast`", "`--quick`, `pip --fast`"),
         ("options", "`--seeds`", "`python benchmarks/budget.py bert`, `--seeds`"),
         ("files", "`python -m\nicd_lib.gone`", "`python -m\nicd_lib.verify FILE.zip`"),
-        ("files", "`python -m icd_lib.run.lock`", "`python scripts/train_mamba.py`"),
+        ("files", "`python -m icd_lib.run.lock`", "`python scripts/train_language.py`"),
         ("files", "`python -m icd_lib.report`", "`python -m icd_lib.data.domains`"),
         ("files", "`tests/test_gone.py`", "`icd_lib/kernels/cpu*.py`, `icd_lib/<name>.py`"),
     ],

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a path, `ICD_DATA_DIR`, the Hugging Face cache, the hub, or the embedded default.
+"""Where a checkpoint comes from: a path, `ICD_DATA_DIR`, the Hugging Face cache, the hub, or what comes along.
 
 Only safetensors are read (a pickle can run code), and a checkpoint is checked before anybody uses it.
 """
@@ -63,12 +63,14 @@ def resolve_checkpoint(
 ) -> Checkpoint:
     """Find and check the checkpoint `spec`: a folder or GGUF file, also below `$ICD_DATA_DIR`, a hub id; None: default
 
-    Order: path, `ICD_DATA_DIR`, Hugging Face cache (`HF_HOME`), hub, embedded default. None takes the embedded
-    default first, so that a run without a choice needs no network. Raises `ResourceError` with all that was tried,
-    `ConfigError` for an architecture outside `family`, `ArtifactError` for damaged or non-finite weights.
+    Order: path, `ICD_DATA_DIR`, Hugging Face cache (`HF_HOME`), hub, the checkpoints that come along with the family.
+    None takes the embedded default first, so that a run without a choice needs no network. Raises `ResourceError` with
+    all that was tried, `ConfigError` for an architecture outside `family`, `ArtifactError` for damaged or non-finite
+    weights.
     """
     tried: list[str] = []
-    default = find_family(family).default
+    row = find_family(family)
+    default = row.default
     if spec is None and default is None:
         raise ResourceError(f"the family '{family}' has no embedded model; name one with model.checkpoint")
     if spec is None and (embedded := default.folder()):
@@ -88,10 +90,11 @@ def resolve_checkpoint(
         if folder:
             return _describe(folder, name, folder.name, source, family)
         tried.append(f"{source} ({reason})")
-    if default and _is_default(name, default.name):
-        if embedded := default.folder():
-            return _describe(embedded, default.name, None, "embedded", family)
-        tried.append(f"embedded (the package is not installed; run: {default.cure})")
+    for known in row.embedded:
+        if _is_same(name, known.name):
+            if embedded := known.folder():
+                return _describe(embedded, known.name, None, "embedded", family)
+            tried.append(f"embedded (it is not installed; run: {known.cure})")
     raise ResourceError(
         f"checkpoint '{name}' was not found; tried {'; '.join(tried)}. Give a folder written by save_pretrained, "
         "put it below ICD_DATA_DIR, or leave model.checkpoint empty for the embedded model"
@@ -130,8 +133,8 @@ def mask_checkpoint(checkpoint: Checkpoint, mask: dict) -> Checkpoint:
     )
 
 
-def _is_default(name: str, default: str) -> bool:
-    return name.split("/")[-1].lower() == default.split("/")[-1].lower()
+def _is_same(name: str, known: str) -> bool:
+    return name.split("/")[-1].lower() == known.split("/")[-1].lower()
 
 
 def _local_folders(name: str) -> list[tuple[Path, str]]:

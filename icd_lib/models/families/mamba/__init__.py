@@ -1,19 +1,9 @@
 """The Mamba family: state space models built like `transformers.MambaModel` and `transformers.Mamba2Model`."""
 
-from pathlib import Path
-
 from icd_lib.models.families.mamba import original
 from icd_lib.models.families.mamba.adapter import MambaAdapter, prepare_mamba
 from icd_lib.models.families.mamba.mamba2 import Mamba2Adapter
-from icd_lib.models.family import Default, Family, Layout
-
-EMBEDDED = Path(__file__).parents[2] / "embedded" / "mamba-verse"  # written by scripts/train_mamba.py
-
-
-def embedded_folder() -> Path | None:
-    """The checkpoint that comes with this package."""
-    return EMBEDDED if EMBEDDED.is_dir() else None
-
+from icd_lib.models.family import Family, Layout, packaged
 
 FAMILY = Family(
     name="mamba",
@@ -23,7 +13,8 @@ FAMILY = Family(
     axes_only=("mamba2",),
     kinds=("inner", "state", "dt_rank", "heads", "head_dim", "residual", "vocab"),
     judge="language",
-    default=Default(EMBEDDED.name, embedded_folder, "python scripts/train_mamba.py"),
+    default=packaged("mamba-verse", "git checkout -- icd_lib/models/embedded/mamba-verse"),
+    others=(packaged("mamba-worlds", "python scripts/train_language.py --model mamba"),),
     layouts=(
         Layout(
             original.is_original,
