@@ -29,7 +29,7 @@ class _WithoutScan(nn.Module):
         self.model = model
 
     def forward(self, input_ids, attention_mask, *given):
-        _, backbone = find_backbone(self.model)
+        backbone = _backbone(self.model)
         valid = attention_mask[:, -input_ids.shape[1] :, None].to(torch.float32)
         hidden, found = backbone.embeddings(input_ids), []
         for layer, recent, scanned in zip(backbone.layers, given[0::2], given[1::2], strict=True):
@@ -52,7 +52,7 @@ def recurrent_graph(model: nn.Module):
 
     Raises `ResourceError` without the package openvino, or where the model cannot be traced.
     """
-    mixers = [layer.mixer for layer in find_backbone(model)[1].layers]
+    mixers = [layer.mixer for layer in _backbone(model).layers]
     if any(mixer.conv_kernel_size < 2 for mixer in mixers):
         raise ResourceError(
             f"{type(model).__name__} has convolutions of one tap, which keep nothing; decode it in eager"
@@ -70,6 +70,12 @@ def recurrent_graph(model: nn.Module):
     parts = [(layer, part) for layer in range(len(mixers)) for part in ("conv", "ssm")]
     keep_past(graph, {f"past.{layer}.{part}": f"present.{layer}.{part}" for layer, part in parts})
     return graph
+
+
+def _backbone(model: nn.Module) -> nn.Module:
+    found = find_backbone(model)
+    assert found is not None, "whoever makes a graph has checked that it is a Mamba"
+    return found[1]
 
 
 def _name(graph, mixers: list[nn.Module]) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from icd_lib.axes.double import KeepDouble
 from icd_lib.axes.verify import model_outputs, outputs_error
 from icd_lib.errors import TransformError
 from icd_lib.kernels import use_fast_scan
@@ -98,12 +97,11 @@ def test_a_folded_order_leaves_nothing_to_gather(order):
 def test_folded_then_rounded_in_stored_order_is_the_same():
     """Up to rounding: sums are taken in another order, and a value at an edge may fall on its other side."""
     model = mamba(dtype=torch.float64)
-    with KeepDouble():
-        found = round_weights(model, batches(), recipe(model))
-        fold(found.model, found.perms, batches(1)[0])
-        first = copy.deepcopy(model)
-        fold(first, found.perms, batches(1)[0])
-        again = round_weights(first, batches(), Recipe(spec_of=lambda name: SPEC, order="stored"))
+    found = round_weights(model, batches(), recipe(model))
+    fold(found.model, found.perms, batches(1)[0])
+    first = copy.deepcopy(model)
+    fold(first, found.perms, batches(1)[0])
+    again = round_weights(first, batches(), Recipe(spec_of=lambda name: SPEC, order="stored"))
     for name, module in grouped_modules(found.model).items():
         twin = again.model.get_submodule(name)
         assert (module.weight != twin.weight).double().mean() < 0.01, name
