@@ -124,7 +124,7 @@ def measure_cell(model, ids: np.ndarray, options: argparse.Namespace, batch: int
 def moved(decoder: Decoder, batch: int, context: int) -> Figure:
     if decoder.weight_bytes is None or decoder.cache_bytes is None:
         return not_measured("bytes", "the runtime does not say what it holds")
-    return bytes_per_token(decoder.weight_bytes, decoder.cache_bytes, batch, context)
+    return bytes_per_token(decoder.weight_bytes, decoder.cache_bytes, batch, context, decoder.state_bytes)
 
 
 def table(records: list[dict]) -> str:

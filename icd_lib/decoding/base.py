@@ -18,11 +18,13 @@ class Decoder(ABC):
     positions: how many tokens a text may have, None: any number
     weight_bytes: bytes of weights that one step reads, whatever the batch; None where the runtime does not say
     cache_bytes: bytes of one token of one text in the cache; None where the runtime does not say
+    state_bytes: bytes of one text's state, which does not grow with it
     """
 
     positions: int | None = None
     weight_bytes: int | None = None
     cache_bytes: float | None = None
+    state_bytes: float = 0.0
 
     def __init__(self) -> None:
         self._lengths: np.ndarray | None = None

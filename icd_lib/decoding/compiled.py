@@ -31,14 +31,14 @@ class CompiledDecoder(EagerDecoder):
         return super()._prefill(prompt)
 
     def _step(self, ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        if self._used >= self._capacity:
+        if self._used >= self._capacity and not self.has_state:
             raise ConfigError(
                 f"the cache of the compiled step has {self._capacity} places and all are used; prepare with a larger "
                 f"room than {self._room}"
             )
         self._used += 1
         # Places behind the text are hidden by causality, so that the mask keeps one shape.
-        mask = None if self._padded is None else self.mask_of(self._capacity)
+        mask = None if self._padded is None or self.has_state else self.mask_of(self._capacity)
         with compiling():
             return self._run(ids[:, None], positions[:, None], mask)
 

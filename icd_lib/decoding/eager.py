@@ -8,8 +8,9 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicCache
 
 from icd_lib.decoding.base import Decoder, DecodeRuntime, check_decoder, positions_of
-from icd_lib.decoding.bytes import cache_bytes_of, weight_bytes_of
+from icd_lib.decoding.bytes import cache_bytes_of, state_bytes_of, weight_bytes_of
 from icd_lib.decoding.prompt import Prompt
+from icd_lib.models.families.mamba.adapter import find_backbone
 from icd_lib.runtimes.eager import in_bf16
 
 
@@ -22,6 +23,8 @@ class EagerDecoder(Decoder):
         self.cache: Cache | None = None
         self.positions, dtype = positions_of(model), next(model.parameters()).dtype
         self.weight_bytes, self.cache_bytes = weight_bytes_of(model), cache_bytes_of(model, dtype.itemsize)
+        self.state_bytes = state_bytes_of(model, dtype.itemsize)
+        self.has_state = find_backbone(model) is not None  # what was padded is in no state, and no position counts
 
     def _prefill(self, prompt: Prompt) -> np.ndarray:
         self.cache = self._new_cache()
@@ -29,19 +32,26 @@ class EagerDecoder(Decoder):
 
     def _step(self, ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
         assert self.cache is not None, "a step follows a prefill"
-        mask = None if self._padded is None else self.mask_of(self.cache.get_seq_length() + 1)
+        mask = None
+        if self._padded is not None and not self.has_state:
+            mask = self.mask_of(self.cache.get_seq_length() + 1)
         return self._run(ids[:, None], positions[:, None], mask)
 
     def _run(self, ids: np.ndarray, positions: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         # Without padding no mask is passed: attention then need not expand grouped heads to read one.
+        past: dict = {"cache_params": self.cache}
+        if not self.has_state:
+            past = {
+                "past_key_values": self.cache,
+                "position_ids": torch.from_numpy(np.ascontiguousarray(positions)),
+            }
         with torch.inference_mode():
             found = self.call(
                 input_ids=torch.from_numpy(ids),
-                position_ids=torch.from_numpy(np.ascontiguousarray(positions)),
                 attention_mask=None if mask is None else torch.from_numpy(mask),
-                past_key_values=self.cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **past,
             )
         return found.logits[:, -1].float().numpy()
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from icd_lib.decoding.base import Decoder, DecodeRuntime, positions_of
-from icd_lib.decoding.bytes import cache_bytes_of
+from icd_lib.decoding.bytes import cache_bytes_of, state_bytes_of
 from icd_lib.decoding.compress import compress_graph
 from icd_lib.decoding.grouped import grouped_weights, pack_weights
 from icd_lib.decoding.prompt import Prompt
@@ -29,6 +29,7 @@ class OpenVinoDecoder(Decoder):
     def __init__(self, request):
         super().__init__()
         self._request, self._tokens, self._beams = request, 0, np.zeros(0, np.int32)
+        self._names = [port.get_any_name() for port in request.get_compiled_model().inputs]
 
     def _prefill(self, prompt: Prompt) -> np.ndarray:
         self._beams = np.arange(len(prompt.ids), dtype=np.int32)
@@ -60,6 +61,7 @@ class OpenVinoDecoder(Decoder):
             "position_ids": np.ascontiguousarray(positions),
             "beam_idx": self._beams,
         }
+        given = {name: given[name] for name in self._names}
         return self._request.infer(given, share_inputs=True, share_outputs=False)["logits"]
 
     def _forget(self) -> None:
@@ -139,7 +141,8 @@ class OpenVino(DecodeRuntime):
         decoder = OpenVinoDecoder(compiled.create_infer_request())
         decoder.positions, decoder.weight_bytes = positions_of(model), constant_bytes(graph)
         width = _BYTES.get(compiled.get_property("KV_CACHE_PRECISION").to_string())
-        decoder.cache_bytes = cache_bytes_of(model, width) if width else None
+        decoder.state_bytes = state_bytes_of(model, 4)
+        decoder.cache_bytes = 0.0 if decoder.state_bytes else cache_bytes_of(model, width) if width else None
         return decoder
 
 

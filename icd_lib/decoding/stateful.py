@@ -6,19 +6,19 @@ becomes as outputs; those pairs are then made variables of the graph. Inputs: in
 lengths are dynamic.
 """
 
-import copy
-import warnings
-
 import numpy as np
 import torch
 from torch import nn
 
 from icd_lib.decoding.base import check_decoder
-from icd_lib.errors import FOREIGN, ConfigError, ResourceError
+from icd_lib.decoding.recurrent import recurrent_graph
+from icd_lib.decoding.variables import keep_past, trace, unshared
+from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.models.cache.shape import decoder_layers, windows_of
 from icd_lib.models.families.llama.adapter import find_decoder
+from icd_lib.models.families.mamba.adapter import find_backbone
 from icd_lib.models.quantized import quantized_linears
-from icd_lib.optional import brief, load_optional
+from icd_lib.optional import load_optional
 
 INPUTS = ("input_ids", "attention_mask", "position_ids")
 _TRACED = 2  # texts, tokens, and tokens before them in the example; not 1, which code of models treats apart
@@ -66,11 +66,13 @@ class _WithPast(nn.Module):
 def check_graph(model: nn.Module) -> None:
     """Raise `ConfigError` or `ResourceError` for a model that has no such graph."""
     check_decoder(model)
-    if find_decoder(model) is None:
+    recurrent = find_backbone(model) is not None
+    if find_decoder(model) is None and not recurrent:
         raise ResourceError(
-            f"{type(model).__name__} cannot be exported with its cache: it is not built like transformers.LlamaModel"
+            f"{type(model).__name__} cannot be exported with its cache: it is not built like transformers.LlamaModel, "
+            "nor like transformers.MambaModel"
         )
-    if sliding := windows_of(model):
+    if not recurrent and (sliding := windows_of(model)):
         raise ResourceError(
             f"{type(model).__name__} has {len(sliding)} layers of sliding_attention over {sliding[0]} tokens; graphs "
             "are made for full attention: decode it in eager"
@@ -99,34 +101,23 @@ def check_graph(model: nn.Module) -> None:
 def stateful_graph(model: nn.Module):
     """The `openvino.Model`; it shares the model's weights, which must not be changed while it is in use.
 
-    Raises as `check_graph` does, and `ResourceError` without the package openvino or where the model cannot be traced.
+    Of a model with a state instead of a past it is `recurrent_graph`. Raises as `check_graph` does, and `ResourceError`
+    without the package openvino or where the model cannot be traced.
     """
     check_graph(model)
+    if find_backbone(model) is not None:
+        return recurrent_graph(model)
     openvino = load_optional("openvino", "'icd-lib[runtimes]'")
     layers, _ = decoder_layers(model)
     shapes = [(layer.self_attn.k_proj.out_features, layer.self_attn.head_dim) for layer in layers]
     past = [torch.zeros(_TRACED, width // size, _TRACED, size) for width, size in shapes for _ in ("keys", "values")]
     ones = torch.ones(_TRACED, 2 * _TRACED, dtype=torch.int64)
     example = (ones[:, :_TRACED], ones, torch.arange(_TRACED)[None].repeat(_TRACED, 1) + _TRACED, *past)
-    wrapped = _WithPast(_unshared(model)).eval()
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)
-            graph = openvino.convert_model(wrapped, example_input=example)
-    except FOREIGN as error:
-        raise ResourceError(f"{type(model).__name__} cannot be traced for OpenVINO: {brief(error)}") from error
+    graph = trace(_WithPast(unshared(model)), example, type(model).__name__)
     _name(openvino, graph, [(width // size, size) for width, size in shapes])
-    _keep_cache(openvino, graph, len(shapes))
+    parts = [(layer, part) for layer in range(len(shapes)) for part in ("key", "value")]
+    keep_past(graph, {f"past_key_values.{layer}.{part}": f"present.{layer}.{part}" for layer, part in parts})
     return graph
-
-
-def _unshared(module: nn.Module) -> nn.Module:
-    """The same tree of modules as new objects around the same tensors: the converter patches what it traces."""
-    shell = copy.copy(module)
-    shell.__dict__["_modules"] = {
-        name: None if child is None else _unshared(child) for name, child in module._modules.items()
-    }
-    return shell
 
 
 def _name(openvino, graph, sizes: list[tuple[int, int]]) -> None:
@@ -144,38 +135,6 @@ def _name(openvino, graph, sizes: list[tuple[int, int]]) -> None:
         port.get_node().set_partial_shape(openvino.PartialShape(shape))
     for port, name in zip(graph.outputs, outputs, strict=True):
         port.get_tensor().set_names({name})
-    graph.validate_nodes_and_infer_types()
-
-
-def _keep_cache(openvino, graph, layers: int) -> None:
-    """Turn the past into variables, empty for a new text, whose rows `beam_idx` reorders before they are read."""
-    from openvino import opset13 as ops
-    from openvino._offline_transformations import apply_make_stateful_transformation
-
-    pairs = {
-        f"past_key_values.{layer}.{part}": f"present.{layer}.{part}"
-        for layer in range(layers)
-        for part in ("key", "value")
-    }
-    beams = ops.parameter(openvino.PartialShape([-1]), dtype=np.int32, name="beam_idx")
-    beams.output(0).get_tensor().set_names({"beam_idx"})
-    graph.add_parameters([beams])
-    for name in pairs:
-        port = graph.input(name)
-        readers = port.get_target_inputs()
-        reordered = ops.gather(port, beams, ops.constant(0))
-        for reader in readers:
-            reader.replace_source_output(reordered.output(0))
-    graph.validate_nodes_and_infer_types()
-    apply_make_stateful_transformation(graph, pairs)
-    batch = ops.gather(ops.shape_of(graph.input("input_ids"), output_type="i64"), ops.constant([0]), ops.constant(0))
-    for operation in graph.get_ops():
-        if operation.get_type_name() == "ReadValue":
-            _, heads, _, size = (dim.min_length for dim in operation.get_output_partial_shape(0))
-            empty = [ops.constant(np.array([length], dtype=np.int64)) for length in (heads, 0, size)]
-            shape = ops.concat([batch, *empty], axis=0)
-            zeros = ops.broadcast(ops.constant(0.0, dtype=operation.get_output_element_type(0)), shape)
-            operation.set_arguments([zeros])
     graph.validate_nodes_and_infer_types()
 
 

@@ -85,7 +85,7 @@ def choose_runtime(results: Results) -> Runtime:
     if not results.solves[RESULT].accepted_strength:
         raise ResourceError("no smaller model was accepted")
     if results.is_language or find_family(results.config["model"]["family"]).judge != "encoder":
-        raise ResourceError("a language model is not exported: its graph would have no cache")
+        raise ResourceError("a language model is not exported: no folder that these runtimes load keeps its state")
     ladder = results.ladder
     if ladder is None or results.verdict is None:
         raise ResourceError("no runtime was measured")

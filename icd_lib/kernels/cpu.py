@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from icd_lib.kernels import cpu_conv, cpu_scan
+from icd_lib.kernels import cpu_conv, cpu_scan, cpu_step
 from icd_lib.kernels.cpu_pool import ITEM, block_width
 
 _SINGLE_THREAD = 1 << 17  # state updates (some 50 µs) below which waking other threads costs more than it saves
@@ -34,6 +34,36 @@ def scan_step(state, u, delta, A, B, C, D, z, delta_bias, delta_softplus):
     call.rows(OUT=out[:, None])
     call.run(cpu_scan.step)
     return out
+
+
+def mixer_step(recent, state, x, z, conv, conv_bias, select, step, bias, log_rates, skip):
+    """One token of a mixer's convolution with silu, selection, scan and gate as one kernel: (B, D).
+
+    x, z (B, D), channels side by side; `recent` (B, D, K) and `state` (B, D, N) are advanced in place; conv (D, K);
+    select (R + 2 N, D); step (D, R); log_rates (D, N), log(−A); bias, skip (D,). All contiguous and of one dtype,
+    float32 or float64: `is_whole` says so.
+    """
+    sequences, width = x.shape
+    out = torch.empty(sequences, width, dtype=x.dtype)
+    sizes = [width, state.shape[2], step.shape[1], recent.shape[2]]
+    rows = [number for tensor in (x, z, out) for number in (tensor.data_ptr(), tensor.stride(0))]
+    whole = (recent, state, conv, conv_bias, select, step, bias, log_rates, skip)
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in whole]
+    arguments = np.array([0, sequences, x.element_size(), *sizes, *rows, *addresses], dtype=np.int64)
+    work = sequences * width * (state.shape[2] + select.shape[0])
+    cpu_step.step(arguments, 1 if work < _SINGLE_THREAD else torch.get_num_threads())
+    return out
+
+
+def is_whole(rows, tensors) -> bool:
+    """Whether rows (B, D) and tensors (None: not given) are what `mixer_step` takes."""
+    kind, given = rows[0].dtype, [tensor for tensor in tensors if tensor is not None]
+    return (
+        kind in (torch.float32, torch.float64)
+        and all(row.dtype == kind and row.stride(1) == 1 for row in rows)
+        and all(tensor.dtype == kind and tensor.is_contiguous() for tensor in given)
+        and not any(tensor.device.type != "cpu" for tensor in given)
+    )
 
 
 def conv(x, weight, bias, activation, initial):

@@ -12,7 +12,13 @@ from torch.nn.functional import linear
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
 from icd_lib.errors import ConfigError
-from icd_lib.kernels.scan import causal_conv1d, causal_conv1d_step, selective_scan, selective_scan_step
+from icd_lib.kernels.scan import (
+    causal_conv1d,
+    causal_conv1d_step,
+    mixer_step,
+    selective_scan,
+    selective_scan_step,
+)
 
 
 def use_fast_scan(model: nn.Module) -> nn.Module:
@@ -111,10 +117,26 @@ def _mask(tensor, attention_mask) -> torch.Tensor:
 def _step(mixer: MambaMixer, x, gate, recent, state, attention_mask) -> torch.Tensor:
     """One token, (B, inner) → (B, inner); advances the states of the convolution and of the scan in place."""
     fused = _fused_activation(mixer)
+    if fused and attention_mask is None and _is_plain(mixer.x_proj):
+        found = mixer_step(recent, state, x, gate, _weights(mixer))
+        if found is not None:
+            return found
     x = causal_conv1d_step(recent, x, mixer.conv1d.weight[:, 0], mixer.conv1d.bias, fused)
     x = _mask((x if fused else mixer.act(x)).unsqueeze(1), attention_mask).squeeze(1)
     delta, B, C = select(mixer, x)
     return selective_scan_step(state, x, delta, rates(mixer), B, C, mixer.D, gate, mixer.dt_proj.bias, True)
+
+
+def _is_plain(linear: nn.Linear) -> bool:
+    """Whether a Linear is a product with its weight and nobody looks on: what one kernel can do in its place."""
+    looks = linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear)
+    return type(linear).forward is nn.Linear.forward and linear.bias is None and not looks
+
+
+def _weights(mixer: MambaMixer) -> tuple:
+    """What a step reads besides its token and its states, as `mixer_step` takes it."""
+    conv, step = mixer.conv1d, mixer.dt_proj
+    return conv.weight[:, 0], conv.bias, mixer.x_proj.weight, step.weight, step.bias, mixer.A_log, mixer.D
 
 
 def _convolve(mixer: MambaMixer, x, recent, cache) -> torch.Tensor:

@@ -87,6 +87,21 @@ def causal_conv1d_step(recent, x, weight, bias=None, activation=None):
     return out
 
 
+def mixer_step(recent, state, x, z, weights) -> torch.Tensor | None:
+    """One token of a mixer in one kernel, (B, D); None where there is none for these tensors, and nothing is changed.
+
+    recent (B, D, K) and state (B, D, N) are advanced in place; x, z (B, D) are in_proj's; weights: the tensors that
+    follow in `cpu.mixer_step`. No gradients.
+    """
+    if x.device.type != "cpu":
+        return None
+    from icd_lib.kernels import cpu
+
+    if not cpu.is_whole((x, z), (recent, state, *weights)):
+        return None
+    return cpu.mixer_step(recent, state, x, z, *weights)
+
+
 def check_scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, initial_state=None) -> None:
     """Raise `ConfigError`, naming the argument, unless all shapes fit together and there is something to scan."""
     if u.ndim != 3 or A.ndim != 2 or 0 in u.shape or 0 in A.shape:

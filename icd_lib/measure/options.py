@@ -22,3 +22,19 @@ class MeasureOptions(Section):
     energy: bool = option(True, "ask for energy counters (RAPL, NVML); false leaves energy not measured")
     clocks: Literal["auto", "unlocked"] = option("auto", "whether clocks count as fixed: as found, or not at all")
     runtimes: tuple[Annotated[str, OneOf(RUNTIMES)], ...] = option(tuple(OWN), "runtimes of the ladder")
+
+
+class DecodeOptions(Section):
+    """How fast a model with a state generates, beside how fast it reads; the section asks for it."""
+
+    clock: tuple[Shape, ...] = option(
+        ((1, 256), (8, 256), (1, 2048), (2, 256), (4, 256), (16, 256)),
+        "batch and prompt of every measurement of decoding; those of the first one's prompt are the throughput curve",
+        least=1,
+    )
+    peers: tuple[Annotated[str, OneOf("icd_lib.decoding:IN_PROCESS")], ...] = option(
+        (), "runtimes in which dense decodes beside the arms"
+    )
+    rounds: int = option(3, "interleaved rounds of every prompt", low=1)
+    steps: int = option(24, "decoded tokens of a round", unit="tokens", low=2)
+    greedy: int = option(64, "tokens that two layouts of one model continue texts by, which have to be the same", low=1)

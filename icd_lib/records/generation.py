@@ -61,7 +61,7 @@ class ClozePoint:
 class DecodeArm:
     """One arm at one shape: until the first token and per token, ms, and the change against dense.
 
-    step_vs: arm → the change of the time per token against it, of what is exported alone.
+    step_vs: arm → the change of the time per token against it, where the two are compared.
     """
 
     label: str

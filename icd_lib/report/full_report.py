@@ -5,6 +5,7 @@ from html import escape
 
 from icd_lib.report import (
     calibration_figures,
+    decoding,
     deployment_steps,
     generation,
     graph_figures,
@@ -41,6 +42,7 @@ def draw_all(results: Results, panels: Iterable[Callable] = ()) -> dict[str, Pic
         "caches": measure_figures.cache_hits(results),
         "kv_cache": generation.cache_frontier(results),
         "decoding": generation.decode_times(results),
+        "throughput": decoding.throughput(results),
         "calibration": calibration_figures.correlations(results),
     }
     drawn |= {f"path_{mode}": loop_figures.loop_path(results, mode) for mode in modes}
@@ -70,6 +72,9 @@ def report_page(results: Results, drawn: dict) -> str:
         "Generating": [
             drawn.get("decoding"),
             generation.decode_table(results),
+            drawn.get("throughput"),
+            decoding.throughput_table(results),
+            decoding.same_tokens_table(results),
             generation.deployed_table(results),
             drawn.get("kv_cache"),
             *(generation.cache_table(results, split) for split in (None, "seen", "selection")),

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from icd_lib.records.decoding import DECODING, Decoding
 from icd_lib.records.generation import EXPORTED_ARM, GENERATION, CachePoint, DecodeArm, DecodeShape, Generation
 from icd_lib.report.picture import COLOURS, FULL, LIMIT, Picture, canvas, error_bar, finish, themed, title
 from icd_lib.report.results import Results
@@ -22,6 +23,12 @@ def generation_of(results: Results) -> Generation | Missing | DoesNotApply:
     if not found:
         return Missing("Generating", "03_measure has not finished")
     return from_json(Generation, found, GENERATION)
+
+
+def decoding_of(results: Results) -> Decoding | Missing:
+    """What the run found of its model with a state; why there is nothing else."""
+    found = results.read(DECODING)
+    return from_json(Decoding, found, DECODING) if found else Missing("Generating", "03_measure has not finished")
 
 
 @badged("model")
@@ -98,18 +105,24 @@ def cloze_table(results: Results) -> Table | Missing | DoesNotApply:
     return Table("Cloze questions", columns, rows, f"{note}. No questions of {reasons}" if reasons else note)
 
 
+def clock_of(results: Results) -> list[DecodeShape] | Missing | DoesNotApply:
+    """Every measurement of decoding, of a model with a cache or with a state; why there is none else."""
+    found = decoding_of(results) if "decode" in results.config else generation_of(results)
+    return found if isinstance(found, Missing | DoesNotApply) else found.clock
+
+
 @badged("timing")
 def decode_table(results: Results) -> Table | Missing | DoesNotApply:
     """Time to first token and per token of every arm at every shape."""
-    found = generation_of(results)
-    if not isinstance(found, Generation):
-        return found
+    clock = clock_of(results)
+    if isinstance(clock, Missing | DoesNotApply):
+        return clock
     rows: list[list] = []
-    for shape in found.clock:
+    for shape in clock:
         for arm in shape.arms.values():
             against = [arm.first_vs_dense, arm.step_vs_dense]
-            rows.append([_label(shape), arm.label, arm.first_ms, arm.step_ms, *against, arm.bytes_per_token])
-        rows += [[_label(shape), name, reason, "", "", "", ""] for name, reason in shape.missing.items()]
+            rows.append([shape_label(shape), arm.label, arm.first_ms, arm.step_ms, *against, arm.bytes_per_token])
+        rows += [[shape_label(shape), name, reason, "", "", "", ""] for name, reason in shape.missing.items()]
     columns = ["batch × prompt", "arm", "to first token", "per token", "first, against dense", "token, against dense"]
     note = "interleaved token by token in one process, every arm with its own cache; bytes are modelled"
     return Table("Time to first token and per token", [*columns, "bytes a token reads"], rows, note)
@@ -118,8 +131,8 @@ def decode_table(results: Results) -> Table | Missing | DoesNotApply:
 @badged("model")
 def deployed_table(results: Results) -> Table | Missing | DoesNotApply:
     """What every runtime that decodes loses, the export among them."""
-    found = generation_of(results)
-    if not isinstance(found, Generation):
+    found = decoding_of(results) if "decode" in results.config else generation_of(results)
+    if isinstance(found, Missing | DoesNotApply):
         return found
     if not found.deployed:
         return Missing("Quality where it decodes", results.quality_reason or "no runtime was judged")
@@ -177,19 +190,19 @@ def _draw_pages(panel, points: list[CachePoint], keep: float | None) -> None:
 @themed
 def decode_times(results: Results) -> Picture | Missing | DoesNotApply:
     """Time per token of every arm, one panel per shape."""
-    found = generation_of(results)
-    if not isinstance(found, Generation):
-        return found
-    heights = [0.7 + 0.3 * len(shape.arms) for shape in found.clock]
+    clock = clock_of(results)
+    if isinstance(clock, Missing | DoesNotApply):
+        return clock
+    heights = [0.7 + 0.3 * len(shape.arms) for shape in clock]
     drawing, axes = canvas(0.6 + sum(heights), len(heights), squeeze=False, height_ratios=heights)
-    for panel, shape in zip(axes[:, 0], found.clock, strict=True):
+    for panel, shape in zip(axes[:, 0], clock, strict=True):
         for row, (name, arm) in enumerate(shape.arms.items()):
             colour = COLOURS.get(name, COLOURS["iterative"] if name.startswith("iterative") else FULL)
             panel.barh(row, arm.step_ms.value, color=colour, height=0.7)
             panel.errorbar(arm.step_ms.value, row, xerr=error_bar(arm.step_ms), color="black", capsize=3)
         panel.set_yticks(range(len(shape.arms)), list(shape.arms))
         panel.invert_yaxis()
-        panel.set_title(f"{_label(shape)} tokens")
+        panel.set_title(f"{shape_label(shape)} tokens")
         panel.set_xlabel("time per token of the whole batch, ms")
     title(drawing, "Time per token")
     alt = " ".join(line for line in lines(results) if "per token" in line) or "Time per token of every arm."
@@ -198,6 +211,11 @@ def decode_times(results: Results) -> Picture | Missing | DoesNotApply:
 
 def lines(results: Results) -> list[str]:
     """In sentences: what the cache loses and saves, and what that gives per token."""
+    return cache_lines(results) + step_lines(results)
+
+
+def cache_lines(results: Results) -> list[str]:
+    """In sentences: what the cache loses and saves."""
     found = generation_of(results)
     if not isinstance(found, Generation):
         return []
@@ -212,19 +230,28 @@ def lines(results: Results) -> list[str]:
             )
     if found.keep is None and found.points:
         told.append(f"The cache stays whole: {found.why}.")
-    for shape in found.clock:
+    return told
+
+
+def step_lines(results: Results) -> list[str]:
+    """In a sentence for every shape: what the result takes per token; then what is exported."""
+    clock = clock_of(results)
+    if isinstance(clock, Missing | DoesNotApply):
+        return []
+    told = []
+    for shape in clock:
         if (arm := shape.arms.get("iterative")) is not None:
             change = value_text(arm.step_vs_dense.value, "fraction")
-            told.append(f"Iterative takes {change} per token against dense at {_label(shape)}, in PyTorch.")
+            told.append(f"Iterative takes {change} per token against dense at {shape_label(shape)}, in PyTorch.")
     return told + exported_lines(results)
 
 
 def exported_lines(results: Results) -> list[str]:
     """In a sentence for every shape: what is left for use, in the runtime that it is left for."""
-    found = generation_of(results)
-    if not isinstance(found, Generation):
+    clock = clock_of(results)
+    if isinstance(clock, Missing | DoesNotApply):
         return []
-    return [_exported(shape.arms[EXPORTED_ARM], shape) for shape in found.clock if EXPORTED_ARM in shape.arms]
+    return [_exported(shape.arms[EXPORTED_ARM], shape) for shape in clock if EXPORTED_ARM in shape.arms]
 
 
 def _exported(arm: DecodeArm, shape: DecodeShape) -> str:
@@ -237,9 +264,10 @@ def _exported(arm: DecodeArm, shape: DecodeShape) -> str:
     change = f"{value_text(arm.step_vs_dense.value, 'fraction')} ({interval_text(arm.step_vs_dense.ci95, 'fraction')})"
     return (
         f"Exported, with its cache in the graph, it takes {change} per token against dense in PyTorch at "
-        f"{_label(shape)}{against}."
+        f"{shape_label(shape)}{against}."
     )
 
 
-def _label(shape: DecodeShape) -> str:
+def shape_label(shape: DecodeShape) -> str:
+    """Batch and prompt, as tables have them."""
     return f"{shape.batch} × {shape.context}"

@@ -7,7 +7,7 @@ from icd_lib.experiment.metrics import METRICS
 from icd_lib.metric import Figure
 from icd_lib.records.attempts import Attempt
 from icd_lib.records.verdict import Unknown
-from icd_lib.report import calibration_figures, generation, masked, weights_figures
+from icd_lib.report import calibration_figures, decoding, generation, masked, weights_figures
 from icd_lib.report.compared import judged, latency_of, latency_states, other_arm, states_text
 from icd_lib.report.losses import NEARNESS, domains_above, is_above, is_outside, readings
 from icd_lib.report.results import Results
@@ -104,6 +104,7 @@ def _model_lines(results: Results) -> list[str]:
         lines = [f"{first.removesuffix('.')}; {_lost_briefly(results, splits)}."]
         lines += [_lost_on(results, split) for split in splits] + _above_budget(results)
     lines += masked.lines(results) + weights_figures.lines(results) + generation.lines(results)
+    lines += decoding.lines(results)
     lines += _against_eager(results)
     for key, states in latency_states(results).items():
         if not (change := latency_of(verdict, key)).is_missing:

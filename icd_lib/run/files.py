@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from icd_lib.records.attempts import Solved
+from icd_lib.records.decoding import Decoding
 from icd_lib.records.deploy import Deploy
 from icd_lib.records.generation import Generation
 from icd_lib.records.masked import Masked
@@ -110,6 +111,7 @@ SHAPES: dict[str, Any] = {
     r"measure/measure\.json": Measured,
     r"measure/ladder\.json": Ladder | None,
     r"measure/generation\.json": Generation,
+    r"measure/decoding\.json": Decoding,
     r"verdict\.json": Verdict,
     r"manifest\.json": _Manifest,
     r"stages\.json": _Stages,

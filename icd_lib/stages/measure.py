@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from icd_lib.experiment.arms import DENSE
 from icd_lib.measure.comparison import latency_entry
+from icd_lib.records.decoding import DECODING
 from icd_lib.records.generation import GENERATION
 from icd_lib.records.measured import LADDER, MEASURED, Measured, Timing
 from icd_lib.run.artifacts import Run
@@ -24,6 +25,8 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> Measured:
     run.write_json(LADDER, workload.ladder(compared))
     if (generation := workload.generation(compared)) is not None:
         run.write_json(GENERATION, generation)
+    if (decoding := workload.decoding(compared, controls)) is not None:
+        run.write_json(DECODING, decoding)
     return report
 
 

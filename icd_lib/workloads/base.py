@@ -93,6 +93,10 @@ class Workload(ABC):
         """What the arms' caches lose and how fast they generate, None where nothing generates."""
         return None
 
+    def decoding(self, compared: dict[str, object], controls: dict[str, object]) -> dict | None:
+        """How fast arms with a state generate, None where none does or none is asked for."""
+        return None
+
     # Stage 04
     @abstractmethod
     def claim(self, sections: dict[str, dict], report: Measured) -> None:

@@ -7,6 +7,7 @@ re-permutation makes them contiguous. No weight changes by that: to round in an 
 then round.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -148,7 +149,7 @@ def apply_weights(evidence: WeightsEvidence, plan: WeightsPlan, model: nn.Module
     recipe = Recipe(
         spec_of=lambda name: evidence.spec(plan.bits[name]) if plan.bits.get(name) else None,
         order="descending" if evidence.folds else "stored",
-        shared=_residual(columns, evidence.activity) if evidence.folds else {},
+        shared=_shared(columns, evidence.activity) if evidence.folds else {},
         compensate=options["compensate"],
         compared=_compared(model) if evidence.folds else frozenset(),
     )
@@ -178,11 +179,10 @@ def _compared(model: nn.Module) -> frozenset[str]:
     return frozenset(block.axis for block in blocks if block.layer == middle)
 
 
-def _residual(columns: Columns, activity: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Activity of the axes that several matrices read at different places of the network."""
-    everything = shared_activity(columns, activity)
-    kinds = {axis.name: axis.kind for slots in columns.of.values() for axis, _ in slots}
-    return {axis: values for axis, values in everything.items() if kinds[axis] == "residual"}
+def _shared(columns: Columns, activity: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Activity of the axes that several matrices read at different places, such as the residual stream."""
+    readers = Counter(name for read in activity for name in {axis.name for axis, _ in columns.of.get(read, ())})
+    return {axis: values for axis, values in shared_activity(columns, activity).items() if readers[axis] > 1}
 
 
 def _notes(found: RoundedModel, folded: dict[str, np.ndarray], error: float, ends: list[str]) -> dict:

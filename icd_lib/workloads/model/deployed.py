@@ -1,5 +1,6 @@
 """What a decoder loses in the runtime that it decodes in, where inputs of products and the cache may be rounded too."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from icd_lib.decoding import DECODERS
@@ -19,15 +20,15 @@ def label_of(engines: Engines, arm: str) -> str:
     return f"{whose}, {label}"
 
 
-def deployed_points(context: Context, engines: Engines) -> list[DeployedPoint]:
-    """What every arm in OpenVINO loses there, on the text that judges and on seen text."""
+def deployed_points(context: Context, engines: Engines, splits: Sequence[str] | None = None) -> list[DeployedPoint]:
+    """What every arm in OpenVINO loses there, on the text that judges and on seen text (or on the named splits)."""
     points: list[DeployedPoint] = []
     for arm, (name, _) in engines.rows.items():
         if not isinstance(DECODERS[name], OpenVino):
             continue
         try:
             with engines.judged(arm) as model:
-                points += [_judged(context, engines, arm, model, split) for split in splits_of(context)]
+                points += [_judged(context, engines, arm, model, split) for split in splits or splits_of(context)]
         except ResourceError as error:
             context.progress(f"{arm} was not judged: {error}")
     return points

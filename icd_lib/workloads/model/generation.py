@@ -9,7 +9,6 @@ text that judges.
 import copy
 import functools
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,21 +19,16 @@ from icd_lib.data.language import join_blocks
 from icd_lib.data.lookups import make_lookups
 from icd_lib.decoding import DECODERS, PEERS, REFERENCE
 from icd_lib.decoding.base import Decoder
-from icd_lib.decoding.bytes import bytes_per_token
-from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.experiment.arms import DENSE, RESULT
-from icd_lib.measure.conditions import disturbances, watched
-from icd_lib.measure.decode import change_figure, measure_decoding, time_figure
 from icd_lib.measure.quality_kv import FULL, compare_lookups, judge_continued, judge_lookups
 from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, SplitResult
 from icd_lib.measure.statistics import Z95
-from icd_lib.metric import Figure, figure, not_measured
+from icd_lib.metric import figure
 from icd_lib.models.cache import PagedCache, use_paged_attention
 from icd_lib.records.generation import (
     EXPORTED_ARM,
     CachePoint,
     ClozePoint,
-    DecodeArm,
     DecodeShape,
     Generation,
     LookUpPoint,
@@ -45,6 +39,7 @@ from icd_lib.transforms.options import KvOptions
 from icd_lib.workloads.model.cache import compressed, policy_of
 from icd_lib.workloads.model.cloze import cloze_points
 from icd_lib.workloads.model.context import Context
+from icd_lib.workloads.model.decode_clock import Clock
 from icd_lib.workloads.model.deployed import (
     deployed_points,
     label_of,
@@ -249,49 +244,21 @@ def shape_times(
     context: Context, options: Options, engines: Engines, keep: float | None, batch: int, length: int
 ) -> DecodeShape:
     """Time to first token and per token of every arm, interleaved, on the same text."""
-    needed = length + options["steps"] + 2
-    ids = context.fixed(batch, needed)["input_ids"].numpy()
-    missing: dict[str, str] = {}
-    with ExitStack() as held:
-        ready, labels = {}, {}
-        for name, (label, make) in arms_of(options, engines, keep, length).items():
-            try:
-                ready[name], labels[name] = held.enter_context(closing(make())), label
-            except (ResourceError, ConfigError) as error:
-                missing[name] = str(error)
-        context.progress(f"decoding {batch} x {length}: {', '.join(ready)}")
-        with watched() as conditions:
-            times = measure_decoding(
-                ready, ids, context=length, steps=options["steps"], rounds=options["rounds"], seed=context.get("seed")
-            )
-        seed, resamples = context.get("seed"), context.get("measure.bootstrap")
-        arms = {
-            name: DecodeArm(
-                label=labels[name],
-                first_ms=time_figure(found.first_ms, seed=seed, resamples=resamples),
-                step_ms=time_figure(found.step_ms, seed=seed, resamples=resamples),
-                first_vs_dense=change_figure(found.first_ms, times[DENSE].first_ms, seed=seed, resamples=resamples),
-                step_vs_dense=change_figure(found.step_ms, times[DENSE].step_ms, seed=seed, resamples=resamples),
-                bytes_per_token=_bytes(ready[name], options, keep if name in COMPRESSED else None, batch, length),
-                step_vs={
-                    peer: change_figure(found.step_ms, times[peer].step_ms, seed=seed, resamples=resamples)
-                    for peer in (options.peers if name == EXPORTED_ARM else ())
-                    if peer in times
-                },
-            )
-            for name, found in times.items()
-        }
-    return DecodeShape(batch=batch, context=length, arms=arms, missing=missing, warnings=disturbances(conditions))
+    clock = Clock(context, options["steps"], options["rounds"], {EXPORTED_ARM: options.peers})
+    return clock.shape(
+        arms_of(options, engines, keep, length),
+        batch,
+        length,
+        lambda arm: _held(options, keep if arm in COMPRESSED else None, length),
+    )
 
 
 COMPRESSED = ("linear", "same_transform", RESULT)
 
 
-def _bytes(decoder: Decoder, options: Options, keep: float | None, batch: int, length: int) -> Figure:
-    held = length if keep is None else options.policy("token", keep, length).budget
-    if decoder.weight_bytes is None or decoder.cache_bytes is None:
-        return not_measured("bytes", "the runtime does not say what it keeps")
-    return bytes_per_token(decoder.weight_bytes, decoder.cache_bytes, batch, held)
+def _held(options: Options, keep: float | None, length: int) -> float:
+    """Tokens of a text that are in the cache."""
+    return length if keep is None else options.policy("token", keep, length).budget
 
 
 def arms_of(

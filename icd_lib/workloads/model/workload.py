@@ -41,6 +41,10 @@ class ModelWorkload(Workload):
         return torch.get_num_threads()
 
     def describe(self) -> dict:
+        if "decode" in self.run.scenario.config:
+            from icd_lib.workloads.model.decode import check_state
+
+            check_state(self.context.model)
         return describe(self.context)
 
     @cached_property
@@ -106,6 +110,13 @@ class ModelWorkload(Workload):
         from icd_lib.workloads.model.generation import measure_generation  # loads what only decoders need
 
         return measure_generation(self.context, compared)
+
+    def decoding(self, compared: dict[str, nn.Module], controls: dict[str, nn.Module]) -> dict | None:
+        if "decode" not in self.run.scenario.config:
+            return None
+        from icd_lib.workloads.model.decode import measure_decode  # loads what only such models need
+
+        return measure_decode(self.context, compared, controls)
 
     def claim(self, sections: dict[str, dict], report: Measured) -> None:
         claim(sections, report)

@@ -14,6 +14,7 @@ from icd_lib.axes.axis import Attribute, Axis, Slot
 from icd_lib.errors import ConfigError
 from icd_lib.kernels.mixer import conv_output, scan_output, state_outputs, use_fast_scan
 from icd_lib.models.adapter import Adapter, Block, Reader, Terms
+from icd_lib.models.quantized import with_scales
 
 
 def find_backbone(model: nn.Module, mixer: type = MambaMixer) -> tuple[str, nn.Module] | None:
@@ -80,7 +81,7 @@ class MambaAdapter(Adapter):
         found = []
         for index, layer in enumerate(self.layers):
             found += self._layer_axes(index, f"{self.prefix}layers.{index}.mixer", layer.mixer)
-        return [*found, self._residual(), self._vocab()]
+        return with_scales(self.model, [*found, self._residual(), self._vocab()])
 
     def _layer_axes(self, index: int, path: str, mixer: nn.Module) -> list[Axis]:
         return [_inner(index, path, mixer), _state(index, path, mixer), _dt_rank(index, path, mixer)]

@@ -1,0 +1,130 @@
+"""What a run measures of a model with a state that generates, on tiny ones and made-up text."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from icd_lib.errors import ConfigError
+from icd_lib.kernels import use_fast_scan
+from icd_lib.kernels.mixer import FastMambaMixer
+from icd_lib.measure.options import DecodeOptions
+from icd_lib.records.decoding import DECODING, Decoding
+from icd_lib.records.generation import EXPORTED_ARM
+from icd_lib.report import Results, decoding, generation
+from icd_lib.report.picture import Picture
+from icd_lib.report.table import DoesNotApply, Missing, Table
+from icd_lib.storage.atomic import to_json
+from icd_lib.storage.record_json import from_json
+from icd_lib.workloads.model import decode
+from tests.tiny_decoders import tiny_decoder
+from tests.tiny_mambas import VOCAB, make_uneven, tiny_mamba
+
+SMALL = {"clock": ((1, 12), (2, 12), (1, 40)), "peers": (), "rounds": 1, "steps": 3, "greedy": 8}
+
+
+class Text:
+    """What `measure_decode` asks of a context."""
+
+    is_trained, judging = False, "seen"
+
+    def __init__(self, **changes):
+        section = DecodeOptions(**(SMALL | changes)).model_dump()
+        self.run = SimpleNamespace(scenario=SimpleNamespace(config={"decode": section}))
+        self.progress = lambda line: None
+
+    def get(self, path: str):
+        return {"seed": 0, "measure.bootstrap": 100}[path]
+
+    def fixed(self, batch: int, length: int) -> dict:
+        return {"input_ids": torch.from_numpy(np.random.default_rng(7).integers(0, VOCAB, (batch, length)))}
+
+
+def models():
+    dense = use_fast_scan(tiny_mamba(dtype=torch.float32))
+    smaller = use_fast_scan(make_uneven(tiny_mamba(dtype=torch.float32)))
+    return {"dense": dense, "linear": dense, "iterative": smaller}, {"same_transform": smaller}
+
+
+@pytest.fixture(scope="module")
+def found() -> Decoding:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(decode.Engines, "rows", {})  # runtimes have tests of their own
+        compared, controls = models()
+        return from_json(Decoding, decode.measure_decode(Text(), compared, controls), DECODING)
+
+
+def test_every_arm_is_timed_at_every_shape(found):
+    assert [(shape.batch, shape.context) for shape in found.clock] == [(1, 12), (2, 12), (1, 40)]
+    for shape in found.clock:
+        assert set(shape.arms) == {"dense", "dense_again", "stock", "linear", "iterative", "same_transform"}
+        assert not shape.missing and all(arm.step_ms.value > 0 for arm in shape.arms.values())
+        assert set(shape.arms["iterative"].step_vs) == {"same_transform", "linear"}
+        assert set(shape.arms["dense"].step_vs) == {"stock"}
+
+
+def test_a_state_is_as_large_after_any_prompt_and_smaller_once_pruned(found):
+    short, _, long = found.clock
+    for arm in short.arms:
+        assert short.arms[arm].bytes_per_token.value == long.arms[arm].bytes_per_token.value
+    assert short.arms["iterative"].bytes_per_token.value < short.arms["dense"].bytes_per_token.value
+
+
+def test_arms_with_one_function_say_the_same(found):
+    pairs = {(item.arm, item.other): item for item in found.same_tokens}
+    assert set(pairs) == {("iterative", "same_transform"), ("dense", "stock")}
+    for item in pairs.values():
+        assert item.equal == item.texts == 4 and item.tokens == 8 and item.first_apart is None
+
+
+def test_texts_that_part_are_counted_and_placed():
+    first = np.zeros((3, 5), int)
+    second = first.copy()
+    second[1, 3:], second[2, 4] = 9, 9
+    item = decode._compared(("iterative", "same_transform"), first, second)
+    assert (item.texts, item.equal, item.first_apart) == (3, 1, 3)
+
+
+def test_stock_has_transformers_own_mixers_and_the_same_weights():
+    dense = models()[0]["dense"]
+    twin = decode.stock(dense)
+    assert not any(isinstance(module, FastMambaMixer) for module in twin.modules())
+    assert any(isinstance(module, FastMambaMixer) for module in dense.modules())
+    assert twin.lm_head.weight is dense.lm_head.weight
+
+
+def test_other_models_are_refused_by_name():
+    decode.check_state(models()[0]["dense"])
+    for model in (tiny_decoder(), tiny_mamba("backbone")):
+        with pytest.raises(ConfigError, match=f"{type(model).__name__} is none; leave it out"):
+            decode.check_state(model)
+
+
+def results_of(tmp_path, entry, config) -> Results:
+    if entry is not None:
+        (tmp_path / "measure").mkdir()
+        (tmp_path / DECODING).write_text(to_json(entry))
+    return Results(dir=tmp_path, lock={"scenario": "mamba", "config": config})
+
+
+def test_pages_show_it(found, tmp_path):
+    results = results_of(tmp_path, found, {"decode": {}})
+    tables = [decoding.throughput_table(results), decoding.same_tokens_table(results), generation.decode_table(results)]
+    assert all(isinstance(table, Table) for table in tables)
+    assert tables[0].columns == ["arm", "batch 1", "batch 2"] and len(tables[0].rows) == 6
+    assert tables[1].rows[0][:3] == ["iterative", "same_transform", "4 of 4"]
+    assert len(tables[2].rows) == 18
+    for draw in (decoding.throughput, generation.decode_times):
+        assert isinstance(draw(results), Picture)
+    lines = decoding.lines(results)
+    assert "iterative and same_transform say the same 8 tokens after 4 of 4 prompts." in lines
+    assert any(line.startswith("At 1 × 40, dense takes") and "against stock" in line for line in lines)
+    assert isinstance(generation.cache_table(results), DoesNotApply), "nothing is evicted from a state"
+    assert EXPORTED_ARM not in found.clock[0].arms and generation.exported_lines(results) == []
+
+
+def test_other_runs_have_none(tmp_path):
+    assert isinstance(decoding.throughput_table(results_of(tmp_path, None, {})), DoesNotApply)
+    assert decoding.lines(results_of(tmp_path, None, {"kv": {}})) == []
+    assert isinstance(decoding.throughput(results_of(tmp_path, None, {"decode": {}})), Missing)
