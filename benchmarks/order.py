@@ -78,7 +78,7 @@ PLAN = {
     "int4, 64": tuple(ARMS),
     "int4, 192": ("nearest", "stored", "random", "folded"),
     "int3, 64": ("nearest", "stored", "random", "folded"),
-    "int8, 64": ("nearest", "stored"),
+    "int8, 64": ("nearest", "stored", "folded"),
 }
 
 
