@@ -86,7 +86,7 @@ reference: $(STAMP)  ## keep outputs/$(SCENARIO) as outputs/reference/$(SCENARIO
 	@$(PY) -c 'import sys; from icd_lib.release.reference import save_reference; \
 	  print(len(save_reference(*sys.argv[1:])), "files in", sys.argv[2])' outputs/$(SCENARIO) outputs/reference/$(SCENARIO)
 
-train_language: $(DATA)  ## train an embedded language model again (20 minutes): MODEL=llama or mamba, ARGS="--out DIR"
+train_language: $(DATA)  ## train a small language model on the text of several domains: MODEL=llama or mamba, ARGS="--out DIR"
 	@$(PY) scripts/train_language.py --model $(MODEL) $(ARGS)
 
 validate: $(STAMP)  ## judge finished runs again from their samples: RUNS="outputs/bert outputs/reference/bert"

@@ -159,8 +159,9 @@ def list_command() -> None:
     console.print(table)
     table = Table("family", "config.json says", "embedded")
     for name, family in FAMILIES.items():
-        embedded = ", ".join(known.name for known in family.embedded)
-        table.add_row(name, ", ".join(family.model_types), embedded or "none")
+        default = [family.default.name] if family.default else []
+        embedded = default + [known.name for known in family.others if known.folder()]
+        table.add_row(name, ", ".join(family.model_types), ", ".join(embedded) or "none")
     console.print(table)
     for title, rows in (("runtime", RUNTIMES), ("decoding", DECODERS)):
         table = Table(title, "", "installed")
