@@ -13,11 +13,14 @@ from icd_lib.codesign.inputs import Inputs, Judgement
 from icd_lib.codesign.layouts import SolverSettings, realise
 from icd_lib.codesign.loop import at_dense_shape, solve
 from icd_lib.codesign.options import Settings
+from icd_lib.models.checkpoint.optimized import load_optimized, save_optimized
 from icd_lib.models.families import find_adapter
+from icd_lib.models.grouped import check_contiguous, grouped_modules
 from icd_lib.solver.cost import CostConfig
-from icd_lib.transforms import TRANSFORMS
+from icd_lib.transforms import TRANSFORMS, transforms_of
 from icd_lib.transforms.distill import distill
 from icd_lib.transforms.observed import Findings
+from icd_lib.transforms.quantization.options import QuantizationOptions
 from icd_lib.transforms.sparsity.allocate import LatencyTable, PrunePlan
 from icd_lib.transforms.sparsity.prune import consumer_moments, prune
 from icd_lib.transforms.sparsity.sensitivity import eliminations, measure_sensitivity
@@ -130,6 +133,26 @@ def test_every_mode_makes_a_smaller_model(model, mode):
     grown = at_dense_shape(solution.best.origin, best, model, solution.perms_before)
     error = outputs_error(model_outputs(grown, batches()[0]), model_outputs(best, batches()[0]))
     assert error < 1e-4
+
+
+@pytest.mark.parametrize("mode", ["linear", "oneshot", "iterative"])
+def test_what_is_pruned_is_rounded_in_groups_that_lie_together(model, mode, tmp_path):
+    options = dict(QuantizationOptions(precision="int4_weights", group=8))
+    problem = small_problem(model, distill_steps=0, strengths=(-0.2,), max_rounds=1)
+    inputs = replace(problem.inputs, sections={"quantization": options})
+    solution = solve(replace(problem, inputs=inputs, transforms=transforms_of({"quantization": options})), mode)
+    best = solution.best
+    assert list(best.metas) == ["sparsity", "quantization"] and best.strength == -0.2
+    check_contiguous(best.model)
+    assert len(grouped_modules(best.model)) == 3 * LAYERS + 1, "three projections of a layer, and the embedding"
+    assert best.metas["quantization"].notes["folded"]["axes"] == (["residual"] if mode == "iterative" else [])
+    assert all(certificate["max_rel_error"] <= 1e-6 for certificate in solution.certificates)
+    whole = at_dense_shape(best.origin, best.model, model, solution.perms_before)
+    loaded = load_optimized(save_optimized(best.model, None, tmp_path / "model"))
+    for inputs in batches():
+        wanted = model_outputs(best.model, inputs)
+        assert outputs_error(model_outputs(whole, inputs), wanted) <= 1e-4
+        assert outputs_error(model_outputs(loaded, inputs), wanted) <= 1e-5
 
 
 def test_the_budget_of_perplexity_is_kept(model):
