@@ -111,7 +111,8 @@ def optimize(
     fractions. Further settings: fields of `icd_lib.codesign.options.Settings`, the options of a scenario's `transform`
     and `codesign`, with the same defaults and bounds. The given model is not changed; its modes, the random generators
     and torch's switches are as before afterwards. Raises `ConfigError` on bad arguments and inputs that the model does
-    not take, `TransformError` on empty calibration, `MeasureError` when `quality` returns no finite number.
+    not take, `TransformError` on empty calibration, `MeasureError` when `quality` returns no number, or NaN or infinity
+    for the given model; a candidate with one of these two is refused, with its reason in `report["attempts"]`.
     """
     mode = check_value(mode, Field(str, choices=MODES), "mode")
     chosen = Settings.of_arguments(budget_pp, latency_target_rel, seed, settings, _NAMES)

@@ -29,6 +29,10 @@ class MeasureError(IcdError):
     code, exit_code = "E_MSR_401", 4
 
 
+class NotFinite(MeasureError):
+    """A model holds or gives NaN or infinity; a candidate of the loop that does is refused, and the loop goes on."""
+
+
 class SolverTimeout(IcdError):
     """The solver's budget was spent before it had an answer."""
 

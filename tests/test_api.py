@@ -114,6 +114,16 @@ def test_a_dense_model_without_a_quality_is_refused(problem, known_machine):
         icd.optimize(model, calibration, quality=lambda m: next(scores), mode="oneshot", **SETTINGS)
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_candidate_without_a_quality_is_refused_and_others_are_tried(problem, known_machine, score):
+    model, calibration = problem
+    scores = iter([80.0, score, *[80.0] * 20])
+    opt = icd.optimize(model, calibration, quality=lambda m: next(scores), mode="iterative", **SETTINGS)
+    first = opt.report["attempts"][0]
+    assert first["why"][0]["code"] == "not finite" and "finite percentage" in first["reasons"][0]
+    assert opt.report["accepted_strength"] == -0.02
+
+
 def test_empty_calibration_is_refused(problem):
     with pytest.raises(TransformError, match="empty"):
         icd.optimize(problem[0], [], quality=lambda m: 50.0)

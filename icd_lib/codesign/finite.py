@@ -5,14 +5,10 @@ from torch import nn
 
 from icd_lib.axes.verify import model_outputs
 from icd_lib.codesign.batches import first_rows
-from icd_lib.errors import AxisError, ConfigError, TransformError
+from icd_lib.errors import AxisError, ConfigError
 from icd_lib.models.precision import FLOATS, overflown, quantised
 
 MOST_BATCHES = 8
-
-
-class NotFinite(TransformError):
-    """A candidate holds or gives NaN or infinity."""
 
 
 def find_not_finite(model: nn.Module, batches: list[dict]) -> str | None:

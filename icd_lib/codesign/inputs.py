@@ -6,9 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
-from icd_lib.codesign.finite import NotFinite, find_not_finite
+from icd_lib.codesign.finite import find_not_finite
 from icd_lib.codesign.layouts import SolverSettings
 from icd_lib.codesign.options import Settings
+from icd_lib.errors import NotFinite
 from icd_lib.records.attempts import Validation
 from icd_lib.records.losses import Loss
 from icd_lib.storage.record_json import as_json
@@ -63,7 +64,10 @@ class Inputs:
         return self.sections.get(section, self.settings)
 
     def judged(self, model: nn.Module) -> Judgement:
-        """What the judge says of a candidate; `NotFinite`, before it is asked, where that has numbers that are none."""
+        """What the judge says of a candidate; `NotFinite`, before it is asked, where that has numbers that are none.
+
+        A judge whose figures are no numbers raises the same.
+        """
         if broken := find_not_finite(model, [self.example, *self.batches]):
             raise NotFinite(f"the candidate is not finite: {broken} holds NaN or infinity")
         return self.judge(model)

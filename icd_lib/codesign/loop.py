@@ -17,7 +17,6 @@ from icd_lib.axes.kinds import SINGLE
 from icd_lib.axes.permutation import invert_permutation
 from icd_lib.codesign.candidate import Candidate, judged, objections, record
 from icd_lib.codesign.evidence import Problem
-from icd_lib.codesign.finite import NotFinite
 from icd_lib.codesign.ladder import Ladder, Rung
 from icd_lib.codesign.layouts import (
     apply_layouts,
@@ -28,7 +27,7 @@ from icd_lib.codesign.layouts import (
     solve_layouts,
     with_dropped,
 )
-from icd_lib.errors import TransformError
+from icd_lib.errors import NotFinite, TransformError
 from icd_lib.models.families import find_adapter
 from icd_lib.models.quantized import is_quantized, quantized_like
 from icd_lib.records.attempts import Attempt
@@ -271,7 +270,7 @@ def tried(
     try:
         candidate = make()
         reasons = objections(inputs.settings, best, candidate)
-    except TransformError as error:
+    except (TransformError, NotFinite) as error:
         code = "not finite" if isinstance(error, NotFinite) else "transform"
         candidate, reasons = None, [Reason(code, str(error))]
     tries.append(record(candidate, rung, reasons))

@@ -13,7 +13,7 @@ from torch import nn
 
 from icd_lib.codesign.inputs import Judgement
 from icd_lib.codesign.surroundings import Caller
-from icd_lib.errors import ConfigError, MeasureError
+from icd_lib.errors import ConfigError, MeasureError, NotFinite
 
 
 class QualityJudge:
@@ -29,7 +29,7 @@ class QualityJudge:
     def __call__(self, model: nn.Module) -> Judgement:
         value, reference = self._ask(model, "a candidate"), self.values[0]
         if not math.isfinite(reference - value):
-            raise MeasureError(f"quality returned {value} for a candidate and {reference} for the dense model: too far")
+            raise NotFinite(f"quality returned {value} for a candidate and {reference} for the dense model: too far")
         self.values.append(value)
         return Judgement(reference - value, 0.0, {"quality_pct": value, "dense_quality_pct": reference})
 
@@ -54,7 +54,10 @@ def check_callable(value: Any, name: str, does: str) -> None:
 
 
 def as_percent(value: Any, whose: str) -> float:
-    """What `quality` returned as a float: a real number, also numpy's or a tensor of one; `MeasureError` otherwise."""
+    """What `quality` returned as a float: a real number, also numpy's or a tensor of one; `MeasureError` otherwise.
+
+    Of these `NotFinite` for NaN and infinity, which a broken candidate may have; what is no number is a mistake.
+    """
     number = value
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         number = value.item() if math.prod(value.shape) == 1 else None
@@ -67,5 +70,5 @@ def as_percent(value: Any, whose: str) -> float:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise MeasureError(f"quality returned {number} for {whose}; it must return a finite percentage")
+        raise NotFinite(f"quality returned {number} for {whose}; it must return a finite percentage")
     return number

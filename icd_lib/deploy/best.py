@@ -82,7 +82,7 @@ def choose_runtime(results: Results) -> Runtime:
     """
     if not results.exists(f"{RESULT}/model/{RECORD}") or RESULT not in results.solves:
         raise ResourceError(f"{RESULT} left no model")
-    if not results.solves[RESULT].accepted_strength:
+    if not results.is_changed(RESULT):
         raise ResourceError("no smaller model was accepted")
     if results.is_language or find_family(results.config["model"]["family"]).judge != "encoder":
         raise ResourceError("a language model is not exported: no folder that these runtimes load keeps its state")

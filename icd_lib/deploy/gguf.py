@@ -21,6 +21,7 @@ from icd_lib.deploy.gguf_tokenizer import tokenizer_fields
 from icd_lib.errors import ConfigError, TransformError
 from icd_lib.models.cache.shape import decoder_layers, windows_of
 from icd_lib.models.checkpoint.gguf import EXTRA
+from icd_lib.models.checkpoint.gguf_rope import FREQS, llama3_factors, wavelengths
 from icd_lib.models.checkpoint.uniform import to_uniform
 from icd_lib.models.families.llama.adapter import find_decoder
 from icd_lib.models.quantized import as_float, is_quantized, quantized_linears
@@ -195,10 +196,12 @@ def _add_tensors(
         stored = np.ascontiguousarray(stored if order is None else stored[order])
         writer.add_tensor(path, stored, raw_dtype=type_)
         types[type_.name] = types.get(type_.name, 0) + 1
-    if model.config.rope_parameters.get("rope_type") == "llama3":
-        plain = model.config.rope_parameters["rope_theta"] ** -(np.arange(0, size, 2, dtype=np.float64) / size)
-        slower = plain / model.model.rotary_emb.inv_freq.double().numpy()
-        writer.add_tensor("rope_freqs.weight", slower.astype(np.float32))
+    rope = model.config.rope_parameters
+    if rope.get("rope_type") == "llama3":
+        waves = wavelengths(rope["rope_theta"], size)
+        numbers = [rope[key] for key in ("factor", "low_freq_factor", "high_freq_factor")]
+        slower = llama3_factors(waves, *numbers, rope["original_max_position_embeddings"])
+        writer.add_tensor(FREQS, slower.astype(np.float32))
     return types, weights
 
 

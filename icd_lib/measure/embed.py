@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from icd_lib.data.batches import token_batches
-from icd_lib.errors import MeasureError
+from icd_lib.errors import MeasureError, NotFinite
 
 TOKENS_PER_BATCH = 2048
 Progress = Callable[[int, int], None]  # (done, in all)
@@ -17,7 +17,7 @@ def embed(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Mean-pooled, L2-normalised embeddings (n, D) float32 of token sequences, and head logits (n, classes) or None.
 
-    Raises `MeasureError` when the model returns something that is not finite.
+    Raises `NotFinite` when the model returns something that is not finite.
     """
     encoder = model if own_head else getattr(model, "base_model", model)  # without a task head the encoder alone runs
     extra = {"output_hidden_states": True} if own_head else {}
@@ -41,7 +41,7 @@ def embed(
         raise MeasureError("there is no text to embed; name domains (data.unseen) or raise data.test_items")
     if not np.isfinite(embeddings).all():
         bad = int(np.argmin(np.isfinite(embeddings).all(axis=1)))
-        raise MeasureError(f"the model's embedding of text {bad} is not finite; check its weights")
+        raise NotFinite(f"the model's embedding of text {bad} is not finite; check its weights")
     return embeddings, logits
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from icd_lib.data.language import Blocks, spread_rows
-from icd_lib.errors import ArtifactError, MeasureError
+from icd_lib.errors import ArtifactError, MeasureError, NotFinite
 from icd_lib.measure.battery import LABELLED, over_domains
 from icd_lib.measure.embed import Progress
 from icd_lib.measure.logits import DenseLogits, predictions
@@ -53,8 +53,9 @@ class LanguageResult:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-probability per token."""
-        return float(np.exp(-self.log_probs.mean(dtype=np.float64)))
+        """exp of the mean negative log-probability per token; infinite where no float holds it."""
+        with np.errstate(over="ignore"):
+            return float(np.exp(-self.log_probs.mean(dtype=np.float64)))
 
     @property
     def n_items(self) -> int:
@@ -127,7 +128,8 @@ class LanguageSuite:
         `own` (and `own_labelled`, the same) is next-token accuracy; `dropin` and `cosine` are None. Beside them `kl` in
         nats per token (None when the judge has no dense model), `perplexity` and `dense_perplexity` (exp of the mean
         over domains of the loss) and `perplexity_ratio` (exp of the mean over domains of log p_dense − log p_model:
-        1.01 is one percent worse). Raises `MeasureError` when the results are of different splits or texts.
+        1.01 is one percent worse). Raises `MeasureError` when the results are of different splits or texts, `NotFinite`
+        when the ratio is beyond any float.
         """
         if result.split != dense.split or result.domains.keys() != dense.domains.keys():
             raise MeasureError(f"results of '{dense.split}' and '{result.split}' are not comparable")
@@ -144,7 +146,7 @@ class LanguageSuite:
             "dropin": None,
             "cosine": None,
             "kl": _mean_over(entries, "kl"),
-            "perplexity_ratio": {"value": math.exp(ratio["value"]), "ci95": [math.exp(end) for end in ratio["ci95"]]},
+            "perplexity_ratio": {"value": _exp(ratio["value"]), "ci95": [_exp(end) for end in ratio["ci95"]]},
             "perplexity": _geometric_mean([entry["perplexity"] for entry in entries]),
             "dense_perplexity": _geometric_mean([entry["dense_perplexity"] for entry in entries]),
             "worst_domain": max(compared, key=lambda name: compared[name]["drop_pp"]),
@@ -201,8 +203,8 @@ def score_blocks(
 
     KL(dense ‖ model) = Σ_v p_v (log p_v − log q_v) at each scored token of `KL_BLOCKS` evenly spaced blocks, float32
     (m, S), in nats, summed in float64; None without `dense`.
-    Raises `MeasureError` when the model has no logits per token, a token id is out of range, a figure is not finite, or
-    the two models have vocabularies of different sizes.
+    Raises `MeasureError` when the model has no logits per token, a token id is out of range, or the two models have
+    vocabularies of different sizes; `NotFinite` when a figure is not finite.
     """
     first = first_scored(blocks)
     shape = (len(blocks), blocks.ids.shape[1] - first)
@@ -225,7 +227,7 @@ def score_blocks(
     finite = np.isfinite(log_probs)
     if not finite.all():
         bad = int(np.argmin(finite.all(axis=1)))
-        raise MeasureError(f"the model's prediction of a token in block {bad} is not finite; check its weights")
+        raise NotFinite(f"the model's prediction of a token in block {bad} is not finite; check its weights")
     return log_probs, correct, None if dense is None else kl
 
 
@@ -298,7 +300,7 @@ def _domain_entry(compared: dict) -> dict:
         "kl": compared["kl"],
         "perplexity": compared["perplexity"],
         "dense_perplexity": compared["dense_perplexity"],
-        "perplexity_ratio": math.exp(compared["log_ratio"]),
+        "perplexity_ratio": _exp(compared["log_ratio"]),
         "tasks": {
             NEXT_TOKEN: {
                 "sort": LABELLED,
@@ -340,6 +342,15 @@ def _mean_over(entries: list[dict], key: str) -> dict | None:
     value = float(np.mean(values))
     se = math.sqrt(sum(entry[f"{key}_se"] ** 2 for entry in entries)) / len(entries)
     return {"value": value, "ci95": [value - Z95 * se, value + Z95 * se]}
+
+
+def _exp(log_ratio: float) -> float:
+    try:
+        return math.exp(log_ratio)
+    except OverflowError as error:
+        raise NotFinite(
+            f"the loss rose by {log_ratio:.4g} nats per token, and no float holds such a perplexity; check the weights"
+        ) from error
 
 
 def _geometric_mean(values: list[float]) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from icd_lib.errors import EXIT_GATE_NOT_MET, EXIT_OK, ArtifactError, IcdError
+from icd_lib.execute.output import steady_output
 from icd_lib.metric import Figure
 from icd_lib.paths import project_root
 from icd_lib.report.readme import as_change, as_drop
@@ -179,6 +180,7 @@ def _read(path: Path):
         raise ArtifactError(f"{path} cannot be read ({error}); make it with the claim's command") from error
 
 
+@steady_output()
 def main(argv: list[str] | None = None) -> int:
     """Check, update or rerun; returns the exit code."""
     parser = argparse.ArgumentParser(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icd_lib.errors import EXIT_GATE_NOT_MET, EXIT_OK, ConfigError, IcdError
+from icd_lib.execute.output import steady_output
 from icd_lib.paths import project_root
 from icd_lib.run.manifest import git_state
 from icd_lib.storage.atomic import atomic_write, to_json
@@ -135,6 +136,7 @@ def _kept(file: Path, head: str | None) -> dict[str, dict]:
     return kept["steps"] if same else {}
 
 
+@steady_output()
 def main(argv: list[str] | None = None) -> int:
     """Run the list; returns 0 if every step is ticked."""
     parser = argparse.ArgumentParser(

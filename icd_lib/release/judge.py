@@ -18,6 +18,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from icd_lib.errors import EXIT_GATE_NOT_MET, EXIT_OK, ArtifactError, IcdError
+from icd_lib.execute.output import steady_output
 from icd_lib.experiment.arms import MODEL
 from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS, comparisons_of
 from icd_lib.experiment.metrics import METRICS
@@ -208,6 +209,7 @@ def _test(row: dict, key: str) -> str:
     return f", p {test.p:.2g}, r {test.effect:+.2f}" if test else ""
 
 
+@steady_output()
 def main(argv: list[str] | None = None) -> int:
     """Check and judge the runs, print what was found; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m icd_lib.validate", description="Judge finished runs again.")

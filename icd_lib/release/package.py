@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from icd_lib.errors import EXIT_OK, ArtifactError, IcdError, ResourceError
+from icd_lib.execute.output import steady_output
 from icd_lib.paths import project_root, unsafe_name, user_path
 from icd_lib.release.package_file import ASSETS, CONTENTS, FORMAT
 from icd_lib.release.reference import clean_run, is_asset
@@ -155,6 +156,7 @@ def _nobody_writes(folder: Path) -> Iterator[None]:
         yield
 
 
+@steady_output()
 def main(argv: list[str] | None = None) -> int:
     """Pack and say what is in it."""
     parser = argparse.ArgumentParser(prog="python -m icd_lib.packaging", description="Pack runs for others, scrubbed.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from icd_lib.errors import EXIT_OK, ArtifactError, IcdError
+from icd_lib.execute.output import steady_output
 from icd_lib.release.package_file import ASSETS, CONTENTS, FORMAT, PackageFile
 from icd_lib.release.run_checks import CHECKS, RunView
 from icd_lib.scrub.files import check_file
@@ -127,6 +128,7 @@ def check_scrubbed(package: PackageFile) -> str:
     return f"no leak in {len(package.names)} files"
 
 
+@steady_output()
 def main(argv: list[str] | None = None) -> int:
     """Print the checks of a package; 0 if all hold, else 7."""
     parser = argparse.ArgumentParser(prog="python -m icd_lib.verify", description=__doc__.partition("\n")[0])

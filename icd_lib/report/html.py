@@ -11,7 +11,7 @@ PAGE_STYLE = """
  --link:#7cc0ff}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:76rem;padding:1rem clamp(.8rem,3vw,2rem) 4rem;background:var(--back);color:var(--ink);
- font:16px/1.55 system-ui,"Segoe UI",Roboto,Arial,sans-serif}
+ overflow-wrap:break-word;font:16px/1.55 system-ui,"Segoe UI",Roboto,Arial,sans-serif}
 a{color:var(--link)}
 h1{font-size:1.7rem;line-height:1.2;margin:.6rem 0 .2rem}
 h2{font-size:1.25rem;margin:2.2rem 0 .6rem}

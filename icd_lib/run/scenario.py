@@ -55,6 +55,11 @@ def load_scenario(
     given.setdefault("scenario", path.stem)
     given = check_config(given, partial=True)
     if quick:
+        if not overlay:
+            raise ConfigError(
+                f"{path.name} has no quick block, so --quick would run all of it and call it quick; leave --quick out, "
+                "or add a block that says what is fewer, as that of parameters/bert.yaml does"
+            )
         given = merge(given, overlay)
     given = absolute_paths(given, path.parent)
     overrides = [absolute_override(override) for override in _as_strings(overrides)]

@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny_problems import small_model, small_problem
 
-from icd_lib.codesign.finite import NotFinite, check_weights, find_not_finite
+from icd_lib.codesign.finite import check_weights, find_not_finite
 from icd_lib.codesign.inputs import Judgement
 from icd_lib.codesign.ladder import Rung
-from icd_lib.codesign.loop import tried
-from icd_lib.errors import AxisError, ConfigError
+from icd_lib.codesign.loop import solve, tried
+from icd_lib.errors import AxisError, ConfigError, MeasureError, NotFinite
 
 
 def broken(value, name="encoder.layer.1.output.dense.bias"):
@@ -62,3 +62,25 @@ def test_it_is_rolled_back_with_a_reason_and_nobody_is_asked():
     with pytest.raises(NotFinite):
         problem.inputs.judged(overflowing())
     assert problem.inputs.judged(problem.inputs.dense).drop_pp == -100.0 and len(asked) == 1
+
+
+def test_a_quality_that_is_no_number_refuses_the_candidate_and_the_loop_goes_on():
+    def judge(model):
+        asked.append(model)
+        if len(asked) == 2:  # the second draft
+            raise NotFinite("the model's embedding of text 3 is not finite; check its weights")
+        return Judgement(0.0, 0.0)
+
+    asked = []
+    solution = solve(small_problem(judge=judge), "iterative")
+    (refused,) = [attempt for attempt in solution.tried if attempt.reasons]
+    assert refused is solution.tried[1] and refused.reasons[0].code == "not finite" and refused.validation is None
+    assert "embedding of text 3" in refused.fate and solution.best.strength <= -0.2 and len(asked) > 2
+
+
+def test_a_judge_that_fails_otherwise_ends_the_loop():
+    def judge(model):
+        raise MeasureError("the models have vocabularies of 61 and 60 tokens")
+
+    with pytest.raises(MeasureError, match="vocabularies"):
+        solve(small_problem(judge=judge), "iterative")

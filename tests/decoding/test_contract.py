@@ -103,6 +103,27 @@ def test_it_says_what_eager_says(name, kind, tmp_path):
             assert np.array_equal(found[key].argmax(-1), logits.argmax(-1)), key
 
 
+WINDOWED = {
+    "mistral, sliding": lambda: tiny_decoder("mistral", dtype=torch.float32, sliding_window=6),
+    "qwen2, some layers sliding": lambda: tiny_decoder(
+        "qwen2", dtype=torch.float32, use_sliding_window=True, sliding_window=6, max_window_layers=1
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [*MODELS, *WINDOWED])
+def test_eager_says_what_whole_passes_without_a_cache_say(kind):
+    model = (MODELS | WINDOWED)[kind]()
+    with closing(DECODERS[REFERENCE].prepare(model)) as eager:
+        together = text_of(eager, IDS, MASK)
+    tokens = together.argmax(-1)
+    for row, prompt in enumerate(PROMPTS):
+        with torch.inference_mode():
+            whole = model(torch.tensor([prompt + tokens[row, :-1].tolist()]), use_cache=False).logits[0].numpy()
+        apart = np.abs(whole[len(prompt) - 1 :] - together[row]).max()
+        assert apart < 1e-4 * np.abs(whole).max(), f"prompt {row}: {apart}"
+
+
 def test_a_padded_text_goes_on_as_it_does_alone(name, tmp_path):
     model = MODELS["llama"]()
     with closing(prepared(name, model, tmp_path)) as decoder:

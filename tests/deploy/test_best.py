@@ -93,6 +93,15 @@ def test_one_that_rounds_is_not_exported_unjudged(run):
     assert best.choose_runtime(Results.load(run.dir)).name == "eager"
 
 
+def test_a_model_that_was_rounded_and_not_pruned_is_exported_too(run):
+    def unpruned(solve):
+        solve["accepted_strength"] = 0.0
+        next(entry for entry in solve["attempts"][1:] if entry["accepted"])["strength"] = 0.0
+
+    change(run.dir, "iterative/solve.json", unpruned)
+    assert best.choose_runtime(Results.load(run.dir)).name == "openvino_bf16"
+
+
 @pytest.mark.parametrize(
     "prepare, reason",
     [

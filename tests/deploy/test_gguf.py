@@ -72,6 +72,9 @@ def test_slower_rotary_embeddings_are_factors_in_the_file(tmp_path):
     plain = 1e4 ** -(np.arange(0, 16, 2) / 16)
     assert np.allclose(plain / tensors["rope_freqs.weight"], model.model.rotary_emb.inv_freq.numpy(), rtol=1e-6)
     assert tensors["rope_freqs.weight"].max() == pytest.approx(8) and "rope_freqs.weight" not in file.weights
+    half = write_gguf(model.bfloat16(), None, tmp_path / "half.gguf", kind="f32")  # its buffers are rounded too
+    (again,) = (t.data for t in gguf.GGUFReader(half.path).tensors if t.name == "rope_freqs.weight")
+    assert np.array_equal(again, tensors["rope_freqs.weight"])
 
 
 @pytest.mark.parametrize("type_", TYPES)

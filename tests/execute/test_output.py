@@ -93,6 +93,22 @@ def test_a_reader_that_is_gone_changes_no_exit_code(shell):
     assert done.returncode == 0 and done.stderr == ""
 
 
+COMMANDS = {
+    "icd_lib.verify none.zip": 7,
+    "icd_lib.validate --help": 0,
+    "icd_lib.packaging --help": 0,
+    "icd_lib.release.claims --check": 0,
+    "icd_lib.release.evaluate --list": 0,
+}
+
+
+@pytest.mark.parametrize("where", ["| true; exit ${PIPESTATUS[0]}", "> /dev/full"])
+@pytest.mark.parametrize("words", COMMANDS)
+def test_nor_does_it_to_the_commands_that_check_and_pack(words, where):
+    done = run(f"{sys.executable} -m {words} {where}")
+    assert done.returncode == COMMANDS[words] and done.stderr == ""
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_an_error_is_shown_in_any_encoding(encoding):
     done = run(f"{sys.executable} run_all.py --scenario 模型→", PYTHONIOENCODING=encoding)

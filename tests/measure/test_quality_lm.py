@@ -21,7 +21,7 @@ from transformers import (
 from icd_lib.data import language
 from icd_lib.data.domains import DomainText
 from icd_lib.data.language import LanguageData, domain_blocks
-from icd_lib.errors import ArtifactError, ConfigError, MeasureError, ResourceError
+from icd_lib.errors import ArtifactError, ConfigError, MeasureError, NotFinite, ResourceError
 from icd_lib.measure.logits import DenseLogits
 from icd_lib.measure.quality_lm import (
     KL_BLOCKS,
@@ -240,6 +240,13 @@ def test_standard_errors_are_paired_and_clustered():
     assert alone["perplexity"] == pytest.approx(2.0)
 
 
+def test_a_perplexity_that_no_float_holds_is_refused(suite, judged):
+    news = judged[0].domains["news"]
+    lost = SplitResult("unseen", {"news": dataclasses.replace(news, log_probs=news.log_probs - np.float32(1000))})
+    with pytest.raises(NotFinite, match="the loss rose by 1000 nats per token"):
+        suite.compare(lost, SplitResult("unseen", {"news": news}))
+
+
 def test_results_survive_the_disk(suite, judged, tmp_path):
     suite.save_result(judged[1], tmp_path / "deep" / "unseen.safetensors")
     again = suite.load_result(tmp_path / "deep" / "unseen.safetensors")
@@ -286,7 +293,7 @@ def test_what_cannot_be_judged_is_refused(suite, judged, dense):
     broken = copy.deepcopy(dense)
     with torch.no_grad():
         broken.backbone.norm_f.weight[0] = math.nan
-    with pytest.raises(MeasureError, match="block 0 is not finite"):
+    with pytest.raises(NotFinite, match="block 0 is not finite"):
         score_blocks(broken, blocks)
     with pytest.raises(MeasureError, match="'dev' is not one of"):
         suite.evaluate(dense, "dev")

@@ -190,7 +190,7 @@ def valid(inputs: dict) -> torch.Tensor:
     return inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool()
 
 
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("padded", ["nowhere", "here", "on the other side"])
 @pytest.mark.parametrize("uneven", [False, True])
 @torch.inference_mode()
 def test_the_blocks_replay_the_model(case, uneven, padded):
@@ -201,7 +201,11 @@ def test_the_blocks_replay_the_model(case, uneven, padded):
     for block in blocks:
         block.consumer.register_forward_pre_hook(lambda module, args: caught.setdefault(module, args[0]))
     with KeepDouble():
-        inputs = case.inputs if padded else {"input_ids": case.inputs["input_ids"]}
+        inputs = dict(case.inputs)
+        if padded != "here":
+            mask = inputs.pop("attention_mask", None)
+            if padded != "nowhere" and mask is not None:
+                inputs["attention_mask"] = mask.flip(1)
         outputs, (hidden, context) = case.model(**inputs), case.adapter.embed(inputs)
         kept, seen = valid(inputs), dict(caught)
         for block in blocks:

@@ -26,6 +26,14 @@ def test_bert_is_listed_with_a_description_and_loads():
     assert (scenario.name, scenario.get("model.family"), scenario.quick) == ("bert", "bert", False)
 
 
+@pytest.mark.parametrize("block", ["", "quick:", "quick: {}"])
+def test_quick_is_refused_where_nothing_says_what_is_fewer(tmp_path, block):
+    path = write(tmp_path, f"measure: {{repeats: 50}}\n{block}")
+    assert load_scenario(path).get("measure.repeats") == 50
+    with pytest.raises(ConfigError, match="mine.yaml has no quick block.*leave --quick out, or add a block"):
+        load_scenario(path, quick=True)
+
+
 def test_precedence_is_default_file_quick_override_seed(tmp_path):
     path = write(tmp_path, "measure: {repeats: 50, warmup: 5}\nseed: 1\nquick: {measure: {repeats: 9}, seed: 2}")
     plain, quick = load_scenario(path), load_scenario(path, quick=True)
@@ -40,7 +48,7 @@ def test_precedence_is_default_file_quick_override_seed(tmp_path):
 
 
 def test_hash_depends_on_what_is_configured_and_not_on_how_it_was_written(tmp_path):
-    first = write(tmp_path, "seed: 1\nmeasure: {repeats: 30, warmup: 2}", "a.yaml")
+    first = write(tmp_path, "seed: 1\nmeasure: {repeats: 30, warmup: 2}\nquick: {seed: 1}", "a.yaml")
     second = write(tmp_path, "scenario: a\nmeasure: {warmup: 2, repeats: 30}\nseed: 0x1\n", "b.yaml")
     assert load_scenario(first).sha256 == load_scenario(second).sha256
     assert load_scenario(first).sha256 != load_scenario(first, ["measure.warmup=3"]).sha256

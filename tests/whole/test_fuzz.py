@@ -105,7 +105,7 @@ def test_a_scenario_file_is_a_configuration_or_refused(folder, text):
     path = folder / "mine.yaml"
     path.write_bytes(text)
     with answers(folder):
-        scenario = load_scenario(path, quick=len(text) % 2 == 0)
+        scenario = load_scenario(path, quick=b"quick" in text and len(text) % 2 == 0)
         assert config_digest(scenario.config) == scenario.sha256
         again = {key: value for key, value in scenario.config.items() if key != "quick"}
         assert check_config(again) == again

@@ -35,6 +35,7 @@ class Text:
     """What `measure_generation` asks of a context."""
 
     selecting, judging, is_trained, tokenizer = "selection", "unseen", True, None
+    longest = 10**6  # tokens of a text
 
     def __init__(self, **changes):
         kv = KvOptions(**(SMALL | changes)).model_dump()
@@ -45,7 +46,9 @@ class Text:
     def get(self, path: str):
         return {"seed": 0, "measure.bootstrap": 100}[path]
 
-    def long_blocks(self, split: str, length: int, count: int) -> dict[str, Blocks]:
+    def long_blocks(self, split: str, length: int, count: int, *, cure: str) -> dict[str, Blocks]:
+        if length > self.longest:
+            raise MeasureError(f"no domain of the split '{split}' has 2 texts of {length} tokens; {cure}")
         return {name: blocks(count // 2, length, seed) for seed, name in enumerate((f"{split} a", f"{split} b"))}
 
     def fixed(self, batch: int, length: int) -> dict:
@@ -164,9 +167,9 @@ class Told(Text):
 
     tokenizer = tiny_words()
 
-    def long_blocks(self, split: str, length: int, count: int) -> dict[str, Blocks]:
+    def long_blocks(self, split: str, length: int, count: int, *, cure: str) -> dict[str, Blocks]:
         if split == self.poor:
-            raise MeasureError(f"no domain of the split '{split}' has 2 texts of {length} tokens; lower kv.context")
+            raise MeasureError(f"no domain of the split '{split}' has 2 texts of {length} tokens; {cure}")
         nouns = ["river", "garden", "window", "letter", "winter"]
         drawn = np.random.default_rng(len(split)).integers(5, size=(8, 30, 2))
         stories = [" ".join(f"The {nouns[a]} saw a {nouns[b]}." for a, b in story) for story in drawn]
@@ -207,6 +210,24 @@ def test_a_split_without_text_is_told(readers, found, tmp_path):
     )
     assert isinstance(table, Table) and "no domain of the split 'seen'" in table.note
     assert [row[:2] for row in table.rows] == [["unseen", "linear"], ["unseen", "iterative"]]
+
+
+@pytest.mark.parametrize(
+    ("asks", "cure"),
+    [
+        (
+            lambda text, options, model: measured.judged(text, options, model, model, "unseen"),
+            r"kv\.context or kv\.cont",
+        ),
+        (lambda text, options, model: measured.looked_up(text, options, model, model), r"kv\.context, which look-ups"),
+        (lambda text, options, model: cloze.questions_of(text, "unseen", 6, 64), r"a passage of 256 tokens, or of kv"),
+    ],
+)
+def test_who_asks_for_long_texts_says_what_helps_where_there_are_none(models, asks, cure):
+    text = Text()
+    text.longest = 8
+    with pytest.raises(MeasureError, match=cure):
+        asks(text, measured.Options(text.run.scenario.config["kv"]), models["dense"])
 
 
 def test_a_run_asks_what_its_options_say(models, monkeypatch):

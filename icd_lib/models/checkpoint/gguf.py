@@ -11,6 +11,7 @@ from pathlib import Path
 
 from icd_lib.errors import FOREIGN, ArtifactError, ConfigError
 from icd_lib.models.checkpoint.files import hash_files
+from icd_lib.models.checkpoint.gguf_rope import FREQS, rope_parameters
 from icd_lib.optional import brief, load_optional
 from icd_lib.storage.atomic import put_in_place, write_error
 from icd_lib.storage.machine import cache_folder
@@ -19,14 +20,15 @@ EXTRA = "'icd-lib[decoder]'"
 READ_AS = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
 READ_AS |= {"qwen3": "Qwen3ForCausalLM"}
 _SIZES = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count", "context_length")
-_FORM = 1  # of the folder: another number, another folder
+_FORM = 2  # of the folder: another number, another folder
 
 
 def gguf_folder(file: Path) -> Path:
     """The folder with the model of a GGUF file: config.json, float32 safetensors, tokenizer.
 
-    Raises `ArtifactError` for a file that is truncated or holds blocks of a type that cannot be decoded, `ConfigError`
-    for an architecture that is not read, `ResourceError` without the package gguf.
+    Raises `ArtifactError` for a file that is truncated, lacks weights or holds blocks of a type that cannot be decoded,
+    `ConfigError` for an architecture that is not read (mixtures of experts, scaled rotary embeddings of another type
+    than llama3, tensors that the model has no place for), `ResourceError` without the package gguf.
     """
     folder = cache_folder() / f"gguf-{_FORM}-{hash_files([file])[:24]}"
     if not (folder / "config.json").is_file():
@@ -53,6 +55,8 @@ def read_header(file: Path) -> dict[str, str]:
         for tensor in reader.tensors:
             kinds[tensor.tensor_type.name] = kinds.get(tensor.tensor_type.name, 0) + 1
         missing = [name for name in _SIZES if reader.get_field(f"{fields['architecture']}.{name}") is None]
+        experts = reader.get_field(f"{fields['architecture']}.expert_count")
+        count = experts.contents() if experts else 0
     except (*FOREIGN, OSError) as error:
         raise ArtifactError(
             f"{file.name} is no whole GGUF file, or has weights of an unknown type ({brief(error)}); fetch it again or "
@@ -62,6 +66,10 @@ def read_header(file: Path) -> dict[str, str]:
         raise ConfigError(
             f"{file.name} holds a model of architecture {fields['architecture']!r}; of GGUF files those of "
             f"{sorted(READ_AS)} are read"
+        )
+    if count:
+        raise ConfigError(
+            f"{file.name} holds a mixture of {count} experts, which is not supported; take a model without experts"
         )
     if missing:
         raise ArtifactError(f"{file.name} holds no whole model: it has no {missing[0]}; convert the model again")
@@ -82,6 +90,7 @@ def _convert(file: Path, contents: dict[str, str], folder: Path) -> None:
     model_class = getattr(transformers, READ_AS[contents["architecture"]])
     try:
         config = read_config(file, model_class.config_class)
+        check_tensors(file, model_class, config)
         model = model_class.from_pretrained(file.parent, gguf_file=file.name, config=config, dtype=torch.float32)
         tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (*FOREIGN, OSError) as error:
@@ -99,13 +108,52 @@ def _convert(file: Path, contents: dict[str, str], folder: Path) -> None:
 
 
 def read_config(file: Path, config_class: type):
-    """The config of a GGUF file with its size of a head, for which Transformers' reader takes a default (Qwen3)."""
+    """The config of a GGUF file with what Transformers' reader leaves out.
+
+    That is the size of a head (Qwen3) and slower rotary embeddings (Llama 3.1 and newer); `ConfigError` where these are
+    of a type that is not read.
+    """
     config = config_class.from_pretrained(file.parent, gguf_file=file.name)
     reader = load_optional("gguf", EXTRA).GGUFReader(file)
-    size = reader.get_field(f"{_text(reader, 'general.architecture')}.attention.key_length")
+    architecture = _text(reader, "general.architecture")
+    size = reader.get_field(f"{architecture}.attention.key_length")
     if size is not None and hasattr(config, "head_dim"):
         config.head_dim = size.contents()
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    theta = config.rope_parameters["rope_theta"]
+    try:
+        scaled = rope_parameters(reader, architecture, size, config.max_position_embeddings, theta)
+    except ConfigError as error:
+        raise ConfigError(f"{file.name} cannot be read: {error.args[0]}") from error
+    if scaled is not None:
+        config.rope_parameters = {**config.rope_parameters, **scaled}
     return config
+
+
+def check_tensors(file: Path, model_class: type, config) -> None:
+    """Raise `ArtifactError` where the file lacks a weight of the model, `ConfigError` where it holds one more.
+
+    Transformers draws the first at random and leaves the second out, both without an error.
+    """
+    import torch
+
+    gguf = load_optional("gguf", EXTRA)
+    reader = gguf.GGUFReader(file)
+    architecture = _text(reader, "general.architecture")
+    known = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}
+    names = gguf.get_tensor_name_map(known.get(architecture, gguf.MODEL_ARCH.LLAMA), config.num_hidden_layers)
+    with torch.device("meta"):
+        parameters = [name for name, _ in model_class(config).named_parameters()]  # tied ones once
+    wanted = {names.get_name(name, try_suffixes=(".weight", ".bias")) for name in parameters}
+    present = {tensor.name for tensor in reader.tensors} - {FREQS}
+    if lacking := sorted(wanted - present):
+        raise ArtifactError(
+            f"{file.name} lacks {len(lacking)} tensors of its model, such as {lacking[0]}; convert it again"
+        )
+    if more := sorted(present - wanted):
+        raise ConfigError(
+            f"{file.name} holds {more[0]}, for which {model_class.__name__} has no place; take the model as safetensors"
+        )
 
 
 def _publish(partial: Path, folder: Path) -> None:

@@ -18,6 +18,10 @@ ARMS = ("linear", RESULT)
 CHOICES = 4
 PASSAGE = 256  # tokens at most
 BLOCKS_PER_QUESTION = 4  # not every passage has a word that can be hidden
+_CURE = (
+    f"a cloze question is asked of a passage of {PASSAGE} tokens, or of kv.context where that is less: name domains "
+    "with longer texts"
+)
 METHOD = "most probable of the choices, paired with dense by question, clustered by document; normal interval"
 
 
@@ -44,7 +48,8 @@ def cloze_points(
 
 def questions_of(context: Context, split: str, count: int, length: int) -> list[ClozeQuestion]:
     """Questions of a split's text; `MeasureError` where it has too few, or all of them are of one document."""
-    blocks = join_blocks(context.long_blocks(split, length, BLOCKS_PER_QUESTION * count).values())
+    found = context.long_blocks(split, length, BLOCKS_PER_QUESTION * count, cure=_CURE)
+    blocks = join_blocks(found.values())
     questions = make_cloze(context.tokenizer, blocks, count, choices=CHOICES, seed=context.get("seed"))
     if len({question.source for question in questions}) < 2:
         raise MeasureError(f"all {count} cloze questions of {split} text are of one document; ask for more (kv.cloze)")

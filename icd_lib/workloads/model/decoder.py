@@ -87,10 +87,11 @@ class DecoderContext(Context):
             empty = np.empty((0, length), np.int64)
             return Blocks(empty, empty)
 
-    def long_blocks(self, split: str, length: int, count: int) -> dict[str, Blocks]:
+    def long_blocks(self, split: str, length: int, count: int, *, cure: str) -> dict[str, Blocks]:
         """Domain → at most `count` blocks of `length` tokens in all, of a split's text, evenly over the domains.
 
-        A domain gives at least two blocks, of two documents, or none: a single one has no standard error.
+        A domain gives at least two blocks, of two documents, or none: a single one has no standard error. Raises
+        `MeasureError` where no domain does; `cure`: what to do then, which only the caller knows.
         """
         texts = {name: text for name, text in self.data.judged[split].items() if len(text)}
         found = {}
@@ -103,9 +104,7 @@ class DecoderContext(Context):
         blocks = {name: found[name].spread(shares[name]) for name in taken}
         several = {name: item for name, item in blocks.items() if len(np.unique(item.cluster)) >= LEAST_BLOCKS}
         if not several:
-            raise MeasureError(
-                f"no domain of the split '{split}' has {LEAST_BLOCKS} texts of {length} tokens; lower kv.context"
-            )
+            raise MeasureError(f"no domain of the split '{split}' has {LEAST_BLOCKS} texts of {length} tokens; {cure}")
         return several
 
     def probes(self) -> list[dict]:

@@ -121,7 +121,8 @@ def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]
 
 def judged(context: Context, options: Options, dense: nn.Module, result: nn.Module, split: str) -> list[CachePoint]:
     """Every unit and share on a split's text."""
-    blocks = context.long_blocks(split, options["context"] + options["continued"] + 1, options["blocks"])
+    length = options["context"] + options["continued"] + 1
+    blocks = context.long_blocks(split, length, options["blocks"], cure="lower kv.context or kv.continued")
     plans = {f"{unit} {keep}": (unit, keep) for unit in UNITS for keep in options["keep"]}
     policies = {name: options.policy(*plan, options["context"]) for name, plan in plans.items()}
     totals: dict[str, list[list[float]]] = {name: [] for name in plans}
@@ -204,7 +205,10 @@ def chosen(context: Context, points: list[CachePoint]) -> tuple[float | None, st
 
 def looked_up(context: Context, options: Options, dense: nn.Module, result: nn.Module) -> list[LookUpPoint]:
     """Records asked for after the cache was compressed: the full cache and every share, by exact match."""
-    text = join_blocks(context.long_blocks(context.judging, options["context"], options["questions"]).values())
+    blocks = context.long_blocks(
+        context.judging, options["context"], options["questions"], cure="lower kv.context, which look-ups fill"
+    )
+    text = join_blocks(blocks.values())
     asked = make_lookups(
         context.tokenizer, text, count=options["questions"], length=options["context"], seed=context.get("seed")
     )

@@ -3,7 +3,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from icd_lib.axes.compact import compact
 from icd_lib.axes.permute import permute
@@ -13,6 +19,7 @@ from icd_lib.models.checkpoint.optimized import load_optimized, save_optimized
 from icd_lib.models.checkpoint.source import resolve_checkpoint
 from icd_lib.models.checkpoint.uniform import to_uniform
 from icd_lib.models.families import find_adapter
+from icd_lib.models.families.llama.adapter import find_decoder
 from icd_lib.models.shapes import SHAPES
 from tests.tiny_decoders import FFN, SIZE, tiny_decoder
 from tests.tiny_mambas import random_alive, tokens
@@ -101,6 +108,15 @@ def test_a_mixture_of_experts_is_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match="model_type 'mixtral'; family 'llama' takes"):
         resolve_checkpoint(str(tmp_path), family="llama")
     with pytest.raises(ConfigError, match="no adapter knows"):
+        find_adapter(model)
+
+
+def test_experts_behind_a_dense_first_layer_are_refused_by_name():
+    sizes = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"moe_intermediate_size": 8, "num_experts": 2, "num_experts_per_tok": 1, "mlp_only_layers": [0]}
+    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(vocab_size=20, num_key_value_heads=2, head_dim=8, **sizes))
+    assert find_decoder(model) is not None, "its first layer is built like Llama's"
+    with pytest.raises(ConfigError, match="no adapter knows the architecture Qwen3MoeForCausalLM"):
         find_adapter(model)
 
 

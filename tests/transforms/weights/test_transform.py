@@ -29,6 +29,7 @@ from icd_lib.transforms.observed import Findings, Observed
 from icd_lib.transforms.quantization.options import QuantizationOptions
 from icd_lib.transforms.quantization.transform import TRANSFORM
 from icd_lib.transforms.sparsity.allocate import LatencyTable
+from icd_lib.transforms.weights import transform as weights_transform
 from icd_lib.workloads.model.solve import transform_record
 from tests.report_factory import write_run
 from tests.tiny_grouped import batches, decoder
@@ -173,6 +174,30 @@ def test_the_most_sensitive_stay_float():
     assert {name for name, bits in plan.bits.items() if not bits} == set(worst)
     made, _ = TRANSFORM.apply(evidence, plan, evidence.given.observed.model, {})
     assert not set(worst) & set(grouped_modules(made))
+
+
+def test_sensitivities_are_kept_for_the_same_model_text_and_tokens(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICD_CACHE_DIR", str(tmp_path))
+    computed = []
+    lone_losses = weights_transform.lone_losses
+    monkeypatch.setattr(weights_transform, "lone_losses", lambda *given: computed.append(given) or lone_losses(*given))
+
+    def losses(moments="moments-of-a-model-on-a-text", **changes):
+        kept = None if moments is None else tmp_path / f"{moments}.safetensors"
+        observed = Observed(decoder(), batches(), batches(), keep_moments=kept)
+        return TRANSFORM.evidence(Given(observed, Findings(), options(**changes))).losses
+
+    first = losses()
+    assert first and losses() == first and len(computed) == 1, "the second call reads"
+    (file,) = tmp_path.glob("losses-*.json")
+    others = [{"moments": "of-another"}, {"tokens": 64}, {"group": 16}, {"symmetric": True}]
+    for changes in others:
+        assert losses(**changes) == losses(**changes)
+    assert len(computed) == 1 + len(others)
+    file.write_text("damaged")
+    assert losses() == first == losses() and len(computed) == 2 + len(others)
+    kept = sorted(tmp_path.iterdir())
+    assert losses(moments=None) == first and len(computed) == 3 + len(others) and sorted(tmp_path.iterdir()) == kept
 
 
 def test_bits_and_symmetry_are_the_options():

@@ -11,6 +11,7 @@ from torch import nn
 
 from icd_lib.axes.axis import Attribute, Axis, Slot
 from icd_lib.models.adapter import Adapter, Attention, Block
+from icd_lib.models.families.parts import has_module
 from icd_lib.models.quantized import with_scales
 
 
@@ -20,17 +21,9 @@ def find_encoder(model: nn.Module) -> tuple[str, nn.Module] | None:
         layers = getattr(getattr(module, "encoder", None), "layer", None)
         if isinstance(layers, nn.ModuleList) and hasattr(module, "embeddings"):
             parts = ("attention.self.query", "attention.output.dense", "intermediate.dense", "output.LayerNorm")
-            if all(_has(layers[0], part) for part in parts) and hasattr(module.embeddings, "word_embeddings"):
+            if all(has_module(layers[0], part) for part in parts) and hasattr(module.embeddings, "word_embeddings"):
                 return (f"{name}." if name else ""), module
     return None
-
-
-def _has(module: nn.Module, path: str) -> bool:
-    try:
-        module.get_submodule(path)
-    except AttributeError:
-        return False
-    return True
 
 
 def linear_out(path: str, **slot) -> list[Slot]:
@@ -69,7 +62,7 @@ class BertAdapter(Adapter):
     def embed(self, inputs: dict) -> tuple[torch.Tensor, object]:
         names = ("input_ids", "token_type_ids", "position_ids")
         hidden = self.encoder.embeddings(**{name: inputs[name] for name in names if inputs.get(name) is not None})
-        if _has(self.encoder, "embeddings_project"):
+        if has_module(self.encoder, "embeddings_project"):
             hidden = self.encoder.embeddings_project(hidden)
         mask, least = inputs.get("attention_mask"), torch.finfo(hidden.dtype).min
         causal = getattr(getattr(self.encoder, "config", None), "is_decoder", False)
@@ -146,7 +139,7 @@ class BertAdapter(Adapter):
 
     def _residual(self) -> Axis:
         embeddings = f"{self.prefix}embeddings"
-        if _has(self.encoder, "embeddings_project"):  # ELECTRA: the embeddings have a width of their own
+        if has_module(self.encoder, "embeddings_project"):  # ELECTRA: the embeddings have a width of their own
             slots = linear_out(f"{self.prefix}embeddings_project")
         else:
             tables = ("word_embeddings", "position_embeddings", "token_type_embeddings")
@@ -182,16 +175,16 @@ class BertAdapter(Adapter):
             "discriminator_predictions.dense",
             "generator_predictions.dense",
         ):
-            if _has(self.model, name):
+            if has_module(self.model, name):
                 slots += linear_in(name)
-        if _has(self.model, "lm_head.decoder"):
+        if has_module(self.model, "lm_head.decoder"):
             slots += linear_in("lm_head.dense")
             if self._is_tied("lm_head.decoder"):  # then the decoder's columns go with the embeddings'
                 slots += linear_out("lm_head.dense") + norm("lm_head.layer_norm")
-        if _has(self.model, "generator_lm_head") and not _has(self.encoder, "embeddings_project"):
+        if has_module(self.model, "generator_lm_head") and not has_module(self.encoder, "embeddings_project"):
             if self._is_tied("generator_lm_head"):
                 slots += linear_out("generator_predictions.dense") + norm("generator_predictions.LayerNorm")
-        if _has(self.model, "cls.predictions.transform.dense"):
+        if has_module(self.model, "cls.predictions.transform.dense"):
             head = "cls.predictions.transform"
             slots += linear_in(f"{head}.dense") + linear_out(f"{head}.dense") + norm(f"{head}.LayerNorm")
             if not self._is_tied("cls.predictions.decoder"):
@@ -202,7 +195,7 @@ class BertAdapter(Adapter):
         name = f"{self.prefix}embeddings.word_embeddings"
         slots, maps = [Slot(f"{name}.weight", 0)], [name]
         for decoder in ("cls.predictions.decoder", "lm_head.decoder", "generator_lm_head"):
-            if _has(self.model, decoder):
+            if has_module(self.model, decoder):
                 slots += [Slot(f"{decoder}.bias", 0)] + (
                     [] if self._is_tied(decoder) else [Slot(f"{decoder}.weight", 0)]
                 )

@@ -20,6 +20,7 @@ from icd_lib.axes.axis import Axis, Slot
 from icd_lib.errors import ConfigError
 from icd_lib.models.adapter import Adapter, Block
 from icd_lib.models.families.llama.recorded import Recorded
+from icd_lib.models.families.parts import has_module, linear_rows, unchanged
 from icd_lib.models.quantized import with_scales
 
 _PARTS = (
@@ -39,18 +40,10 @@ def find_decoder(model: nn.Module) -> tuple[str, nn.Module] | None:
         if not isinstance(layers, nn.ModuleList) or not len(layers):
             continue
         around = all(hasattr(module, part) for part in ("embed_tokens", "norm", "rotary_emb"))
-        if around and all(_has(layers[0], part) for part in _PARTS):
-            if not any(_has(layers[0], part) for part in _OTHER_NORMS):
+        if around and all(has_module(layers[0], part) for part in _PARTS):
+            if not any(has_module(layers[0], part) for part in _OTHER_NORMS):
                 return (f"{name}." if name else ""), module
     return None
-
-
-def _has(module: nn.Module, path: str) -> bool:
-    try:
-        module.get_submodule(path)
-    except AttributeError:
-        return False
-    return True
 
 
 class LlamaAdapter(Adapter):
@@ -90,7 +83,7 @@ class LlamaAdapter(Adapter):
                 unit=per_group * size,
                 consumer=layer.self_attn.o_proj,
                 inner=partial(_attention_inner, index, layer),
-                finish=_identity,
+                finish=unchanged,
             )
             yield Block(
                 axis=f"ffn.{index}",
@@ -99,7 +92,7 @@ class LlamaAdapter(Adapter):
                 unit=1,
                 consumer=layer.mlp.down_proj,
                 inner=partial(_ffn_inner, layer),
-                finish=_identity,
+                finish=unchanged,
             )
 
     def max_tokens(self) -> int | None:
@@ -117,14 +110,16 @@ class LlamaAdapter(Adapter):
 
     def _ffn(self, index: int, layer: nn.Module) -> Axis:
         path, mlp = f"{self._path(index)}.mlp", layer.mlp
-        slots = [*_rows(path, mlp, "gate_proj"), *_rows(path, mlp, "up_proj"), Slot(f"{path}.down_proj.weight", 1)]
+        slots = linear_rows(f"{path}.gate_proj", mlp.gate_proj) + linear_rows(f"{path}.up_proj", mlp.up_proj)
+        slots.append(Slot(f"{path}.down_proj.weight", 1))
         return Axis(f"ffn.{index}", "ffn", mlp.down_proj.in_features, tuple(slots))
 
     def _kv_groups(self, index: int, layer: nn.Module) -> Axis:
         path, attention = f"{self._path(index)}.self_attn", layer.self_attn
         size, per_group = _sizes(attention)
-        slots = _rows(path, attention, "q_proj", block=size * per_group)
-        slots += _rows(path, attention, "k_proj", block=size) + _rows(path, attention, "v_proj", block=size)
+        slots = linear_rows(f"{path}.q_proj", attention.q_proj, block=size * per_group)
+        slots += linear_rows(f"{path}.k_proj", attention.k_proj, block=size)
+        slots += linear_rows(f"{path}.v_proj", attention.v_proj, block=size)
         slots.append(Slot(f"{path}.o_proj.weight", 1, block=size * per_group))
         return Axis(f"kv_groups.{index}", "kv_groups", attention.k_proj.out_features // size, tuple(slots))
 
@@ -134,9 +129,9 @@ class LlamaAdapter(Adapter):
         size, per_group = _sizes(attention)
         for group in range(attention.k_proj.out_features // size):
             first = {"start": group * per_group * size, "partial": True}  # other groups lie beside it
-            heads = _rows(path, attention, "q_proj", block=size, **first)
+            heads = linear_rows(f"{path}.q_proj", attention.q_proj, block=size, **first)
             heads.append(Slot(f"{path}.o_proj.weight", 1, block=size, **first))
-            values = _rows(path, attention, "v_proj", start=group * size, partial=True)
+            values = linear_rows(f"{path}.v_proj", attention.v_proj, start=group * size, partial=True)
             values.append(Slot(f"{path}.o_proj.weight", 1, copies=per_group, **first))
             yield Axis(
                 f"q_heads.{index}.{group}",
@@ -160,9 +155,8 @@ class LlamaAdapter(Adapter):
             slots += [Slot(f"{path}.{norm}.weight", 0) for norm in ("input_layernorm", "post_attention_layernorm")]
             slots += [Slot(f"{path}.self_attn.{name}_proj.weight", 1) for name in "qkv"]
             slots += [Slot(f"{path}.mlp.{name}_proj.weight", 1) for name in ("gate", "up")]
-            slots += _rows(f"{path}.self_attn", layer.self_attn, "o_proj") + _rows(
-                f"{path}.mlp", layer.mlp, "down_proj"
-            )
+            slots += linear_rows(f"{path}.self_attn.o_proj", layer.self_attn.o_proj)
+            slots += linear_rows(f"{path}.mlp.down_proj", layer.mlp.down_proj)
         slots += [Slot(f"{name}.weight", 1) for name in self._own_heads()]
         return Axis(
             "residual",
@@ -198,18 +192,6 @@ def _sizes(attention: nn.Module) -> tuple[int, int]:
     """Dims of a head, and query heads per KV group."""
     size = attention.head_dim
     return size, attention.q_proj.out_features // attention.k_proj.out_features
-
-
-def _rows(path: str, owner: nn.Module, name: str, **slot) -> list[Slot]:
-    """Rows of a Linear that writes the axis, and of its bias if it has one."""
-    linear = getattr(owner, name)
-    return [
-        Slot(f"{path}.{name}.{part}", 0, **slot) for part in ("weight", "bias") if getattr(linear, part) is not None
-    ]
-
-
-def _identity(hidden: torch.Tensor) -> torch.Tensor:
-    return hidden
 
 
 def without(module: nn.Module, name: str) -> nn.Module:

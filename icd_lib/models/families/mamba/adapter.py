@@ -14,6 +14,7 @@ from icd_lib.axes.axis import Attribute, Axis, Slot
 from icd_lib.errors import ConfigError
 from icd_lib.kernels.mixer import conv_output, scan_output, state_outputs, use_fast_scan
 from icd_lib.models.adapter import Adapter, Block, Reader, Terms
+from icd_lib.models.families.parts import linear_rows, unchanged
 from icd_lib.models.quantized import with_scales
 
 
@@ -100,7 +101,7 @@ class MambaAdapter(Adapter):
                 unit=1,
                 consumer=layer.mixer.out_proj,
                 inner=partial(_scanned, layer),
-                finish=_identity,
+                finish=unchanged,
                 readers=(Reader(layer.mixer.x_proj, partial(_convolved, layer)),),
                 terms=(self._states(index, layer.mixer),),
             )
@@ -152,11 +153,6 @@ class MambaAdapter(Adapter):
         return head is not None and head.weight is not self.backbone.embeddings.weight
 
 
-def linear_rows(path: str, module: nn.Module, **slot) -> list[Slot]:
-    """Rows of a Linear (channels of a depthwise Conv1d) and of its bias if it has one."""
-    return [Slot(f"{path}.{name}", 0, **slot) for name in ("weight", "bias") if getattr(module, name) is not None]
-
-
 def _inner(index: int, path: str, mixer: nn.Module) -> Axis:
     slots = linear_rows(f"{path}.in_proj", mixer.in_proj, copies=2)  # x rows, then z rows
     slots += linear_rows(f"{path}.conv1d", mixer.conv1d)
@@ -183,10 +179,6 @@ def _scale_states(mixer: nn.Module, factors: torch.Tensor) -> None:
     first = mixer.x_proj.out_features - len(factors)
     with torch.no_grad():
         mixer.x_proj.weight[first:] *= factors[:, None].to(mixer.x_proj.weight.dtype)
-
-
-def _identity(hidden: torch.Tensor) -> torch.Tensor:
-    return hidden
 
 
 def _normed(layer: nn.Module, hidden: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,8 @@ from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from icd_lib.axes.axis import Attribute, Axis, Slot
 from icd_lib.models.adapter import Block
-from icd_lib.models.families.mamba.adapter import MambaAdapter, linear_rows
+from icd_lib.models.families.mamba.adapter import MambaAdapter
+from icd_lib.models.families.parts import linear_rows
 
 _NORM = "the gated RMSNorm averages over the channels of a group, so removing some changes the function"
 
