@@ -39,3 +39,18 @@ def test_the_loop_made_the_model_smaller_and_kept_its_function_between_layouts(r
 def test_layouts_and_graphs_are_the_same_when_solved_again(run_dir):
     determinism = read(run_dir, "verdict.json")["determinism"]
     assert determinism["pi_hash_equal"] and determinism["w_hash_equal"]
+
+
+def test_every_arm_generates_and_layouts_say_the_same(run_dir):
+    found = read(run_dir, "measure/decoding.json")
+    assert [(shape["batch"], shape["context"]) for shape in found["clock"]] == [(1, 64), (8, 64)]
+    for shape in found["clock"]:
+        assert {"dense", "dense_again", "stock", "linear", "oneshot", "iterative", "same_transform"} <= set(
+            shape["arms"]
+        )
+        bytes_read = {arm: entry["bytes_per_token"]["value"] for arm, entry in shape["arms"].items()}
+        assert bytes_read["iterative"] < bytes_read["dense"]
+    assert {(item["arm"], item["other"]): item["equal"] for item in found["same_tokens"]} == {
+        ("iterative", "same_transform"): 4,
+        ("dense", "stock"): 4,
+    }
