@@ -30,6 +30,9 @@ from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, SplitResul
 from icd_lib.measure.statistics import Z95
 from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.models.cache import PagedCache, use_paged_attention
+from icd_lib.models.cache.shape import kv_shape
+from icd_lib.models.check import check_length
+from icd_lib.models.families import find_adapter
 from icd_lib.records.generation import (
     EXPORTED_ARM,
     CachePoint,
@@ -57,6 +60,7 @@ from icd_lib.workloads.model.engines import Engines
 from icd_lib.workloads.model.solve import settings_of
 
 UNITS: dict[str, dict] = {"token": {}, "page": {"unit": "page"}, "recent": {"score": "recent"}}
+WARMUP = 2  # tokens of a round of the clock that are not kept
 LAYOUT_PROBE = 24  # tokens on which the two layouts' equality is proved
 
 
@@ -77,6 +81,20 @@ class Options:
     def policy(self, unit: str, keep: float, context: int, layout: str = "iterative") -> KvPolicy:
         """What a cache of this unit and share may keep."""
         return replace(policy_of(KvOptions(**self.values), keep, context), layout=layout, **UNITS[unit])
+
+
+def check_generation(context: Context) -> None:
+    """Raise `ConfigError` where the section kv asks for what the model cannot do: before anything is computed."""
+    options, adapter = Options(context.run.scenario.config["kv"]), find_adapter(context.model)
+    try:
+        kv_shape(context.model)
+    except ConfigError as error:
+        raise ConfigError(f"{error.args[0]}; for a run without it leave the section kv out") from error
+    check_length(adapter, options["context"] + options["continued"], "kv.context with kv.continued", "lower their sum")
+    longest = max(length for _, length in options["clock"])
+    check_length(
+        adapter, longest + options["steps"] + WARMUP, f"kv.clock, {longest} with kv.steps and {WARMUP},", "lower that"
+    )
 
 
 def measure_generation(context: Context, models: Mapping[str, nn.Module]) -> dict:
@@ -253,7 +271,7 @@ def shape_times(
     context: Context, options: Options, engines: Engines, keep: float | None, batch: int, length: int
 ) -> DecodeShape:
     """Time to first token and per token of every arm, interleaved, on the same text."""
-    needed = length + options["steps"] + 2
+    needed = length + options["steps"] + WARMUP
     ids = context.fixed(batch, needed)["input_ids"].numpy()
     missing: dict[str, str] = {}
     with ExitStack() as held:
@@ -266,7 +284,13 @@ def shape_times(
         context.progress(f"decoding {batch} x {length}: {', '.join(ready)}")
         with watched() as conditions:
             times = measure_decoding(
-                ready, ids, context=length, steps=options["steps"], rounds=options["rounds"], seed=context.get("seed")
+                ready,
+                ids,
+                context=length,
+                steps=options["steps"],
+                rounds=options["rounds"],
+                warmup=WARMUP,
+                seed=context.get("seed"),
             )
         seed, resamples = context.get("seed"), context.get("measure.bootstrap")
         arms = {
