@@ -40,7 +40,7 @@ from icd_lib.transforms.options import KvOptions
 from icd_lib.transforms.quantization.options import QuantizationOptions
 from icd_lib.transforms.sparsity.allocate import LatencyTable
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
-from icd_lib.workloads.model.cache import CacheChoice, choose_cache
+from icd_lib.workloads.model.cache import CacheChoice, check_cache, choose_cache
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,8 @@ def _optimize(
     check_runs(dense, batches)
     adapter = find_adapter(dense)
     check_axes(adapter, chosen)
+    if further.kv is not None:
+        check_cache(dense, batches, further.kv)
     unfit = unfit_axes(adapter, chosen, mode)
     for line in unfit:
         warnings.warn(line, stacklevel=3)

@@ -198,9 +198,8 @@ def _add_tensors(
         types[type_.name] = types.get(type_.name, 0) + 1
     rope = model.config.rope_parameters
     if rope.get("rope_type") == "llama3":
-        waves = wavelengths(rope["rope_theta"], size)
-        numbers = [rope[key] for key in ("factor", "low_freq_factor", "high_freq_factor")]
-        slower = llama3_factors(waves, *numbers, rope["original_max_position_embeddings"])
+        numbers = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+        slower = llama3_factors(wavelengths(rope["rope_theta"], size), *(rope[name] for name in numbers))
         writer.add_tensor(FREQS, slower.astype(np.float32))
     return types, weights
 

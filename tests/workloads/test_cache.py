@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import icd_lib as icd
+from icd_lib import api
 from icd_lib.errors import ConfigError
 from icd_lib.transforms.options import KvOptions
 from icd_lib.workloads.model.cache import choose_cache, policy_of
@@ -41,6 +42,27 @@ def test_the_cache_that_is_made_keeps_its_budget(model):
 def test_text_that_is_too_short_is_refused(model):
     with pytest.raises(ConfigError, match="240 tokens, and a cache is judged on 2 texts of 1153"):
         choose_cache(model, batches(2), KvOptions(), 1.01, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "kv", "count", "says"),
+    [
+        ("mistral", {"sliding_window": 16}, {}, 6, "attends to a sliding window of 16 tokens.*use the stock cache"),
+        ("llama", {}, {"context": 250}, 6, "judged after 258 tokens .*LlamaForCausalLM has 256 positions; lower"),
+        ("llama", {}, {"context": 240, "continued": 16}, 1, "has 120 tokens, and a cache is judged on 2 texts of 257"),
+    ],
+)
+def test_what_no_cache_is_chosen_for_is_refused_before_anything_else(monkeypatch, kind, changes, kv, count, says):
+    def solve(*given):
+        raise AssertionError("the model was optimised first")
+
+    monkeypatch.setattr(api, "solve", solve)
+    monkeypatch.setattr(api, "_measure_machine", solve)
+    model = tiny_decoder(kind, dtype=torch.float32, **({"max_position_embeddings": 256} | changes))
+    with pytest.raises(ConfigError, match=says):
+        icd.optimize(
+            model, batches(count), quality=lambda m: 50.0, transforms=["sparsity", "kv"], kv=SMALL | kv, tile=4
+        )
 
 
 def test_the_models_attention_is_given_back(model):

@@ -9,7 +9,7 @@ import torch
 
 from icd_lib.codesign.options import Settings
 from icd_lib.data.language import Blocks, pack
-from icd_lib.errors import MeasureError
+from icd_lib.errors import ConfigError, MeasureError
 from icd_lib.records.generation import GENERATION, CachePoint, Generation
 from icd_lib.report import Results, generation
 from icd_lib.report.picture import Picture
@@ -239,6 +239,27 @@ def test_a_run_asks_what_its_options_say(models, monkeypatch):
     monkeypatch.setattr(measured, "cloze_points", lambda context, arms, **how: asked.update(how, arms=arms) or ([], {}))
     measured.measure_generation(Text(), models)
     assert asked == {"count": 6, "longest": 64, "arms": models}
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "says"),
+    [
+        ("mistral", {"sliding_window": 16}, "sliding window of 16 tokens.*leave the section kv out"),
+        (
+            "llama",
+            {"max_position_embeddings": 70},
+            "kv.context with kv.continued has .* tokens.*: lower their sum",
+        ),
+        ("llama", {"max_position_embeddings": 75}, "kv.clock, .* has .* tokens but LlamaForCausalLM has positions for"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_at_setup(kind, sizes, says):
+    text = Text(clock=((1, 16), (1, 72)))
+    text.model = tiny_decoder(kind, dtype=torch.float32, **sizes)
+    with pytest.raises(ConfigError, match=says):
+        measured.check_generation(text)
+    text.model = tiny_decoder(dtype=torch.float32, max_position_embeddings=256)
+    measured.check_generation(text)
 
 
 def test_other_runs_have_none(tmp_path):

@@ -13,6 +13,7 @@ from icd_lib.measure.quality_kv import FULL, judge_continued
 from icd_lib.measure.quality_lm import compare_language_results
 from icd_lib.measure.statistics import Z95
 from icd_lib.models.cache import PagedCache, use_paged_attention
+from icd_lib.models.cache.shape import kv_shape
 from icd_lib.transforms.kv import KvEvictor, KvPolicy
 from icd_lib.transforms.options import KvOptions
 
@@ -64,16 +65,12 @@ def choose_cache(
     """The smallest share of `options.keep` whose perplexity, with z standard errors, is at most `most_ratio` times.
 
     batches: unpadded text of the user's own, strung together to texts of `context` + `continued` tokens. It is the text
-    that calibrated, so judge the choice on other text. Raises `ConfigError` where it is too short for two of them.
+    that calibrated, so judge the choice on other text. Raises `ConfigError` as `check_cache` does.
     """
+    check_cache(model, batches, options)
     stream = torch.cat([_tokens(batch) for batch in batches]).numpy()
-    length = options.context + options.continued + 1
+    length = _length(options)
     count = min(len(stream) // length, options.blocks)
-    if count < LEAST_BLOCKS:
-        raise ConfigError(
-            f"the calibration text has {len(stream):,} tokens, and a cache is judged on {LEAST_BLOCKS} texts of "
-            f"{length}: give more, or lower kv.context and kv.continued"
-        )
     ids = stream[: count * length].reshape(count, length)
     blocks = Blocks(ids, np.repeat(np.arange(count)[:, None], length, axis=1))
     policies = {f"{keep}": policy_of(options, keep, options.context) for keep in options.keep}
@@ -110,6 +107,31 @@ def choose_cache(
         else:
             break
     return CacheChoice(taken, options, report)
+
+
+def check_cache(model: nn.Module, batches: list[dict], options: KvOptions) -> None:
+    """Raise `ConfigError` where no cache can be chosen for the model on this text.
+
+    That is a model whose cache cannot lose tokens (of another family, with sliding windows), one with fewer positions
+    than are judged, and text that does not give two texts of that length.
+    """
+    positions, length = kv_shape(model).positions, _length(options)
+    given = sum(len(_tokens(batch)) for batch in batches)
+    if given // length < LEAST_BLOCKS:
+        raise ConfigError(
+            f"the calibration text has {given:,} tokens, and a cache is judged on {LEAST_BLOCKS} texts of {length}: "
+            "give more, or lower kv.context and kv.continued"
+        )
+    if positions is not None and length - 1 > positions:
+        raise ConfigError(
+            f"a cache is judged after {length - 1} tokens (kv.context and kv.continued) and {type(model).__name__} has "
+            f"{positions} positions; lower kv.context or kv.continued"
+        )
+
+
+def _length(options: KvOptions) -> int:
+    """Tokens of a text on which a cache is judged; the last one is only predicted."""
+    return options.context + options.continued + 1
 
 
 def _tokens(batch: Mapping) -> torch.Tensor:

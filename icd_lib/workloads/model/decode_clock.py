@@ -14,6 +14,7 @@ from icd_lib.metric import Figure, not_measured
 from icd_lib.records.generation import DecodeArm, DecodeShape
 from icd_lib.workloads.model.context import Context
 
+WARMUP = 2  # tokens of a round that are not kept
 Arms = Mapping[str, tuple[str, Callable[[], Decoder]]]  # arm → what it is, and how it is made ready
 
 
@@ -30,7 +31,7 @@ class Clock:
 
     def shape(self, arms: Arms, batch: int, length: int, held: Callable[[str], float]) -> DecodeShape:
         """Every arm on `batch` prompts of `length` tokens. held(arm): tokens of a text that are in its cache."""
-        ids = self.context.fixed(batch, length + self.steps + 2)["input_ids"].numpy()
+        ids = self.context.fixed(batch, length + self.steps + WARMUP)["input_ids"].numpy()
         missing: dict[str, str] = {}
         seed, resamples = self.context.get("seed"), self.context.get("measure.bootstrap")
         with ExitStack() as stack:
@@ -42,7 +43,9 @@ class Clock:
                     missing[name] = str(error)
             self.context.progress(f"decoding {batch} x {length}: {', '.join(ready)}")
             with watched() as conditions:
-                times = measure_decoding(ready, ids, context=length, steps=self.steps, rounds=self.rounds, seed=seed)
+                times = measure_decoding(
+                    ready, ids, context=length, steps=self.steps, rounds=self.rounds, warmup=WARMUP, seed=seed
+                )
             found = {}
             for name, its in times.items():
                 dense = times[DENSE]

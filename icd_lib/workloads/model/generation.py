@@ -25,6 +25,9 @@ from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, SplitResul
 from icd_lib.measure.statistics import Z95
 from icd_lib.metric import figure
 from icd_lib.models.cache import PagedCache, use_paged_attention
+from icd_lib.models.cache.shape import kv_shape
+from icd_lib.models.check import check_length
+from icd_lib.models.families import find_adapter
 from icd_lib.records.generation import (
     EXPORTED_ARM,
     CachePoint,
@@ -39,7 +42,7 @@ from icd_lib.transforms.options import KvOptions
 from icd_lib.workloads.model.cache import compressed, policy_of
 from icd_lib.workloads.model.cloze import cloze_points
 from icd_lib.workloads.model.context import Context
-from icd_lib.workloads.model.decode_clock import Clock
+from icd_lib.workloads.model.decode_clock import WARMUP, Clock
 from icd_lib.workloads.model.deployed import (
     deployed_points,
     label_of,
@@ -72,6 +75,20 @@ class Options:
     def policy(self, unit: str, keep: float, context: int, layout: str = "iterative") -> KvPolicy:
         """What a cache of this unit and share may keep."""
         return replace(policy_of(KvOptions(**self.values), keep, context), layout=layout, **UNITS[unit])
+
+
+def check_generation(context: Context) -> None:
+    """Raise `ConfigError` where the section kv asks for what the model cannot do: before anything is computed."""
+    options, adapter = Options(context.run.scenario.config["kv"]), find_adapter(context.model)
+    try:
+        kv_shape(context.model)
+    except ConfigError as error:
+        raise ConfigError(f"{error.args[0]}; for a run without it leave the section kv out") from error
+    check_length(adapter, options["context"] + options["continued"], "kv.context with kv.continued", "lower their sum")
+    longest = max(length for _, length in options["clock"])
+    check_length(
+        adapter, longest + options["steps"] + WARMUP, f"kv.clock, {longest} with kv.steps and {WARMUP},", "lower that"
+    )
 
 
 def measure_generation(context: Context, models: Mapping[str, nn.Module]) -> dict:

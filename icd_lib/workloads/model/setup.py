@@ -19,6 +19,10 @@ def describe(context: Context) -> dict:
     """What setup.json holds of the model, its text and how good it is; writes the dense model's results."""
     context.progress(f"checkpoint {context.checkpoint.name} ({context.checkpoint.source})")
     check_lengths(context)
+    if "kv" in context.run.scenario.config:
+        from icd_lib.workloads.model.generation import check_generation  # loads what only decoders need
+
+        check_generation(context)
     warnings = badges(context) | {line: "model" for line in unfit_of_modes(context)}
     report = {
         "model": {

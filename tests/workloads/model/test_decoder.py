@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from icd_lib.errors import MeasureError
+from icd_lib.errors import ConfigError, MeasureError
 from icd_lib.workloads.model.decoder import DecoderContext
+from icd_lib.workloads.model.setup import describe
 
 
 @pytest.fixture
@@ -25,3 +26,8 @@ def test_long_blocks_are_even_over_the_domains_and_of_several_documents(context)
 def test_text_that_is_too_short_is_refused_with_the_callers_cure(context):
     with pytest.raises(MeasureError, match="'selection' has 2 texts of 9999 tokens; ask for less"):
         context.long_blocks("selection", 9999, 8, cure="ask for less")
+
+
+def test_a_model_without_such_a_cache_is_refused_by_setup(make):
+    with pytest.raises(ConfigError, match="is no decoder of the Llama family.*leave the section kv out"):
+        describe(make("kv.context=64", "measure.shapes=[[1, 16]]"))
