@@ -1,7 +1,7 @@
 # Every target makes what it needs: a virtual environment of Python 3.11 or 3.12 and the pinned packages.
 SCENARIO ?= bert
 ARGS     ?=
-EXTRAS   ?= dev,runtimes,decoder
+EXTRAS   ?= dev,runtimes,decoder,cluster
 MODELS   ?=
 RUNS     ?=
 MINUTES  ?= 25
@@ -34,7 +34,7 @@ help:  ## list the targets
 	@grep -E '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
 	@echo
 	@echo '  make run SCENARIO=bert ARGS="--quick --out /tmp/icd"   ARGS go to run_all.py (or to pytest)'
-	@echo '  PYTHON=/path/to/python3.12 chooses the interpreter; EXTRAS=dev,runtimes,decoder,hub,gpu,mamba the optional packages'
+	@echo '  PYTHON=/path/to/python3.12 chooses the interpreter; EXTRAS=dev,runtimes,decoder,cluster,hub,gpu,mamba the optional packages'
 
 run: $(DATA)  ## run a scenario: SCENARIO=bert, ARGS="--quick"
 	@$(PY) run_all.py --scenario $(SCENARIO) $(ARGS)
