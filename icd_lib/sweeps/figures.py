@@ -88,26 +88,23 @@ def effects_picture(effects: list[Effect], quick: bool = False) -> Picture | Mis
     drawn = [effect for effect in effects if not effect.latency.is_missing or not effect.quality_drop_pp.is_missing]
     if not drawn:
         return Missing("Main effects", "no two finished points differ in one factor alone")
-    drawing, axes = canvas(1.6 + 2 * (0.5 + 0.3 * len(drawn)), 2, sharey=True)
     names = [f"{effect.factor.rpartition('.')[2]}: {effect.level} vs {effect.against}" for effect in drawn]
-    for panel, (label, item_of, scale) in zip(
-        axes,
-        (
-            ("change of latency, %", lambda effect: effect.latency, 100.0),
-            ("quality lost more, pp", lambda effect: effect.quality_drop_pp, 1.0),
-        ),
-        strict=True,
-    ):
-        for place, effect in enumerate(drawn):
-            item = item_of(effect)
-            if not item.is_missing:
+    sides = [
+        ("change of latency, %", [effect.latency for effect in drawn], 100.0),
+        ("quality lost more, pp", [effect.quality_drop_pp for effect in drawn], 1.0),
+    ]
+    sides = [side for side in sides if any(not item.is_missing for item in side[1])]
+    drawing, axes = canvas(0.8 + len(sides) * (0.9 + 0.3 * len(drawn)), len(sides), squeeze=False)
+    for panel, (label, items, scale) in zip(axes[:, 0], sides, strict=True):
+        for place, item in enumerate(items):
+            if item.value is not None:
                 bar = {"xerr": error_bar(item, scale), "fmt": "o", "capsize": 4, "color": COLOURS["iterative"]}
                 panel.errorbar(item.value * scale, place, **bar)
         panel.axvline(0, color=FULL, linewidth=0.8)
         panel.set_xlabel(label)
         panel.grid(axis="x")
         panel.set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
+        panel.set_ylim(len(names) - 0.5, -0.5)
     title(drawing, "What a factor does by itself: mean over pairs that differ in nothing else, 95 % interval")
     if quick:
         stamp(drawing, "quick run: figures are rough")

@@ -90,12 +90,15 @@ def _take(result: SweepResult) -> list[str]:
         parts.append(f"<h3>{escape(setting_words(setting))}</h3>")
         if not rows:
             parts.append("<p>No point here is faster than dense, or its latency was not measured.</p>")
-        parts += [_one(row, (result.dir / row.point).is_dir()) for row in sorted(rows, key=_latency)]
+        parts += [_one(row, result.dir / row.point) for row in sorted(rows, key=_latency)]
     return parts
 
 
-def _one(row: Row, there: bool) -> str:
-    name = link(f"{row.point}/index.html", f"{row.number}. {row.point}") if there else escape(row.point)
+def _one(row: Row, folder: Path) -> str:
+    numbered = f"{row.number}. {row.point}"
+    name = link(f"{row.point}/index.html", numbered) if _has_page(folder) else escape(numbered)
+    there = f"its model is in <code>{escape(row.point)}/{escape(row.arm)}/model</code>, or make it again"
+    lies = there if (folder / row.arm / "model").is_dir() else "make it again"
     cells = ", ".join(
         f"{words} {figure_html(item)}"
         for words, item in (
@@ -107,8 +110,7 @@ def _one(row: Row, there: bool) -> str:
     size = bytes_text(row.figures.parameter_bytes)
     return (
         f'<details class="card"><summary><b>{name}</b> <span>{escape(row.arm)}, {escape(row.where.runtime)} '
-        f"{escape(size)}</span></summary><div>{cells}</div><p>Take this one: its model is in "
-        f"<code>{escape(row.point)}/{escape(row.arm)}/model</code>, or make it again:</p>"
+        f"{escape(size)}</span></summary><div>{cells}</div><p>Take this one: {lies}:</p>"
         f"<pre>{escape(row.command)}</pre></details>"
     )
 

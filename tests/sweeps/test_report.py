@@ -26,6 +26,7 @@ POINTS = {
 @pytest.fixture
 def folder(tmp_path):
     write_sweep(tmp_path / "s", POINTS, FACTORS, quick=True)
+    (tmp_path / "s" / "a" / "iterative" / "model").mkdir(parents=True)
     return tmp_path / "s"
 
 
@@ -45,7 +46,8 @@ def test_the_page_has_every_point_with_its_state_and_its_reason(folder):
         assert reason in page
     body = page.split("<tbody>")[-1].split("</tbody>")[0]
     assert body.count("<tr>") == len(POINTS) and "b ★" in body and "c ★" not in body
-    assert "python run_all.py a" in page and "a/iterative/model" in page
+    assert "python run_all.py a" in page and "python run_all.py b" in page
+    assert "a/iterative/model" in page and "b/iterative/model" not in page
     assert len(list(csv.reader((folder / "report.csv").open()))) == 1 + len(POINTS)
 
 
