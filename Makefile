@@ -1,7 +1,7 @@
 # Every target makes what it needs: a virtual environment of Python 3.11 or 3.12 and the pinned packages.
 SCENARIO ?= bert
 ARGS     ?=
-EXTRAS   ?= dev,runtimes,decoder
+EXTRAS   ?= dev,runtimes,decoder,cluster
 MODELS   ?=
 RUNS     ?=
 MINUTES  ?= 25
@@ -28,13 +28,13 @@ EXPORTS := $(foreach name,openvino onnx,.venv-exports/$(name)/.installed-$(shell
 
 .DEFAULT_GOAL := help
 .PHONY: help run check test test-all test-exports lint lab format fetch_models fetch_data train_language reference validate claims pack sbom \
-  repro_smoke repro_bert repro_mamba repro_codesign repro_full repro_ae gpu-check env venv clean distclean
+  repro_smoke repro_bert repro_mamba repro_ablation repro_codesign repro_full repro_ae gpu-check env venv clean distclean
 
 help:  ## list the targets
 	@grep -E '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
 	@echo
 	@echo '  make run SCENARIO=bert ARGS="--quick --out /tmp/icd"   ARGS go to run_all.py (or to pytest)'
-	@echo '  PYTHON=/path/to/python3.12 chooses the interpreter; EXTRAS=dev,runtimes,decoder,hub,gpu,mamba the optional packages'
+	@echo '  PYTHON=/path/to/python3.12 chooses the interpreter; EXTRAS=dev,runtimes,decoder,cluster,hub,gpu,mamba the optional packages'
 
 run: $(DATA)  ## run a scenario: SCENARIO=bert, ARGS="--quick"
 	@$(PY) run_all.py --scenario $(SCENARIO) $(ARGS)
@@ -107,6 +107,9 @@ repro_bert: $(DATA)  ## about 20 minutes: the BERT scenario, judged beside the c
 repro_mamba: $(DATA)  ## about 40 minutes: the Mamba scenario
 	@$(PY) run_all.py --scenario mamba || [ $$? -eq 1 ]
 	@$(PY) -m icd_lib.validate outputs/mamba
+
+repro_ablation: $(DATA)  ## sparsity x precision x length on BERT and Mamba, each linear and iterative (ARGS=--quick: few samples)
+	@$(PY) run_all.py --scenario ablation $(ARGS)
 
 repro_codesign: $(DATA)  ## about 20 minutes: cost against time and cache hits (mock, trace), and the solver's benchmark
 	@$(PY) run_all.py --scenario mock || [ $$? -eq 1 ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_WHERE` says the same 
     from icd_lib.codesign.calibration import calibrate as calibrate
     from icd_lib.deploy.card import Card as Card
     from icd_lib.deploy.export import export as export
+    from icd_lib.execute.sweep import sweep as sweep
     from icd_lib.graph import build_w as build_w
     from icd_lib.models.checkpoint.optimized import load_optimized as load_optimized
     from icd_lib.models.checkpoint.optimized import save_optimized as save_optimized
@@ -45,6 +46,7 @@ _WHERE = {
     "save_optimized": "icd_lib.models.checkpoint.optimized",
     "export": "icd_lib.deploy.export",
     "Card": "icd_lib.deploy.card",
+    "sweep": "icd_lib.execute.sweep",
     "export_onnx": "icd_lib.models.export",
     "run_onnx": "icd_lib.models.export",
 }

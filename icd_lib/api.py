@@ -108,11 +108,12 @@ def optimize(
     quantization, kv: options of these sections of a scenario. The cache is chosen by perplexity on `calibration`.
     `latency_target_rel` (e.g. -0.3) asks for a latency instead; where it is not reached, a `UserWarning` says so and
     `report["reached"]` is False. There is one too where no width of an axis fits `tile`, and where `quality` looks like
-    fractions. Further settings: fields of `icd_lib.codesign.options.Settings`, the options of a scenario's `transform`
-    and `codesign`, with the same defaults and bounds. The given model is not changed; its modes, the random generators
-    and torch's switches are as before afterwards. Raises `ConfigError` on bad arguments and inputs that the model does
-    not take, `TransformError` on empty calibration, `MeasureError` when `quality` returns no number, or NaN or infinity
-    for the given model; a candidate with one of these two is refused, with its reason in `report["attempts"]`.
+    fractions. `rate` (e.g. 0.5) asks for a share of the neurons instead. Further settings: fields of
+    `icd_lib.codesign.options.Settings`, the options of a scenario's `transform` and `codesign`, with the same defaults
+    and bounds. The given model is not changed; its modes, the random generators and torch's switches are as before
+    afterwards. Raises `ConfigError` on bad arguments and inputs that the model does not take, `TransformError` on empty
+    calibration, `MeasureError` when `quality` returns no number, or NaN or infinity for the given model; a candidate
+    with one of these two is refused, with its reason in `report["attempts"]`.
     """
     mode = check_value(mode, Field(str, choices=MODES), "mode")
     chosen = Settings.of_arguments(budget_pp, latency_target_rel, seed, settings, _NAMES)
@@ -187,9 +188,9 @@ def _optimize(
     solution = solve(Problem(inputs, gather(inputs, _measure_machine(observed, chosen), observed), rows), mode)
     target = chosen.latency_target_rel
     report = _report(solution) | {"reached": solution.reached(target), "unfit": unfit}
-    if target is None:
+    if chosen.is_bounded:
         judge.warn_of_fractions(chosen.quality_budget_pp, stacklevel=4)
-    elif not report["reached"]:
+    elif report["reached"] is False:
         refused = [entry["reasons"][0] for entry in solution.attempts if entry["reasons"]] or ["no attempt fits"]
         warnings.warn(
             f"latency_target_rel={target:+.0%} was not reached: the tables predict "

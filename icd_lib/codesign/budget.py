@@ -6,8 +6,8 @@ from icd_lib.records.reasons import Reason
 
 
 def over_budget(judgement: Judgement, settings: Settings) -> list[Reason]:
-    """What is wrong with a candidate's quality; nothing if a latency target was asked for instead."""
-    if settings.latency_target_rel is not None:
+    """What is wrong with a candidate's quality; nothing if a latency or a rate was asked for instead."""
+    if not settings.is_bounded:
         return []
     reasons = [_own(judgement, settings), _dropin(judgement, settings)]
     reasons += [_cosine(judgement, settings), _perplexity(judgement, settings)]

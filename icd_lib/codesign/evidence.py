@@ -46,6 +46,11 @@ class Problem:
         """Whether the model comes with what is done to it, so that nothing is searched."""
         return any(transform.is_given for transform in self.transforms)
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether how strong is said beforehand: by what the model comes with, or by a rate."""
+        return self.is_given or self.inputs.settings.rate is not None
+
     def with_one_strength(self, strength: float) -> "Problem":
         """The same, with one attempt at `strength`."""
         only = {"strengths": (strength,), "max_rounds": 1, "latency_target_rel": None}

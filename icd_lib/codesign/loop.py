@@ -100,8 +100,8 @@ def solve(problem: Problem, mode: str) -> Solution:
     if way.permutes:
         model, certificates = apply_layouts(model, perms, problem.inputs.example)
     arm = Arm(problem, way, Candidate(model, dict(perms), effects=untouched_axes(problem)))
-    draft = arm.draft if arm.drafts else None
-    if problem.is_given:
+    draft = arm.draft if arm.drafts and problem.inputs.settings.rate is None else None
+    if problem.is_fixed:
         problem = problem.with_one_strength(arm.predicted_latency_rel)
     best, tries = search(problem, draft, arm.attempt, arm.start, decisive=arm.decisive, onward=arm.onward)
     return Solution(mode, best, perms, stats, certificates + best.certificates, tries)

@@ -79,7 +79,7 @@ class Settings(Seeded, EdgeOptions, LoopOptions, PruneOptions):
     def of(cls, config: Mapping) -> Self:
         """Those of a scenario's configuration."""
         given = {**config["graph"], **config["codesign"], **config["transform"], "seed": config["seed"]}
-        return cls(**{name: given[name] for name in cls.model_fields})
+        return cls(**{name: given[name] for name in cls.model_fields if name in given})
 
     @classmethod
     def of_arguments(cls, budget_pp, latency_target_rel, seed, further: Mapping, names: Iterable[str]) -> Self:
@@ -107,6 +107,11 @@ class Settings(Seeded, EdgeOptions, LoopOptions, PruneOptions):
     @classmethod
     def _weakest_first(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
         return tuple(sorted(strengths, reverse=True))
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether quality decides how strong; a latency or a rate that was asked for leaves it nothing to decide."""
+        return self.latency_target_rel is None and self.rate is None
 
     @property
     def tiles(self) -> dict[str, int]:

@@ -149,12 +149,12 @@ def list_command() -> None:
     from icd_lib.decoding import DECODERS
     from icd_lib.errors import ResourceError
     from icd_lib.models.families import FAMILIES
-    from icd_lib.run.scenario import list_scenarios
+    from icd_lib.run.scenario import list_scenarios, list_sweeps
     from icd_lib.runtimes import RUNTIMES
 
     console = Console()
     table = Table("scenario", "", title=f"icd {VERSION}", title_justify="left")
-    for name, description in list_scenarios().items():
+    for name, description in (list_scenarios() | list_sweeps()).items():
         table.add_row(name, description)
     console.print(table)
     table = Table("family", "config.json says", "embedded")

@@ -18,7 +18,7 @@ from icd_lib.execute.account import some_account
 from icd_lib.execute.output import steady_output
 from icd_lib.paths import user_path
 from icd_lib.run.configuration import Scenario
-from icd_lib.run.scenario import list_scenarios, load_scenario
+from icd_lib.run.scenario import is_sweep, list_scenarios, list_sweeps, load_scenario
 
 
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -30,16 +30,19 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
         "6 transform or axis, 7 files, 9 internal error, 130 interrupted.",
     )
     parser.add_argument("--scenario", metavar="NAME|PATH", help="scenario or YAML file (default: bert)")
+    parser.add_argument("--sweep", metavar="NAME|FILE", help="many runs: a sweep file, or the name of one")
     parser.add_argument("--from-lock", metavar="FILE", help="the exact configuration of a run's config.lock.json")
     parser.add_argument("--mode", default="both", choices=["linear", "iterative", "both"], help="default: both")
     parser.add_argument("--override", action="append", default=[], metavar="KEY.PATH=VALUE", help="repeatable")
     parser.add_argument("--out", default="outputs", metavar="DIR", help="where runs are kept (default: outputs)")
     parser.add_argument("--seed", type=int, help="seed of every random generator")
-    parser.add_argument("--list", action="store_true", help="list the scenarios and stop")
+    parser.add_argument("--list", action="store_true", help="list scenarios and sweeps, and stop")
     parser.add_argument("--dry-run", action="store_true", help="show what would run and stop; writes nothing")
     parser.add_argument("--quick", action="store_true", help="the same stages with fewer samples")
     parser.add_argument("--no-measure", action="store_true", help="stop before the measurements")
     parser.add_argument("--reuse-perm", metavar="PATH", help="start from permutations of a file or run folder")
+    parser.add_argument("--cluster", metavar="WHERE", help="workers of a sweep: local, tcp://HOST:PORT, scheduler file")
+    parser.add_argument("--yes", action="store_true", help="start a sweep of however many points")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with the run in --out, which must be the same one")
     again.add_argument("--force", action="store_true", help="run every stage again")
@@ -57,9 +60,13 @@ def _main(argv: list[str] | None, notebooks: Path | None, prog: str | None) -> i
     earlier = signal.signal(signal.SIGTERM, _interrupt)  # a polite kill ends the kernel too, as Ctrl-C does
     try:
         if args.list:
-            for name, description in list_scenarios().items():
+            for name, description in (list_scenarios() | list_sweeps()).items():
                 print(f"{name:<12} {description}")
             return EXIT_OK
+        if args.sweep is not None or (args.scenario is not None and is_sweep(args.scenario)):
+            return _sweep(args, notebooks)
+        if args.cluster is not None:
+            raise ConfigError("--cluster is for sweeps: a run measures on one machine; leave it out, or give --sweep")
         scenario = load_scenario(_source(args), _overrides(args), quick=args.quick, seed=args.seed)
         return _dry_run(args, scenario, notebooks) if args.dry_run else _run(args, scenario, notebooks)
     except IcdError as error:
@@ -144,3 +151,45 @@ def _run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | None) -
         print("quick run: gates are shown, not enforced; its samples are too few to judge by")
         return EXIT_OK
     return EXIT_GATE_NOT_MET if status["smoke"] == "fail" else EXIT_OK
+
+
+def _sweep(args: argparse.Namespace, notebooks: Path | None) -> int:
+    """A sweep from the command line: the exit code of the first point that failed, or 0."""
+    from icd_lib.execute.sweep import run_sweep, sweep_folder
+    from icd_lib.sweeps.outcome import STATUS_WORDS
+    from icd_lib.sweeps.plan import read_sweep
+
+    _check_sweep(args)
+    planned = read_sweep(args.sweep or args.scenario, _overrides(args), quick=args.quick, yes=args.yes)
+    folder = sweep_folder(planned, args.out)
+    merged = f", {planned.merged} that repeat another merged" if planned.merged else ""
+    print(
+        f"{planned.name}{' (quick)' if planned.quick else ''}: {len(planned.points)} points{merged}, into {folder}",
+        flush=True,
+    )
+    if args.dry_run:
+        for point in planned.points:
+            print(f"  {point.name}")
+        return EXIT_OK
+    result = run_sweep(planned, args.out, mode=args.mode, force=args.force, cluster=args.cluster, notebooks=notebooks)
+    counts = {words: result.count(status) for status, words in STATUS_WORDS.items()}
+    print(", ".join(f"{count} {words}" for words, count in counts.items() if count))
+    for row in result.pareto():
+        print(f"  on the frontier: {row.number}. {row.point}, {row.arm}")
+    print(f"results: {folder / 'index.html'}")
+    failed = [outcome.code for outcome in result.outcomes.values() if outcome.status == "failed"]
+    codes = {error.code: error.exit_code for error in IcdError.__subclasses__()}
+    return codes.get(failed[0] or "", InternalError.exit_code) if failed else EXIT_OK
+
+
+def _check_sweep(args: argparse.Namespace) -> None:
+    """Raise `ConfigError` for options that a sweep gives its points itself, or that leave nothing to compare."""
+    if args.sweep is not None and args.scenario is not None:
+        raise ConfigError("--sweep names the sweep, whose file names the scenarios; leave out --scenario")
+    for given, option, instead in (
+        (args.from_lock is not None, "--from-lock", "a lock is one run"),
+        (args.seed is not None, "--seed", "write repeat: [SEED, …] into the sweep file"),
+        (args.no_measure, "--no-measure", "a sweep compares what is measured"),
+    ):
+        if given:
+            raise ConfigError(f"{option} does not go with a sweep: {instead}")

@@ -33,7 +33,7 @@ _TYPICAL_S = {
 }
 _QUICK_SHARE = 0.15
 _TABLE_SHARE = 0.06  # of a scenario that lays out a table of rows
-_PLANNED_MODES = {"both": MODES, "iterative": ("oneshot", "iterative"), "linear": ("linear",)}
+PLANNED_MODES = {"both": MODES, "iterative": ("oneshot", "iterative"), "linear": ("linear",)}
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def plan_stages(mode: str = "both", measure: bool = True) -> list[Stage]:
     >>> [stage.name for stage in plan_stages("linear", measure=False)]
     ['00_setup_check', '01_build_graph', '02_solve[linear]']
     """
-    if mode not in _PLANNED_MODES:
-        raise ConfigError(f"mode takes one of {', '.join(_PLANNED_MODES)}; got {mode!r}")
+    if mode not in PLANNED_MODES:
+        raise ConfigError(f"mode takes one of {', '.join(PLANNED_MODES)}; got {mode!r}")
     first = ("00_setup_check", "01_build_graph")
     stages = [Stage(first[0], first[0], ()), Stage(first[1], first[1], first[:1])]
-    stages += [Stage(f"02_solve[{m}]", "02_solve", first, m) for m in _PLANNED_MODES[mode]]
+    stages += [Stage(f"02_solve[{m}]", "02_solve", first, m) for m in PLANNED_MODES[mode]]
     if measure:
         # Arms of earlier executions with the same configuration are measured too: they are on disk.
         before = (*first, *(f"02_solve[{m}]" for m in MODES))
@@ -127,7 +127,7 @@ def run_pipeline(
     echo = echo or screen.say
     for stage in stages:
         check_parameters(notebooks / f"{stage.notebook}.ipynb", _parameters(run, stage))
-    with _only_one(run), _kernels(ahead) as server, contextlib.closing(screen):
+    with only_one(run.dir), _kernels(ahead) as server, contextlib.closing(screen):
         write_lock(run)
         _clean_up(run)
         records = Records.load(run, ignore_broken=force)
@@ -240,12 +240,13 @@ def _drop_other_configurations(records: Records, echo: Callable[[str], None]) ->
 
 
 @contextlib.contextmanager
-def _only_one(run: Run) -> Iterator[None]:
-    """Hold the folder's lock: two runs writing into one folder would mix their files. It ends with its owner."""
+def only_one(folder: Path, what: str = "run") -> Iterator[None]:
+    """Hold a folder's lock: two runs writing into one folder would mix their files. It ends with its owner."""
     import fcntl
 
-    path = run.path(".lock")
+    path = folder / ".lock"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "w")
     except OSError as error:
         raise write_error(path, error) from error
@@ -253,7 +254,7 @@ def _only_one(run: Run) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ResourceError(f"another run is writing to {run.dir}; wait for it or give another --out") from error
+            raise ResourceError(f"another {what} is writing to {folder}; wait for it or give another --out") from error
         yield
 
 

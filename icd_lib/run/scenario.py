@@ -4,6 +4,7 @@ Precedence, lowest first: defaults of the options, the YAML, its `quick` block (
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from icd_lib.run.configuration import (
 from icd_lib.run.lock import load_lock
 from icd_lib.run.options import check_config
 
+_BASE = re.compile(r"^base *:", re.MULTILINE)
+
 
 def parameters_dir() -> Path:
     """Folder of the scenario files."""
@@ -30,11 +33,30 @@ def parameters_dir() -> Path:
 
 def list_scenarios() -> dict[str, str]:
     """Name → first comment line of every scenario file."""
+    return _described(sweeps=False)
+
+
+def list_sweeps() -> dict[str, str]:
+    """Name → first comment line of every sweep of the project's own: many runs of scenarios in one file."""
+    return _described(sweeps=True)
+
+
+def _described(sweeps: bool) -> dict[str, str]:
     found = {}
     for path in sorted(parameters_dir().glob("*.yaml")):
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-        found[path.stem] = first.lstrip("# ").strip() if first.startswith("#") else ""
+        text = path.read_text(encoding="utf-8")
+        if bool(_BASE.search(text)) == sweeps:
+            first = text.partition("\n")[0]
+            found[path.stem] = first.lstrip("# ").strip() if first.startswith("#") else ""
     return found
+
+
+def is_sweep(name_or_path: str | Path) -> bool:
+    """Whether a name or file is a sweep's: it has the key `base`, which no scenario has; False where there is none."""
+    try:
+        return _BASE.search(scenario_file(name_or_path).read_text(encoding="utf-8")) is not None
+    except (ConfigError, OSError, UnicodeDecodeError):  # whoever loads it says what is wrong
+        return False
 
 
 def load_scenario(
@@ -47,8 +69,10 @@ def load_scenario(
     """
     if str(name_or_path).endswith(".json"):
         return load_lock(name_or_path, _as_strings(overrides), quick=quick, seed=seed)
-    path = _find(name_or_path)
-    given = _parse(path)
+    path = scenario_file(name_or_path)
+    given = read_mapping(path)
+    if "base" in given:
+        raise ConfigError(f"{path.name} is a sweep of many runs; run it with --sweep, or icd_lib.sweep in Python")
     overlay = given.pop("quick", None)
     # A file with a typo in its quick block is wrong also when the block is not used.
     overlay = check_config({} if overlay is None else overlay, "quick", partial=True, quick=True)
@@ -97,7 +121,8 @@ def _as_strings(overrides) -> list[str]:
     return overrides
 
 
-def _find(name_or_path: str | Path) -> Path:
+def scenario_file(name_or_path: str | Path) -> Path:
+    """The file of a scenario or a sweep, given by its name in `parameters/` or its path; `ConfigError` if none is."""
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text:
         path = user_path(text)
@@ -107,7 +132,7 @@ def _find(name_or_path: str | Path) -> Path:
     path = parameters_dir() / user_path(f"{text}.yaml")
     if path.is_file():
         return path
-    near = difflib.get_close_matches(text, list_scenarios(), n=1)
+    near = difflib.get_close_matches(text, [*list_scenarios(), *list_sweeps()], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ConfigError(f"unknown scenario {text!r}{hint} Known: {_names()}; or give the path of a .yaml file")
 
@@ -116,7 +141,8 @@ def _names() -> str:
     return ", ".join(list_scenarios()) or "none"
 
 
-def _parse(path: Path) -> dict:
+def read_mapping(path: Path) -> dict:
+    """The keys of a YAML file; `ConfigError` names the file and the fault."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

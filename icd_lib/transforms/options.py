@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from icd_lib.axes.kinds import KINDS, PAGE
-from icd_lib.options import OneOf, Section, Shape, option
+from icd_lib.options import OMITTED, OneOf, Section, Shape, option
 
 
 class PruneOptions(Section):
@@ -23,6 +23,13 @@ class PruneOptions(Section):
     uniform: bool = option(False, "pad all layers to one width, for plain transformers")
     distill_steps: int = option(140, "optimiser steps of label-free distillation; 0 leaves it out", low=0)
     distill_lr: float = option(4e-4, "learning rate of the distillation", above=0, high=1)
+    rate: float | None = option(
+        OMITTED,
+        "share of the FFN neurons or inner channels that goes, whatever is lost: quality is told and bounds nothing",
+        unit="fraction",
+        above=0,
+        high=0.95,
+    )
 
 
 class TransformOptions(PruneOptions):

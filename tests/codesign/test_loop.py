@@ -435,3 +435,19 @@ def test_an_attempt_that_fails_where_its_draft_passed_is_followed_by_a_weaker_on
     """Another layout sums in another order, and at the edge of a budget that decides."""
     fake = FakeSearch(laddered(0.51), draft=2.0, attempt=2.05)
     assert fake.run(decisive=True).strength == LADDER[3] and fake.attempted == [LADDER[4], LADDER[3]]
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_rate_is_one_attempt_that_no_loss_of_quality_refuses(mode, sequential):
+    judged = []
+
+    def ruined(model):
+        judged.append(model)
+        return Judgement(99.0, 0.1)
+
+    solution = solve(small_problem(ruined, rate=0.5, sequential=sequential, distill_steps=0), mode)
+    assert [(entry.what, entry.accepted) for entry in solution.tried] == [("attempt", True)] and len(judged) == 1
+    widths = solution.best.widths
+    assert widths["ffn.0"] + widths["ffn.1"] == 48 and widths["heads.0"] == widths["heads.1"] == 4
+    assert solution.best.strength == solution.best.predicted_latency_rel < 0

@@ -43,3 +43,9 @@ def test_strengths_go_from_the_weakest_to_the_strongest():
 def test_what_the_loop_does_not_read_is_none_of_its_numbers(name):
     with pytest.raises(ConfigError, match=f"unknown key '{name}'"):
         Settings(**{name: 1})
+
+
+def test_a_rate_is_absent_unless_it_is_given_and_bounds_nothing_where_it_is():
+    assert "rate" not in check_config({"scenario": "x"})["transform"] and Settings().is_bounded
+    given = Settings.of(load_scenario("bert", ["transform.rate=0.5"]).config)
+    assert given.rate == 0.5 and not given.is_bounded and not Settings(latency_target_rel=-0.1).is_bounded

@@ -22,7 +22,7 @@ from icd_lib.models.shapes import shape_names
 from icd_lib.release.evaluate import STEPS
 from icd_lib.run.configuration import parse_override
 from icd_lib.run.options import check_config, key_paths, sections
-from icd_lib.run.scenario import list_scenarios, load_scenario
+from icd_lib.run.scenario import list_scenarios, list_sweeps, load_scenario
 from icd_lib.runtimes import OWN, REFERENCE, RUNTIMES
 from icd_lib.solver.options import CostOptions
 
@@ -117,7 +117,8 @@ def faults_of_runs(text: str) -> list[str]:
         except SystemExit:
             found.append(f"not parsed: {' '.join(words)}")
             continue
-        if args.scenario and not args.scenario.endswith((".yaml", ".yml")) and args.scenario not in list_scenarios():
+        known = [*list_scenarios(), *list_sweeps()]
+        if args.scenario and not args.scenario.endswith((".yaml", ".yml")) and args.scenario not in known:
             found.append(f"no scenario: {args.scenario}")
         found += [fault for override in args.override for fault in faults_of_key(override)]
     return found
@@ -235,7 +236,7 @@ def test_a_readme_links_every_page_and_names_every_scenario(name):
     wanted = [page.relative_to(ROOT).as_posix() for page in [*LINKED, ROOT / "docs" / "extend" / "README.md"]]
     assert [page for page in wanted if f"]({page})" not in text] == []
     listed = {word for row in rows(text) for word in names(row[0])}
-    assert set(list_scenarios()) <= listed
+    assert {*list_scenarios(), *list_sweeps()} <= listed
 
 
 def test_the_korean_readme_has_the_same_code_and_no_copy_of_the_numbers():

@@ -1,4 +1,4 @@
-"""The six notebooks: thin, stripped, parameterised alike; the last one is executed for real."""
+"""The notebooks: thin, stripped, those of a run parameterised alike; the last of a run is executed for real."""
 
 import ast
 import json
@@ -13,6 +13,7 @@ from icd_lib.paths import project_root
 from icd_lib.run.artifacts import open_run
 
 NAMES = ["00_setup_check", "01_build_graph", "02_solve", "03_measure", "04_validate", "05_report"]
+SWEEP = "06_sweep"
 PARAMETERS = {"scenario": "bert", "overrides": [], "out": "outputs", "quick": False, "seed": None}
 LOGIC = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.If, ast.For, ast.While, ast.Try, ast.With, ast.BinOp)
 
@@ -21,7 +22,7 @@ def read(name):
     return nbformat.read(notebooks_folder() / f"{name}.ipynb", as_version=4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, SWEEP])
 def test_notebook_is_thin_stripped_and_parameterised(name):
     notebook = read(name)
     nbformat.validate(notebook)
@@ -33,7 +34,8 @@ def test_notebook_is_thin_stripped_and_parameterised(name):
     tagged = [cell for cell in code if cell.metadata.get("tags") == ["parameters"]]
     assert tagged == code[:1]
     found = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0].source).body}
-    assert found == PARAMETERS | ({"mode": "iterative"} if name == "02_solve" else {})
+    wanted = {"folder": "outputs/sweep"} if name == SWEEP else PARAMETERS
+    assert found == wanted | ({"mode": "iterative"} if name == "02_solve" else {})
     for cell in code[1:]:
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, LOGIC)]
 

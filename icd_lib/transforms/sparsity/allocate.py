@@ -102,11 +102,7 @@ def allocate_evenly(
 
     step: widths are multiples of it. Raises `TransformError` when no width reaches the latency.
     """
-    wide = [curve for curve in curves if KINDS[curve.kind].tiled]
-    if not wide:
-        raise TransformError(
-            "one rate for all layers is a rate of FFN neurons or inner channels; add ffn or inner to transform.axes"
-        )
+    wide = tiled(curves)
     size = int(wide[0].kept[-1])
     widths = np.arange(step, size + 1, step)
     saved = sum(tables[curve.kind].saved(widths) for curve in wide)
@@ -115,6 +111,43 @@ def allocate_evenly(
         raise TransformError(f"no uniform width reaches {latency_rel:+.0%} on this machine; ask for less")
     kept = {curve.axis: int(enough[-1]) if KINDS[curve.kind].tiled else int(curve.kept[-1]) for curve in curves}
     return describe(tables, curves, dense_ms, kept)
+
+
+def allocate_rate(
+    tables: dict[str, LatencyTable], curves: list[LossCurve], dense_ms: float, rate: float, step: int | None = None
+) -> PrunePlan:
+    """Plan that removes at least `rate` of the tiled axes' elements with the least summed loss, all else kept.
+
+    step: one width for every layer instead, a multiple of it. Raises `TransformError` when the smallest widths keep
+    more.
+    """
+    wide = tiled(curves)
+    kept = {curve.axis: int(curve.kept[-1]) for curve in curves}
+    if step is not None:
+        kept |= {curve.axis: max(int(curve.kept[-1] * (1 - rate) + 1e-9) // step, 1) * step for curve in wide}
+        return describe(tables, curves, dense_ms, kept)
+    gains = [curve.kept[-1] - curve.kept for curve in wide]
+    needed, possible = rate * sum(int(curve.kept[-1]) for curve in wide), sum(int(gain[0]) for gain in gains)
+    if possible < needed - 1e-9:
+        raise TransformError(
+            f"transform.rate {rate:g} is out of reach: the smallest widths remove {possible / needed * rate:.0%} of "
+            "the elements; ask for less"
+        )
+    unit = int(np.gcd.reduce(np.concatenate(gains))) or 1
+    items = [(gain // unit, curve.loss) for gain, curve in zip(gains, wide, strict=True)]
+    chosen = _knapsack(items, needed / unit)
+    kept |= {curve.axis: int(curve.kept[i]) for curve, i in zip(wide, chosen, strict=True)}
+    return describe(tables, curves, dense_ms, kept)
+
+
+def tiled(curves: list[LossCurve]) -> list[LossCurve]:
+    """The curves of axes that a rate is of; `TransformError` where there are none."""
+    found = [curve for curve in curves if KINDS[curve.kind].tiled]
+    if not found:
+        raise TransformError(
+            "one rate for all layers is a rate of FFN neurons or inner channels; add ffn or inner to transform.axes"
+        )
+    return found
 
 
 def describe(

@@ -16,7 +16,7 @@ from icd_lib.models.quantized import is_quantized
 from icd_lib.transforms.base import Given, Transform
 from icd_lib.transforms.effects import Alive, TransformMeta
 from icd_lib.transforms.options import PruneOptions
-from icd_lib.transforms.sparsity.allocate import LossCurve, PrunePlan, allocate, allocate_evenly
+from icd_lib.transforms.sparsity.allocate import LossCurve, PrunePlan, allocate, allocate_evenly, allocate_rate
 from icd_lib.transforms.sparsity.obs import Elimination
 from icd_lib.transforms.sparsity.prune import prune, prune_closed_form
 from icd_lib.transforms.sparsity.sensitivity import eliminations, loss_curves
@@ -85,9 +85,12 @@ class Sparsity(Transform):
         return SparsityEvidence(given)
 
     def plan(self, evidence: SparsityEvidence, strength: float, present: dict[str, int] | None = None) -> PrunePlan:
-        """Widths for a predicted latency, never wider than `present`."""
+        """Widths for a predicted latency or for the options' rate, never wider than `present`."""
         findings, options = evidence.given.findings, evidence.options
         curves = [curve.up_to((present or {}).get(curve.axis)) for curve in evidence.curves]
+        if options.rate is not None:
+            step = options.tile if options.uniform else 1 if evidence.given.manner.even else None
+            return allocate_rate(findings.tables, curves, findings.dense_ms, options.rate, step)
         if evidence.given.manner.even:
             return allocate_evenly(findings.tables, curves, findings.dense_ms, strength)
         if options.uniform:

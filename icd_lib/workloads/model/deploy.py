@@ -148,7 +148,7 @@ def judged(context: Context, item: Tried) -> Tried:
     with target.judged_form(context.model, context.example) as model:
         result = context.suite.evaluate(model, context.selecting, told)
     judgement = judgement_of(context.suite.compare(result, context.dense_result(context.selecting)))
-    reasons = over_budget(judgement, settings_of(context).but(latency_target_rel=None))
+    reasons = over_budget(judgement, settings_of(context).but(latency_target_rel=None, rate=None))
     note = emulated(row.precision)
     return replace(
         item,

@@ -19,6 +19,7 @@ from icd_lib.data.language import join_blocks
 from icd_lib.data.lookups import make_lookups
 from icd_lib.decoding import DECODERS, PEERS, REFERENCE
 from icd_lib.decoding.base import Decoder
+from icd_lib.errors import ConfigError
 from icd_lib.experiment.arms import DENSE, RESULT
 from icd_lib.measure.quality_kv import FULL, compare_lookups, judge_continued, judge_lookups
 from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, SplitResult

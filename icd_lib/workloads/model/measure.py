@@ -307,7 +307,7 @@ def objection(context: Context, runtime: str, model: nn.Module) -> str | None:
     if exact or not context.is_trained or has_own_head(context):
         return None
     judgement = judgement_of(compared_in(context, runtime, RESULT, model, context.selecting))
-    reasons = over_budget(judgement, settings_of(context).but(latency_target_rel=None))
+    reasons = over_budget(judgement, settings_of(context).but(latency_target_rel=None, rate=None))
     return "; ".join(reason.text for reason in reasons) or None
 
 

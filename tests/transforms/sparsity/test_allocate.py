@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from icd_lib.errors import TransformError
-from icd_lib.transforms.sparsity.allocate import BINS, LatencyTable, LossCurve, allocate, describe
+from icd_lib.transforms.sparsity.allocate import BINS, LatencyTable, LossCurve, allocate, allocate_rate, describe
 from tests.tiny_problems import small_tables
 
 
@@ -99,3 +99,34 @@ def test_describe_adds_up():
     assert plan.predicted_latency_rel == pytest.approx(-(tables["ffn"].saved(8) + tables["heads"].saved(2)) / 20)
     assert plan.predicted_loss == pytest.approx(curves[0].loss[0] + curves[2].loss[1])
     assert plan.to_json()["kept"] == kept
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.7])
+def test_a_rate_is_removed_with_the_least_loss_and_from_nothing_but_the_tiled_axes(seed, rate):
+    curves = random_curves(seed)
+    plan = allocate_rate(small_tables(), curves, 20.0, rate)
+    wide = [curve for curve in curves if curve.kind == "ffn"]
+    removed = {curve.axis: 48 - plan.kept[curve.axis] for curve in wide}
+    assert sum(removed.values()) >= rate * 96 and plan.kept["heads.0"] == plan.kept["heads.1"] == 4
+    least = min(
+        sum(float(curve.loss[i]) for i, curve in pairs)
+        for pairs in (list(zip(chosen, wide, strict=True)) for chosen in itertools.product(range(6), repeat=2))
+        if sum(48 - int(curve.kept[i]) for i, curve in pairs) >= rate * 96
+    )
+    assert plan.predicted_loss == pytest.approx(least)
+    assert plan.predicted_latency_rel == describe(small_tables(), curves, 20.0, plan.kept).predicted_latency_rel
+
+
+@pytest.mark.parametrize(("step", "width"), [(1, 33), (8, 32)])
+def test_a_rate_can_be_the_same_in_every_layer(step, width):
+    plan = allocate_rate(small_tables(), random_curves(0), 20.0, 0.3, step)
+    assert plan.kept == {"ffn.0": width, "ffn.1": width, "heads.0": 4, "heads.1": 4}
+
+
+def test_a_rate_out_of_reach_or_of_nothing_is_refused():
+    with pytest.raises(TransformError, match="rate 0.9 is out of reach: the smallest widths remove 83%"):
+        allocate_rate(small_tables(), random_curves(0), 20.0, 0.9)
+    heads = [curve for curve in random_curves(0) if curve.kind == "heads"]
+    with pytest.raises(TransformError, match="add ffn or inner"):
+        allocate_rate(small_tables(), heads, 20.0, 0.3)

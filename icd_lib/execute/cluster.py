@@ -1,0 +1,314 @@
+"""A sweep's points on Dask workers: models are solved wherever there is one, what times the machine runs alone.
+
+A point has three parts. `begin` (set-up, width curves) and `finish` (the measurement) time the machine: they go to a
+worker with the resource `timing`, one at a time, and nothing else runs meanwhile. Between them the points are solved on
+all workers at once. All workers see the sweep's folder. A worker that dies costs its part a retry elsewhere; a point
+whose `finish` lands on another machine than its `begin` is run again there from the start, since a run is of one
+machine.
+"""
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icd_lib.errors import ResourceError
+from icd_lib.execute.point import PARTS, Job, Part, attempt, stopped, this_machine, with_figures
+from icd_lib.experiment.arms import MODEL
+from icd_lib.measure.environment import PACKAGES, versions
+from icd_lib.optional import brief, load_optional
+from icd_lib.paths import project_root
+from icd_lib.run.artifacts import Run
+from icd_lib.sweeps.outcome import Outcome
+from icd_lib.sweeps.prune import too_much
+from icd_lib.version import VERSION
+from icd_lib.workloads import kind_of
+
+TIMING = "timing"  # the resource of a worker on which parts are timed
+LOCAL_WORKERS = 2
+CONNECT_S = 60.0
+PATIENCE_S = 60.0  # without a worker that could run a part
+_POLL_S = 0.5
+# Dask's command line, in a process that ends with the one that started it.
+_DASK = """
+import sys
+from icd_lib.execute.kernel import die_with_parent
+die_with_parent(int(sys.argv.pop(1)))
+from dask.__main__ import main
+main()
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a worker says of a part: how the point ended, if it did, and on which machine the part ran."""
+
+    machine: str
+    outcome: Outcome | None = None
+
+
+def work(job: Job, part: Part, begun_on: str | None = None) -> Done:
+    """Run a part on this worker; `begun_on`: the machine of the point's `begin`."""
+    here = this_machine()
+    parts: tuple[Part, ...] = (part,)
+    if part == "finish" and begun_on != here:  # the machine that it began on is gone
+        parts, job = PARTS, job.anew()
+
+    def act(run: Run) -> None:
+        if begun_on not in (None, here) and parts != PARTS:
+            check_model(run)
+        job.run(run, parts, echo=lambda line: None)
+
+    outcome = attempt(job, act)
+    if outcome.is_done and part != "finish":
+        return Done(here)
+    return Done(here, with_figures(job, outcome, here))
+
+
+def check_model(run: Run) -> None:
+    """Raise `ResourceError` where this machine has another model under the name that the run began with."""
+    if kind_of(run).lays_out != MODEL:
+        return
+    from icd_lib.workloads.model.contexts import make_context
+
+    there = run.read_json("setup/setup.json")["model"]["sha256"]
+    here = make_context(run, lambda line: None).checkpoint.sha256
+    if there != here:
+        raise ResourceError(
+            f"the model here has sha256 {here[:12]}, where the run began it has {there[:12]}; give all workers one copy"
+        )
+
+
+def describe_worker(marker: str) -> dict[str, Any]:
+    """What has to be the same everywhere, and what tells workers apart; marker: a file in the sweep's folder."""
+    return {
+        "same": {"icd_lib": VERSION, "icd_lib's sources": sources_sha256(), **versions(PACKAGES)},
+        "machine": this_machine(),
+        "sees_folder": Path(marker).is_file(),
+    }
+
+
+def sources_sha256() -> str:
+    """sha256 over the Python files of icd_lib, so that two checkouts of one version are told apart."""
+    digest, root = hashlib.sha256(), Path(__file__).resolve().parents[1]
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def check_workers(found: dict[str, Any], here: dict, timing: set[str]) -> None:
+    """Raise `ResourceError` that names the worker and what is wrong; `timing`: addresses with that resource."""
+    if not found:
+        raise ResourceError("the scheduler has no worker; start one with: dask worker ADDRESS --no-nanny --nthreads 1")
+    for address, told in found.items():
+        if isinstance(told, BaseException):
+            raise ResourceError(f"worker {address} cannot run icd_lib ({brief(told)}); install the same as here")
+        for name, mine in here["same"].items():
+            if told["same"].get(name) != mine:
+                theirs = told["same"].get(name) or "none"
+                raise ResourceError(
+                    f"worker {address} has {name} {theirs}, this process {mine or 'none'}; figures of different "
+                    "environments are not compared: install the same"
+                )
+        if not told["sees_folder"]:
+            raise ResourceError(f"worker {address} does not see the sweep's folder; give an --out that all share")
+    if not timing:
+        raise ResourceError(
+            f"no worker has the resource {TIMING!r}, on which points are timed; start one a machine with: "
+            "dask worker ADDRESS --no-nanny --nthreads 1 --resources timing=1"
+        )
+    machines = Counter(found[address]["machine"] for address in timing if address in found)
+    if crowded := [machine for machine, count in machines.items() if count > 1]:
+        raise ResourceError(
+            f"{machines[crowded[0]]} workers with the resource {TIMING!r} are on one machine and would disturb each "
+            "other; leave one of them"
+        )
+
+
+def run_parts(
+    client: Any, jobs: list[Job], course: Any, work: Callable[..., Done] = work, patience_s: float = PATIENCE_S
+) -> None:
+    """Run all parts of all jobs; every job ends in `course` (`icd_lib.execute.sweep.Course`).
+
+    patience_s: after so long without a worker that could run a part, what waits for one has failed.
+    """
+    marker = str(course.folder / "sweep.json")
+    found = client.run(describe_worker, marker, on_error="return")
+    check_workers(found, describe_worker(marker), set(timing_workers(client)))
+    crew = _Crew(client, course, work, {address: told["machine"] for address, told in found.items()}, patience_s)
+    for part in PARTS:
+        jobs = crew.run(jobs, part)
+
+
+@dataclass
+class _Crew:
+    """The workers of a sweep; machines: address → machine; begun: point → the machine of its first part."""
+
+    client: Any
+    course: Any
+    work: Callable[..., Done]
+    machines: dict[str, str]
+    patience_s: float
+    begun: dict[str, str] = field(default_factory=dict)
+
+    def run(self, jobs: list[Job], part: Part) -> list[Job]:
+        """A part of all jobs; gives those that go on, in the order in which they came."""
+        prune, left = self.course.planned.options.prune, set()
+        for job, done in self._ended(jobs, part):
+            if done.outcome is not None:
+                self.course.end(job, done.outcome)
+            elif prune and part == "solve" and (reason := too_much(job.lost(), prune)):
+                self.course.end(job, stopped(job, reason))
+            else:
+                self.begun.setdefault(job.point.name, done.machine)
+                left.add(job.point.name)
+        return [job for job in jobs if job.point.name in left]
+
+    def _ended(self, jobs: list[Job], part: Part) -> Iterator[tuple[Job, Done]]:
+        """Every job with what became of its part, as they end; timed parts begin one a machine, and in time only."""
+        timed, waiting, running, seen = part != "solve", list(jobs), {}, time.monotonic()
+        while waiting or running:
+            able = len(timing_workers(self.client) if timed else workers_of(self.client))
+            seen = time.monotonic() if able else seen
+            while waiting and (not timed or len(running) < able):
+                job = waiting.pop(0)
+                if timed and (ended := self.course.ruled_out(job)):
+                    yield job, Done("", ended)
+                else:
+                    running[self._submit(job, part, timed)] = job
+            finished = [future for future in running if future.done()]
+            for future in finished:
+                yield job_of(running, future)
+            if not finished and time.monotonic() - seen > self.patience_s:
+                self.client.cancel(list(running))
+                who = f"no worker with the resource {TIMING!r}" if timed else "no worker"
+                for job in [*running.values(), *waiting]:
+                    yield job, failed(job, f"{who} is left to run its part {part!r}")
+                return
+            if not finished:
+                time.sleep(_POLL_S)
+
+    def _submit(self, job: Job, part: Part, timed: bool) -> Any:
+        """Hand a part over, the last one to the machine of the first if that is still there."""
+        machine = self.begun.get(job.point.name)
+        there = [address for address, name in self.machines.items() if name == machine] if part == "finish" else []
+        there = [address for address in there if address in workers_of(self.client)]
+        return self.client.submit(
+            self.work,
+            job,
+            part,
+            machine,
+            key=f"{part}-{job.point.name}-{time.monotonic_ns()}",
+            resources={TIMING: 1} if timed else None,
+            workers=there or None,
+            allow_other_workers=bool(there),
+            pure=False,
+        )
+
+
+def workers_of(client: Any) -> dict[str, dict]:
+    """Address → what the scheduler knows of a worker."""
+    return client.scheduler_info(n_workers=-1)["workers"]
+
+
+def timing_workers(client: Any) -> list[str]:
+    """Addresses of the workers that have the resource."""
+    return [address for address, told in workers_of(client).items() if told.get("resources", {}).get(TIMING)]
+
+
+def job_of(running: dict[Any, Job], future: Any) -> tuple[Job, Done]:
+    """The job of a future that has ended, taken out of `running`, and what its worker said, or why it said nothing."""
+    job, error = running.pop(future), future.exception()
+    if error is None:
+        return job, future.result()
+    if type(error).__name__ == "KilledWorker":
+        return job, failed(job, "every worker that ran it died")
+    return job, failed(job, f"{type(error).__name__}: {error}")
+
+
+def failed(job: Job, reason: str) -> Done:
+    """The end of a point of which no worker said anything."""
+    return Done("", Outcome(point=job.point.name, status="failed", reason=reason, code=ResourceError.code))
+
+
+@contextlib.contextmanager
+def connected(cluster: str) -> Iterator[Any]:
+    """A Dask client of `cluster`: "local" for processes of this machine, an address, or a scheduler file.
+
+    Raises `ResourceError` where Dask is missing or nobody answers.
+    """
+    is_file = cluster != "local" and "://" not in cluster
+    if is_file and not Path(cluster).is_file():
+        raise ResourceError(
+            f"there is no scheduler file {cluster}; --cluster takes local, an address such as tcp://host:8786, or the "
+            "file that `dask scheduler --scheduler-file FILE` writes"
+        )
+    distributed = load_optional("distributed")
+    with contextlib.ExitStack() as held:
+        file = held.enter_context(local_cluster()) if cluster == "local" else cluster if is_file else None
+        where = {"scheduler_file": file} if file else {"address": cluster}
+        try:
+            client = held.enter_context(distributed.Client(timeout=CONNECT_S, set_as_default=False, **where))
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ResourceError(
+                f"no scheduler answers at {cluster} ({type(error).__name__}); start one with: dask scheduler"
+            ) from error
+        with contextlib.suppress(TimeoutError):  # who uses it says what is missing
+            client.wait_for_workers(LOCAL_WORKERS if cluster == "local" else 1, timeout=CONNECT_S)
+        yield client
+
+
+@contextlib.contextmanager
+def local_cluster(workers: int = LOCAL_WORKERS) -> Iterator[str]:
+    """Scheduler and workers as processes on loopback, the first worker with the resource; gives the scheduler's file.
+
+    They end with the block.
+    """
+    with tempfile.TemporaryDirectory(prefix="icd-cluster-") as folder:
+        file, started = Path(folder) / "scheduler.json", []
+        common = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
+        try:
+            started.append(_start("scheduler", "--port", "0", *common))
+            _wait_for(file, started[0])
+            for number in range(workers):
+                resources = ["--resources", f"{TIMING}=1"] if number == 0 else []
+                # Without a nanny, which would set OMP_NUM_THREADS: a run has its scenario's threads.
+                given = ["--no-nanny", "--nthreads", "1", "--memory-limit", "0", "--local-directory", folder]
+                started.append(_start("worker", *given, *resources, *common))
+            yield str(file)
+        finally:
+            for process in reversed(started):
+                process.terminate()
+            for process in started:
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+def _start(*command: str) -> subprocess.Popen:
+    """A command of Dask's in a process that finds what this one imports."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _DASK, str(os.getpid()), *command],
+        cwd=project_root(),
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _wait_for(file: Path, scheduler: subprocess.Popen) -> None:
+    deadline = time.monotonic() + CONNECT_S
+    while not file.is_file():
+        if scheduler.poll() is not None or time.monotonic() > deadline:
+            raise ResourceError("the local Dask scheduler did not start; look at what `dask scheduler` says")
+        time.sleep(0.1)

@@ -1,0 +1,47 @@
+"""The pages of a sweep, from its folder alone: `python -m icd_lib.sweeps.report FOLDER` writes them again."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from icd_lib.experiment.arms import MODES, RESULT
+from icd_lib.report.picture import Picture
+from icd_lib.report.table import Table
+from icd_lib.scrub.text import scrub_html
+from icd_lib.storage.atomic import atomic_write
+from icd_lib.sweeps.effects import Effect, arm_effects, main_effects
+from icd_lib.sweeps.figures import effects_picture, frontier_picture
+from icd_lib.sweeps.page import NOTEBOOK, effects_table, sweep_page
+from icd_lib.sweeps.result import SweepResult
+from icd_lib.sweeps.rows import sweep_csv
+
+
+def effects_of(result: SweepResult) -> list[Effect]:
+    """Main effects of the factors on iterative, then iterative against the other arms of its points."""
+    rows = [row for row in result.rows if row.arm == RESULT]
+    arms = [arm_effects(result.rows, RESULT, arm) for arm in MODES if arm != RESULT] if rows else []
+    return main_effects(rows, result.planned.factors) + arms
+
+
+def run_stage(folder: str | Path, progress: Callable[[str], None] = print) -> dict:
+    """Write index.html, report.csv and figures/*.png; returns {"result", "pictures", "effects", "files"}."""
+    result = SweepResult.load(folder)
+    effects, quick = effects_of(result), result.planned.quick
+    drawn = [frontier_picture(result, cost, quick) for cost in ("latency", "size")]
+    drawn.append(effects_picture(effects, quick))
+    files = []
+    for picture in drawn:
+        if isinstance(picture, Picture):
+            files.append(f"figures/{picture.name}.png")
+            atomic_write(result.dir / files[-1], picture.png)
+    atomic_write(result.dir / "report.csv", sweep_csv(result))
+    # Under papermill the notebook that calls this appears only after it has ended: it is linked already now.
+    text = sweep_page(result, drawn, effects, (f"{NOTEBOOK}.html", f"{NOTEBOOK}.ipynb", "report.csv"))
+    atomic_write(result.dir / "index.html", scrub_html(text))
+    progress(f"{len(files)} figures, report.csv and index.html written")
+    table: Table = effects_table(effects)
+    return {"result": result, "pictures": drawn, "effects": table, "files": [*files, "report.csv", "index.html"]}
+
+
+if __name__ == "__main__":
+    run_stage(Path(sys.argv[1]))

@@ -1,0 +1,44 @@
+"""What the workers of a test's cluster do instead of running a point: note where and when, and die where asked."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from icd_lib.execute.cluster import Done
+from icd_lib.sweeps.outcome import Outcome
+
+
+def note(job, part, begun_on=None):
+    """Take a moment and write a line of who did it, from when to when."""
+    began = time.time()
+    time.sleep(0.3)
+    line = {"point": job.point.name, "part": part, "pid": os.getpid(), "from": began, "to": time.time()}
+    with open(job.folder / "notes.jsonl", "a") as file:
+        file.write(json.dumps(line | {"begun_on": begun_on}) + "\n")
+    return Done("here", Outcome(point=job.point.name, status="done") if part == "finish" else None)
+
+
+def die_once(job, part, begun_on=None):
+    """As `note`, but the worker that does not time is killed when it first solves something."""
+    first, timing = job.folder / "died", {entry["pid"] for entry in notes(job.folder)}
+    if part == "solve" and os.getpid() not in timing and not first.exists():
+        first.write_text(json.dumps({"pid": os.getpid(), "point": job.point.name}))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return note(job, part, begun_on)
+
+
+def die_timing(job, part, begun_on=None):
+    """Who times is killed."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(job, part, begun_on=None):
+    """An error that has nothing to do with the point."""
+    raise ZeroDivisionError("division by zero")
+
+
+def notes(folder: Path) -> list[dict]:
+    file = folder / "notes.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
