@@ -211,7 +211,7 @@ def score_blocks(
     log_probs, correct = np.empty(shape, np.float32), np.empty(shape, bool)
     compared = np.empty(0, np.int64) if dense is None else spread_rows(len(blocks), KL_BLOCKS)
     kl = np.zeros((len(compared), shape[1]), np.float32)
-    reference = blocks.take(compared) if compared.size else None
+    reference = blocks.take(compared)
     done = 0
     with torch.inference_mode():
         for rows, logits, targets in predictions(model, blocks, first):
@@ -219,7 +219,7 @@ def score_blocks(
             log_probs[rows] = (right - logits.logsumexp(-1)).cpu().numpy()
             correct[rows] = (logits.argmax(-1) == targets).cpu().numpy()
             inside = np.flatnonzero((compared >= rows.start) & (compared < rows.stop))
-            if inside.size and dense.model is not model:
+            if dense is not None and dense.model is not model and inside.size:
                 kl[inside] = _kl(dense.of(reference, inside, first), logits[compared[inside] - rows.start])
             done += len(targets) * blocks.ids.shape[1]
             if progress is not None:
