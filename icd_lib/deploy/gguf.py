@@ -29,6 +29,7 @@ from icd_lib.optional import load_optional
 from icd_lib.version import VERSION
 
 TYPES = ("f32", "f16", "q8_0", "q4_0", "q4_1")
+TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 BLOCK = 32  # columns of a block in q8_0, q4_0 and q4_1
 ARCHITECTURES = {
     "llama": "llama",
@@ -65,7 +66,8 @@ def write_gguf(
                are no multiple of 32 are f16, as llama.cpp's quantizer does; vectors are f32
     source     a GGUF file whose tokenizer is copied, key by key, instead of the tokenizer's own
     grouped    name of a weight → its codes (default: those of `icd_lib.models.grouped`), stored as exactly as 16-bit
-               scales are: 4 bits as q4_0 where every zero is 8 and else as q4_1, 8 bits around 128 as q8_0
+               scales are: 4 bits as q4_0 where every zero is 8 and else as q4_1, 8 bits around 128 as q8_0;
+               an embedding or head in 8 bits with zeros is stored as one without codes
 
     A model of uneven widths is padded to stock shapes first, the same function. Raises `ConfigError` for what the
     format does not have (kind, model, tokenizer), `TransformError` for groups that are no multiple of 32,
@@ -85,6 +87,7 @@ def write_gguf(
         )
     check_positions(model)
     grouped = grouped_weights(model) if grouped is None else dict(grouped)
+    grouped = {key: one for key, one in grouped.items() if not (key in TABLES and _has_zeros(one))}
     for key, one in grouped.items():
         check_blocks(key, one)
     stock = _stock(model, grouped)
@@ -116,10 +119,15 @@ def check_blocks(name: str, grouped: Grouped) -> None:
             f"{name} has groups of {grouped.group} columns and GGUF's blocks have {BLOCK}; quantise in groups of a "
             f"multiple of {BLOCK}, or export for openvino"
         )
-    if grouped.bits == 8 and not (grouped.zeros == 128).all():
+    if _has_zeros(grouped):
         raise TransformError(
             f"{name} has 8-bit codes with zeros of their own and GGUF's q8_0 has none; quantise symmetrically"
         )
+
+
+def _has_zeros(grouped: Grouped) -> bool:
+    """Whether codes of 8 bits have zeros of their own, which q8_0 has not."""
+    return grouped.bits == 8 and not bool((grouped.zeros == 128).all())
 
 
 def _stock(model: nn.Module, grouped: Mapping[str, Grouped]) -> nn.Module:

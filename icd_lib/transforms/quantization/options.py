@@ -40,6 +40,6 @@ class QuantizationOptions(Section):
         5.0, "bits per weight, scales included, that mixed_weights may take on average", low=3, high=16
     )
     embeddings: Literal["int8", "float"] = option(
-        "int8", "token embeddings and head where weights alone are rounded: a scale for every token, or as they are"
+        "int8", "token embeddings and head where weights alone are rounded: 8 bits in the same groups, or as they are"
     )
     order: tuple[Annotated[str, OneOf(ORDERED)], ...] = option(ORDERED, "which of the two comes first", least=2)

@@ -229,13 +229,16 @@ class _Pass:
 def round_embeddings(model: nn.Module, spec: Spec = EMBEDDING) -> list[str]:
     """Put the token embeddings and a head of their own on grids, in place, to the nearest points; the names of both.
 
-    A head that is tied to the embeddings multiplies with their weight, and needs no grid of its own.
+    A head that is tied to the embeddings multiplies with their weight, and needs no grid of its own. Rows that are no
+    multiple of the groups get one scale.
     """
     names, done = {module: name for name, module in model.named_modules()}, []
     for module in _ends(model):
         if any(module.weight is model.get_submodule(name).weight for name in done):
             continue
-        result = round_in_groups(module.weight.detach(), None, spec, name=names[module])
+        divides = spec.group is not None and module.weight.shape[1] % spec.group == 0
+        fitting = replace(spec, group=spec.group if divides else None, ragged=False)
+        result = round_in_groups(module.weight.detach(), None, fitting, name=names[module])
         grid = GroupGrid(spec.bits, result.grid.scale, result.grid.zero, result.grid.group)
         done.append(names[module])
         if type(module) is nn.Linear:

@@ -157,7 +157,7 @@ def apply_weights(evidence: WeightsEvidence, plan: WeightsPlan, model: nn.Module
     effects = {block.axis for block in find_adapter(found.model).blocks()}
     folded = {axis: perm for axis, perm in found.perms.items() if evidence.folds and axis not in effects}
     error = fold(found.model, folded, evidence.batches[0])
-    ends = round_embeddings(found.model) if options["embeddings"] == "int8" else []
+    ends = round_embeddings(found.model, evidence.spec(8)) if options["embeddings"] == "int8" else []
     check_scales(found.model, find_adapter(found.model).axes())
     meta = TransformMeta("quantization", options["group"], notes=plan.to_json() | _notes(found, folded, error, ends))
     names = {module: name for name, module in found.model.named_modules()}

@@ -18,7 +18,7 @@ from icd_lib.transforms.weights.gptq import round_in_groups
 from icd_lib.transforms.weights.grids import Spec
 from icd_lib.transforms.weights.orders import Columns
 from icd_lib.transforms.weights.readings import inputs_of, readings
-from icd_lib.transforms.weights.rounding import Recipe, gather_moments, round_weights
+from icd_lib.transforms.weights.rounding import Recipe, gather_moments, round_embeddings, round_weights
 from icd_lib.transforms.weights.sensitivity import choices_of, lone_losses
 from tests.tiny_grouped import batches, decoder
 from tests.tiny_problems import assert_same_state, small_batches, small_model, state_of
@@ -238,3 +238,16 @@ def test_lone_losses_are_those_of_the_whole_model():
     choices = choices_of(model, losses, activity, SPEC, [Spec(bits, 8) for bits in (3, 4, 8)])
     for name, (three, four, eight) in choices.items():
         assert three.loss > four.loss == losses[name] > eight.loss and three.bytes < four.bytes < eight.bytes
+
+
+def test_embeddings_in_groups_are_nearer_and_rows_that_they_do_not_divide_get_one_scale():
+    model = decoder()
+    wanted = model.get_input_embeddings().weight.detach().clone()
+    away = {}
+    for group in (8, None, 7):
+        made = copy.deepcopy(model)
+        assert round_embeddings(made, Spec(8, group, searched=False))[0] == "model.embed_tokens"
+        table = made.get_input_embeddings()
+        away[group] = float((table.weight - wanted).norm())
+        assert int(grid_of(table).group.max()) + 1 == (wanted.shape[1] // 8 if group == 8 else 1)
+    assert away[8] < 0.8 * away[None] and away[7] == away[None]
