@@ -46,7 +46,7 @@ def test_every_arm_is_judged_where_it_decodes(engines):
     suite = LanguageSuite(judged, engines.models["dense"])
     dense = {split: suite.evaluate(engines.models["dense"], split) for split in judged}
     told: list[str] = []
-    context = SimpleNamespace(suite=suite, judging="unseen", dense_result=dense.get, progress=told.append)
+    context = SimpleNamespace(suite=suite, judged=list(judged), dense_result=dense.get, progress=told.append)
     points = {(point.arm, point.split): point for point in deployed_points(context, engines)}
     assert list(points) == [(arm, split) for arm in ("openvino", EXPORTED_ARM) for split in ("unseen", "seen")]
     assert len(told) == 4
@@ -62,6 +62,6 @@ def test_a_runtime_that_is_missing_is_left_out(engines, monkeypatch):
     monkeypatch.setattr(OpenVino, "check", refuse)
     told: list[str] = []
     suite = LanguageSuite({"unseen": {"a": text(1)}}, engines.models["dense"])
-    context = SimpleNamespace(suite=suite, judging="unseen", dense_result=None, progress=told.append)
+    context = SimpleNamespace(suite=suite, judged=["unseen"], dense_result=None, progress=told.append)
     assert deployed_points(context, engines) == []
     assert all("was not judged: " in line and "not installed" in line for line in told)

@@ -35,6 +35,7 @@ class Text:
     """What `measure_generation` asks of a context."""
 
     selecting, judging, is_trained, tokenizer = "selection", "unseen", True, None
+    judged = ("unseen", "seen")
     longest = 10**6  # tokens of a text
 
     def __init__(self, **changes):

@@ -15,13 +15,8 @@ from icd_lib.axes.axis import Axis, Slot, select_along, slot_index
 from icd_lib.errors import TransformError
 
 ORDERS = ("stored", "random", "descending")
-FOLDABLE = (
-    "ffn",
-    "v",
-    "q_heads",
-    "inner",
-    "residual",
-)  # kinds of axes that columns lie on and nothing else forbids to move
+# kinds of axes that columns lie on and nothing else forbids to move
+FOLDABLE = ("ffn", "v", "q_heads", "inner", "residual")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from icd_lib.measure.quality_cloze import ClozeResult, compare_cloze, judge_cloz
 from icd_lib.metric import figure
 from icd_lib.records.generation import ClozePoint
 from icd_lib.workloads.model.context import Context
-from icd_lib.workloads.model.deployed import splits_of
 
 ARMS = ("linear", RESULT)
 CHOICES = 4
@@ -34,7 +33,7 @@ def cloze_points(
     """
     points: list[ClozePoint] = []
     missing: dict[str, str] = {}
-    for split in splits_of(context):
+    for split in context.judged:
         try:
             questions = questions_of(context, split, count, min(longest, PASSAGE))
         except MeasureError as error:

@@ -116,4 +116,4 @@ def exported_loss(context: Context, engines: Engines) -> list[DeployedPoint]:
     """What the result loses in the runtime that it decodes in, and nothing of the peers: they are timed alone."""
     if not context.is_trained or RESULT not in engines.models:
         return []
-    return deployed_points(context, Engines(engines.models, ()), (context.judging,))
+    return deployed_points(context, Engines(engines.models, ()))

@@ -1,6 +1,5 @@
 """What a decoder loses in the runtime that it decodes in, where inputs of products and the cache may be rounded too."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from icd_lib.decoding import DECODERS
@@ -20,23 +19,18 @@ def label_of(engines: Engines, arm: str) -> str:
     return f"{whose}, {label}"
 
 
-def deployed_points(context: Context, engines: Engines, splits: Sequence[str] | None = None) -> list[DeployedPoint]:
-    """What every arm in OpenVINO loses there, on the text that judges and on seen text (or on the named splits)."""
+def deployed_points(context: Context, engines: Engines) -> list[DeployedPoint]:
+    """What every arm in OpenVINO loses there, on every split that arms are judged on at the end."""
     points: list[DeployedPoint] = []
     for arm, (name, _) in engines.rows.items():
         if not isinstance(DECODERS[name], OpenVino):
             continue
         try:
             with engines.judged(arm) as model:
-                points += [_judged(context, engines, arm, model, split) for split in splits or splits_of(context)]
+                points += [_judged(context, engines, arm, model, split) for split in context.judged]
         except ResourceError as error:
             context.progress(f"{arm} was not judged: {error}")
     return points
-
-
-def splits_of(context: Context) -> list[str]:
-    """The splits on which what generates is judged at the end: no loss is told of one kind of text alone."""
-    return list(dict.fromkeys((context.judging, "seen")))
 
 
 def _judged(context: Context, engines: Engines, arm: str, model, split: str) -> DeployedPoint:

@@ -50,7 +50,6 @@ from icd_lib.workloads.model.deployed import (
     lost_figure,
     near_figure,
     ratio_figure,
-    splits_of,
 )
 from icd_lib.workloads.model.engines import Engines
 from icd_lib.workloads.model.solve import settings_of
@@ -114,7 +113,7 @@ def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]
         points = judged(context, options, dense, result, context.selecting)
         keep, why = chosen(context, [point for point in points if point.unit == "token"])
         context.progress(f"cache: {why}")
-        for split in splits_of(context):
+        for split in context.judged:
             points += judged(context, options, dense, result, split)
         lookups = looked_up(context, options, dense, result)
         cloze, cloze_missing = cloze_points(context, models, count=options["cloze"], longest=options["context"])
