@@ -27,6 +27,7 @@ def arm(ms, drop=0.0, size=1_000_000, vs_dense=-0.1, half=0.1):
         latency_ms=item(ms, "ms"),
         latency_vs_dense=item(vs_dense, "fraction", 0.01),
         quality_drop_pp=item(drop, "pp"),
+        other_drop_pp=item(None if drop is None else drop + 0.5, "pp"),
         peak_memory_mb=item(10.0, "MB"),
         energy_j_per_token=not_measured("J/token", "no counter"),
         parameter_bytes=size,

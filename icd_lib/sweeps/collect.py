@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError
-from icd_lib.experiment.arms import DENSE, MODES, ROWS, workload_of
+from icd_lib.experiment.arms import DENSE, MODES, RESULT, ROWS, workload_of
 from icd_lib.experiment.gates import GATES
-from icd_lib.metric import not_measured
+from icd_lib.metric import Figure, not_measured
 from icd_lib.records.measured import Metrics
 from icd_lib.records.verdict import VERDICT, Verdict
 from icd_lib.run.artifacts import LOCK
@@ -15,6 +15,7 @@ from icd_lib.storage.record_json import from_json
 from icd_lib.sweeps.outcome import ArmFigures, Where
 
 ARMS = (DENSE, *MODES)
+ONE_TEXT = "arms beside iterative are judged on the text that the budget is for alone"
 STORED_ONLY = "fp8 is how the weights are stored; they are multiplied as fp32 here, so that is no latency of fp8"
 
 
@@ -32,6 +33,7 @@ def arms_of(folder: Path) -> dict[str, ArmFigures]:
             latency_ms=latency,
             latency_vs_dense=relative,
             quality_drop_pp=metrics.vs_dense.quality_drop_pp,
+            other_drop_pp=_lost_elsewhere(folder, config) if arm == RESULT else not_measured("pp", ONE_TEXT),
             peak_memory_mb=metrics.peak_memory_mb,
             energy_j_per_token=metrics.energy_j_per_token,
             parameter_bytes=metrics.parameter_bytes,
@@ -39,6 +41,17 @@ def arms_of(folder: Path) -> dict[str, ArmFigures]:
     if not found:
         raise ArtifactError(f"{folder} has no metrics.json of any arm; run the point again with --force")
     return found
+
+
+def _lost_elsewhere(folder: Path, config: dict) -> Figure:
+    """What iterative loses on the text that the budget is not for."""
+    verdict = from_json(Verdict, _read(folder, VERDICT), str(folder / VERDICT))
+    if not isinstance(verdict.quality, dict):
+        return not_measured("pp", getattr(verdict.quality, "reason", "quality is unchanged by construction"))
+    split = "seen" if config["codesign"]["budget_on"] == "unseen" else "unseen"
+    return (
+        verdict.quality[split].own_pp if split in verdict.quality else not_measured("pp", f"there is no {split} text")
+    )
 
 
 def where_of(folder: Path) -> Where:

@@ -28,11 +28,15 @@ _NOT_TO_BE_HAD = (ConfigError, ResourceError, TransformError)
 
 @dataclass(frozen=True, kw_only=True)
 class ArmFigures:
-    """An arm of a point, at the first shape."""
+    """An arm of a point, at the first shape.
+
+    quality_drop_pp: on the text that the budget is for; other_drop_pp: on the other kind of text, seen or unseen.
+    """
 
     latency_ms: Figure
     latency_vs_dense: Figure
     quality_drop_pp: Figure
+    other_drop_pp: Figure
     peak_memory_mb: Figure
     energy_j_per_token: Figure
     parameter_bytes: int

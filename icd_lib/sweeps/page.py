@@ -104,7 +104,8 @@ def _one(row: Row, folder: Path) -> str:
         for words, item in (
             ("latency", row.figures.latency_ms),
             ("against dense", row.figures.latency_vs_dense),
-            ("quality lost", row.figures.quality_drop_pp),
+            ("quality lost on the budget's text", row.figures.quality_drop_pp),
+            ("on the other kind of text", row.figures.other_drop_pp),
         )
     )
     size = bytes_text(row.figures.parameter_bytes)
@@ -141,11 +142,14 @@ def effects_table(effects: list[Effect]) -> Table:
     return Table("Main effects", ["level", "against", "latency", "quality lost more", "size"], rows, note)
 
 
+_LOST = ("lost, budget's text", "lost, other text")
+
+
 def points_table(result: SweepResult) -> str:
     """Every point, sortable where scripts run."""
     on = {row.point for row in result.pareto()}
     factors = list(result.planned.factors)
-    heads = ["#", "point", "state", *factors, "iterative, ms", "vs dense", "vs linear", "quality lost", "size"]
+    heads = ["#", "point", "state", *factors, "iterative, ms", "vs dense", "vs linear", *_LOST, "size"]
     head = "".join(f'<th scope="col" data-column="{i}">{escape(name)}</th>' for i, name in enumerate(heads))
     body = "".join(
         _point_row(result, number, point, point.name in on) for number, point in enumerate(result.planned.points, 1)
@@ -168,7 +172,7 @@ def _point_row(result: SweepResult, number: int, point, on_frontier: bool) -> st
     items: list[Figure | None] = [arm.latency_ms, arm.latency_vs_dense] if arm else [None, None]
     cells += [_figure_cell(item) for item in items]
     cells.append(_against(arm, linear))
-    cells.append(_figure_cell(arm.quality_drop_pp if arm else None))
+    cells += [_figure_cell(item) for item in ((arm.quality_drop_pp, arm.other_drop_pp) if arm else (None, None))]
     cells.append(_cell(arm.parameter_bytes, escape(bytes_text(arm.parameter_bytes))) if arm else _cell("", "–"))
     return f"<tr>{''.join(cells)}</tr>"
 

@@ -14,7 +14,14 @@ from icd_lib.sweeps.result import PlannedPoint, SweepResult
 _BEFORE = ("number", "point", "status", "reason")
 _WHERE = ("model", "shape", "machine", "runtime")
 _AFTER = ("on_frontier", "elapsed_s", "merged", "command")
-_FIGURES = ("latency_ms", "latency_vs_dense", "quality_drop_pp", "peak_memory_mb", "energy_j_per_token")
+_FIGURES = (
+    "latency_ms",
+    "latency_vs_dense",
+    "quality_drop_pp",
+    "other_drop_pp",
+    "peak_memory_mb",
+    "energy_j_per_token",
+)
 
 
 def columns_of(result: SweepResult) -> list[str]:

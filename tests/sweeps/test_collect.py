@@ -26,6 +26,15 @@ def test_a_table_and_a_model(tmp_path):
         assert set(gates_of(REFERENCE / name)) == {"smoke", "strict"}
 
 
+def test_iterative_is_judged_on_the_other_kind_of_text_too():
+    for name, other in (("bert", "seen"), ("bert_domain", "unseen"), ("mamba", "unseen")):
+        arms = arms_of(REFERENCE / name)
+        verdict = json.loads((REFERENCE / name / "verdict.json").read_text())
+        assert arms["iterative"].other_drop_pp.value == verdict["quality"][other]["own_pp"]["value"]
+        assert "alone" in arms["linear"].other_drop_pp.reason
+    assert "by construction" in arms_of(REFERENCE / "mock")["iterative"].other_drop_pp.reason
+
+
 def test_fp8_is_stored_and_not_computed_so_it_has_bytes_and_quality_and_no_latency(tmp_path):
     folder = shutil.copytree(REFERENCE / "bert", tmp_path / "bert")
     lock = json.loads((folder / "config.lock.json").read_text())
