@@ -46,6 +46,18 @@ class Recipe:
         """The untrained model; `build_model` seeds it and scales what writes to the residual stream."""
         raise NotImplementedError
 
+    @property
+    def common(self) -> dict:
+        """What the configs of all kinds of models have."""
+        return {
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.layers,
+            "initializer_range": 0.02,
+            "tie_word_embeddings": True,
+            **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0),
+        }
+
     def writers(self, model: nn.Module) -> list[nn.Linear]:
         """The Linears whose output is added to the residual stream."""
         raise NotImplementedError
@@ -75,19 +87,12 @@ class LlamaRecipe(Recipe):
     def build(self) -> nn.Module:
         return transformers.LlamaForCausalLM(
             transformers.LlamaConfig(
-                vocab_size=self.vocab_size,
-                hidden_size=self.hidden_size,
                 intermediate_size=self.ffn_size,
-                num_hidden_layers=self.layers,
                 num_attention_heads=self.heads,
                 num_key_value_heads=self.kv_heads,
                 head_dim=self.head_size,
                 max_position_embeddings=self.length,
-                initializer_range=0.02,
-                tie_word_embeddings=True,
-                pad_token_id=0,
-                bos_token_id=0,
-                eos_token_id=0,
+                **self.common,
             )
         )
 
@@ -112,15 +117,8 @@ class MambaRecipe(Recipe):
         # Not the config's `rescale_prenorm_residual`: with it transformers 5.23 scales loaded weights a second time.
         return transformers.MambaForCausalLM(
             transformers.MambaConfig(
-                vocab_size=self.vocab_size,
-                hidden_size=self.hidden_size,
-                num_hidden_layers=self.layers,
                 state_size=self.state_size,
-                initializer_range=0.02,
-                tie_word_embeddings=True,
-                pad_token_id=0,
-                bos_token_id=0,
-                eos_token_id=0,
+                **self.common,
             )
         )
 

@@ -23,3 +23,13 @@ def batches(count=3, rows=6, length=16, seed=3, padded=True):
         ids = torch.randint(1, VOCAB, (rows, length), generator=generator)
         found.append({"input_ids": ids, "attention_mask": mask})
     return found
+
+
+def loss_of(model, dense):
+    """Mean KL to the dense model."""
+    total = []
+    for inputs in batches(4, seed=11):
+        mask = inputs["attention_mask"].bool()
+        log_p, log_q = (item(**inputs).logits[mask].log_softmax(-1) for item in (dense, model))
+        total.append((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+    return float(torch.stack(total).mean())

@@ -20,7 +20,7 @@ from icd_lib.transforms.weights.orders import Columns
 from icd_lib.transforms.weights.readings import inputs_of, readings
 from icd_lib.transforms.weights.rounding import Recipe, gather_moments, round_embeddings, round_weights
 from icd_lib.transforms.weights.sensitivity import choices_of, lone_losses
-from tests.tiny_grouped import batches, decoder
+from tests.tiny_grouped import batches, decoder, loss_of
 from tests.tiny_problems import assert_same_state, small_batches, small_model, state_of
 
 SPEC = Spec(4, 8)
@@ -31,16 +31,6 @@ def recipe(model, order="descending", folded=True, **changes):
     shared = shared_activity(columns, column_activity(model, batches()))
     shared = {axis: values for axis, values in shared.items() if axis == "residual"}
     return Recipe(**{"spec_of": lambda name: SPEC, "order": order, "folded": folded, "shared": shared} | changes)
-
-
-def loss_of(model, dense):
-    """Mean KL to the dense model."""
-    total = []
-    for inputs in batches(4, seed=11):
-        mask = inputs["attention_mask"].bool()
-        log_p, log_q = (item(**inputs).logits[mask].log_softmax(-1) for item in (dense, model))
-        total.append((log_p.exp() * (log_p - log_q)).sum(-1).mean())
-    return float(torch.stack(total).mean())
 
 
 def test_what_every_linear_reads_is_what_it_is_called_with():

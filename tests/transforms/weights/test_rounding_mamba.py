@@ -24,7 +24,7 @@ from icd_lib.transforms.weights.grids import Spec
 from icd_lib.transforms.weights.orders import Columns
 from icd_lib.transforms.weights.rounding import Recipe, round_embeddings, round_weights
 from icd_lib.transforms.weights.sensitivity import lone_losses
-from tests.tiny_grouped import batches
+from tests.tiny_grouped import batches, loss_of
 from tests.tiny_mambas import LAYERS, RANK, STATES, VOCAB, tiny_mamba, tokens
 from tests.tiny_problems import assert_same_state, state_of
 
@@ -43,16 +43,6 @@ def recipe(model, order="descending", **changes):
     columns = Columns.in_model(find_adapter(model).axes())
     shared = shared_activity(columns, column_activity(model, batches()))
     return Recipe(**{"spec_of": lambda name: SPEC, "order": order, "shared": shared} | changes)
-
-
-def loss_of(model, dense):
-    """Mean KL to the dense model."""
-    total = []
-    for inputs in batches(4, seed=11):
-        mask = inputs["attention_mask"].bool()
-        log_p, log_q = (item(**inputs).logits[mask].log_softmax(-1) for item in (dense, model))
-        total.append((log_p.exp() * (log_p - log_q)).sum(-1).mean())
-    return float(torch.stack(total).mean())
 
 
 def test_the_projections_are_rounded_and_what_drives_the_state_is_not():
