@@ -17,10 +17,15 @@ def other_arm(results: Results, key: str) -> str:
 
 def judged(results: Results) -> str:
     """What the gates compare."""
-    checked = {check for gate in GATES for check in results.verdict.gate(gate).checks}
-    if "token_rel" in checked and "latency_rel" not in checked:
+    if not gates_a_prompt(results):
         return f"{PER_TOKEN} vs the dense model in PyTorch"
     return f"iterative vs {other_arm(results, results.gates_comparison)}"
+
+
+def gates_a_prompt(results: Results) -> bool:
+    """Whether the gates judge the latency of a call; else it is a decoder's time per token."""
+    checked = {check for gate in GATES for check in results.verdict.gate(gate).checks}
+    return "latency_rel" in checked or "token_rel" not in checked
 
 
 def state_text(state: str) -> str:

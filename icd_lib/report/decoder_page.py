@@ -23,7 +23,7 @@ def numbers(root: Path | None = None) -> str:
     results = load_reference(folder)
     tables = [
         measure_tables.quality(results),
-        generation.cache_table(results),
+        *(generation.cache_table(results, split) for split in ("unseen", "seen")),
         generation.lookup_table(results),
         generation.cloze_table(results),
     ]

@@ -8,7 +8,7 @@ from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS
 from icd_lib.metric import Figure
 from icd_lib.paths import project_root
 from icd_lib.records.verdict import Unknown
-from icd_lib.report.compared import judged, latency_states, other_arm, states_text
+from icd_lib.report.compared import gates_a_prompt, judged, latency_states, other_arm, states_text
 from icd_lib.report.marked import with_marked
 from icd_lib.report.results import Results, check_current
 from icd_lib.storage.atomic import atomic_write
@@ -43,7 +43,8 @@ def latency_table(results: Results) -> str:
     eager = ["vs_eager"] if results.deployed else []
     named = [*latency_states(results), "vs_dense", *eager, AA_CONTROL]
     titles = {key: COMPARISONS[key].pairs[results.workload].title for key in named}
-    titles[judged_key] = f"**{titles[judged_key]}** (the gates judge this)"
+    if gates_a_prompt(results):
+        titles[judged_key] = f"**{titles[judged_key]}** (the gates judge this)"
     titles[AA_CONTROL] = "A/A control (dense vs dense)"
     shapes = list(verdict.section(judged_key).shapes)
     lines = [
