@@ -15,11 +15,16 @@ def other_arm(results: Results, key: str) -> str:
     return COMPARISONS[key].pairs[results.workload].words
 
 
+def compared(results: Results) -> str:
+    """Whose figures the gates compare, of calls."""
+    return f"iterative vs {other_arm(results, results.gates_comparison)}"
+
+
 def judged(results: Results) -> str:
-    """What the gates compare."""
+    """What the gates judge: that, or a decoder's time per token."""
     if not gates_a_prompt(results):
         return f"{PER_TOKEN} vs the dense model in PyTorch"
-    return f"iterative vs {other_arm(results, results.gates_comparison)}"
+    return compared(results)
 
 
 def gates_a_prompt(results: Results) -> bool:

@@ -229,7 +229,7 @@ def cache_lines(results: Results) -> list[str]:
                 f"lost on {results.judging} text against dense with its full cache."
             )
     if found.keep is None and found.points:
-        told.append(f"The cache stays whole: {found.why}.")
+        told.append(f"Cache: {found.why}.")
     return told
 
 

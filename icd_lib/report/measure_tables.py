@@ -6,7 +6,7 @@ from icd_lib.experiment.gates import GATES
 from icd_lib.experiment.metrics import AT_MOST, COMPARED, EXACT, LOST, METRICS, Metric, metrics_of
 from icd_lib.records.attempts import Validation
 from icd_lib.report import quality_tables, workload_tables
-from icd_lib.report.compared import judged, latency_states, state_text
+from icd_lib.report.compared import compared, gates_a_prompt, judged, latency_states, state_text
 from icd_lib.report.evidence import NOTE, comparison_rows, control_rows
 from icd_lib.report.kinds import for_tables, models_only
 from icd_lib.report.losses import NEARNESS, lost_in_fastest, stated
@@ -87,7 +87,8 @@ def comparisons(results: Results) -> Table | Missing:
     states = latency_states(results)
     rest = [row.key for row in in_page_order(results.workload) if row.key in verdict.sections and row.key not in states]
     titles = {key: COMPARISONS[key].pairs[results.workload].title for key in (*states, *rest)}
-    titles[results.gates_comparison] += " (the gates judge this one)"
+    if gates_a_prompt(results):
+        titles[results.gates_comparison] += " (the gates judge this one)"
     groups = {title: verdict.section(key).shapes for key, title in titles.items()}
     shapes = list(verdict.section("vs_dense").shapes)
     columns, rows = comparison_rows(groups, shapes)
@@ -140,7 +141,7 @@ def gates(results: Results) -> Table | Missing:
 def _check_name(results: Results, row: Metric) -> str:
     """What is checked, and between which two or on which text."""
     if row.figure_of == COMPARED:
-        return f"{row.title}, {judged(results)}"
+        return f"{row.title}, {compared(results)}"
     return f"{row.title}, {results.judging} text" if row.figure_of == LOST and not results.is_table else row.title
 
 

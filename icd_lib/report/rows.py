@@ -199,7 +199,7 @@ def key_numbers(results: Results) -> list[tuple[str, Figure, str]]:
     chosen += _quality_numbers(results)
     for key, states in latency_states(results).items():
         whose = "what the gates judge" if key == results.gates_comparison else "put to the gates' limits"
-        remark = f"{whose}: {states_text(states)}" if states else whose
+        remark = f"{whose}: {states_text(states)}" if states else "no gate limits it"
         chosen.append((f"latency, iterative vs {other_arm(results, key)}", latency_of(verdict, key), remark))
     if results.fastest:
         remark = f"against dense in eager; {lost_in_fastest(results)}"

@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 from report_factory import with_verdict, write_run
 
+from icd_lib.experiment.gates import GATES
 from icd_lib.report import measure_tables
 from icd_lib.report.compared import judged, latency_states, other_arm
+from icd_lib.report.readme import latency_table
 from icd_lib.report.results import Results
+from icd_lib.report.rows import key_numbers
 
 SAME, HARDER = "the same transform in linear's layout", "linear at the same quality budget"
 
@@ -65,6 +68,17 @@ def test_a_gate_without_a_limit_of_latency_gives_none(results):
     strict = replace(results.verdict.strict, checks={"quality_drop_pp": "pass"})
     states = latency_states(with_verdict(results, strict=strict))
     assert all(list(found) == ["smoke"] for found in states.values())
+
+
+def test_gates_on_the_time_per_token_say_so_and_mark_no_comparison_of_calls(results):
+    checks = {"token_rel": "pass", "l2_pp": "not_measured"}
+    gates = {gate: replace(results.verdict.gate(gate), checks=checks, reasons={}, bounds={}) for gate in GATES}
+    other = with_verdict(results, **gates)
+    assert judged(other) == "time per token as exported vs the dense model in PyTorch"
+    assert not any("the gates judge" in row[0] for row in measure_tables.comparisons(other).rows)
+    assert f"L2 hit rate, iterative vs {SAME}" in [row[1] for row in measure_tables.gates(other).rows]
+    remarks = [remark for what, _, remark in key_numbers(other) if SAME in what]
+    assert remarks == ["no gate limits it"] and "(the gates judge this)" not in latency_table(other)
 
 
 def test_on_a_table_of_rows_both_comparisons_are_one(results):
