@@ -103,7 +103,7 @@ def _gates(results: Results, mode: str) -> list[str]:
 
 def _table_lines(results: Results, mode: str) -> list[str]:
     """A layout instead of a model: what re-ordering gained, and how to read it."""
-    path = _relative(results.dir / mode / "perm_after.json")
+    path = _relative(results.dir / mode / "transform_meta.json")
     kept, verdict = results.solves[mode].sizes.rows, results.verdict
     lines = [f"You have a layout, {kept:,} rows in their new order, in {path}"]
     if mode == "iterative":
@@ -120,9 +120,9 @@ def _table_lines(results: Results, mode: str) -> list[str]:
     return [
         *lines,
         *_gates(results, mode),
-        "  import json, numpy",
-        f'  pi = numpy.array(json.load(open({quoted}))["axes"]["rows"]["pi"])',
-        f"  new_table = old_table[pi[:{kept}]]",
+        "  import json",
+        f'  order = json.load(open({quoted}))["axes"]["rows"]["order"]',
+        "  new_table = old_table[order]",
     ]
 
 

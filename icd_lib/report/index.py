@@ -140,13 +140,11 @@ def _fastest(results: Results) -> str:
 def _take_layout_home(results: Results) -> str:
     if "iterative" not in results.solves:
         return ""
-    rows = results.solves["iterative"].sizes.rows
     code = (
         "import json\nimport numpy as np\n\n"
-        'pi = np.array(json.load(open("iterative/perm_after.json"))["axes"]["rows"]["pi"])\n'
-        f"kept = pi[:{rows}]  # old row numbers in their new order, without the dead ones\n"
+        'kept = json.load(open("iterative/transform_meta.json"))["axes"]["rows"]["order"]  # old rows\n'
         "new_table = old_table[kept]\n"
-        "new_row = np.full(len(pi), -1)\n"
+        "new_row = np.full(len(old_table), -1)\n"
         "new_row[kept] = np.arange(len(kept))  # -1: removed"
     )
     return f"<h2>Take the layout home</h2><pre>{escape(code)}</pre>"

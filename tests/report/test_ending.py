@@ -96,12 +96,12 @@ def test_random_weights_and_an_unfinished_run(results, tmp_path):
 def test_a_table_of_rows_gives_a_layout(results, monkeypatch):
     monkeypatch.chdir(results.dir.parent)
     lines = ending_lines(table(results))
-    assert lines[0] == "You have a layout, 12 rows in their new order, in bert/iterative/perm_after.json"
+    assert lines[0] == "You have a layout, 12 rows in their new order, in bert/iterative/transform_meta.json"
     assert "−35.0 % (−37.0 to −33.0 %) to linear, with the same transform" in lines[1]
     assert "−5.00 %" in lines[1] or "−5.0 %" in lines[1]
     assert "by −25.0 % (computed)" in lines[2]
     ast.parse(python_of(lines))
-    assert 'open("bert/iterative/perm_after.json")' in python_of(lines) and "old_table[pi[:12]]" in python_of(lines)
+    assert 'open("bert/iterative/transform_meta.json")' in python_of(lines) and "old_table[order]" in python_of(lines)
 
 
 def test_axes_that_were_left_for_want_of_whole_tiles_are_told_whatever_was_accepted(results):

@@ -2,19 +2,22 @@
 
 import copy
 import csv
+import html
 import io
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from report_factory import relative, with_section, with_solved, write_run
-from table_factory import open_small, run_stages
+from table_factory import open_small, run_stages, vetoed, without_veto
 
 from icd_lib.metric import not_measured
 from icd_lib.report import calibration_figures, graph_figures, measure_tables, setup_tables, workload_tables
 from icd_lib.report.ending import ending_lines
 from icd_lib.report.full_report import draw_all, report_page
 from icd_lib.report.headline import headline
+from icd_lib.report.index import _take_layout_home
 from icd_lib.report.results import Results
 from icd_lib.report.rows import figures_of, key_numbers, report_csv
 from icd_lib.report.table import DoesNotApply, Missing, Note
@@ -29,7 +32,8 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ICD_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         run = open_small(tmp_path_factory.mktemp("table"))
-        run_stages(run, *STAGES)
+        with without_veto():
+            run_stages(run, *STAGES)
     return run
 
 
@@ -138,10 +142,30 @@ def test_the_last_lines_of_a_run_give_the_layout_and_what_it_gained(run, results
     assert lines[1].startswith("Time of reads that no layout was solved on: ") and "linear, with the same" in lines[1]
     assert "Gates (iterative vs linear, with the same transform): smoke" in "\n".join(lines)
     code = "\n".join(line.strip() for line in lines if line.startswith("  "))
+    assert_layout_taken(code, run, results, "iterative")
+
+
+def assert_layout_taken(code, run, results, mode):
+    """`code` makes the mode's table out of the old one: as many rows as its arm has, every living one among them."""
     found = {"old_table": np.arange(results.graphs["rows"]["D"])}
     exec(code, found)
-    alive = run.read_json("iterative/transform_meta.json")["axes"]["rows"]["alive"]
-    assert len(found["new_table"]) == kept and set(alive) <= set(found["new_table"].tolist())
+    alive = run.read_json(f"{mode}/transform_meta.json")["axes"]["rows"]["alive"]
+    taken = found["new_table"].tolist()
+    assert len(set(taken)) == len(taken) == results.solves[mode].sizes.rows and set(alive) <= set(taken)
+
+
+def test_a_layout_whose_round_was_rolled_back_keeps_every_living_row(tmp_path, monkeypatch):
+    run = open_small(tmp_path, "calibration.pilots=0")
+    with vetoed():
+        run_stages(run, *STAGES)
+    found = Results.load(run.dir)
+    assert not found.is_changed("iterative")
+    lines = ending_lines(found)
+    assert any(line.startswith("Nothing was accepted") for line in lines)
+    assert_layout_taken("\n".join(line.strip() for line in lines if line.startswith("  ")), run, found, "iterative")
+    page = html.unescape(re.search("<pre>(.*)</pre>", _take_layout_home(found), re.DOTALL)[1])
+    monkeypatch.chdir(run.dir)
+    assert_layout_taken(page, run, found, "iterative")
 
 
 def test_pages_leave_out_what_does_not_apply(results):

@@ -26,6 +26,11 @@ class Arm:
     def of(cls, pi: np.ndarray, alive: np.ndarray, tile: int) -> "Arm":
         return cls(pi, alive, *place_rows(pi, alive, tile))
 
+    @property
+    def order(self) -> np.ndarray:
+        """Old index of the row at each place of the compacted table, int64 (places,)."""
+        return self.pi[self.rows[self.pi] >= 0]
+
     def runner(self, context: TableContext, events, *, chained: bool = True) -> TableRunner:
         """One pass over `events` as far as they concern living rows."""
         return TableRunner(context.workload(events, chained=chained).keep(self.alive), self.rows)

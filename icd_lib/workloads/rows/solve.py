@@ -159,9 +159,14 @@ def write_solution(context: TableContext, mode: str, masked: sp.csr_array, solut
     run.write_json(f"{mode}/perm_before.json", perm_record({AXIS: before}, seed))
     run.write_json(f"{mode}/perm_after.json", perm_record({AXIS: after}, seed))
     save_graph(run, mode, masked)
-    living = {"D": context.size, "alive": np.flatnonzero(context.alive), "lost_accesses": context.pruned.loss}
-    run.write_json(f"{mode}/transform_meta.json", {"axes": {AXIS: living}, "delta_layout": True})
     arm = Arm.of(after, context.alive, context.tile)
+    kept_rows = {
+        "D": context.size,
+        "alive": np.flatnonzero(context.alive),
+        "order": arm.order,
+        "lost_accesses": context.pruned.loss,
+    }
+    run.write_json(f"{mode}/transform_meta.json", {"axes": {AXIS: kept_rows}, "delta_layout": True})
     first = Arm.of(before, context.alive, context.tile)
     pair = Pair.of(*(table_cost(masked, layout, context.cost, before) for layout in (first, arm)))
     kept = any(done.accepted for done in solution.rounds)

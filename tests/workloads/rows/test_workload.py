@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from table_factory import open_small, run_stages
+from table_factory import open_small, run_stages, without_veto
 
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.codesign.layouts import perm_record
@@ -17,7 +17,7 @@ from icd_lib.records.verdict import Determinism
 from icd_lib.run.artifacts import open_run
 from icd_lib.solver.cost import CostConfig, CostReport, evaluate_cost
 from icd_lib.stages import report
-from icd_lib.workloads.rows import address_stream, graph, measure, solve, validate
+from icd_lib.workloads.rows import address_stream, graph, measure, validate
 from icd_lib.workloads.rows.arms import Arm, compared_arms, control_arms, load_layout
 from icd_lib.workloads.rows.context import TableContext, reused_layout
 from icd_lib.workloads.rows.events import cut_events, hash_events, join_events, load_events, split_events
@@ -40,16 +40,9 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A solved run. Its trial is timed for real but has no veto: a noisy moment must not decide what is tested here."""
+    """A solved run."""
     run = open_small(tmp_path_factory.mktemp("table"))
-    timed = solve.try_out
-
-    def without_veto(*arms):
-        trial = timed(*arms)
-        return dataclasses.replace(trial, ci95=(min(trial.ci95[0], 0.0), trial.ci95[1]))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(solve, "try_out", without_veto)
+    with without_veto():
         run_stages(run, *SOLVED)
     return run
 
