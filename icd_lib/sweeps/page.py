@@ -9,10 +9,13 @@ from icd_lib.report.table import Badges, Table
 from icd_lib.report.words import bytes_text, figure_html
 from icd_lib.sweeps.effects import Effect
 from icd_lib.sweeps.figures import setting_words
+from icd_lib.sweeps.interactions import Interaction
 from icd_lib.sweeps.outcome import STATUS_WORDS
 from icd_lib.sweeps.result import Row, SweepResult
 
 NOTEBOOK = "06_sweep"
+MOST_POINTS = 1000  # rows of the table of points: report.csv has all, and a phone opens the page
+MOST_EFFECTS = 60
 _CLASS = {"done": "pass", "failed": "fail"}
 # Without it the table is as it was written, in the order of the sweep.
 _SORT = """<script>
@@ -40,8 +43,8 @@ document.querySelectorAll("table.sortable th[data-column]").forEach(head => {
 </script>"""
 
 
-def sweep_page(result: SweepResult, drawn: list, effects: list[Effect], expected: tuple[str, ...] = ()) -> str:
-    """The page; `drawn`: pictures and what is missing of them; expected: files that will exist when it is read."""
+def sweep_page(result: SweepResult, drawn: list, tables: list[Table], expected: tuple[str, ...] = ()) -> str:
+    """The page; `drawn`: pictures and what is missing of them; tables: of the effects; expected: files that will be."""
     planned = result.planned
     counts = {status: result.count(status) for status in STATUS_WORDS}
     told = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in counts.items() if count)
@@ -55,8 +58,8 @@ def sweep_page(result: SweepResult, drawn: list, effects: list[Effect], expected
         "<h2>What is faster or smaller, and what it loses</h2>",
         *map(show, drawn),
         "<h2>What each factor does</h2>",
-        show(effects_table(effects)),
-        "<h2>All points</h2>",
+        *map(show, tables),
+        "<h2>The points</h2>",
         points_table(result),
         _SORT,
     ]
@@ -82,7 +85,7 @@ def _documents(result: SweepResult, expected: tuple[str, ...]) -> str:
 def _take(result: SweepResult) -> list[str]:
     """The frontier of every setting as a list: what a point gives, its page and its command."""
     on = result.pareto()
-    if not on:
+    if not result.rows:
         return ["<p>No point has finished.</p>"]
     parts = []
     for setting in result.settings:
@@ -123,23 +126,51 @@ def _latency(row: Row) -> float:
 def effects_table(effects: list[Effect]) -> Table:
     """Every level against its factor's first one."""
     rows: list[list] = [
-        [
-            f"{effect.factor}: {effect.level}",
-            effect.against,
-            effect.latency,
-            effect.quality_drop_pp,
-            effect.size,
-        ]
-        for effect in effects
+        [f"{effect.factor}: {effect.level}", effect.against, effect.latency, effect.quality_drop_pp, effect.size]
+        for effect in effects[-MOST_EFFECTS:]
     ]
     note = (
         "Means over pairs of points of one machine that differ in nothing else (iterative; the last lines: iterative "
         "against the other arms of the same point). The interval is Student's t over the pairs: it tells how far the "
         "effect differs from pair to pair. Ratios are geometric means."
     )
+    if len(effects) > MOST_EFFECTS:
+        note += f" The last {MOST_EFFECTS} of {len(effects):,}."
     if not rows:
         note = "The sweep has no factor with two levels."
     return Table("Main effects", ["level", "against", "latency", "quality lost more", "size"], rows, note)
+
+
+def interactions_table(found: list[Interaction]) -> Table:
+    """Whether the effect of a level depends on another factor; those whose interval leaves out 0 come first."""
+    ordered = sorted(found, key=lambda item: not item.is_clear)
+    rows: list[list] = [
+        [
+            f"{_leaf(item.factor)}: {item.level} vs {item.first}, at {_leaf(item.other)}: {item.other_level} "
+            f"instead of {item.other_first}",
+            item.latency,
+            item.quality_drop_pp,
+            item.size,
+        ]
+        for item in ordered[:MOST_EFFECTS]
+    ]
+    note = (
+        "Whether what a level does depends on another factor: its effect at the other's further level, less its effect "
+        "at the other's first one (iterative). 0: it does the same at both. Of latency and size it is the ratio of the "
+        "two ratios, less 1, so +10 % means that the level leaves 10 % more there. Means over quadruples of points of "
+        "one machine that differ in nothing but these two factors, with Student's interval over the quadruples; a "
+        "single quadruple (n = 1) has no interval and cannot be told from noise. Of twenty intervals one leaves out 0 "
+        "by chance."
+    )
+    if len(found) > MOST_EFFECTS:
+        note += f" {MOST_EFFECTS} of {len(found):,}: first those whose interval of latency or quality leaves out 0."
+    if not rows:
+        note = "No four finished points form a quadruple: two levels of one factor, each at two levels of another."
+    return Table("Interactions", ["effect", "latency", "quality lost more", "size"], rows, note)
+
+
+def _leaf(factor: str) -> str:
+    return factor.rpartition(".")[2]
 
 
 _LOST = ("lost, budget's text", "lost, other text")
@@ -151,11 +182,21 @@ def points_table(result: SweepResult) -> str:
     factors = list(result.planned.factors)
     heads = ["#", "point", "state", *factors, "iterative, ms", "vs dense", "vs linear", *_LOST, "size"]
     head = "".join(f'<th scope="col" data-column="{i}">{escape(name)}</th>' for i, name in enumerate(heads))
-    body = "".join(
-        _point_row(result, number, point, point.name in on) for number, point in enumerate(result.planned.points, 1)
-    )
+    numbered = list(enumerate(result.planned.points, 1))
+
+    def comes_first(entry: tuple) -> bool:
+        return entry[1].name in on or result.outcome(entry[1].name).status == "failed"
+
+    shown = sorted(sorted(numbered, key=lambda entry: not comes_first(entry))[:MOST_POINTS])
+    body = "".join(_point_row(result, number, point, point.name in on) for number, point in shown)
+    told = "All points; those on a frontier have a star"
+    if len(shown) < len(numbered):
+        told = (
+            f"{len(shown):,} of {len(numbered):,} points: those on a frontier, which have a star, those that failed, "
+            "and the first of the others; report.csv has all"
+        )
     return (
-        '<div class="scroll"><table class="sortable"><caption>All points; those on a frontier have a star'
+        f'<div class="scroll"><table class="sortable"><caption>{told}'
         f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
