@@ -33,7 +33,7 @@ from icd_lib.version import VERSION
 from icd_lib.workloads import kind_of
 
 TIMING = "timing"  # the resource of a worker on which parts are timed
-LOCAL_WORKERS = 2
+ROUND = 4  # points of a round for each worker
 CONNECT_S = 60.0
 PATIENCE_S = 60.0  # without a worker that could run a part
 _POLL_S = 0.5
@@ -70,7 +70,7 @@ def work(job: Job, part: Part, begun_on: str | None = None) -> Done:
     outcome = attempt(job, act)
     if outcome.is_done and part != "finish":
         return Done(here)
-    return Done(here, with_figures(job, outcome, here))
+    return Done(here, with_figures(job, outcome))
 
 
 def check_model(run: Run) -> None:
@@ -134,18 +134,29 @@ def check_workers(found: dict[str, Any], here: dict, timing: set[str]) -> None:
 
 
 def run_parts(
-    client: Any, jobs: list[Job], course: Any, work: Callable[..., Done] = work, patience_s: float = PATIENCE_S
+    client: Any,
+    jobs: list[Job],
+    course: Any,
+    work: Callable[..., Done] = work,
+    patience_s: float = PATIENCE_S,
+    *,
+    named: bool = True,
 ) -> None:
     """Run all parts of all jobs; every job ends in `course` (`icd_lib.execute.sweep.Course`).
 
     patience_s: after so long without a worker that could run a part, what waits for one has failed.
+    named: figures carry the name of their machine, which those of one machine alone need not.
     """
     marker = str(course.folder / "sweep.json")
     found = client.run(describe_worker, marker, on_error="return")
     check_workers(found, describe_worker(marker), set(timing_workers(client)))
-    crew = _Crew(client, course, work, {address: told["machine"] for address, told in found.items()}, patience_s)
-    for part in PARTS:
-        jobs = crew.run(jobs, part)
+    machines = {address: told["machine"] for address, told in found.items()}
+    crew = _Crew(client, course, work, machines, patience_s, named)
+    size = ROUND * len(found)
+    for start in range(0, len(jobs), size):
+        left = jobs[start : start + size]
+        for part in PARTS:
+            left = crew.run(left, part)
 
 
 @dataclass
@@ -157,6 +168,7 @@ class _Crew:
     work: Callable[..., Done]
     machines: dict[str, str]
     patience_s: float
+    named: bool
     begun: dict[str, str] = field(default_factory=dict)
 
     def run(self, jobs: list[Job], part: Part) -> list[Job]:
@@ -164,13 +176,20 @@ class _Crew:
         prune, left = self.course.planned.options.prune, set()
         for job, done in self._ended(jobs, part):
             if done.outcome is not None:
-                self.course.end(job, done.outcome)
+                self.course.end(job, self._told(done))
             elif prune and part == "solve" and (reason := too_much(job.lost(), prune)):
                 self.course.end(job, stopped(job, reason))
             else:
                 self.begun.setdefault(job.point.name, done.machine)
                 left.add(job.point.name)
         return [job for job in jobs if job.point.name in left]
+
+    def _told(self, done: Done) -> Outcome:
+        """The outcome, its figures on a machine that can be told from others of its kind."""
+        outcome = done.outcome
+        if not self.named or outcome is None or outcome.where is None:
+            return outcome
+        return outcome.but(where=outcome.where.on(done.machine))
 
     def _ended(self, jobs: list[Job], part: Part) -> Iterator[tuple[Job, Done]]:
         """Every job with what became of its part, as they end; timed parts begin one a machine, and in time only."""
@@ -240,20 +259,20 @@ def failed(job: Job, reason: str) -> Done:
 
 
 @contextlib.contextmanager
-def connected(cluster: str) -> Iterator[Any]:
+def connected(cluster: str, workers: int = 1) -> Iterator[Any]:
     """A Dask client of `cluster`: "local" for processes of this machine, an address, or a scheduler file.
 
-    Raises `ResourceError` where Dask is missing or nobody answers.
+    workers: how many a local one has. Raises `ResourceError` where Dask is missing or nobody answers.
     """
     is_file = cluster != "local" and "://" not in cluster
     if is_file and not Path(cluster).is_file():
         raise ResourceError(
-            f"there is no scheduler file {cluster}; --cluster takes local, an address such as tcp://host:8786, or the "
-            "file that `dask scheduler --scheduler-file FILE` writes"
+            f"there is no scheduler file {cluster}; --cluster takes local, none, an address such as tcp://host:8786, or "
+            "the file that `dask scheduler --scheduler-file FILE` writes"
         )
-    distributed = load_optional("distributed")
+    distributed = load_optional("distributed", "'icd-lib[cluster]'")
     with contextlib.ExitStack() as held:
-        file = held.enter_context(local_cluster()) if cluster == "local" else cluster if is_file else None
+        file = held.enter_context(local_cluster(workers)) if cluster == "local" else cluster if is_file else None
         where = {"scheduler_file": file} if file else {"address": cluster}
         try:
             client = held.enter_context(distributed.Client(timeout=CONNECT_S, set_as_default=False, **where))
@@ -262,12 +281,12 @@ def connected(cluster: str) -> Iterator[Any]:
                 f"no scheduler answers at {cluster} ({type(error).__name__}); start one with: dask scheduler"
             ) from error
         with contextlib.suppress(TimeoutError):  # who uses it says what is missing
-            client.wait_for_workers(LOCAL_WORKERS if cluster == "local" else 1, timeout=CONNECT_S)
+            client.wait_for_workers(workers, timeout=CONNECT_S)
         yield client
 
 
 @contextlib.contextmanager
-def local_cluster(workers: int = LOCAL_WORKERS) -> Iterator[str]:
+def local_cluster(workers: int) -> Iterator[str]:
     """Scheduler and workers as processes on loopback, the first worker with the resource; gives the scheduler's file.
 
     They end with the block.

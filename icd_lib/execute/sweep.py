@@ -8,6 +8,7 @@ from icd_lib.errors import ConfigError, IcdError
 from icd_lib.execute.notebook import execute
 from icd_lib.execute.pipeline import PLANNED_MODES, as_time, notebooks_folder, only_one
 from icd_lib.execute.point import Job, run_whole
+from icd_lib.execute.where import LOCAL, chosen_cluster
 from icd_lib.experiment.arms import DENSE
 from icd_lib.options.option import plain
 from icd_lib.paths import project_root, user_path
@@ -46,8 +47,9 @@ def sweep(
     """Run every point of `grid` over the scenario `base` and return what became of them (`docs/SWEEPS.md`).
 
     base: name or file of a scenario, several, or name → options of that base alone; grid: option → its values, or a
-    name of one's own → level → options; cluster: None runs one point after the other here; "local", the address of a
-    Dask scheduler ("tcp://host:8786") or its scheduler file. Points lie in `<out>/<name>/<point>/`, and those that are
+    name of one's own → level → options; cluster: None runs one point after the other here (the command line's default is
+    other: it starts workers where that pays); "auto" does as the command line, "local" starts workers of this machine,
+    and an address of a Dask scheduler ("tcp://host:8786") or its scheduler file takes those. Points lie in `<out>/<name>/<point>/`, and those that are
     finished with the same configuration are not run again. Raises `ConfigError` before anything runs, `ResourceError`
     where there is no such cluster; a point that fails is in the result with its reason.
     """
@@ -77,7 +79,7 @@ def run_sweep(
     notebooks: Path | None = None,
     echo: Callable[[str], None] = print,
 ) -> SweepResult:
-    """Run what is not finished, in order or on a cluster, and write the sweep's pages.
+    """Run what is not finished, in order or on a cluster (`chosen_cluster`), and write the sweep's pages.
 
     A point that fails ends with its reason, and the next one begins. Raises `ResourceError` if another sweep writes
     into the folder or there is no such cluster, `ArtifactError` if that cannot be written; KeyboardInterrupt goes
@@ -90,17 +92,16 @@ def run_sweep(
         course = Course(planned, folder, echo)
         shown = str(Path(out) / planned.name)
         jobs = [Job(point, folder, shown, mode, planned.quick, force, notebooks) for point in planned.points]
-        if cluster is None:
-            for job in jobs:
-                if not course.keep(job):
-                    course.end(job, course.ruled_out(job) or run_whole(job, planned.options.prune))
+        waiting = [job for job in jobs if not course.keep(job)]
+        where, workers = chosen_cluster(cluster, len(waiting), echo) if waiting else (None, 1)
+        if where is None:
+            for job in waiting:
+                course.end(job, course.ruled_out(job) or run_whole(job, planned.options.prune))
         else:
             from icd_lib.execute.cluster import connected, run_parts
 
-            waiting = [job for job in jobs if not course.keep(job)]
-            if waiting:
-                with connected(cluster) as client:
-                    run_parts(client, waiting, course)
+            with connected(where, workers) as client:
+                run_parts(client, waiting, course, named=where != LOCAL)
         write_pages(folder, notebooks, echo)
     return SweepResult.load(folder)
 

@@ -140,6 +140,7 @@ def test_from_python(runs, tmp_path):
         icd.sweep("mock", {"transform.dead_shar": [1]}, out=tmp_path / "out")
 
 
+HERE = ("--cluster", "none")  # the stand-in for the pipeline is of this process
 FILE = "base: mock\ngrid:\n  transform.dead_share: [0.3, 0.5]\n"
 
 
@@ -154,7 +155,7 @@ def file(tmp_path, monkeypatch):
 
 def test_the_command_line_runs_a_sweep_by_either_option(file, tmp_path, capsys):
     for option in ("--sweep", "--scenario"):
-        assert run_all.main([option, str(file), "--out", str(tmp_path / "out")]) == 0
+        assert run_all.main([option, str(file), *HERE, "--out", str(tmp_path / "out")]) == 0
         out, err = capsys.readouterr()
         assert "2 points" in out and "2 done" in out and "on the frontier: " in out and err == ""
     assert "kept" in out
@@ -163,11 +164,11 @@ def test_the_command_line_runs_a_sweep_by_either_option(file, tmp_path, capsys):
 def test_a_failed_point_gives_the_exit_code_and_one_that_cannot_be_had_does_not(file, tmp_path, capsys, monkeypatch):
     errors = {"dead-share-0.3": failure(MeasureError, "the clock broke")}
     monkeypatch.setattr(point_module, "run_pipeline", FakePipeline(errors))
-    assert run_all.main(["--sweep", str(file), "--out", str(tmp_path / "out")]) == 4
+    assert run_all.main(["--sweep", str(file), *HERE, "--out", str(tmp_path / "out")]) == 4
     assert "1 done, 1 failed" in capsys.readouterr().out
     errors = {"dead-share-0.3": failure(ResourceError, "no such device")}
     monkeypatch.setattr(point_module, "run_pipeline", FakePipeline(errors))
-    assert run_all.main(["--sweep", str(file), "--out", str(tmp_path / "out")]) == 0
+    assert run_all.main(["--sweep", str(file), *HERE, "--out", str(tmp_path / "out")]) == 0
 
 
 def test_a_dry_run_lists_the_points_and_writes_nothing(file, tmp_path, capsys):
