@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from icd_lib.errors import ConfigError, IcdError
+from icd_lib.errors import ArtifactError, ConfigError, IcdError
 from icd_lib.execute.notebook import execute
 from icd_lib.execute.pipeline import PLANNED_MODES, as_time, notebooks_folder, only_one
 from icd_lib.execute.point import Job, run_whole
@@ -15,7 +15,7 @@ from icd_lib.paths import project_root, user_path
 from icd_lib.records.verdict import VERDICT
 from icd_lib.run.artifacts import LOCK, locked_config, mend_log
 from icd_lib.scrub.text import scrub_strings
-from icd_lib.storage.atomic import atomic_write, to_json
+from icd_lib.storage.atomic import atomic_write, is_full, to_json
 from icd_lib.storage.record_json import as_json
 from icd_lib.sweeps.outcome import FILE as OUTCOMES
 from icd_lib.sweeps.outcome import Outcome, append_outcome, read_outcomes
@@ -145,11 +145,13 @@ class Course:
         return None
 
     def end(self, job: Job, outcome: Outcome) -> None:
-        """Keep how a point ended, and say it."""
+        """Keep how a point ended, and say it; `ArtifactError` where the disk is full: all others would fail too."""
         append_outcome(self.folder, outcome)
         self._note(job, outcome)
         told = f": {outcome.reason}" if outcome.reason else ""
         self.echo(f"{self.label(job)}  {outcome.status} after {as_time(outcome.elapsed_s)}{told}")
+        if outcome.code == ArtifactError.code and is_full(outcome.reason or ""):
+            raise ArtifactError(f"{self.label(job)}: {outcome.reason}; the same command goes on with it and the others")
 
     def label(self, job: Job) -> str:
         """Number and name of a point."""
