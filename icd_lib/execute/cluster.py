@@ -9,6 +9,7 @@ machine.
 
 import contextlib
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -36,7 +37,7 @@ TIMING = "timing"  # the resource of a worker on which parts are timed
 ROUND = 4  # points of a round for each worker
 CONNECT_S = 60.0
 PATIENCE_S = 60.0  # without a worker that could run a part
-_POLL_S = 0.5
+ASKED_EVERY_S = 1.0  # who is there
 # Dask's command line, in a process that ends with the one that started it.
 _DASK = """
 import sys
@@ -151,7 +152,7 @@ def run_parts(
     found = client.run(describe_worker, marker, on_error="return")
     check_workers(found, describe_worker(marker), set(timing_workers(client)))
     machines = {address: told["machine"] for address, told in found.items()}
-    crew = _Crew(client, course, work, machines, patience_s, named)
+    crew = Crew(client, course, work, machines, patience_s, named)
     size = ROUND * len(found)
     for start in range(0, len(jobs), size):
         left = jobs[start : start + size]
@@ -160,16 +161,21 @@ def run_parts(
 
 
 @dataclass
-class _Crew:
-    """The workers of a sweep; machines: address → machine; begun: point → the machine of its first part."""
+class Crew:
+    """The workers of a sweep; machines: address → machine; begun: point → the machine of its first part.
+
+    there: address → what the scheduler knew of a worker when it was `asked` last.
+    """
 
     client: Any
     course: Any
-    work: Callable[..., Done]
-    machines: dict[str, str]
-    patience_s: float
-    named: bool
+    work: Callable[..., Done] = work
+    machines: dict[str, str] = field(default_factory=dict)
+    patience_s: float = PATIENCE_S
+    named: bool = True
     begun: dict[str, str] = field(default_factory=dict)
+    there: dict[str, dict] = field(default_factory=dict)
+    asked: float = -math.inf
 
     def run(self, jobs: list[Job], part: Part) -> list[Job]:
         """A part of all jobs; gives those that go on, in the order in which they came."""
@@ -195,7 +201,8 @@ class _Crew:
         """Every job with what became of its part, as they end; timed parts begin one a machine, and in time only."""
         timed, waiting, running, seen = part != "solve", list(jobs), {}, time.monotonic()
         while waiting or running:
-            able = len(timing_workers(self.client) if timed else workers_of(self.client))
+            here = self._workers()
+            able = sum(map(times, here.values())) if timed else len(here)
             seen = time.monotonic() if able else seen
             while waiting and (not timed or len(running) < able):
                 job = waiting.pop(0)
@@ -213,13 +220,28 @@ class _Crew:
                     yield job, failed(job, f"{who} is left to run its part {part!r}")
                 return
             if not finished:
-                time.sleep(_POLL_S)
+                self._wait(list(running))
+
+    def _workers(self) -> dict[str, dict]:
+        """Who is there, asked anew every `ASKED_EVERY_S` only: with a thousand workers the answer is long."""
+        if time.monotonic() - self.asked >= ASKED_EVERY_S:
+            self.there, self.asked = workers_of(self.client), time.monotonic()
+        return self.there
+
+    def _wait(self, futures: list) -> None:
+        """Until one has ended, or it is time to look who is there; quietly, since something may be timed meanwhile."""
+        if not futures:
+            time.sleep(ASKED_EVERY_S)
+            return
+        distributed = load_optional("distributed")
+        with self.client.as_current(), contextlib.suppress(TimeoutError):
+            distributed.wait(futures, timeout=ASKED_EVERY_S, return_when="FIRST_COMPLETED")
 
     def _submit(self, job: Job, part: Part, timed: bool) -> Any:
         """Hand a part over, the last one to the machine of the first if that is still there."""
         machine = self.begun.get(job.point.name)
         there = [address for address, name in self.machines.items() if name == machine] if part == "finish" else []
-        there = [address for address in there if address in workers_of(self.client)]
+        there = [address for address in there if address in self._workers()]
         return self.client.submit(
             self.work,
             job,
@@ -240,7 +262,12 @@ def workers_of(client: Any) -> dict[str, dict]:
 
 def timing_workers(client: Any) -> list[str]:
     """Addresses of the workers that have the resource."""
-    return [address for address, told in workers_of(client).items() if told.get("resources", {}).get(TIMING)]
+    return [address for address, told in workers_of(client).items() if times(told)]
+
+
+def times(told: dict) -> bool:
+    """Whether a worker, by what the scheduler knows of it, has the resource."""
+    return bool(told.get("resources", {}).get(TIMING))
 
 
 def job_of(running: dict[Any, Job], future: Any) -> tuple[Job, Done]:
@@ -267,8 +294,8 @@ def connected(cluster: str, workers: int = 1) -> Iterator[Any]:
     is_file = cluster != "local" and "://" not in cluster
     if is_file and not Path(cluster).is_file():
         raise ResourceError(
-            f"there is no scheduler file {cluster}; --cluster takes local, none, an address such as tcp://host:8786, or "
-            "the file that `dask scheduler --scheduler-file FILE` writes"
+            f"there is no scheduler file {cluster}; --cluster takes local, none, an address such as tcp://host:8786, "
+            "or the file that `dask scheduler --scheduler-file FILE` writes"
         )
     distributed = load_optional("distributed", "'icd-lib[cluster]'")
     with contextlib.ExitStack() as held:

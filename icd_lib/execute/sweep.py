@@ -47,11 +47,11 @@ def sweep(
     """Run every point of `grid` over the scenario `base` and return what became of them (`docs/SWEEPS.md`).
 
     base: name or file of a scenario, several, or name → options of that base alone; grid: option → its values, or a
-    name of one's own → level → options; cluster: None runs one point after the other here (the command line's default is
-    other: it starts workers where that pays); "auto" does as the command line, "local" starts workers of this machine,
-    and an address of a Dask scheduler ("tcp://host:8786") or its scheduler file takes those. Points lie in `<out>/<name>/<point>/`, and those that are
-    finished with the same configuration are not run again. Raises `ConfigError` before anything runs, `ResourceError`
-    where there is no such cluster; a point that fails is in the result with its reason.
+    name of one's own → level → options; cluster: None runs one point after the other here; "auto" starts workers where
+    that pays, as the command line does; "local" starts them; the address of a Dask scheduler ("tcp://host:8786") or its
+    scheduler file takes its workers. Points lie in `<out>/<name>/<point>/`, and those that are finished with the same
+    configuration are not run again. Raises `ConfigError` before anything runs, `ResourceError` where there is no such
+    cluster, `ArtifactError` where the disk is full; a point that fails is in the result with its reason.
     """
     given: dict = {"base": str(base) if isinstance(base, Path) else base, "grid": grid, "repeat": list(repeat)}
     given |= {"budget_minutes": budget_minutes} | ({} if prune is None else {"prune": prune})

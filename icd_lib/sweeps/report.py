@@ -30,7 +30,7 @@ def interactions_of(result: SweepResult) -> list[Interaction]:
 
 
 def run_stage(folder: str | Path, progress: Callable[[str], None] = print) -> dict:
-    """Write index.html, report.csv and figures/*.png; returns {"result", "pictures", "effects", "interactions", "files"}."""
+    """Write index.html, report.csv and figures/*.png; returns what was drawn, by name, and "files"."""
     result = SweepResult.load(folder)
     effects, quick = effects_of(result), result.planned.quick
     drawn = [frontier_picture(result, cost, quick) for cost in ("latency", "size")]
