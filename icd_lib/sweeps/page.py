@@ -17,6 +17,11 @@ NOTEBOOK = "06_sweep"
 MOST_POINTS = 1000  # rows of the table of points: report.csv has all, and a phone opens the page
 MOST_EFFECTS = 60
 _CLASS = {"done": "pass", "failed": "fail"}
+_STYLE = """<style>
+details.card{margin:.5rem 0;padding:.6rem .9rem}details.card b{display:inline;font-size:1.05rem}
+.icd .sortable td{min-width:0}.icd .sortable td:nth-child(2){min-width:9rem}.icd .sortable th{white-space:nowrap!important}
+@media (max-width:40rem){.icd td{min-width:4.6rem}.icd th,.icd td{padding-right:.5em}}
+</style>"""
 # Without it the table is as it was written, in the order of the sweep.
 _SORT = """<script>
 document.querySelectorAll("table.sortable th[data-column]").forEach(head => {
@@ -49,6 +54,7 @@ def sweep_page(result: SweepResult, drawn: list, tables: list[Table], expected: 
     counts = {status: result.count(status) for status in STATUS_WORDS}
     told = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in counts.items() if count)
     parts = [
+        _STYLE,
         f"<h1>{escape(planned.sweep)}: {len(planned.points)} points</h1>",
         f'<p class="lead"><strong>{escape(told)}</strong></p>',
         _merged(result),
@@ -111,12 +117,17 @@ def _one(row: Row, folder: Path) -> str:
             ("on the other kind of text", row.figures.other_drop_pp),
         )
     )
-    size = bytes_text(row.figures.parameter_bytes)
+    size = _size(row.figures.parameter_bytes)
     return (
         f'<details class="card"><summary><b>{name}</b> <span>{escape(row.arm)}, {escape(row.where.runtime)} '
         f"{escape(size)}</span></summary><div>{cells}</div><p>Take this one: {lies}:</p>"
         f"<pre>{escape(row.command)}</pre></details>"
     )
+
+
+def _size(count: int) -> str:
+    """Megabytes, or kilobytes of what has next to none."""
+    return bytes_text(count) if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def _latency(row: Row) -> float:
@@ -126,7 +137,12 @@ def _latency(row: Row) -> float:
 def effects_table(effects: list[Effect]) -> Table:
     """Every level against its factor's first one."""
     rows: list[list] = [
-        [f"{effect.factor}: {effect.level}", effect.against, effect.latency, effect.quality_drop_pp, effect.size]
+        [
+            f"{_leaf(effect.factor)}: {effect.level} vs {effect.against}",
+            effect.latency,
+            effect.quality_drop_pp,
+            effect.size,
+        ]
         for effect in effects[-MOST_EFFECTS:]
     ]
     note = (
@@ -138,7 +154,7 @@ def effects_table(effects: list[Effect]) -> Table:
         note += f" The last {MOST_EFFECTS} of {len(effects):,}."
     if not rows:
         note = "The sweep has no factor with two levels."
-    return Table("Main effects", ["level", "against", "latency", "quality lost more", "size"], rows, note)
+    return _measured("Main effects", rows, note)
 
 
 def interactions_table(found: list[Interaction]) -> Table:
@@ -166,7 +182,16 @@ def interactions_table(found: list[Interaction]) -> Table:
         note += f" {MOST_EFFECTS} of {len(found):,}: first those whose interval of latency or quality leaves out 0."
     if not rows:
         note = "No four finished points form a quadruple: two levels of one factor, each at two levels of another."
-    return Table("Interactions", ["effect", "latency", "quality lost more", "size"], rows, note)
+    return _measured("Interactions", rows, note)
+
+
+def _measured(title: str, rows: list[list], note: str) -> Table:
+    """The table without the figures that no row has: a table of rows has no quality, and a phone little room."""
+    names = ["effect", "latency", "quality lost more", "size"]
+    kept = [0, *(i for i in (1, 2, 3) if not rows or any(not row[i].is_missing for row in rows))]
+    left_out = [name for i, name in enumerate(names) if i not in kept]
+    told = f" Not measured anywhere: {', '.join(left_out)}." if left_out else ""
+    return Table(title, [names[i] for i in kept], [[row[i] for i in kept] for row in rows], note + told)
 
 
 def _leaf(factor: str) -> str:
@@ -180,7 +205,8 @@ def points_table(result: SweepResult) -> str:
     """Every point, sortable where scripts run."""
     on = {row.point for row in result.pareto()}
     factors = list(result.planned.factors)
-    heads = ["#", "point", "state", *factors, "iterative, ms", "vs dense", "vs linear", *_LOST, "size"]
+    lost = _LOST if any(result.is_judged(setting) for setting in result.settings) else ()
+    heads = ["#", "point", "state", *map(_leaf, factors), "iterative, ms", "vs dense", "vs linear", *lost, "size"]
     head = "".join(f'<th scope="col" data-column="{i}">{escape(name)}</th>' for i, name in enumerate(heads))
     numbered = list(enumerate(result.planned.points, 1))
 
@@ -188,7 +214,7 @@ def points_table(result: SweepResult) -> str:
         return entry[1].name in on or result.outcome(entry[1].name).status == "failed"
 
     shown = sorted(sorted(numbered, key=lambda entry: not comes_first(entry))[:MOST_POINTS])
-    body = "".join(_point_row(result, number, point, point.name in on) for number, point in shown)
+    body = "".join(_point_row(result, number, point, point.name in on, bool(lost)) for number, point in shown)
     told = "All points; those on a frontier have a star"
     if len(shown) < len(numbered):
         told = (
@@ -201,7 +227,7 @@ def points_table(result: SweepResult) -> str:
     )
 
 
-def _point_row(result: SweepResult, number: int, point, on_frontier: bool) -> str:
+def _point_row(result: SweepResult, number: int, point, on_frontier: bool, judged: bool) -> str:
     outcome = result.outcome(point.name)
     name = f"{point.name}{' ★' if on_frontier else ''}"
     linked = link(f"{point.name}/index.html", name) if _has_page(result.dir / point.name) else escape(name)
@@ -213,8 +239,9 @@ def _point_row(result: SweepResult, number: int, point, on_frontier: bool) -> st
     items: list[Figure | None] = [arm.latency_ms, arm.latency_vs_dense] if arm else [None, None]
     cells += [_figure_cell(item) for item in items]
     cells.append(_against(arm, linear))
-    cells += [_figure_cell(item) for item in ((arm.quality_drop_pp, arm.other_drop_pp) if arm else (None, None))]
-    cells.append(_cell(arm.parameter_bytes, escape(bytes_text(arm.parameter_bytes))) if arm else _cell("", "–"))
+    if judged:
+        cells += [_figure_cell(item) for item in ((arm.quality_drop_pp, arm.other_drop_pp) if arm else (None, None))]
+    cells.append(_cell(arm.parameter_bytes, escape(_size(arm.parameter_bytes))) if arm else _cell("", "–"))
     return f"<tr>{''.join(cells)}</tr>"
 
 
