@@ -182,7 +182,7 @@ class Crew:
         prune, left = self.course.planned.options.prune, set()
         for job, done in self._ended(jobs, part):
             if done.outcome is not None:
-                self.course.end(job, self._told(done))
+                self.course.end(job, self._told(done.outcome, done.machine))
             elif prune and part == "solve" and (reason := too_much(job.lost(), prune)):
                 self.course.end(job, stopped(job, reason))
             else:
@@ -190,12 +190,11 @@ class Crew:
                 left.add(job.point.name)
         return [job for job in jobs if job.point.name in left]
 
-    def _told(self, done: Done) -> Outcome:
+    def _told(self, outcome: Outcome, machine: str) -> Outcome:
         """The outcome, its figures on a machine that can be told from others of its kind."""
-        outcome = done.outcome
-        if not self.named or outcome is None or outcome.where is None:
+        if not self.named or outcome.where is None:
             return outcome
-        return outcome.but(where=outcome.where.on(done.machine))
+        return outcome.but(where=outcome.where.on(machine))
 
     def _ended(self, jobs: list[Job], part: Part) -> Iterator[tuple[Job, Done]]:
         """Every job with what became of its part, as they end; timed parts begin one a machine, and in time only."""

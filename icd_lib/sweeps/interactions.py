@@ -78,6 +78,7 @@ def _interaction(names: tuple[str, ...], quadruples: list[Quadruple]) -> Interac
         taken = [found for four in quadruples if (found := logs([value(row) for row in four]))]
         return mean_figure([contrast(four) for four in taken], "fraction", "quadruple", math.expm1)
 
-    drops = [[quality(row) for row in four] for four in quadruples]
-    lost = mean_figure([contrast(four) for four in drops if None not in four], "pp", "quadruple")
-    return Interaction(*names, ratio(latency), lost, ratio(size))
+    drops = [[drop for row in four if (drop := quality(row)) is not None] for four in quadruples]
+    lost = mean_figure([contrast(four) for four in drops if len(four) == 4], "pp", "quadruple")
+    factor, level, first, other, other_level, other_first = names
+    return Interaction(factor, level, first, other, other_level, other_first, ratio(latency), lost, ratio(size))

@@ -19,7 +19,8 @@ MOST_EFFECTS = 60
 _CLASS = {"done": "pass", "failed": "fail"}
 _STYLE = """<style>
 details.card{margin:.5rem 0;padding:.6rem .9rem}details.card b{display:inline;font-size:1.05rem}
-.icd .sortable td{min-width:0}.icd .sortable td:nth-child(2){min-width:9rem}.icd .sortable th{white-space:nowrap!important}
+.icd .sortable td{min-width:0}.icd .sortable td:nth-child(2){min-width:9rem}
+.icd .sortable th{white-space:nowrap!important}
 @media (max-width:40rem){.icd td{min-width:4.6rem}.icd th,.icd td{padding-right:.5em}}
 </style>"""
 # Without it the table is as it was written, in the order of the sweep.
