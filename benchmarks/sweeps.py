@@ -236,7 +236,8 @@ def _overhead_rows(item: dict) -> list[tuple]:
             "≤ 3 %",
             f"{100 * item['overhead_rel']:.1f} %",
             f"{item['points']} tiny points of `mock` in {item['wall_s']:.0f} s: "
-            f"{item['within_points_s']:.1f} s between the stages of points, as in any run, and {item['beside_points_s']:.1f} s for start, plan and pages"
+            f"{item['within_points_s']:.1f} s between the stages of points, as in any run, and "
+            f"{item['beside_points_s']:.1f} s for start, plan and pages"
             f"{_load(item)}",
         ),
         (
