@@ -83,10 +83,13 @@ def measure_scheduler(scratch: Path, tasks: int, workers: int = 2) -> dict:
 
 
 def _asking_s(client) -> float:
-    began = time.perf_counter()
-    for _ in range(20):
+    """The shortest of thirty: whatever else the machine does comes on top."""
+    seconds = []
+    for _ in range(30):
+        began = time.perf_counter()
         workers_of(client)
-    return (time.perf_counter() - began) / 20
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
 
 
 def _hand_over(client, job: Job, place: int):
