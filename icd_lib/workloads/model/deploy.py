@@ -49,8 +49,8 @@ def choose_target(context: Context) -> Deploy:
     found = fastest_that_holds(context, timed, asked)
     if disturbed := disturbances(conditions):
         context.progress(f"{'; '.join(disturbed)}: runtimes are compared again by the next run")
-    else:
-        keep(KIND, key, as_json(found))
+        return replace(found, disturbed=disturbed)
+    keep(KIND, key, as_json(found))
     return found
 
 

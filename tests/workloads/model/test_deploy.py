@@ -102,7 +102,7 @@ def test_on_a_disturbed_machine_nothing_is_kept(make, timed, monkeypatch):
     monkeypatch.setattr(deploy, "disturbances", lambda conditions: ["load: other programs"])
     calls = timed(eager=0.0)
     for out in ("one", "two"):
-        choose_target(make(*ALL, out=out))
+        assert choose_target(make(*ALL, out=out)).disturbed == ["load: other programs"]
     assert len(calls) == 2
 
 
