@@ -54,11 +54,24 @@ def clean_run(folder: Path) -> dict[str, bytes]:
 
 
 def clean_sweep(folder: Path) -> dict[str, bytes]:
-    """Relative path → scrubbed bytes of a sweep's own files, and of every run that it holds, as `clean_run` does."""
+    """Relative path → scrubbed bytes of a sweep's own files, and of its runs their records, entrance and report.
+
+    The executed notebooks of dozens of runs would be a hundred megabytes; each point's command makes them again.
+    """
     runs = {path.parent.name: clean_run(path.parent) for path in sorted(folder.glob(f"*/{LOCK}"))}
     own = [rel for rel in list_files(folder) if rel.partition("/")[0] not in runs]
     cleaned = {rel: scrub_file(rel, _read(folder / rel)) for rel in own}
-    return cleaned | {f"{name}/{rel}": data for name, files in runs.items() for rel, data in files.items()}
+    kept = {f"{name}/{rel}": data for name, files in runs.items() for rel, data in files.items() if not is_shown(rel)}
+    return cleaned | kept
+
+
+def is_shown(rel: str) -> bool:
+    """Whether a run's file shows what its records hold, and is neither its entrance nor its report.
+
+    >>> is_shown("iterative/02_solve.html"), is_shown("index.html"), is_shown("verdict.json")
+    (True, False, False)
+    """
+    return rel.endswith((".ipynb", ".html", ".png")) and rel not in ("index.html", "report.html")
 
 
 def save_reference(folder: Path | str, destination: Path | str) -> list[str]:

@@ -57,6 +57,8 @@ def test_a_sweep_is_copied_with_its_runs(tmp_path):
     run = open_run("bert", out=tmp_path / "rates")
     run.write_json("setup/setup.json", {"model": {}, "badges": [], "environment": {"path": f"{project_root()}/x"}})
     run.path("linear", "model", "model.safetensors").write_bytes(b"weights")
+    run.path("index.html").write_text("<p>")
+    run.path("linear", "02_solve.html").write_text("<p>")
     write_manifest(run)
     for name, text in {"sweep.json": "{}", "points.jsonl": "", "figures/w.png": PNG, "index.html": "<p>"}.items():
         path = tmp_path / "rates" / name
@@ -68,5 +70,6 @@ def test_a_sweep_is_copied_with_its_runs(tmp_path):
         assert {"sweep.json", "points.jsonl", "figures/w.png", "bert/config.lock.json", "bert/manifest.json"} <= set(
             copied
         )
-        assert "bert/linear/model/model.safetensors" not in copied
+        assert "bert/index.html" in copied
+        assert not {"bert/linear/model/model.safetensors", "bert/linear/02_solve.html"} & set(copied)
         assert str(project_root()) not in (kept / "bert" / "setup" / "setup.json").read_text()
