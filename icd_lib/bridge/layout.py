@@ -1,0 +1,34 @@
+"""What the bridge tells a compiler of a model's layout: for every weight, which axes lie where in it."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from icd_lib.models.families import find_adapter
+from icd_lib.models.families import family_of
+
+Layout = dict[str, list[dict]]
+
+
+def layout_of(model: nn.Module, tile: int, pi: Mapping[str, str]) -> Layout:
+    """Parameter → [{"axis", "dim", "tile", "width", "pi"}]: the axes in it, their alive width there and π's hash.
+
+    width counts entries along `dim`, heads times their size; pi is "" for an axis that nobody permuted. A model of no
+    known family has no layout that could be told.
+    """
+    if family_of(model) is None:
+        return {}
+    found: Layout = {}
+    for axis in find_adapter(model).axes():
+        for slot in axis.slots:
+            entry = {
+                "axis": axis.name,
+                "dim": slot.dim,
+                "tile": tile,
+                "width": axis.size * slot.block * slot.copies,
+                "pi": pi.get(axis.name, ""),
+            }
+            entries = found.setdefault(slot.parameter, [])
+            if entry not in entries:
+                entries.append(entry)
+    return found

@@ -1,0 +1,33 @@
+"""A recorded model as a Relax module, by TVM's own importer; weights are parameters of its function, by name."""
+
+from collections.abc import Mapping
+
+import torch
+
+from icd_lib.errors import ResourceError
+from icd_lib.optional import brief, load_optional
+
+
+def import_relax(program: torch.export.ExportedProgram, lines: Mapping[str, str]):
+    """(module, parameter name → its array); `ResourceError` names the operator that has no translation."""
+    frontend = load_optional("tvm.relax.frontend.torch", "apache-tvm")
+    relax = load_optional("tvm.relax", "apache-tvm")
+    try:
+        module = frontend.from_exported_program(program, keep_params_as_input=True, unwrap_unit_return_tuple=True)
+    except Exception as error:  # its importer raises AssertionError, NotImplementedError, TVMError, ...
+        raise ResourceError(_refusal(error, lines)) from error
+    module, given = relax.frontend.detach_params(module)
+    signature = program.graph_signature
+    full = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    main = module["main"]
+    names = [var.name_hint for var in main.params[int(main.attrs["num_input"]) :]]
+    short = [full.get(name, name).removeprefix("model.") for name in names]
+    return module, dict(zip(short, given["main"], strict=True))
+
+
+def _refusal(error: Exception, lines: Mapping[str, str]) -> str:
+    text = str(error)
+    for name, line in lines.items():
+        if name.partition(".")[2] and name.partition(".")[2] in text:
+            return f"TVM has no Relax for the operator {name}, called at {line} ({brief(error)})"
+    return f"TVM cannot import the model: {brief(error)}"
