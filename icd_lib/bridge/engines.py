@@ -55,7 +55,7 @@ def through_tvm(program: torch.export.ExportedProgram, lines: Mapping[str, str],
     (folder / "module.relax").write_text(module.script())
     seconds.mark("import")
     try:
-        names = [var.name_hint for var in module["main"].params[int(module["main"].attrs["num_input"]) :]]
+        names = [var.name for var in module["main"].params[int(module["main"].attrs["num_input"]) :]]
         module = relax.transform.BindParams("main", dict(zip(names, weights.values(), strict=True)))(module)
         target = tvm.target.Target("llvm")
         with target:

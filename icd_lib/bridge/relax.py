@@ -20,7 +20,7 @@ def import_relax(program: torch.export.ExportedProgram, lines: Mapping[str, str]
     signature = program.graph_signature
     full = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
     main = module["main"]
-    names = [var.name_hint for var in main.params[int(main.attrs["num_input"]) :]]
+    names = [var.name for var in main.params[int(main.attrs["num_input"]) :]]
     short = [full.get(name, name).removeprefix("model.") for name in names]
     return module, dict(zip(short, given["main"], strict=True))
 
