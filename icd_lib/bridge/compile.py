@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import icd_lib
 from icd_lib.bridge.layout import layout_of
-from icd_lib.bridge.options import Settings, current
+from icd_lib.bridge.settings import Settings, current
 from icd_lib.bridge.program import record
 from icd_lib.errors import ResourceError
 from icd_lib.models.export import as_tensors
@@ -41,7 +40,7 @@ def compile_model(
     options = settings.options
     start = time.perf_counter()
     program = record(model, inputs, max_module_mb=options.max_module_mb, dynamic_shapes=dynamic_shapes)
-    layout = layout_of(model, settings.tile, settings.pi)
+    layout = layout_of(model, settings.tile, settings.pi.get(model, {}))
     folder.mkdir(parents=True, exist_ok=True)
     torch.export.save(program, folder / "program.pt2")
     (folder / "job.json").write_text(json.dumps({"engine": engine, "layout": layout, "tiles": options.tiles}))
@@ -64,6 +63,8 @@ def compile_model(
     }
     entry["sha256"] = {entry[key]: sha256_file(folder / entry[key]) for key in ("artifact", "source")}
     (folder / RECORD).write_text(to_json(entry))
+    if settings.keep is not None:
+        settings.keep(model, entry, folder)
     return entry
 
 
@@ -103,7 +104,7 @@ def _end(child: subprocess.Popen) -> None:
 
 def _environment() -> Mapping[str, str]:
     """Where the child finds this package, whatever the working folder."""
-    root = str(Path(icd_lib.__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
 
 

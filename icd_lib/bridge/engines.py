@@ -1,17 +1,17 @@
 """The two ways through a compiler, each from a recorded program to a file that runs; they run in the child process."""
 
+import resource
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from icd_lib.bridge.relax import import_relax
-from icd_lib.bridge.stablehlo import import_stablehlo
-from icd_lib.errors import ResourceError
-from icd_lib.optional import brief, load_optional
+from icd_lib.bridge import mlir, relax
+from icd_lib.bridge.target import float_lanes
 
-IREE_FLAGS = ("--iree-llvmcpu-target-cpu=host", "--iree-opt-level=O2")
+BEFORE, AFTER = "before.txt", "after.txt"  # the IR without its weights, for readers
 
 
 class Seconds(dict):
@@ -28,42 +28,55 @@ class Seconds(dict):
 
 def through_iree(program: torch.export.ExportedProgram, lines: Mapping[str, str], job: dict, folder: Path) -> dict:
     """`module.mlir` (StableHLO with the layout) and `module.vmfb`."""
-    compiler = load_optional("iree.compiler", "iree-base-compiler")
     seconds = Seconds()
-    text = import_stablehlo(program, lines)
-    (folder / "module.mlir").write_text(text)
+    text = mlir.import_stablehlo(program, lines)
     seconds.mark("import")
-    try:
-        compiler.compile_str(
-            text,
-            target_backends=["llvm-cpu"],
-            input_type="stablehlo",
-            extra_args=list(IREE_FLAGS),
-            output_file=str(folder / "module.vmfb"),
-        )
-    except compiler.CompilerToolError as error:
-        raise ResourceError(f"IREE cannot compile the model: {brief(error)}") from error
+    module = mlir.parse(text)
+    (folder / BEFORE).write_text(mlir.printed(module, short=True))
+    passes = {"annotate": mlir.annotate(module, job["layout"]), "fold": mlir.fold(module)}
+    passes["legalize-layout"] = mlir.legalize_layout(module, float_lanes())
+    if job["tiles"]:
+        passes["tile"] = mlir.tile_products(module, float_lanes())
+    (folder / AFTER).write_text(mlir.printed(module, short=True))
+    (folder / "module.mlir").write_text(mlir.printed(module))
+    seconds.mark("passes")
+    mlir.lower(folder / "module.mlir", folder / "module.vmfb")
     seconds.mark("compile")
-    return {"seconds": seconds, "artifact": "module.vmfb", "source": "module.mlir"}
+    return _told(seconds, passes, mlir.gathers(module), "module.vmfb", "module.mlir")
 
 
 def through_tvm(program: torch.export.ExportedProgram, lines: Mapping[str, str], job: dict, folder: Path) -> dict:
-    """`module.relax` (Relax script with the layout) and `module.so`."""
-    tvm, relax = load_optional("tvm", "apache-tvm"), load_optional("tvm.relax", "apache-tvm")
+    """`module.relax` (Relax script with the layout, without weights) and `module.so`."""
     seconds = Seconds()
-    module, weights = import_relax(program, lines)
-    (folder / "module.relax").write_text(module.script())
+    module, weights, names = relax.import_relax(program, lines)
     seconds.mark("import")
-    try:
-        names = [var.name for var in module["main"].params[int(module["main"].attrs["num_input"]) :]]
-        module = relax.transform.BindParams("main", dict(zip(names, weights.values(), strict=True)))(module)
-        target = tvm.target.Target("llvm")
-        with target:
-            tvm.compile(module, target=target).export_library(str(folder / "module.so"))
-    except Exception as error:  # its passes raise many kinds
-        raise ResourceError(f"TVM cannot compile the model: {brief(error)}") from error
+    (folder / BEFORE).write_text(module.script())
+    passes = {}
+    module, passes["annotate"] = relax.annotate(module, job["layout"], names)
+    module, passes["fold"] = relax.fold(module)
+    module, passes["legalize-layout"] = relax.legalize_layout(module, float_lanes())
+    offers, told = relax.offered_tiles(module)
+    if job["tiles"]:
+        passes["tile"] = told
+    left = relax.gathers(module)
+    for name in (AFTER, "module.relax"):
+        (folder / name).write_text(module.script())
+    seconds.mark("passes")
+    relax.lower(module, weights, offers if job["tiles"] else {}, float_lanes(), folder / "module.so")
     seconds.mark("compile")
-    return {"seconds": seconds, "artifact": "module.so", "source": "module.relax"}
+    return _told(seconds, passes, left, "module.so", "module.relax")
+
+
+def _told(seconds: Seconds, passes: dict[str, list[str]], left, artifact: str, source: str) -> dict:
+    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {
+        "artifact": artifact,
+        "source": source,
+        "seconds": seconds,
+        "peak_memory_mb": round(used / 1024, 1),
+        "passes": passes,
+        "gathers": asdict(left),
+    }
 
 
 ENGINES: dict[str, Callable[..., dict]] = {"stablehlo_iree": through_iree, "tvm_relax": through_tvm}

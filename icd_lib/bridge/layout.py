@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from icd_lib.models.families import find_adapter
-from icd_lib.models.families import family_of
+from icd_lib.axes.kinds import KINDS, granules
+from icd_lib.models.families import find_adapter, family_of
 
 Layout = dict[str, list[dict]]
 
@@ -13,7 +13,7 @@ Layout = dict[str, list[dict]]
 def layout_of(model: nn.Module, tile: int, pi: Mapping[str, str]) -> Layout:
     """Parameter → [{"axis", "dim", "tile", "width", "pi"}]: the axes in it, their alive width there and π's hash.
 
-    width counts entries along `dim`, heads times their size; pi is "" for an axis that nobody permuted. A model of no
+    width counts entries along `dim`, heads times their size; tile too, 1 where elements are single; pi is "" for an axis that nobody permuted. A model of no
     known family has no layout that could be told.
     """
     if family_of(model) is None:
@@ -24,7 +24,7 @@ def layout_of(model: nn.Module, tile: int, pi: Mapping[str, str]) -> Layout:
             entry = {
                 "axis": axis.name,
                 "dim": slot.dim,
-                "tile": tile,
+                "tile": granules(tile)[axis.kind] * slot.block if axis.kind in KINDS else 1,
                 "width": axis.size * slot.block * slot.copies,
                 "pi": pi.get(axis.name, ""),
             }

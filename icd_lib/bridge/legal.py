@@ -12,6 +12,8 @@ def objection(entry: dict, dtype: str, lanes: int) -> str | None:
     axis, tile, width = entry["axis"], entry["tile"], entry["width"]
     if dtype != "f32":
         return f"{axis}: numbers are {dtype}, and tiles are given for f32"
+    if tile == 1:
+        return f"{axis}: its elements are single, there is no tile to keep"
     if width % tile:
         return f"{axis}: {width} is no multiple of the tile {tile}"
     if tile % lanes and lanes % tile:

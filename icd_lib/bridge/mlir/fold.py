@@ -1,10 +1,10 @@
 """Fold: a permutation that one operator writes and the next one undoes is cancelled; what is left is counted."""
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
 
+from icd_lib.bridge.gathers import Gathers
 from icd_lib.bridge.mlir.module import before, bindings, constant_of, operations, producer, shape_of, weight_behind
 
 # One tensor in, one of its shape out, element by element; other operands are one number everywhere.
@@ -15,19 +15,6 @@ _ELEMENTWISE = {
         "add subtract multiply divide maximum minimum power"
     ).split()
 }
-
-
-@dataclass(frozen=True)
-class Gathers:
-    """Gathers that are left at run time.
-
-    lookups: rows of a table by what the inputs say (token ids); permutations: of an activation, by constant indices;
-    other: by indices that are computed. Those of constants are the compiler's, before anything runs.
-    """
-
-    lookups: int = 0
-    permutations: int = 0
-    other: int = 0
 
 
 def fold(module) -> list[str]:
@@ -48,7 +35,8 @@ def gathers(module) -> Gathers:
         if not reads_inputs(table):
             counts["lookups"] += reads_inputs(indices)
         else:
-            counts["other" if reads_inputs(indices) else "permutations"] += 1
+            numbers = str(bindings().RankedTensorType(table.type).element_type).startswith(("f", "bf"))
+            counts["permutations" if numbers and not reads_inputs(indices) else "other"] += 1
     return Gathers(**counts)
 
 

@@ -9,7 +9,7 @@ from icd_lib.optional import brief, load_optional
 
 
 def import_relax(program: torch.export.ExportedProgram, lines: Mapping[str, str]):
-    """(module, parameter name → its array); `ResourceError` names the operator that has no translation."""
+    """(module, variable → its array, variable → the parameter that it is); `ResourceError` names the operator that has no translation."""
     frontend = load_optional("tvm.relax.frontend.torch", "apache-tvm")
     relax = load_optional("tvm.relax", "apache-tvm")
     try:
@@ -19,10 +19,15 @@ def import_relax(program: torch.export.ExportedProgram, lines: Mapping[str, str]
     module, given = relax.frontend.detach_params(module)
     signature = program.graph_signature
     full = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    names = [var.name for var in weight_vars(module)]
+    short = {name: full.get(name, name).removeprefix("model.") for name in names}
+    return module, dict(zip(names, given["main"], strict=True)), short
+
+
+def weight_vars(module) -> list:
+    """The parameters of the function that hold weights, after those that are inputs."""
     main = module["main"]
-    names = [var.name for var in main.params[int(main.attrs["num_input"]) :]]
-    short = [full.get(name, name).removeprefix("model.") for name in names]
-    return module, dict(zip(short, given["main"], strict=True))
+    return list(main.params)[int(main.attrs["num_input"]) :]
 
 
 def _refusal(error: Exception, lines: Mapping[str, str]) -> str:
