@@ -67,7 +67,8 @@ def permutation(operation) -> tuple[int, np.ndarray] | None:
     others = [place for place in range(len(shape)) if place != dim]
     sizes = list(bindings().DenseI64ArrayAttr(operation.attributes["slice_sizes"]))
     whole = [1 if place == dim else size for place, size in enumerate(shape)]
-    if sizes != whole or _numbers("offset_dims", numbers) != others or result[dim] != indices.size:
+    kept = len(result) == len(shape) and result[dim] == indices.size
+    if sizes != whole or _numbers("offset_dims", numbers) != others or not kept:
         return None
     return dim, indices.reshape(-1)
 

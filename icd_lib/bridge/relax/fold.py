@@ -33,7 +33,7 @@ def gathers(module) -> Gathers:
             if any(name in moving for name in used):
                 moving.add(binding.var.name)
             name = getattr(getattr(binding.value, "op", None), "name", "")
-            if name in _GATHERS:
+            if name in _GATHERS and not _takes_one(binding.value):
                 reads = [any(v.name in moving for v in relax.analysis.free_vars(arg)) for arg in binding.value.args]
                 if not reads[0]:
                     counts["lookups"] += any(reads[1:])
@@ -41,6 +41,13 @@ def gathers(module) -> Gathers:
                     numbers = "float" in str(binding.value.args[0].ty.dtype)
                     counts["permutations" if numbers and not any(reads[1:]) else "other"] += 1
     return Gathers(**counts)
+
+
+def _takes_one(call) -> bool:
+    """Whether it is a slice in other words: one constant index."""
+    tvm = load_optional("tvm", "apache-tvm")
+    index = call.args[-1]
+    return isinstance(index, tvm.ir.GenericConst) and index.value.numpy().size == 1
 
 
 def _rules(log: list[str]) -> list:
@@ -54,7 +61,7 @@ def _rules(log: list[str]) -> list:
 
     def joined(call, found):
         axis = _axis(call)
-        if axis != _axis(found[inner]):
+        if axis is None or axis != _axis(found[inner]):
             return call
         together = _values(found[first])[_values(found[second])]
         if np.array_equal(together, np.arange(_size(found[x], axis))):
@@ -93,7 +100,7 @@ def _through(dpl, relax, name: str, log: list[str]) -> tuple:
 
     def moved(call, found):
         axis = _axis(call)
-        if axis != _axis(found[inner]):
+        if axis is None or axis != _axis(found[inner]):
             return call
         together = relax.const(_values(found[first])[_values(found[second])], "int64")
         log.append(f"a gather along dim {axis} goes before {name}")
@@ -112,8 +119,9 @@ def _rewritten(module, pattern, rewriter):
 
 
 def _axis(call) -> int | None:
+    """The dimension along which a `take` takes a list of slices; None where it flattens or drops one (a single index)."""
     axis = call.attrs.axis
-    if axis is None:
+    if axis is None or len(call.args[1].ty.shape) != 1:
         return None
     return int(axis) % len(call.args[0].ty.shape)
 
