@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from icd_lib.bridge.layout import layout_of
-from icd_lib.bridge.settings import Settings, current
 from icd_lib.bridge.program import record
+from icd_lib.bridge.settings import Settings, current
 from icd_lib.errors import ResourceError
 from icd_lib.models.export import as_tensors
 from icd_lib.storage.atomic import sha256_file, to_json
@@ -23,7 +23,11 @@ from icd_lib.storage.json_text import read_text
 
 RECORD, FORMAT = "icd.json", "icd-bridge/v1"
 PACKAGES = {
-    "stablehlo_iree": {"torch_mlir": "torch-mlir", "iree.compiler": "iree-base-compiler", "iree.runtime": "iree-base-runtime"},
+    "stablehlo_iree": {
+        "torch_mlir": "torch-mlir",
+        "iree.compiler": "iree-base-compiler",
+        "iree.runtime": "iree-base-runtime",
+    },
     "tvm_relax": {"tvm": "apache-tvm"},
 }
 
@@ -69,7 +73,7 @@ def compile_model(
 
 
 def run_child(engine: str, name: str, folder: Path, timeout_s: float, command: list[str] | None = None) -> dict:
-    """What the child says of its work; `ResourceError` where it refuses, fails, or takes too long (then it is killed)."""
+    """What the child says of its work; `ResourceError` where it refuses, fails, or takes too long: then it is killed."""
     command = command or [sys.executable, "-m", "icd_lib.bridge.child", str(folder)]
     log = folder / "compile.log"
     with log.open("wb") as words:

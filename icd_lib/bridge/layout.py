@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from icd_lib.axes.kinds import KINDS, granules
-from icd_lib.models.families import find_adapter, family_of
+from icd_lib.models.families import family_of, find_adapter
 
 Layout = dict[str, list[dict]]
 
@@ -13,8 +13,8 @@ Layout = dict[str, list[dict]]
 def layout_of(model: nn.Module, tile: int, pi: Mapping[str, str]) -> Layout:
     """Parameter → [{"axis", "dim", "tile", "width", "pi"}]: the axes in it, their alive width there and π's hash.
 
-    width counts entries along `dim`, heads times their size; tile too, 1 where elements are single; pi is "" for an axis that nobody permuted. A model of no
-    known family has no layout that could be told.
+    width and tile count entries along `dim`, heads times their size; tile is 1 where elements are single. pi is "" for
+    an axis that nobody permuted. A model of no known family has no layout that could be told.
     """
     if family_of(model) is None:
         return {}

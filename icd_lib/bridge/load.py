@@ -1,8 +1,8 @@
 """Run what the bridge wrote, with numpy and the compiler's runtime alone: no torch, nothing of this project.
 
-    from load import load
-    run = load("folder")           # the folder of icd.export_stablehlo or icd.export_tvm
-    output = run(input_ids, attention_mask)
+from load import load
+run = load("folder")           # the folder of icd.export_stablehlo or icd.export_tvm
+output = run(input_ids, attention_mask)
 """
 
 import json

@@ -29,14 +29,14 @@ class MainOutput(nn.Module):
 def record(model: nn.Module, inputs: dict, *, max_module_mb: int, dynamic_shapes=None) -> torch.export.ExportedProgram:
     """The model as a graph of operators at the shapes of `inputs`; parameters keep their names, after "model.".
 
-    inputs: name → (B, L) tensor or array; a missing `attention_mask` is all ones. dynamic_shapes is there to be refused.
+    inputs: name → (B, L) tensor or array; a missing `attention_mask` is all ones. dynamic_shapes are refused.
     Raises `ResourceError` that names the tensor or the operator (with its source line) and the cure.
     """
     name = type(model).__name__
     if dynamic_shapes:
         raise ResourceError(
-            f"{name} was to be exported with dynamic shapes {dynamic_shapes!r}; the bridge compiles fixed shapes: leave "
-            "dynamic_shapes out and export once per shape"
+            f"{name} was to be exported with dynamic shapes {dynamic_shapes!r}; the bridge compiles fixed shapes: "
+            "leave dynamic_shapes out and export once per shape"
         )
     check_numbers(model, max_module_mb)
     tensors = as_tensors(inputs)
@@ -112,7 +112,7 @@ def lines_of(program: torch.export.ExportedProgram) -> dict[str, str]:
 
 @contextmanager
 def persistent_buffers(model: nn.Module) -> Iterator[None]:
-    """Buffers that a checkpoint leaves out (position ids) as weights like the others: torch-mlir knows no second kind."""
+    """Buffers that a checkpoint leaves out (position ids) as weights like the others: torch-mlir knows one kind."""
     kept = [(module, set(module._non_persistent_buffers_set)) for module in model.modules()]
     try:
         for module, _ in kept:

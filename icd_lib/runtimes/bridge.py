@@ -1,7 +1,7 @@
 """The compilers behind the bridge: StableHLO through IREE and Relax through TVM, one compile per shape."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,7 +25,7 @@ class PreparedBridge(Prepared):
     def __init__(self, engine: str, model: nn.Module, threads: int):
         self.engine, self.model, self.threads = engine, model, threads
         self.records: dict[tuple[int, ...], dict] = {}
-        self._calls: dict[tuple[int, ...], object] = {}
+        self._calls: dict[tuple[int, ...], Callable[..., np.ndarray]] = {}
         self._folder = tempfile.TemporaryDirectory()
 
     def run(self, inputs: dict) -> np.ndarray:

@@ -9,6 +9,15 @@ from icd_lib.bridge.mlir.module import parse, printed
 from icd_lib.bridge.mlir.tile import tile_products
 
 __all__ = [
-    "annotate", "fold", "gathers", "import_stablehlo", "layout_on", "legalize_layout", "lower", "parse", "printed",
-    "strip", "tile_products",
+    "annotate",
+    "fold",
+    "gathers",
+    "import_stablehlo",
+    "layout_on",
+    "legalize_layout",
+    "lower",
+    "parse",
+    "printed",
+    "strip",
+    "tile_products",
 ]

@@ -110,8 +110,10 @@ def _gather_above(value, dim: int):
 def _is_splat(value) -> bool:
     operation = producer(value)
     if operation is None or operation.name != "stablehlo.constant":
-        return operation is not None and operation.name == "stablehlo.broadcast_in_dim" and not shape_of(
-            operation.operands[0]
+        return (
+            operation is not None
+            and operation.name == "stablehlo.broadcast_in_dim"
+            and not shape_of(operation.operands[0])
         )
     attribute = operation.attributes["value"]
     return isinstance(attribute, bindings().DenseElementsAttr) and attribute.is_splat

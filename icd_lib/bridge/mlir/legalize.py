@@ -16,7 +16,9 @@ def legalize_layout(module, lanes: int) -> list[str]:
             continue
         dtype = str(ir.RankedTensorType(operation.result.type).element_type)
         reasons = [objection(entry, dtype, lanes) for entry in entries]
-        kept = [item for item, reason in zip(ir.ArrayAttr(operation.attributes[LAYOUT]), reasons, strict=True) if not reason]
+        kept = [
+            item for item, reason in zip(ir.ArrayAttr(operation.attributes[LAYOUT]), reasons, strict=True) if not reason
+        ]
         refused = [reason for reason in reasons if reason]
         if refused:
             operation.attributes[REFUSED] = ir.StringAttr.get("; ".join(refused), module.context)

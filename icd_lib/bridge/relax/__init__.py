@@ -8,5 +8,13 @@ from icd_lib.bridge.relax.lower import lower
 from icd_lib.bridge.relax.tile import offered_tiles
 
 __all__ = [
-    "annotate", "fold", "gathers", "import_relax", "layout_on", "legalize_layout", "lower", "offered_tiles", "strip",
+    "annotate",
+    "fold",
+    "gathers",
+    "import_relax",
+    "layout_on",
+    "legalize_layout",
+    "lower",
+    "offered_tiles",
+    "strip",
 ]

@@ -33,7 +33,8 @@ def layout_on(module) -> Layout:
         return {}
     return {
         str(variable): [
-            {key: str(value) if key in ("axis", "pi") else int(value) for key, value in entry.items()} for entry in entries
+            {key: str(value) if key in ("axis", "pi") else int(value) for key, value in entry.items()}
+            for entry in entries
         ]
         for variable, entries in attributes[LAYOUT].items()
     }

@@ -18,7 +18,7 @@ def import_relax(program: torch.export.ExportedProgram, lines: Mapping[str, str]
         raise ResourceError(_refusal(error, lines)) from error
     module, given = relax.frontend.detach_params(module)
     signature = program.graph_signature
-    full = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    full = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     names = [var.name for var in weight_vars(module)]
     short = {name: full.get(name, name).removeprefix("model.") for name in names}
     return module, dict(zip(names, given["main"], strict=True)), short

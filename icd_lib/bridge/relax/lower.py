@@ -20,8 +20,9 @@ def lower(module, weights: Mapping[str, object], offers: Mapping, lanes: int, ar
             for step in (passes.LegalizeOps(), passes.FoldConstant()):
                 module = step(module)
             module = schedule_products(module, offers, lanes)
-            for step in (passes.AnnotateTIROpPattern(), passes.FuseOps(), passes.FuseTIR(), passes.DeadCodeElimination()):
+            for step in (passes.AnnotateTIROpPattern(), passes.FuseOps(), passes.FuseTIR()):
                 module = step(module)
+            module = passes.DeadCodeElimination()(module)
             module = schedule_rest(module, lanes)
             built = tvm.compile(module, target=target, relax_pipeline=relax.get_pipeline("default_build"))
         built.export_library(str(artifact))
