@@ -73,7 +73,7 @@ def compile_model(
 
 
 def run_child(engine: str, name: str, folder: Path, timeout_s: float, command: list[str] | None = None) -> dict:
-    """What the child says of its work; `ResourceError` where it refuses, fails, or takes too long: then it is killed."""
+    """What the child says of its work; `ResourceError` where it refuses, fails, or takes too long (it is killed)."""
     command = command or [sys.executable, "-m", "icd_lib.bridge.child", str(folder)]
     log = folder / "compile.log"
     with log.open("wb") as words:

@@ -32,3 +32,12 @@ def layout_of(model: nn.Module, tile: int, pi: Mapping[str, str]) -> Layout:
             if entry not in entries:
                 entries.append(entry)
     return found
+
+
+def in_words(entry: dict) -> str:
+    """One entry for a log.
+
+    >>> in_words({"axis": "ffn.0", "dim": 0, "tile": 16, "width": 992, "pi": ""})
+    'ffn.0 along dim 0, 992 alive in tiles of 16'
+    """
+    return f"{entry['axis']} along dim {entry['dim']}, {entry['width']} alive in tiles of {entry['tile']}"

@@ -5,7 +5,7 @@ from icd_lib.bridge.mlir.fold import fold, gathers
 from icd_lib.bridge.mlir.imported import import_stablehlo
 from icd_lib.bridge.mlir.legalize import legalize_layout
 from icd_lib.bridge.mlir.lower import lower
-from icd_lib.bridge.mlir.module import parse, printed
+from icd_lib.bridge.mlir.module import parse, printed, weights_in
 from icd_lib.bridge.mlir.tile import tile_products
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "printed",
     "strip",
     "tile_products",
+    "weights_in",
 ]

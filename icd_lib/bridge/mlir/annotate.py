@@ -2,7 +2,7 @@
 
 import json
 
-from icd_lib.bridge.layout import Layout
+from icd_lib.bridge.layout import Layout, in_words
 from icd_lib.bridge.mlir.module import bindings, operations, weight_name
 
 LAYOUT = "icd.layout"
@@ -16,7 +16,7 @@ def annotate(module, layout: Layout) -> list[str]:
         name = weight_name(operation)
         if name in layout:
             operation.attributes[LAYOUT] = ir.Attribute.parse(_as_text(layout[name]), module.context)
-            log.append(f"{name}: {', '.join(_words(entry) for entry in layout[name])}")
+            log.append(f"{name}: {', '.join(in_words(entry) for entry in layout[name])}")
     return log
 
 
@@ -48,7 +48,3 @@ def _as_text(entries: list[dict]) -> str:
         for entry in entries
     )
     return f"[{', '.join(items)}]"
-
-
-def _words(entry: dict) -> str:
-    return f"{entry['axis']} along dim {entry['dim']}, {entry['width']} alive in tiles of {entry['tile']}"

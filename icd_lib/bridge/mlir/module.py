@@ -59,6 +59,11 @@ def weight_name(operation) -> str | None:
     return found[1] if found else None
 
 
+def weights_in(module) -> tuple[str, ...]:
+    """Names of all weights, in order."""
+    return tuple(name for operation in operations(module) if (name := weight_name(operation)) is not None)
+
+
 def weight_behind(value) -> tuple[object, bool] | None:
     """(the constant of a weight, whether it is transposed) that a value is but for its form; None of others."""
     operation, transposed = producer(value), False

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from icd_lib.bridge.layout import Layout
+from icd_lib.bridge.layout import Layout, in_words
 
 LAYOUT, REFUSED, OFFERS = "icd.layout", "icd.refused", "icd.tiles"
 
@@ -10,11 +10,7 @@ LAYOUT, REFUSED, OFFERS = "icd.layout", "icd.refused", "icd.tiles"
 def annotate(module, layout: Layout, names: Mapping[str, str]):
     """(module with `icd.layout` = {variable: [entries]} on its function, log); names: variable → parameter."""
     found = {variable: layout[name] for variable, name in names.items() if name in layout}
-    log = [
-        f"{names[variable]}: {entry['axis']} along dim {entry['dim']}, {entry['width']} alive in tiles of {entry['tile']}"
-        for variable, entries in found.items()
-        for entry in entries
-    ]
+    log = [f"{names[variable]}: {in_words(entry)}" for variable, entries in found.items() for entry in entries]
     return with_attribute(module, LAYOUT, found), log
 
 

@@ -1,4 +1,4 @@
-"""Fold on Relax: a permutation that one operator writes and the next one undoes is cancelled; what is left is counted."""
+"""Fold on Relax: a permutation that one operator writes and the next one undoes is cancelled; the rest is counted."""
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def _rewritten(module, pattern, rewriter):
 
 
 def _axis(call) -> int | None:
-    """The dimension along which a `take` takes a list of slices; None where it flattens or drops one (a single index)."""
+    """The dimension along which a `take` takes a list of slices; None where it flattens, or takes a single one."""
     axis = call.attrs.axis
     if axis is None or len(call.args[1].ty.shape) != 1:
         return None

@@ -9,7 +9,7 @@ from icd_lib.optional import brief, load_optional
 
 
 def import_relax(program: torch.export.ExportedProgram, lines: Mapping[str, str]):
-    """(module, variable → its array, variable → the parameter that it is); `ResourceError` names the operator that has no translation."""
+    """(module, variable → its array, variable → its parameter); `ResourceError` names the operator it has none for."""
     frontend = load_optional("tvm.relax.frontend.torch", "apache-tvm")
     relax = load_optional("tvm.relax", "apache-tvm")
     try:
