@@ -5,7 +5,7 @@ from html import escape
 
 from icd_lib.records.bridge import BRIDGED, Bridged, Compiled
 from icd_lib.report.results import Results
-from icd_lib.report.table import DoesNotApply, Table
+from icd_lib.report.table import STYLE, DoesNotApply, Table
 from icd_lib.storage.record_json import from_json
 
 OFF = "the compiler bridge was off (bridge.enable)"
@@ -14,18 +14,20 @@ _WHEN = {"before": "as imported", "after": "after the passes"}
 
 
 @dataclass(frozen=True)
-class Listing:
-    """Text of any length, folded, as text: a browser's own search finds what is in it and unfolds it."""
+class Listings:
+    """Title → text of any length, each folded, as text: a browser's own search finds what is in it and unfolds it."""
 
-    title: str
-    text: str
+    texts: dict[str, str]
 
     def to_html(self) -> str:
-        head = f"{escape(self.title)} ({len(self.text.splitlines())} lines)"
-        return f"<details><summary>{head}</summary><pre>{escape(self.text)}</pre></details>"
+        heads = {title: f"{escape(title)} ({len(text.splitlines())} lines)" for title, text in self.texts.items()}
+        return "\n".join(
+            f"<details><summary>{heads[title]}</summary><pre>{escape(text)}</pre></details>"
+            for title, text in self.texts.items()
+        )
 
     def _repr_html_(self) -> str:
-        return self.to_html()
+        return f'<style>{STYLE}</style><div class="icd">{self.to_html()}</div>'
 
 
 def bridged(results: Results) -> Bridged | None:
@@ -74,15 +76,15 @@ def passes_table(results: Results) -> Table | DoesNotApply:
     return Table("Passes of the bridge", ["compiler", "arm", "pass", "changes", "what it did"], rows, offered)
 
 
-def listings(results: Results) -> list[Listing]:
+def listings(results: Results) -> Listings | DoesNotApply:
     """The IR of iterative's first artifact, before and after the passes, without weights."""
-    found = bridged(results)
-    return [
-        Listing(f"{engine}, {arm}, {item.shape}: IR {words}", getattr(item, when))
-        for engine, arm, item in _entries(found)
+    texts = {
+        f"{engine}, {arm}, {item.shape}: IR {words}": getattr(item, when)
+        for engine, arm, item in _entries(bridged(results))
         for when, words in _WHEN.items()
         if getattr(item, when)
-    ]
+    }
+    return Listings(texts) if texts else DoesNotApply("Intermediate representation", OFF)
 
 
 def _entries(found: Bridged | None) -> list[tuple[str, str, Compiled]]:

@@ -27,7 +27,7 @@ RECORD = {
 
 def test_a_run_without_the_bridge_has_no_section(tmp_path):
     results = Results.load(write_run(tmp_path))
-    assert isinstance(bridge.compiled_table(results), DoesNotApply) and bridge.listings(results) == []
+    assert all(isinstance(part(results), DoesNotApply) for part in (bridge.compiled_table, bridge.listings))
 
 
 def test_the_tables_say_what_compiling_took_and_what_the_passes_did(tmp_path):
@@ -44,9 +44,9 @@ def test_the_tables_say_what_compiling_took_and_what_the_passes_did(tmp_path):
 def test_the_ir_is_folded_and_escaped(tmp_path):
     folder = write_run(tmp_path)
     atomic_write(folder / BRIDGED, to_json(RECORD))
-    first, second = bridge.listings(Results.load(folder))
-    assert first.to_html() == (
+    first, second = bridge.listings(Results.load(folder)).to_html().split("\n<details>")
+    assert first == (
         "<details><summary>tvm_relax, iterative, 2x12: IR as imported (2 lines)</summary>"
         "<pre>%0 = &lt;a&gt;\nb</pre></details>"
     )
-    assert "after the passes (1 lines)" in second.to_html()
+    assert "after the passes (1 lines)" in second
