@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from icd_lib.errors import ResourceError
+from icd_lib.kernels.mixer import doubling_scan
 from icd_lib.models.export import as_tensors, main_output
 from icd_lib.models.modes import evaluating
 from icd_lib.optional import brief
@@ -42,7 +43,7 @@ def record(model: nn.Module, inputs: dict, *, max_module_mb: int, dynamic_shapes
     tensors = as_tensors(inputs)
     wrapped = MainOutput(model, list(tensors))
     try:
-        with evaluating(wrapped), persistent_buffers(model), torch.no_grad():
+        with evaluating(wrapped), persistent_buffers(model), doubling_scan(model), torch.no_grad():
             program = torch.export.export(wrapped, tuple(tensors.values()))
     except Exception as error:  # the tracer's words for "not traceable" are many
         raise ResourceError(f"{name} cannot be recorded by torch.export: {brief(error)}") from error
