@@ -1,4 +1,4 @@
-"""The selective scan in log2(L) steps over all tokens, for graphs of one length: a loop over tokens would be unrolled."""
+"""The selective scan in log2(L) steps over all tokens, for graphs of one length, where a loop would be unrolled."""
 
 import torch
 from torch.nn.functional import pad, silu, softplus
