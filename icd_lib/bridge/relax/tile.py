@@ -62,7 +62,8 @@ def _product(function, offers: dict[tuple[int, int], int], lanes: int):
         rows *= size
     width = sizes[-2]
     tile = offers.get((sizes[-1], width)) or row_tile(width, 64)
-    vector = next((size for size in (4 * lanes, 3 * lanes, 2 * lanes, lanes) if tile % size == 0), tile)
+    # Vectors of other sizes than powers of two gave other numbers in this TVM.
+    vector = next(size for size in (64, 32, 16, 8, 4, 2, 1) if size <= 4 * lanes and tile % size == 0)
     if not outer:
         return None
     line = schedule.fuse(*outer) if len(outer) > 1 else outer[0]
@@ -93,7 +94,9 @@ def _spread(function, lanes: int):
         try:
             if outer:
                 schedule.parallel(schedule.fuse(*outer) if len(outer) > 1 else outer[0])
-            if len(spatial) == len(loops) and int(schedule.get(last).extent) % lanes == 0:
+            stored = [region.source.dtype for region in (*schedule.get(block).reads, *schedule.get(block).writes)]
+            plain = "bool" not in map(str, stored)  # TVM's vectors of booleans do not type-check
+            if plain and len(spatial) == len(loops) and int(schedule.get(last).extent) % lanes == 0:
                 schedule.vectorize(schedule.split(last, [None, lanes])[1])
         except s_tir.ScheduleError:  # a block whose loops depend on each other stays as it is
             continue
