@@ -58,7 +58,7 @@ def latency_table(section: dict) -> str:
                 how[0] if how else "–",
                 f"{median:.2f} ms",
                 *(_change(ratios.get(name)) for name in ("vs_dense", "vs_plain", "vs_eager")),
-                f"{made['seconds']['compile']:.0f} s" if made else "–",
+                f"{made['seconds']['lower']:.0f} s" if made else "–",
                 f"{made['peak_memory_mb']:.0f} MB" if made else "–",
                 f"{error['to_float64']:.1e}" if error else "–",
             ]

@@ -41,7 +41,7 @@ def through_iree(program: torch.export.ExportedProgram, lines: Mapping[str, str]
     (folder / "module.mlir").write_text(mlir.printed(module))
     seconds.mark("passes")
     mlir.lower(folder / "module.mlir", folder / "module.vmfb")
-    seconds.mark("compile")
+    seconds.mark("lower")
     return _told(seconds, passes, mlir.gathers(module), "module.vmfb", "module.mlir")
 
 
@@ -63,7 +63,7 @@ def through_tvm(program: torch.export.ExportedProgram, lines: Mapping[str, str],
         (folder / name).write_text(module.script())
     seconds.mark("passes")
     relax.lower(module, weights, offers if job["tiles"] else {}, float_lanes(), folder / "module.so")
-    seconds.mark("compile")
+    seconds.mark("lower")
     return _told(seconds, passes, left, "module.so", "module.relax")
 
 

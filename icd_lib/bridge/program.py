@@ -98,7 +98,8 @@ def source_line(node: torch.fx.Node) -> str:
     lines = [line for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File ")]
     if not lines:
         return "an unknown line"
-    _, path, rest = lines[-1].split('"', 2)
+    theirs = [line for line in lines if "/torch/" not in line]  # a Linear is called somewhere, that is the line
+    _, path, rest = (theirs or lines)[-1].split('"', 2)
     return f"{Path(path).name}:{rest.split('line ', 1)[-1].split(',')[0].strip()}"
 
 

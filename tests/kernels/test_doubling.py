@@ -34,8 +34,12 @@ def test_decays_that_multiply_to_nothing_cost_no_digits():
     assert (found - exact).norm() / exact.norm() < 1e-6
 
 
-@pytest.mark.parametrize("prepare", [lambda model: model, use_fast_scan], ids=["stock", "fast"])
-def test_a_model_is_the_same_within_and_itself_afterwards(prepare):
+@pytest.mark.parametrize(
+    ("prepare", "apart"),
+    [(lambda model: model, 1e-5), (use_fast_scan, 1e-12)],  # the stock scan of a float64 model computes in float32
+    ids=["stock", "fast"],
+)
+def test_a_model_is_the_same_within_and_itself_afterwards(prepare, apart):
     model, ids = prepare(tiny_mamba("backbone")), tokens(2, 13)
     mask = torch.ones_like(ids)
     mask[0, :5] = 0
@@ -45,5 +49,5 @@ def test_a_model_is_the_same_within_and_itself_afterwards(prepare):
         with doubling_scan(model):
             assert any(isinstance(module, DoublingMambaMixer) for module in model.modules())
             found = model(ids, attention_mask=mask, use_cache=False).last_hidden_state
-    assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
+    assert (found - expected).norm() < apart * expected.norm()
     assert [type(module) for module in model.modules()] == kinds
