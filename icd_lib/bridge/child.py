@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from icd_lib.bridge.engines import ENGINES
-from icd_lib.bridge.program import lines_of
 from icd_lib.errors import ResourceError
 from icd_lib.storage.json_text import read_text
 
@@ -24,7 +23,7 @@ def main(folder: str) -> int:
     job = read_text(work / JOB)
     program = torch.export.load(work / PROGRAM)
     try:
-        told = ENGINES[job["engine"]](program, lines_of(program), job, work)
+        told = ENGINES[job["engine"]](program, job, work)
     except ResourceError as error:
         (work / REFUSED).write_text(json.dumps({"reason": error.args[0]}))
         return ResourceError.exit_code

@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,10 +26,10 @@ class Seconds(dict):
         self[name], self._since = round(now - self._since, 3), now
 
 
-def through_iree(program: torch.export.ExportedProgram, lines: Mapping[str, str], job: dict, folder: Path) -> dict:
+def through_iree(program: torch.export.ExportedProgram, job: dict, folder: Path) -> dict:
     """`module.mlir` (StableHLO with the layout) and `module.vmfb`."""
     seconds = Seconds()
-    text = mlir.import_stablehlo(program, lines)
+    text = mlir.import_stablehlo(program)
     seconds.mark("import")
     module = mlir.parse(text)
     (folder / BEFORE).write_text(mlir.printed(module, short=True))
@@ -45,10 +45,10 @@ def through_iree(program: torch.export.ExportedProgram, lines: Mapping[str, str]
     return _told(seconds, passes, mlir.gathers(module), "module.vmfb", "module.mlir")
 
 
-def through_tvm(program: torch.export.ExportedProgram, lines: Mapping[str, str], job: dict, folder: Path) -> dict:
+def through_tvm(program: torch.export.ExportedProgram, job: dict, folder: Path) -> dict:
     """`module.relax` (Relax script with the layout, without weights) and `module.so`."""
     seconds = Seconds()
-    module, weights, names = relax.import_relax(program, lines)
+    module, weights, names = relax.import_relax(program)
     seconds.mark("import")
     (folder / BEFORE).write_text(module.script())
     passes = {}

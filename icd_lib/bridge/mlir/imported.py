@@ -6,18 +6,16 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
+from icd_lib.bridge.program import lines_of
 from icd_lib.errors import ResourceError
 from icd_lib.optional import brief, load_optional
 
-_ILLEGAL = re.compile(r"'?(torch\.(?:aten|prims|operator)[.\w]*)'?")
+_OPERATOR = re.compile(r"\b((?:aten|prims)\.\w+)")
 _INLINE = 65536  # indices up to so many are written out, so that passes can read them
 
 
-def import_stablehlo(program: torch.export.ExportedProgram, lines: Mapping[str, str]) -> str:
-    """StableHLO text of the program, weights in it; `ResourceError` names the operator that has no translation.
-
-    lines: operator → the source line that calls it.
-    """
+def import_stablehlo(program: torch.export.ExportedProgram) -> str:
+    """StableHLO text of the program, weights in it; `ResourceError` names the operator that has no translation."""
     fx = load_optional("torch_mlir.fx", "torch-mlir")
     table = load_optional("torch_mlir.extras.fx_decomp_util", "torch-mlir").get_decomposition_table() | DECOMPOSED
     decomposed = program.run_decompositions(table)
@@ -26,7 +24,7 @@ def import_stablehlo(program: torch.export.ExportedProgram, lines: Mapping[str, 
             decomposed, output_type="stablehlo", decomposition_table={}, hooks=_hooks(decomposed)
         )
     except Exception as error:  # its importer raises many kinds, its pipeline a text of several lines
-        raise ResourceError(_refusal(error, lines)) from error
+        raise ResourceError(_refusal(error, lines_of(program) | lines_of(decomposed))) from error
     return str(module)
 
 
@@ -74,9 +72,9 @@ def _hooks(program: torch.export.ExportedProgram):
 
 def _refusal(error: Exception, lines: Mapping[str, str]) -> str:
     """The reason in words, with the operator and the line of the model's source where the error tells it."""
-    found = _ILLEGAL.search(str(error))
-    if found is None:
+    named = _OPERATOR.findall(str(error))
+    operator = next((name for name in named if name in lines), named[0] if named else None)
+    if operator is None:
         return f"torch-mlir cannot import the model: {brief(error)}"
-    operator = found[1].removeprefix("torch.")
-    where = next((line for name, line in lines.items() if operator.startswith(name)), "an unknown line")
+    where = lines.get(operator, "an unknown line")
     return f"torch-mlir has no StableHLO for the operator {operator}, called at {where}"

@@ -1,20 +1,23 @@
 """A recorded model as a Relax module, by TVM's own importer; weights are parameters of its function, by name."""
 
+import re
 from collections.abc import Mapping
 
 import torch
 
+from icd_lib.bridge.program import lines_of
 from icd_lib.errors import ResourceError
 from icd_lib.optional import brief, load_optional
 
 
-def import_relax(program: torch.export.ExportedProgram, lines: Mapping[str, str]):
+def import_relax(program: torch.export.ExportedProgram):
     """(module, variable → its array, variable → its parameter); `ResourceError` names the operator it has none for."""
     frontend = load_optional("tvm.relax.frontend.torch", "apache-tvm")
     relax = load_optional("tvm.relax", "apache-tvm")
     try:
         module = frontend.from_exported_program(program, keep_params_as_input=True, unwrap_unit_return_tuple=True)
     except Exception as error:  # its importer raises AssertionError, NotImplementedError, TVMError, ...
+        lines = lines_of(program) | lines_of(program.run_decompositions())
         raise ResourceError(_refusal(error, lines)) from error
     module, given = relax.frontend.detach_params(module)
     signature = program.graph_signature
@@ -31,8 +34,9 @@ def weight_vars(module) -> list:
 
 
 def _refusal(error: Exception, lines: Mapping[str, str]) -> str:
-    text = str(error)
-    for name, line in lines.items():
-        if name.partition(".")[2] and name.partition(".")[2] in text:
-            return f"TVM has no Relax for the operator {name}, called at {line} ({brief(error)})"
-    return f"TVM cannot import the model: {brief(error)}"
+    """The reason in words, with the operator and the line of the model's source where the error tells it."""
+    named = [f"aten.{name}" for name in re.findall(r"'(\w+)\.\w+'", str(error))]
+    operator = next((name for name in named if name in lines), None)
+    if operator is None:
+        return f"TVM cannot import the model: {brief(error)}"
+    return f"TVM has no Relax for the operator {operator}, called at {lines[operator]}"
