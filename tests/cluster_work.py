@@ -6,6 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+from sweep_factory import HERE
+
 from icd_lib.execute.cluster import Done
 from icd_lib.sweeps.outcome import Outcome
 
@@ -17,7 +19,7 @@ def note(job, part, begun_on=None):
     line = {"point": job.point.name, "part": part, "pid": os.getpid(), "from": began, "to": time.time()}
     with open(job.folder / "notes.jsonl", "a") as file:
         file.write(json.dumps(line | {"begun_on": begun_on}) + "\n")
-    return Done("here", Outcome(point=job.point.name, status="done") if part == "finish" else None)
+    return Done("here", Outcome(point=job.point.name, status="done", where=HERE) if part == "finish" else None)
 
 
 def die_once(job, part, begun_on=None):

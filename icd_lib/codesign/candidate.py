@@ -13,6 +13,7 @@ from icd_lib.codesign.layouts import LayoutChange
 from icd_lib.codesign.options import Settings
 from icd_lib.records.attempts import Attempt, Change, Pair
 from icd_lib.records.reasons import Reason
+from icd_lib.runtimes.emulation import emulated
 from icd_lib.transforms.base import Plan
 from icd_lib.transforms.distill import distill
 from icd_lib.transforms.effects import Effect, TransformMeta
@@ -59,6 +60,7 @@ def judged(problem: Problem, candidate: Candidate) -> Candidate:
             steps=settings.distill_steps,
             learning_rate=settings.distill_lr,
             seed=settings.seed,
+            bf16=bool(settings.distill_bf16) and emulated("bf16") is None,
             states=problem.evidence.observed.teacher_states,
             progress=inputs.progress,
         )

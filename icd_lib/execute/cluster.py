@@ -9,6 +9,7 @@ machine.
 
 import contextlib
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -33,10 +34,10 @@ from icd_lib.version import VERSION
 from icd_lib.workloads import kind_of
 
 TIMING = "timing"  # the resource of a worker on which parts are timed
-LOCAL_WORKERS = 2
+ROUND = 4  # points of a round for each worker
 CONNECT_S = 60.0
 PATIENCE_S = 60.0  # without a worker that could run a part
-_POLL_S = 0.5
+ASKED_EVERY_S = 1.0  # who is there
 # Dask's command line, in a process that ends with the one that started it.
 _DASK = """
 import sys
@@ -70,7 +71,7 @@ def work(job: Job, part: Part, begun_on: str | None = None) -> Done:
     outcome = attempt(job, act)
     if outcome.is_done and part != "finish":
         return Done(here)
-    return Done(here, with_figures(job, outcome, here))
+    return Done(here, with_figures(job, outcome))
 
 
 def check_model(run: Run) -> None:
@@ -134,37 +135,54 @@ def check_workers(found: dict[str, Any], here: dict, timing: set[str]) -> None:
 
 
 def run_parts(
-    client: Any, jobs: list[Job], course: Any, work: Callable[..., Done] = work, patience_s: float = PATIENCE_S
+    client: Any,
+    jobs: list[Job],
+    course: Any,
+    work: Callable[..., Done] = work,
+    patience_s: float = PATIENCE_S,
+    *,
+    named: bool = True,
 ) -> None:
     """Run all parts of all jobs; every job ends in `course` (`icd_lib.execute.sweep.Course`).
 
     patience_s: after so long without a worker that could run a part, what waits for one has failed.
+    named: figures carry the name of their machine, which those of one machine alone need not.
     """
     marker = str(course.folder / "sweep.json")
     found = client.run(describe_worker, marker, on_error="return")
     check_workers(found, describe_worker(marker), set(timing_workers(client)))
-    crew = _Crew(client, course, work, {address: told["machine"] for address, told in found.items()}, patience_s)
-    for part in PARTS:
-        jobs = crew.run(jobs, part)
+    machines = {address: told["machine"] for address, told in found.items()}
+    crew = Crew(client, course, work, machines, patience_s, named)
+    size = ROUND * len(found)
+    for start in range(0, len(jobs), size):
+        left = jobs[start : start + size]
+        for part in PARTS:
+            left = crew.run(left, part)
 
 
 @dataclass
-class _Crew:
-    """The workers of a sweep; machines: address → machine; begun: point → the machine of its first part."""
+class Crew:
+    """The workers of a sweep; machines: address → machine; begun: point → the machine of its first part.
+
+    there: address → what the scheduler knew of a worker when it was `asked` last.
+    """
 
     client: Any
     course: Any
-    work: Callable[..., Done]
-    machines: dict[str, str]
-    patience_s: float
+    work: Callable[..., Done] = work
+    machines: dict[str, str] = field(default_factory=dict)
+    patience_s: float = PATIENCE_S
+    named: bool = True
     begun: dict[str, str] = field(default_factory=dict)
+    there: dict[str, dict] = field(default_factory=dict)
+    asked: float = -math.inf
 
     def run(self, jobs: list[Job], part: Part) -> list[Job]:
         """A part of all jobs; gives those that go on, in the order in which they came."""
         prune, left = self.course.planned.options.prune, set()
         for job, done in self._ended(jobs, part):
             if done.outcome is not None:
-                self.course.end(job, done.outcome)
+                self.course.end(job, self._told(done.outcome, done.machine))
             elif prune and part == "solve" and (reason := too_much(job.lost(), prune)):
                 self.course.end(job, stopped(job, reason))
             else:
@@ -172,11 +190,18 @@ class _Crew:
                 left.add(job.point.name)
         return [job for job in jobs if job.point.name in left]
 
+    def _told(self, outcome: Outcome, machine: str) -> Outcome:
+        """The outcome, its figures on a machine that can be told from others of its kind."""
+        if not self.named or outcome.where is None:
+            return outcome
+        return outcome.but(where=outcome.where.on(machine))
+
     def _ended(self, jobs: list[Job], part: Part) -> Iterator[tuple[Job, Done]]:
         """Every job with what became of its part, as they end; timed parts begin one a machine, and in time only."""
         timed, waiting, running, seen = part != "solve", list(jobs), {}, time.monotonic()
         while waiting or running:
-            able = len(timing_workers(self.client) if timed else workers_of(self.client))
+            here = self._workers()
+            able = sum(map(times, here.values())) if timed else len(here)
             seen = time.monotonic() if able else seen
             while waiting and (not timed or len(running) < able):
                 job = waiting.pop(0)
@@ -194,13 +219,28 @@ class _Crew:
                     yield job, failed(job, f"{who} is left to run its part {part!r}")
                 return
             if not finished:
-                time.sleep(_POLL_S)
+                self._wait(list(running))
+
+    def _workers(self) -> dict[str, dict]:
+        """Who is there, asked anew every `ASKED_EVERY_S` only: with a thousand workers the answer is long."""
+        if time.monotonic() - self.asked >= ASKED_EVERY_S:
+            self.there, self.asked = workers_of(self.client), time.monotonic()
+        return self.there
+
+    def _wait(self, futures: list) -> None:
+        """Until one has ended, or it is time to look who is there; quietly, since something may be timed meanwhile."""
+        if not futures:
+            time.sleep(ASKED_EVERY_S)
+            return
+        distributed = load_optional("distributed")
+        with self.client.as_current(), contextlib.suppress(TimeoutError):
+            distributed.wait(futures, timeout=ASKED_EVERY_S, return_when="FIRST_COMPLETED")
 
     def _submit(self, job: Job, part: Part, timed: bool) -> Any:
         """Hand a part over, the last one to the machine of the first if that is still there."""
         machine = self.begun.get(job.point.name)
         there = [address for address, name in self.machines.items() if name == machine] if part == "finish" else []
-        there = [address for address in there if address in workers_of(self.client)]
+        there = [address for address in there if address in self._workers()]
         return self.client.submit(
             self.work,
             job,
@@ -221,7 +261,12 @@ def workers_of(client: Any) -> dict[str, dict]:
 
 def timing_workers(client: Any) -> list[str]:
     """Addresses of the workers that have the resource."""
-    return [address for address, told in workers_of(client).items() if told.get("resources", {}).get(TIMING)]
+    return [address for address, told in workers_of(client).items() if times(told)]
+
+
+def times(told: dict) -> bool:
+    """Whether a worker, by what the scheduler knows of it, has the resource."""
+    return bool(told.get("resources", {}).get(TIMING))
 
 
 def job_of(running: dict[Any, Job], future: Any) -> tuple[Job, Done]:
@@ -240,20 +285,20 @@ def failed(job: Job, reason: str) -> Done:
 
 
 @contextlib.contextmanager
-def connected(cluster: str) -> Iterator[Any]:
+def connected(cluster: str, workers: int = 1) -> Iterator[Any]:
     """A Dask client of `cluster`: "local" for processes of this machine, an address, or a scheduler file.
 
-    Raises `ResourceError` where Dask is missing or nobody answers.
+    workers: how many a local one has. Raises `ResourceError` where Dask is missing or nobody answers.
     """
     is_file = cluster != "local" and "://" not in cluster
     if is_file and not Path(cluster).is_file():
         raise ResourceError(
-            f"there is no scheduler file {cluster}; --cluster takes local, an address such as tcp://host:8786, or the "
-            "file that `dask scheduler --scheduler-file FILE` writes"
+            f"there is no scheduler file {cluster}; --cluster takes local, none, an address such as tcp://host:8786, "
+            "or the file that `dask scheduler --scheduler-file FILE` writes"
         )
-    distributed = load_optional("distributed")
+    distributed = load_optional("distributed", "'icd-lib[cluster]'")
     with contextlib.ExitStack() as held:
-        file = held.enter_context(local_cluster()) if cluster == "local" else cluster if is_file else None
+        file = held.enter_context(local_cluster(workers)) if cluster == "local" else cluster if is_file else None
         where = {"scheduler_file": file} if file else {"address": cluster}
         try:
             client = held.enter_context(distributed.Client(timeout=CONNECT_S, set_as_default=False, **where))
@@ -262,12 +307,12 @@ def connected(cluster: str) -> Iterator[Any]:
                 f"no scheduler answers at {cluster} ({type(error).__name__}); start one with: dask scheduler"
             ) from error
         with contextlib.suppress(TimeoutError):  # who uses it says what is missing
-            client.wait_for_workers(LOCAL_WORKERS if cluster == "local" else 1, timeout=CONNECT_S)
+            client.wait_for_workers(workers, timeout=CONNECT_S)
         yield client
 
 
 @contextlib.contextmanager
-def local_cluster(workers: int = LOCAL_WORKERS) -> Iterator[str]:
+def local_cluster(workers: int) -> Iterator[str]:
     """Scheduler and workers as processes on loopback, the first worker with the resource; gives the scheduler's file.
 
     They end with the block.

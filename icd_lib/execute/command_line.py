@@ -41,7 +41,11 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="the same stages with fewer samples")
     parser.add_argument("--no-measure", action="store_true", help="stop before the measurements")
     parser.add_argument("--reuse-perm", metavar="PATH", help="start from permutations of a file or run folder")
-    parser.add_argument("--cluster", metavar="WHERE", help="workers of a sweep: local, tcp://HOST:PORT, scheduler file")
+    parser.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="workers of a sweep: local, none, tcp://HOST:PORT, scheduler file (default: local where that pays)",
+    )
     parser.add_argument("--yes", action="store_true", help="start a sweep of however many points")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with the run in --out, which must be the same one")
@@ -156,6 +160,7 @@ def _run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | None) -
 def _sweep(args: argparse.Namespace, notebooks: Path | None) -> int:
     """A sweep from the command line: the exit code of the first point that failed, or 0."""
     from icd_lib.execute.sweep import run_sweep, sweep_folder
+    from icd_lib.execute.where import AUTO
     from icd_lib.sweeps.outcome import STATUS_WORDS
     from icd_lib.sweeps.plan import read_sweep
 
@@ -171,7 +176,8 @@ def _sweep(args: argparse.Namespace, notebooks: Path | None) -> int:
         for point in planned.points:
             print(f"  {point.name}")
         return EXIT_OK
-    result = run_sweep(planned, args.out, mode=args.mode, force=args.force, cluster=args.cluster, notebooks=notebooks)
+    where = args.cluster or AUTO
+    result = run_sweep(planned, args.out, mode=args.mode, force=args.force, cluster=where, notebooks=notebooks)
     counts = {words: result.count(status) for status, words in STATUS_WORDS.items()}
     print(", ".join(f"{count} {words}" for words, count in counts.items() if count))
     for row in result.pareto():

@@ -98,15 +98,14 @@ def run_whole(job: Job, prune: PruneOptions | None = None) -> Outcome:
     return with_figures(job, attempt(job, act))
 
 
-def with_figures(job: Job, outcome: Outcome, machine: str | None = None) -> Outcome:
-    """A `done` outcome with the figures of the run's files; machine: what tells machines of one kind apart."""
+def with_figures(job: Job, outcome: Outcome) -> Outcome:
+    """A `done` outcome with the figures of the run's files."""
     if not outcome.is_done:
         return outcome
     folder = job.folder / job.point.name
     found: dict[str, Any]
     try:
-        where = where_of(folder)
-        found = {"arms": arms_of(folder), "where": where.on(machine) if machine else where, "gates": gates_of(folder)}
+        found = {"arms": arms_of(folder), "where": where_of(folder), "gates": gates_of(folder)}
     except IcdError as error:
         found = {"status": status_of(error), "reason": str(error.args[0]), "code": error.code}
     return outcome.but(**found)

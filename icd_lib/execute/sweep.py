@@ -4,17 +4,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from icd_lib.errors import ConfigError, IcdError
+from icd_lib.errors import ArtifactError, ConfigError, IcdError
 from icd_lib.execute.notebook import execute
 from icd_lib.execute.pipeline import PLANNED_MODES, as_time, notebooks_folder, only_one
 from icd_lib.execute.point import Job, run_whole
+from icd_lib.execute.where import LOCAL, chosen_cluster
 from icd_lib.experiment.arms import DENSE
 from icd_lib.options.option import plain
 from icd_lib.paths import project_root, user_path
 from icd_lib.records.verdict import VERDICT
 from icd_lib.run.artifacts import LOCK, locked_config, mend_log
 from icd_lib.scrub.text import scrub_strings
-from icd_lib.storage.atomic import atomic_write, to_json
+from icd_lib.storage.atomic import atomic_write, is_full, to_json
 from icd_lib.storage.record_json import as_json
 from icd_lib.sweeps.outcome import FILE as OUTCOMES
 from icd_lib.sweeps.outcome import Outcome, append_outcome, read_outcomes
@@ -46,10 +47,11 @@ def sweep(
     """Run every point of `grid` over the scenario `base` and return what became of them (`docs/SWEEPS.md`).
 
     base: name or file of a scenario, several, or name → options of that base alone; grid: option → its values, or a
-    name of one's own → level → options; cluster: None runs one point after the other here; "local", the address of a
-    Dask scheduler ("tcp://host:8786") or its scheduler file. Points lie in `<out>/<name>/<point>/`, and those that are
-    finished with the same configuration are not run again. Raises `ConfigError` before anything runs, `ResourceError`
-    where there is no such cluster; a point that fails is in the result with its reason.
+    name of one's own → level → options; cluster: None runs one point after the other here; "auto" starts workers where
+    that pays, as the command line does; "local" starts them; the address of a Dask scheduler ("tcp://host:8786") or its
+    scheduler file takes its workers. Points lie in `<out>/<name>/<point>/`, and those that are finished with the same
+    configuration are not run again. Raises `ConfigError` before anything runs, `ResourceError` where there is no such
+    cluster, `ArtifactError` where the disk is full; a point that fails is in the result with its reason.
     """
     given: dict = {"base": str(base) if isinstance(base, Path) else base, "grid": grid, "repeat": list(repeat)}
     given |= {"budget_minutes": budget_minutes} | ({} if prune is None else {"prune": prune})
@@ -77,7 +79,7 @@ def run_sweep(
     notebooks: Path | None = None,
     echo: Callable[[str], None] = print,
 ) -> SweepResult:
-    """Run what is not finished, in order or on a cluster, and write the sweep's pages.
+    """Run what is not finished, in order or on a cluster (`chosen_cluster`), and write the sweep's pages.
 
     A point that fails ends with its reason, and the next one begins. Raises `ResourceError` if another sweep writes
     into the folder or there is no such cluster, `ArtifactError` if that cannot be written; KeyboardInterrupt goes
@@ -90,17 +92,16 @@ def run_sweep(
         course = Course(planned, folder, echo)
         shown = str(Path(out) / planned.name)
         jobs = [Job(point, folder, shown, mode, planned.quick, force, notebooks) for point in planned.points]
-        if cluster is None:
-            for job in jobs:
-                if not course.keep(job):
-                    course.end(job, course.ruled_out(job) or run_whole(job, planned.options.prune))
+        waiting = [job for job in jobs if not course.keep(job)]
+        where, workers = chosen_cluster(cluster, len(waiting), echo) if waiting else (None, 1)
+        if where is None:
+            for job in waiting:
+                course.end(job, course.ruled_out(job) or run_whole(job, planned.options.prune))
         else:
             from icd_lib.execute.cluster import connected, run_parts
 
-            waiting = [job for job in jobs if not course.keep(job)]
-            if waiting:
-                with connected(cluster) as client:
-                    run_parts(client, waiting, course)
+            with connected(where, workers) as client:
+                run_parts(client, waiting, course, named=where != LOCAL)
         write_pages(folder, notebooks, echo)
     return SweepResult.load(folder)
 
@@ -144,11 +145,13 @@ class Course:
         return None
 
     def end(self, job: Job, outcome: Outcome) -> None:
-        """Keep how a point ended, and say it."""
+        """Keep how a point ended, and say it; `ArtifactError` where the disk is full: all others would fail too."""
         append_outcome(self.folder, outcome)
         self._note(job, outcome)
         told = f": {outcome.reason}" if outcome.reason else ""
         self.echo(f"{self.label(job)}  {outcome.status} after {as_time(outcome.elapsed_s)}{told}")
+        if outcome.code == ArtifactError.code and is_full(outcome.reason or ""):
+            raise ArtifactError(f"{self.label(job)}: {outcome.reason}; the same command goes on with it and the others")
 
     def label(self, job: Job) -> str:
         """Number and name of a point."""

@@ -1,4 +1,8 @@
-"""The runtime ladder: the same models in every runtime, compared within each and with the reference runtime."""
+"""The runtime ladder: the same models in every runtime, compared within each and with the reference runtime.
+
+Runtimes are timed one after the other, each interleaved with the baseline in the reference runtime: what the machine's
+speed does from one minute to the next then changes no ratio.
+"""
 
 import tempfile
 import time
@@ -11,6 +15,7 @@ import torch
 from torch import nn
 
 from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.measure.comparison import relative
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.statistics import bootstrap_ci, paired_ratio, summarise
 from icd_lib.metric import figure
@@ -19,16 +24,21 @@ from icd_lib.runtimes import REFERENCE, RUNTIMES
 from icd_lib.runtimes.base import Prepared, Runtime
 from icd_lib.runtimes.threads import torch_threads
 
+BESIDE = "the baseline in the reference runtime"
+
 
 def by_latency(ladder: dict, arm: str) -> list[str]:
-    """The runtimes in which `arm` was measured, least median latency at the first shape first."""
-    medians = {}
+    """The runtimes in which `arm` was measured, the fastest at the first shape first.
+
+    By latency relative to the reference runtime, or, without that one, by the medians.
+    """
+    found = {}
     for name, entry in ladder["runtimes"].items():
         if entry["status"] == "measured":
             arms = next(iter(entry["shapes"].values()))["arms"]
             if arm in arms:
-                medians[name] = arms[arm]["latency_ms"].value
-    return sorted(medians, key=lambda name: medians[name])
+                found[name] = arms[arm].get("vs_eager", arms[arm]["latency_ms"]).value
+    return sorted(found, key=lambda name: found[name])
 
 
 def measure_ladder(
@@ -46,7 +56,7 @@ def measure_ladder(
     threads: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict:
-    """Every arm under every runtime, at every shape, arms interleaved within a runtime.
+    """Every arm under every runtime, at every shape, arms interleaved within a runtime and with the reference.
 
     models    arm -> model; `baseline` names the arm the others are compared with
     inputs    one input dict per shape, each (B, L); shapes are labelled "8x128"
@@ -57,8 +67,8 @@ def measure_ladder(
     Returns {"baseline", "threads", "runtimes": {runtime: entry}}, where an entry is {"status": "measured", "label",
     "setup_s": {arm: s}, "shapes": {shape: {"arms": {arm: {"latency_ms", "p95_ms", "vs_baseline", "vs_eager",
     "max_abs_error": figures}}, "samples_ms": {arm: list}}}}, or {"status": "not_measured", "label", "reason"} for a
-    runtime that is not available. `vs_baseline` compares with the baseline in the same runtime (paired); `vs_eager`
-    with the baseline in the reference runtime, which ran earlier (not paired); without that one it is left out.
+    runtime that is not available. `vs_baseline` compares with the baseline in the same runtime, `vs_eager` with the
+    baseline in the reference runtime, timed in the same rounds; where that one is not asked for, it is left out.
     """
     if baseline not in models:
         raise MeasureError(f"the baseline arm {baseline!r} is not among the models {', '.join(models)}")
@@ -71,10 +81,13 @@ def measure_ladder(
     ordered = sorted(runtimes, key=lambda name: name != REFERENCE)
     entries: dict[str, dict] = {}
     result = {"baseline": baseline, "threads": threads, "runtimes": entries}
-    reference_ms: dict[str, float] = {}
-    with torch_threads(threads), tempfile.TemporaryDirectory(dir=workdir) as folder:
+    with torch_threads(threads), tempfile.TemporaryDirectory(dir=workdir) as folder, ExitStack() as whole:
         arms = _Arms(models, shapes, Path(folder), calibration, threads)
         references = arms.outputs(RUNTIMES[REFERENCE])
+        beside = None
+        if REFERENCE in runtimes:
+            beside = _Arms({baseline: models[baseline]}, shapes, Path(folder), None, threads)
+            beside = beside.prepare(RUNTIMES[REFERENCE], whole)[0][baseline]
         for name in ordered:
             start = time.perf_counter()
             row = RUNTIMES[name]
@@ -88,11 +101,12 @@ def measure_ladder(
                     entry = {"status": "measured", "label": row.label, "setup_s": setup_s, "shapes": timed}
                     for label, item in shapes.items():
                         calls = {arm: one.call(item) for arm, one in prepared.items()}
+                        if beside is not None and name != REFERENCE:
+                            calls[BESIDE] = beside.call(item)
                         samples = measure_interleaved(calls, repeats=repeats, warmup=warmup, seed=seed)
-                        if name == REFERENCE:
-                            reference_ms[label] = float(np.median(samples[baseline]))
+                        reference = samples.pop(BESIDE, samples[baseline] if name == REFERENCE else None)
                         errors = {arm: _error(one.run(item), references[arm][label]) for arm, one in prepared.items()}
-                        timed[label] = _shape_entry(samples, errors, baseline, reference_ms.get(label), seed, resamples)
+                        timed[label] = _shape_entry(samples, errors, baseline, reference, seed, resamples)
             entries[name] = entry
             if progress is not None:
                 progress(f"{name}: {entry['status']} in {time.perf_counter() - start:.1f} s")
@@ -145,8 +159,11 @@ def _error(output: np.ndarray, reference: np.ndarray) -> float:
     return float(np.abs(output - reference).max())
 
 
-def _shape_entry(samples, errors, baseline, reference_ms, seed, resamples) -> dict:
-    """Figures of one runtime at one shape, and the raw samples in ms."""
+def _shape_entry(samples, errors, baseline, reference_samples, seed, resamples) -> dict:
+    """Figures of one runtime at one shape, and the raw samples in ms.
+
+    reference_samples: the baseline's in the reference runtime in the same rounds; None: there are none
+    """
     reference = f"{REFERENCE} {RUNTIMES[REFERENCE].precision}"
     arms = {}
     for arm, sample in samples.items():
@@ -161,16 +178,7 @@ def _shape_entry(samples, errors, baseline, reference_ms, seed, resamples) -> di
             ),
         }
         if arm != baseline:
-            ratio = paired_ratio(sample, samples[baseline], seed=seed, resamples=resamples)
-            arms[arm]["vs_baseline"] = figure(
-                ratio["value"], "fraction", ci95=ratio["ci95"], method=ratio["method"], **timed
-            )
-        if reference_ms:
-            arms[arm]["vs_eager"] = figure(
-                summary["median"] / reference_ms - 1,
-                "fraction",
-                ci95=[bound / reference_ms - 1 for bound in interval],
-                method=f"ratio of medians - 1 to {baseline} under {REFERENCE}, not paired",
-                **timed,
-            )
+            arms[arm]["vs_baseline"] = relative(paired_ratio(sample, samples[baseline], seed=seed, resamples=resamples))
+        if reference_samples is not None:
+            arms[arm]["vs_eager"] = relative(paired_ratio(sample, reference_samples, seed=seed, resamples=resamples))
     return {"arms": arms, "samples_ms": {arm: sample.tolist() for arm, sample in samples.items()}}

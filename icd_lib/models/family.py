@@ -59,6 +59,7 @@ class Family:
     adapters: the first that accepts a model reads it
     model_types: Transformers' names of what is supported, by every door; axes_only: of what has axes, and nothing that
     can be removed by the loop. A class of Transformers with another name is refused, however it is built
+    refused: such names that a reader may take for the family's, and why they are not read
     kinds: kinds of axes that its models have; judge: a row of `icd_lib.workloads.model.contexts.JUDGES`
     default: the checkpoint that stands for no choice; None where every scenario has to name one
     others: checkpoints that come along too, for who names them; layouts: other forms of its checkpoints
@@ -79,6 +80,7 @@ class Family:
     judge: str = "encoder"
     signs: str = ""
     axes_only: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
     default: Embedded | None = None
     others: tuple[Embedded, ...] = ()
     layouts: tuple[Layout, ...] = ()

@@ -23,7 +23,10 @@ class Tried:
 
 @dataclass(frozen=True, kw_only=True)
 class Deploy:
-    """The runtime that was taken, by its row's name; `asked`: deploy.runtime and deploy.precision of the scenario."""
+    """The runtime that was taken, by its row's name; `asked`: deploy.runtime and deploy.precision of the scenario.
+
+    disturbed: what else went on while the runtimes were compared
+    """
 
     runtime: str
     label: str
@@ -31,3 +34,4 @@ class Deploy:
     asked: tuple[str, str]
     why: str
     tried: list[Tried] = field(default_factory=list)
+    disturbed: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Copy a run to where it is kept for others: scrubbed, without its large files, its manifest true to the copy."""
+"""Copy a run, or a sweep, to where it is kept for others: scrubbed, without large files, its manifest true to it."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from icd_lib.run.artifacts import LOCK
 from icd_lib.run.manifest import UNLISTED, as_text, list_files
 from icd_lib.scrub.files import scrub_file
 from icd_lib.storage.atomic import atomic_write, to_json, write_error
+from icd_lib.sweeps.result import FILE as SWEEP
 
 # Weights, access graphs, tokenizers, recorded text and a profiler's own files: large, not ours to pass on, or binary.
 # They are made again from the same configuration, and the manifest's hashes say which they were.
@@ -52,15 +53,23 @@ def clean_run(folder: Path) -> dict[str, bytes]:
     return cleaned
 
 
+def clean_sweep(folder: Path) -> dict[str, bytes]:
+    """Relative path → scrubbed bytes of a sweep's own files, and of every run that it holds, as `clean_run` does."""
+    runs = {path.parent.name: clean_run(path.parent) for path in sorted(folder.glob(f"*/{LOCK}"))}
+    own = [rel for rel in list_files(folder) if rel.partition("/")[0] not in runs]
+    cleaned = {rel: scrub_file(rel, _read(folder / rel)) for rel in own}
+    return cleaned | {f"{name}/{rel}": data for name, files in runs.items() for rel, data in files.items()}
+
+
 def save_reference(folder: Path | str, destination: Path | str) -> list[str]:
-    """Replace `destination` by a scrubbed copy of the run in `folder`; returns the relative paths copied.
+    """Replace `destination` by a scrubbed copy of the run or sweep in `folder`; returns the relative paths copied.
 
     Weights, graphs and tokenizers stay behind: the manifest's hashes say which they were. Raises `ArtifactError` if
     there is no run or a file cannot be cleaned; then an earlier copy stays as it is.
     """
     folder, destination = user_path(folder), user_path(destination)
-    cleaned = clean_run(folder)
-    if destination.exists() and not (destination / LOCK).is_file():
+    cleaned = clean_sweep(folder) if (folder / SWEEP).is_file() else clean_run(folder)
+    if destination.exists() and not any((destination / name).is_file() for name in (LOCK, SWEEP)):
         raise ArtifactError(f"{destination} exists and is no run; remove it or choose another place")
     try:
         if destination.exists():

@@ -75,13 +75,13 @@ def lookup_table(results: Results) -> Table | Missing | DoesNotApply:
         return found
     if not found.lookups:
         return Missing("Look-ups", results.quality_reason or "none was asked")
+    kept = {point.keep: "all" if point.keep is None else f"{point.keep:.0%}" for point in found.lookups}
     rows = [
-        ["all" if point.keep is None else f"{point.keep:.0%}", point.exact_pct, f"{point.dense_pct:.0f} %", point.n]
-        for point in found.lookups
+        [point.split, kept[point.keep], point.exact_pct, f"{point.dense_pct:.0f} %", point.n] for point in found.lookups
     ]
     note = "a record somewhere in the text is asked for once the cache is compressed: perplexity hides what this breaks"
-    columns = ["of the prompt", "right answers", "dense, full cache", "questions"]
-    return Table(f"Look-ups in {found.context} tokens of {results.judging} text", columns, rows, note)
+    columns = ["text", "of the prompt", "right answers", "dense, full cache", "questions"]
+    return Table(f"Look-ups in {found.context} tokens", columns, rows, note)
 
 
 @badged("model")

@@ -79,8 +79,11 @@ def deployment(results: Results) -> Table | Missing:
     columns = ["", "runtime", "dense, time relative to eager", "dense loses, own", "why"]
     note = (
         "width curves, plan, judgement and latency of every arm are those of the runtime that is taken; times are "
-        "measured once, at the start; losses are on the text that chooses, against dense in PyTorch eager, fp32"
+        "measured once, at the start, each runtime in rounds with eager; losses are on the text that chooses, against "
+        "dense in PyTorch eager, fp32"
     )
+    if found.disturbed:
+        note += f". Disturbed, so these times are rough: {'; '.join(found.disturbed)}"
     return Table("Where it is deployed", columns, rows, note)
 
 

@@ -1,5 +1,7 @@
 """A configuration: one validated, hashed nested table, and what may be laid over it."""
 
+import copy
+import functools
 import hashlib
 import json
 import re
@@ -134,9 +136,15 @@ def absolute_override(override: str) -> str:
 _NO_YAML = (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, OverflowError)
 
 
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str):
+    """Not to be changed: the points of a sweep read one file and the same values thousands of times."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader: it constructs plain values only
+
+
 def read_yaml(text: str, what: str):
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader: it constructs plain values only
+        return copy.deepcopy(_parsed(text))
     except yaml.constructor.ConstructorError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(

@@ -1,5 +1,6 @@
 """torch.compile (Inductor) with static shapes: one graph per shape, compiled by `warm`."""
 
+import inspect
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ from torch import nn
 from icd_lib.errors import ResourceError
 from icd_lib.runtimes.base import Runtime
 from icd_lib.runtimes.eager import PreparedModule, in_bf16
+
+# Models of one class share the code that is compiled. Apart, each has its own graphs, whose number is limited, and its
+# calls try no other model's guards. Older versions of torch have the limit alone.
+APART = {"isolate_recompiles": True} if "isolate_recompiles" in inspect.signature(torch.compile).parameters else {}
 
 
 @contextmanager
@@ -50,7 +55,7 @@ class Compiled(Runtime):
 
     def prepare(self, model: nn.Module, example_inputs: dict, **_) -> PreparedCompiled:
         self.check()
-        prepared = PreparedCompiled(torch.compile(self.form(model), dynamic=False))
+        prepared = PreparedCompiled(torch.compile(self.form(model), dynamic=False, **APART))
         prepared.warm(example_inputs)
         return prepared
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from icd_lib.errors import ArtifactError
 from icd_lib.storage.record_json import as_json
 
+_FULL = ("the disk is full", "the disk quota is used up")  # also said of what a notebook could not write
 _CURES = {
-    errno.ENOSPC: "the disk is full; free some space or choose another folder with --out",
-    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder with --out",
+    errno.ENOSPC: f"{_FULL[0]}; free some space or choose another folder with --out",
+    errno.EDQUOT: f"{_FULL[1]}; free some space or choose another folder with --out",
     errno.EFBIG: "the file may not grow that large here; choose another folder with --out",
     errno.EACCES: "permission denied; choose a folder you may write to with --out",
     errno.EPERM: "permission denied; choose a folder you may write to with --out",
@@ -28,6 +29,11 @@ def write_error(path: Path, error: OSError) -> ArtifactError:
     """The `ArtifactError` for an `OSError` met while writing `path`: what failed and the cure."""
     cure = _CURES.get(error.errno or 0, f"{error.strerror or error}; choose another folder with --out")
     return ArtifactError(f"cannot write {path}: {cure}")
+
+
+def is_full(error: ArtifactError | str) -> bool:
+    """Whether an error, or its text, says that there is no space left, so that whatever follows fails too."""
+    return any(words in str(error) for words in _FULL)
 
 
 def atomic_write(path: Path | str, data: bytes | str) -> Path:

@@ -6,13 +6,14 @@ and size are averaged as logarithms.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from icd_lib.metric import Figure, figure, not_measured
+from icd_lib.metric import Figure
+from icd_lib.sweeps.pairs import groups_of, latency, logs, mean_figure, quality, size
 from icd_lib.sweeps.result import Row
 
-METHOD = "mean over pairs of points that differ in nothing else; Student's t over the pairs"
+Pairs = list[tuple[Row, Row]]
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ def main_effects(rows: Sequence[Row], factors: Mapping[str, Sequence[str]]) -> l
     """Every level of every factor against its first one; `rows` are those of one arm."""
     found = []
     for factor, levels in factors.items():
+        groups = groups_of(rows, (factor,))
         for level in levels[1:]:
-            pairs = pairs_of(rows, factor, levels[0], level)
+            keys = (levels[0],), (level,)
+            pairs = [(group[keys[0]], group[keys[1]]) for group in groups if all(key in group for key in keys)]
             found.append(_effect(factor, level, levels[0], pairs))
     return found
 
@@ -44,45 +47,17 @@ def arm_effects(rows: Sequence[Row], arm: str, against: str) -> Effect:
     return _effect("arm", arm, against, pairs)
 
 
-def pairs_of(rows: Iterable[Row], factor: str, first: str, second: str) -> list[tuple[Row, Row]]:
-    """(row at `first`, row at `second`) that agree in every other factor and were measured on one machine."""
-    by_rest: dict[tuple, dict[str, Row]] = {}
-    for row in rows:
-        rest = tuple((name, level) for name, level in row.levels.items() if name != factor)
-        by_rest.setdefault((rest, row.where.machine), {})[row.levels[factor]] = row
-    return [(found[first], found[second]) for found in by_rest.values() if first in found and second in found]
-
-
-def _effect(factor: str, level: str, against: str, pairs: list[tuple[Row, Row]]) -> Effect:
+def _effect(factor: str, level: str, against: str, pairs: Pairs) -> Effect:
     def ratio(value: Callable[[Row], float | None]) -> Figure:
-        logs = [math.log(b / a) for a, b in _both(pairs, value) if a > 0 and b > 0]
-        return mean_figure(logs, "fraction", math.expm1)
+        taken = [found for pair in pairs if (found := logs([value(row) for row in pair]))]
+        return mean_figure([second - first for first, second in taken], "fraction", "pair", math.expm1)
 
-    drops = [b - a for a, b in _both(pairs, lambda row: row.figures.quality_drop_pp.value)]
+    drops = [(quality(first), quality(second)) for first, second in pairs]
     return Effect(
         factor,
         level,
         against,
-        ratio(lambda row: row.figures.latency_ms.value),
-        mean_figure(drops, "pp"),
-        ratio(lambda row: float(row.figures.parameter_bytes)),
+        ratio(latency),
+        mean_figure([b - a for a, b in drops if a is not None and b is not None], "pp", "pair"),
+        ratio(size),
     )
-
-
-def _both(pairs: list[tuple[Row, Row]], value: Callable[[Row], float | None]) -> list[tuple[float, float]]:
-    found = [(value(first), value(second)) for first, second in pairs]
-    return [(a, b) for a, b in found if a is not None and b is not None]
-
-
-def mean_figure(values: Sequence[float], unit: str, back: Callable[[float], float] = lambda value: value) -> Figure:
-    """Mean and its 95 % interval, both through `back`; no interval of one value, and no figure of none."""
-    if not values:
-        return not_measured(unit, "no two points that differ in nothing else were both measured")
-    n, mean = len(values), math.fsum(values) / len(values)
-    if n == 1:
-        return figure(back(mean), unit, "measured", n=1, method=f"{METHOD}; one pair, so no interval")
-    from scipy.stats import t
-
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    half = float(t.ppf(0.975, n - 1)) * spread
-    return figure(back(mean), unit, "measured", n=n, method=METHOD, ci95=(back(mean - half), back(mean + half)))

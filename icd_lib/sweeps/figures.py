@@ -29,6 +29,8 @@ _COSTS: dict[str, tuple[str, Callable[[Row], Figure | None], float]] = {
 }
 _FAINT = 0.25
 _NAMED = 12  # points with a number in the drawing; more would cover each other
+_TOLD = 40  # points that a drawing's text names
+_DRAWN = 40  # effects in a drawing that still fits a page
 
 
 def setting_words(setting: tuple[str, str, str]) -> str:
@@ -52,16 +54,15 @@ def frontier_picture(result: SweepResult, cost: str, quick: bool = False) -> Pic
     drawing, axes = canvas(0.8 + 3.0 * len(settings), len(settings), squeeze=False)
     for panel, setting in zip(axes[:, 0], settings, strict=True):
         pairs = result.candidates(setting, cost)
-        for row, (x, y) in pairs:
-            style = {"fmt": MARKERS[row.arm], "color": COLOURS[row.arm], "alpha": 1.0 if row.key in full else _FAINT}
-            item, lost = item_of(row), row.figures.quality_drop_pp
-            bars = {"xerr": error_bar(item, scale) if item else None}
-            bars["yerr"] = error_bar(lost) if lost.value is not None else None
-            panel.errorbar(x * scale, y if result.is_judged(setting) else y * 1e-6, elinewidth=0.8, **bars, **style)
-        _join(panel, [(row, costs) for row, costs in pairs if row.key in full], scale, result.is_judged(setting))
-        if result.is_judged(setting):
+        judged = result.is_judged(setting)
+        for arm in MODES:
+            for is_full in (False, True):
+                drawn = [pair for pair in pairs if pair[0].arm == arm and (pair[0].key in full) == is_full]
+                _points(panel, drawn, item_of, (scale, 1.0 if judged else 1e-6), arm, 1.0 if is_full else _FAINT)
+        _join(panel, [(row, costs) for row, costs in pairs if row.key in full], scale, judged)
+        if judged:
             panel.axhline(0, color=FULL, linewidth=0.6)
-        panel.set(xlabel=words, ylabel="own quality lost, pp" if result.is_judged(setting) else "parameters, MB")
+        panel.set(xlabel=words, ylabel="own quality lost, pp" if judged else "parameters, MB")
         panel.set_title(setting_words(setting), fontsize=SMALL)
     for arm in MODES:
         axes[0, 0].plot([], [], MARKERS[arm], color=COLOURS[arm], label=arm)
@@ -69,9 +70,29 @@ def frontier_picture(result: SweepResult, cost: str, quick: bool = False) -> Pic
     legend(drawing, axes[0, 0])
     if quick:
         stamp(drawing, "quick run: figures are rough")
-    told = "; ".join(f"{row.number} {row.arm}" for row in on) or "none"
+    told = "; ".join(f"{row.number} {row.arm}" for row in on[:_TOLD]) or "none"
+    told += f"; {len(on) - _TOLD:,} more" if len(on) > _TOLD else ""
     alt = f"{name}: {len(result.rows)} arms of {result.count('done')} finished points; on the frontier: {told}."
     return Picture(f"frontier_{cost}", png_bytes(drawing), alt, f"{words.capitalize()}, against what is lost")
+
+
+def _points(panel, pairs: list, item_of: Callable, scales: tuple[float, float], arm: str, alpha: float) -> None:
+    """Some arms with their intervals, in one go: a sweep may have tens of thousands."""
+    if not pairs:
+        return
+    items = [(item_of(row), row.figures.quality_drop_pp) for row, _ in pairs]
+    xerr, yerr = (_bars([both[side] for both in items], scale) for side, scale in enumerate(scales))
+    x, y = ([costs[side] * scale for _, costs in pairs] for side, scale in enumerate(scales))
+    style = {"fmt": MARKERS[arm], "color": COLOURS[arm], "alpha": alpha, "elinewidth": 0.8}
+    panel.errorbar(x, y, xerr=xerr, yerr=yerr, **style)
+
+
+def _bars(items: list[Figure | None], scale: float) -> list[list[float]] | None:
+    """Intervals of several figures as matplotlib's xerr or yerr, of no length where there is none."""
+    bars = [error_bar(item, scale) if item is not None and item.value is not None else None for item in items]
+    if not any(bars):
+        return None
+    return [[bar[side][0] if bar else 0.0 for bar in bars] for side in (0, 1)]
 
 
 def _join(panel, on: list, scale: float, judged: bool) -> None:
@@ -88,6 +109,7 @@ def effects_picture(effects: list[Effect], quick: bool = False) -> Picture | Mis
     drawn = [effect for effect in effects if not effect.latency.is_missing or not effect.quality_drop_pp.is_missing]
     if not drawn:
         return Missing("Main effects", "no two finished points differ in one factor alone")
+    drawn = drawn[-_DRAWN:]
     names = [f"{effect.factor.rpartition('.')[2]}: {effect.level} vs {effect.against}" for effect in drawn]
     sides = [
         ("change of latency, %", [effect.latency for effect in drawn], 100.0),

@@ -9,11 +9,20 @@ from icd_lib.report.table import Badges, Table
 from icd_lib.report.words import bytes_text, figure_html
 from icd_lib.sweeps.effects import Effect
 from icd_lib.sweeps.figures import setting_words
+from icd_lib.sweeps.interactions import Interaction
 from icd_lib.sweeps.outcome import STATUS_WORDS
 from icd_lib.sweeps.result import Row, SweepResult
 
 NOTEBOOK = "06_sweep"
+MOST_POINTS = 1000  # rows of the table of points: report.csv has all, and a phone opens the page
+MOST_EFFECTS = 60
 _CLASS = {"done": "pass", "failed": "fail"}
+_STYLE = """<style>
+details.card{margin:.5rem 0;padding:.6rem .9rem}details.card b{display:inline;font-size:1.05rem}
+.icd .sortable td{min-width:0}.icd .sortable td:nth-child(2){min-width:9rem}
+.icd .sortable th{white-space:nowrap!important}
+@media (max-width:40rem){.icd td{min-width:4.6rem}.icd th,.icd td{padding-right:.5em}}
+</style>"""
 # Without it the table is as it was written, in the order of the sweep.
 _SORT = """<script>
 document.querySelectorAll("table.sortable th[data-column]").forEach(head => {
@@ -40,12 +49,13 @@ document.querySelectorAll("table.sortable th[data-column]").forEach(head => {
 </script>"""
 
 
-def sweep_page(result: SweepResult, drawn: list, effects: list[Effect], expected: tuple[str, ...] = ()) -> str:
-    """The page; `drawn`: pictures and what is missing of them; expected: files that will exist when it is read."""
+def sweep_page(result: SweepResult, drawn: list, tables: list[Table], expected: tuple[str, ...] = ()) -> str:
+    """The page; `drawn`: pictures and what is missing of them; tables: of the effects; expected: files that will be."""
     planned = result.planned
     counts = {status: result.count(status) for status in STATUS_WORDS}
     told = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in counts.items() if count)
     parts = [
+        _STYLE,
         f"<h1>{escape(planned.sweep)}: {len(planned.points)} points</h1>",
         f'<p class="lead"><strong>{escape(told)}</strong></p>',
         _merged(result),
@@ -55,8 +65,8 @@ def sweep_page(result: SweepResult, drawn: list, effects: list[Effect], expected
         "<h2>What is faster or smaller, and what it loses</h2>",
         *map(show, drawn),
         "<h2>What each factor does</h2>",
-        show(effects_table(effects)),
-        "<h2>All points</h2>",
+        *map(show, tables),
+        "<h2>The points</h2>",
         points_table(result),
         _SORT,
     ]
@@ -82,7 +92,7 @@ def _documents(result: SweepResult, expected: tuple[str, ...]) -> str:
 def _take(result: SweepResult) -> list[str]:
     """The frontier of every setting as a list: what a point gives, its page and its command."""
     on = result.pareto()
-    if not on:
+    if not result.rows:
         return ["<p>No point has finished.</p>"]
     parts = []
     for setting in result.settings:
@@ -108,12 +118,17 @@ def _one(row: Row, folder: Path) -> str:
             ("on the other kind of text", row.figures.other_drop_pp),
         )
     )
-    size = bytes_text(row.figures.parameter_bytes)
+    size = _size(row.figures.parameter_bytes)
     return (
         f'<details class="card"><summary><b>{name}</b> <span>{escape(row.arm)}, {escape(row.where.runtime)} '
         f"{escape(size)}</span></summary><div>{cells}</div><p>Take this one: {lies}:</p>"
         f"<pre>{escape(row.command)}</pre></details>"
     )
+
+
+def _size(count: int) -> str:
+    """Megabytes, or kilobytes of what has next to none."""
+    return bytes_text(count) if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def _latency(row: Row) -> float:
@@ -124,22 +139,64 @@ def effects_table(effects: list[Effect]) -> Table:
     """Every level against its factor's first one."""
     rows: list[list] = [
         [
-            f"{effect.factor}: {effect.level}",
-            effect.against,
+            f"{_leaf(effect.factor)}: {effect.level} vs {effect.against}",
             effect.latency,
             effect.quality_drop_pp,
             effect.size,
         ]
-        for effect in effects
+        for effect in effects[-MOST_EFFECTS:]
     ]
     note = (
         "Means over pairs of points of one machine that differ in nothing else (iterative; the last lines: iterative "
         "against the other arms of the same point). The interval is Student's t over the pairs: it tells how far the "
         "effect differs from pair to pair. Ratios are geometric means."
     )
+    if len(effects) > MOST_EFFECTS:
+        note += f" The last {MOST_EFFECTS} of {len(effects):,}."
     if not rows:
         note = "The sweep has no factor with two levels."
-    return Table("Main effects", ["level", "against", "latency", "quality lost more", "size"], rows, note)
+    return _measured("Main effects", rows, note)
+
+
+def interactions_table(found: list[Interaction]) -> Table:
+    """Whether the effect of a level depends on another factor; those whose interval leaves out 0 come first."""
+    ordered = sorted(found, key=lambda item: not item.is_clear)
+    rows: list[list] = [
+        [
+            f"{_leaf(item.factor)}: {item.level} vs {item.first}, at {_leaf(item.other)}: {item.other_level} "
+            f"instead of {item.other_first}",
+            item.latency,
+            item.quality_drop_pp,
+            item.size,
+        ]
+        for item in ordered[:MOST_EFFECTS]
+    ]
+    note = (
+        "Whether what a level does depends on another factor: its effect at the other's further level, less its effect "
+        "at the other's first one (iterative). 0: it does the same at both. Of latency and size it is the ratio of the "
+        "two ratios, less 1, so +10 % means that the level leaves 10 % more there. Means over quadruples of points of "
+        "one machine that differ in nothing but these two factors, with Student's interval over the quadruples; a "
+        "single quadruple (n = 1) has no interval and cannot be told from noise. Of twenty intervals one leaves out 0 "
+        "by chance."
+    )
+    if len(found) > MOST_EFFECTS:
+        note += f" {MOST_EFFECTS} of {len(found):,}: first those whose interval of latency or quality leaves out 0."
+    if not rows:
+        note = "No four finished points form a quadruple: two levels of one factor, each at two levels of another."
+    return _measured("Interactions", rows, note)
+
+
+def _measured(title: str, rows: list[list], note: str) -> Table:
+    """The table without the figures that no row has: a table of rows has no quality, and a phone little room."""
+    names = ["effect", "latency", "quality lost more", "size"]
+    kept = [0, *(i for i in (1, 2, 3) if not rows or any(not row[i].is_missing for row in rows))]
+    left_out = [name for i, name in enumerate(names) if i not in kept]
+    told = f" Not measured anywhere: {', '.join(left_out)}." if left_out else ""
+    return Table(title, [names[i] for i in kept], [[row[i] for i in kept] for row in rows], note + told)
+
+
+def _leaf(factor: str) -> str:
+    return factor.rpartition(".")[2]
 
 
 _LOST = ("lost, budget's text", "lost, other text")
@@ -149,18 +206,29 @@ def points_table(result: SweepResult) -> str:
     """Every point, sortable where scripts run."""
     on = {row.point for row in result.pareto()}
     factors = list(result.planned.factors)
-    heads = ["#", "point", "state", *factors, "iterative, ms", "vs dense", "vs linear", *_LOST, "size"]
+    lost = _LOST if any(result.is_judged(setting) for setting in result.settings) else ()
+    heads = ["#", "point", "state", *map(_leaf, factors), "iterative, ms", "vs dense", "vs linear", *lost, "size"]
     head = "".join(f'<th scope="col" data-column="{i}">{escape(name)}</th>' for i, name in enumerate(heads))
-    body = "".join(
-        _point_row(result, number, point, point.name in on) for number, point in enumerate(result.planned.points, 1)
-    )
+    numbered = list(enumerate(result.planned.points, 1))
+
+    def comes_first(entry: tuple) -> bool:
+        return entry[1].name in on or result.outcome(entry[1].name).status == "failed"
+
+    shown = sorted(sorted(numbered, key=lambda entry: not comes_first(entry))[:MOST_POINTS])
+    body = "".join(_point_row(result, number, point, point.name in on, bool(lost)) for number, point in shown)
+    told = "All points; those on a frontier have a star"
+    if len(shown) < len(numbered):
+        told = (
+            f"{len(shown):,} of {len(numbered):,} points: those on a frontier, which have a star, those that failed, "
+            "and the first of the others; report.csv has all"
+        )
     return (
-        '<div class="scroll"><table class="sortable"><caption>All points; those on a frontier have a star'
+        f'<div class="scroll"><table class="sortable"><caption>{told}'
         f"</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def _point_row(result: SweepResult, number: int, point, on_frontier: bool) -> str:
+def _point_row(result: SweepResult, number: int, point, on_frontier: bool, judged: bool) -> str:
     outcome = result.outcome(point.name)
     name = f"{point.name}{' ★' if on_frontier else ''}"
     linked = link(f"{point.name}/index.html", name) if _has_page(result.dir / point.name) else escape(name)
@@ -172,8 +240,9 @@ def _point_row(result: SweepResult, number: int, point, on_frontier: bool) -> st
     items: list[Figure | None] = [arm.latency_ms, arm.latency_vs_dense] if arm else [None, None]
     cells += [_figure_cell(item) for item in items]
     cells.append(_against(arm, linear))
-    cells += [_figure_cell(item) for item in ((arm.quality_drop_pp, arm.other_drop_pp) if arm else (None, None))]
-    cells.append(_cell(arm.parameter_bytes, escape(bytes_text(arm.parameter_bytes))) if arm else _cell("", "–"))
+    if judged:
+        cells += [_figure_cell(item) for item in ((arm.quality_drop_pp, arm.other_drop_pp) if arm else (None, None))]
+    cells.append(_cell(arm.parameter_bytes, escape(_size(arm.parameter_bytes))) if arm else _cell("", "–"))
     return f"<tr>{''.join(cells)}</tr>"
 
 

@@ -11,7 +11,8 @@ from icd_lib.scrub.text import scrub_html
 from icd_lib.storage.atomic import atomic_write
 from icd_lib.sweeps.effects import Effect, arm_effects, main_effects
 from icd_lib.sweeps.figures import effects_picture, frontier_picture
-from icd_lib.sweeps.page import NOTEBOOK, effects_table, sweep_page
+from icd_lib.sweeps.interactions import Interaction, interactions
+from icd_lib.sweeps.page import NOTEBOOK, effects_table, interactions_table, sweep_page
 from icd_lib.sweeps.result import SweepResult
 from icd_lib.sweeps.rows import sweep_csv
 
@@ -23,8 +24,13 @@ def effects_of(result: SweepResult) -> list[Effect]:
     return main_effects(rows, result.planned.factors) + arms
 
 
+def interactions_of(result: SweepResult) -> list[Interaction]:
+    """Interactions of every pair of factors on iterative."""
+    return interactions([row for row in result.rows if row.arm == RESULT], result.planned.factors)
+
+
 def run_stage(folder: str | Path, progress: Callable[[str], None] = print) -> dict:
-    """Write index.html, report.csv and figures/*.png; returns {"result", "pictures", "effects", "files"}."""
+    """Write index.html, report.csv and figures/*.png; returns what was drawn, by name, and "files"."""
     result = SweepResult.load(folder)
     effects, quick = effects_of(result), result.planned.quick
     drawn = [frontier_picture(result, cost, quick) for cost in ("latency", "size")]
@@ -35,12 +41,13 @@ def run_stage(folder: str | Path, progress: Callable[[str], None] = print) -> di
             files.append(f"figures/{picture.name}.png")
             atomic_write(result.dir / files[-1], picture.png)
     atomic_write(result.dir / "report.csv", sweep_csv(result))
+    tables: tuple[Table, Table] = effects_table(effects), interactions_table(interactions_of(result))
     # Under papermill the notebook that calls this appears only after it has ended: it is linked already now.
-    text = sweep_page(result, drawn, effects, (f"{NOTEBOOK}.html", f"{NOTEBOOK}.ipynb", "report.csv"))
+    text = sweep_page(result, drawn, list(tables), (f"{NOTEBOOK}.html", f"{NOTEBOOK}.ipynb", "report.csv"))
     atomic_write(result.dir / "index.html", scrub_html(text))
     progress(f"{len(files)} figures, report.csv and index.html written")
-    table: Table = effects_table(effects)
-    return {"result": result, "pictures": drawn, "effects": table, "files": [*files, "report.csv", "index.html"]}
+    told: dict = {"result": result, "pictures": drawn, "effects": tables[0], "interactions": tables[1]}
+    return told | {"files": [*files, "report.csv", "index.html"]}
 
 
 if __name__ == "__main__":

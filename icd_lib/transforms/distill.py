@@ -2,6 +2,7 @@
 
 Closed-form compensation fixes each block given the ones before it; a few hundred steps of gradient descent let the
 blocks adapt to each other (hidden-state matching as in Jiao et al. 2020, TinyBERT, section 3.1; no labels are used).
+Weights, their gradients' sums and what is compared are float32; products inside the blocks can be in bf16.
 """
 
 import copy
@@ -52,13 +53,14 @@ def distill(
     steps: int,
     learning_rate: float,
     seed: int,
+    bf16: bool = False,
     states: TeacherStates | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> nn.Module:
     """Copy of `student` after `steps` Adam steps on the blocks' weights; embeddings and heads stay as they are.
 
-    Deterministic for a seed: steps are counted, not seconds. The rate warms up, then falls linearly to zero. `states`
-    of this teacher on these batches can be handed from one call to the next.
+    Deterministic for a seed: steps are counted, not seconds. The rate warms up, then falls linearly to zero. bf16: the
+    student's blocks multiply in it. `states` of this teacher on these batches can be handed from one call to the next.
     """
     check_trainable(student)
     learner = copy.deepcopy(student)
@@ -70,7 +72,7 @@ def distill(
     for step, index in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
-        loss, distance = _loss(states.teacher, follower, states(index), batches[index])
+        loss, distance = _loss(states.teacher, follower, states(index), batches[index], bf16)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
@@ -94,13 +96,23 @@ def _order(batches: int, steps: int, seed: int) -> list[int]:
     return np.concatenate([generator.permutation(batches) for _ in range(epochs)])[:steps].tolist()
 
 
-def _loss(teacher: Adapter, student: Adapter, goals: list[torch.Tensor], inputs: dict) -> tuple[torch.Tensor, float]:
+def _loss(
+    teacher: Adapter, student: Adapter, goals: list[torch.Tensor], inputs: dict, bf16: bool
+) -> tuple[torch.Tensor, float]:
     mask = inputs.get("attention_mask")
-    states = _layer_states(student, inputs)
-    valid = torch.ones(goals[0].shape[:2], dtype=torch.bool) if mask is None else mask.bool()
-    error = sum(((s - g)[valid]).square().mean() / g[valid].var() for s, g in zip(states, goals, strict=True))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        states = _layer_states(student, inputs)
+    valid = None if mask is None else mask.bool()
+    error = sum(
+        _tokens(s - g, valid).square().mean() / _tokens(g, valid).var() for s, g in zip(states, goals, strict=True)
+    )
     output, distance = _output_distance(teacher, student, goals[-1], states[-1], valid)
     return error / len(goals) + output, distance
+
+
+def _tokens(tensor: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    """The valid tokens of (B, L, …), one after the other."""
+    return tensor.flatten(0, 1) if valid is None else tensor[valid]
 
 
 def _output_distance(teacher: Adapter, student: Adapter, goal, state, valid) -> tuple[torch.Tensor, float]:
@@ -117,9 +129,25 @@ def _output_distance(teacher: Adapter, student: Adapter, goal, state, valid) -> 
         pairs = right @ right.T
         error = (left @ left.T - pairs).square().mean() + (left @ right.T - pairs).square().mean()
         return POOLED_WEIGHT * distance + PAIR_WEIGHT * error, float(distance.detach())
-    ours, wanted = (logits[valid].log_softmax(-1) for logits in (student.logits(state), wanted))
-    distance = nn.functional.kl_div(ours, wanted, reduction="batchmean", log_target=True)
+    distance = _Divergence.apply(*(_tokens(logits, valid) for logits in (student.logits(state), wanted)))
     return TOKEN_WEIGHT * distance, float(distance.detach())
+
+
+class _Divergence(torch.autograd.Function):
+    """KL(softmax(wanted) ‖ softmax(ours)), mean over the rows of (tokens, V); its gradient for `ours` is q − p."""
+
+    @staticmethod
+    def forward(ctx, ours, wanted):
+        ours, wanted = ours.log_softmax(-1), wanted.log_softmax(-1)
+        p = wanted.exp()
+        distance = wanted.sub_(ours).mul_(p).sum() / len(p)
+        ctx.save_for_backward(ours.exp_().sub_(p).div_(len(p)))
+        return distance
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        return ctx.saved_tensors[0] * grad, None
 
 
 def _measure_of(adapter: Adapter) -> str:
@@ -138,6 +166,8 @@ def _layer_states(adapter: Adapter, inputs: dict) -> list[torch.Tensor]:
     return [*states, hidden]
 
 
-def _mean(hidden: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+def _mean(hidden: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    if valid is None:
+        return hidden.mean(1)
     weights = valid.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(1) / weights.sum(1).clamp_min(1)

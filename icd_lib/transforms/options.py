@@ -23,6 +23,9 @@ class PruneOptions(Section):
     uniform: bool = option(False, "pad all layers to one width, for plain transformers")
     distill_steps: int = option(140, "optimiser steps of label-free distillation; 0 leaves it out", low=0)
     distill_lr: float = option(4e-4, "learning rate of the distillation", above=0, high=1)
+    distill_bf16: bool | None = option(
+        OMITTED, "multiply in bf16 inside the blocks that are distilled, where the processor has instructions for it"
+    )
     rate: float | None = option(
         OMITTED,
         "share of the FFN neurons or inner channels that goes, whatever is lost: quality is told and bounds nothing",

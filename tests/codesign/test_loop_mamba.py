@@ -90,6 +90,15 @@ def test_moments_of_the_states_say_what_removal_costs(model):
     assert set(moments) == {f"{kind}.{layer}" for kind in ("inner", "state") for layer in range(LAYERS)}
 
 
+@pytest.mark.parametrize(("most", "tokens_read"), [(64, 64), (128, 128), (8192, 256)])
+def test_moments_of_the_states_are_of_batches_evenly_over_the_text(model, monkeypatch, most, tokens_read):
+    monkeypatch.setattr("icd_lib.transforms.sparsity.prune.TERM_TOKENS", most)
+    found = consumer_moments(find_adapter(model), batches(4))
+    assert found["state.1"].tokens == tokens_read and found["inner.1"].tokens == 256
+    evenly = consumer_moments(find_adapter(model), batches(4)[:: 256 // tokens_read])
+    assert torch.equal(found["state.1"].gram, evenly["state.1"].gram)
+
+
 def test_every_axis_has_a_sensitivity(model):
     adapter = find_adapter(model)
     moments = consumer_moments(adapter, batches())

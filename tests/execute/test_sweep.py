@@ -1,5 +1,6 @@
 """Points in order, each with its end: failures, budgets, what is kept and what is stopped; and a real sweep."""
 
+import errno
 import json
 import re
 
@@ -12,6 +13,7 @@ from icd_lib.errors import ArtifactError, ConfigError, MeasureError, ResourceErr
 from icd_lib.execute import point as point_module
 from icd_lib.execute import sweep as module
 from icd_lib.execute.pipeline import only_one
+from icd_lib.storage.atomic import write_error
 from icd_lib.sweeps.plan import sweep_of
 from icd_lib.sweeps.result import SweepResult
 
@@ -120,15 +122,23 @@ def test_two_sweeps_in_one_folder_and_a_run_in_its_place_are_refused(runs):
         runs()
 
 
-def test_a_disk_that_cannot_be_written_ends_the_sweep(runs, monkeypatch):
+def test_a_disk_that_is_full_ends_the_sweep_and_with_space_the_same_command_goes_on(runs, monkeypatch):
     def full(folder, outcome):
         raise ArtifactError("cannot write points.jsonl: the disk is full")
 
-    monkeypatch.setattr(module, "append_outcome", full)
-    pipeline = FakePipeline()
-    with pytest.raises(ArtifactError, match="disk is full"):
+    with monkeypatch.context() as patched, pytest.raises(ArtifactError, match="disk is full"):
+        patched.setattr(module, "append_outcome", full)
+        pipeline = FakePipeline()
         runs(pipeline)
     assert pipeline.names == NAMES[:1]
+    pipeline = FakePipeline({NAMES[1]: write_error(runs.folder / "x", OSError(errno.ENOSPC, "full"))})
+    with pytest.raises(ArtifactError, match=r"\[2/3\] .*the disk is full; free some space .* the same command goes on"):
+        runs(pipeline)
+    assert pipeline.names == NAMES[:2] and statuses(SweepResult.load(runs.folder)) == ["done", "failed", "not_run"]
+    with open(runs.folder / "points.jsonl", "a") as file:
+        file.write('{"point": "dead-sh')  # what a full disk leaves of a line
+    result, pipeline, _ = runs()
+    assert pipeline.names == NAMES[1:] and statuses(result) == ["done"] * 3
 
 
 def test_from_python(runs, tmp_path):
@@ -140,6 +150,8 @@ def test_from_python(runs, tmp_path):
         icd.sweep("mock", {"transform.dead_shar": [1]}, out=tmp_path / "out")
 
 
+MILLION = "{" + ", ".join(f"l{i}: {{seed: {i}}}" for i in range(1000)) + "}"
+HERE = ("--cluster", "none")  # the stand-in for the pipeline is of this process
 FILE = "base: mock\ngrid:\n  transform.dead_share: [0.3, 0.5]\n"
 
 
@@ -154,7 +166,7 @@ def file(tmp_path, monkeypatch):
 
 def test_the_command_line_runs_a_sweep_by_either_option(file, tmp_path, capsys):
     for option in ("--sweep", "--scenario"):
-        assert run_all.main([option, str(file), "--out", str(tmp_path / "out")]) == 0
+        assert run_all.main([option, str(file), *HERE, "--out", str(tmp_path / "out")]) == 0
         out, err = capsys.readouterr()
         assert "2 points" in out and "2 done" in out and "on the frontier: " in out and err == ""
     assert "kept" in out
@@ -163,11 +175,11 @@ def test_the_command_line_runs_a_sweep_by_either_option(file, tmp_path, capsys):
 def test_a_failed_point_gives_the_exit_code_and_one_that_cannot_be_had_does_not(file, tmp_path, capsys, monkeypatch):
     errors = {"dead-share-0.3": failure(MeasureError, "the clock broke")}
     monkeypatch.setattr(point_module, "run_pipeline", FakePipeline(errors))
-    assert run_all.main(["--sweep", str(file), "--out", str(tmp_path / "out")]) == 4
+    assert run_all.main(["--sweep", str(file), *HERE, "--out", str(tmp_path / "out")]) == 4
     assert "1 done, 1 failed" in capsys.readouterr().out
     errors = {"dead-share-0.3": failure(ResourceError, "no such device")}
     monkeypatch.setattr(point_module, "run_pipeline", FakePipeline(errors))
-    assert run_all.main(["--sweep", str(file), "--out", str(tmp_path / "out")]) == 0
+    assert run_all.main(["--sweep", str(file), *HERE, "--out", str(tmp_path / "out")]) == 0
 
 
 def test_a_dry_run_lists_the_points_and_writes_nothing(file, tmp_path, capsys):
@@ -189,6 +201,30 @@ def test_a_dry_run_lists_the_points_and_writes_nothing(file, tmp_path, capsys):
 def test_options_that_do_not_go_with_a_sweep_are_refused(file, tmp_path, capsys, args, says):
     assert run_all.main(["--sweep", str(file), *args, "--out", str(tmp_path / "out")]) == 2
     assert says in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "args", "code", "says"),
+    [
+        (FILE.replace("dead_share", "dead_shar"), [], 2, "did you mean 'transform.dead_share'"),
+        (FILE.replace("grid", "gird"), [], 2, "unknown key 'gird'; did you mean 'grid'"),
+        ("base: mock\ngrid: {}\n", [], 2, "grid is empty"),
+        (f"base: mock\ngrid: {{a: {MILLION}, b: {MILLION}}}\n", [], 2, "has 1,000,000 points; .* --yes"),
+        (FILE, ["--cluster", "gone.json"], 3, "there is no scheduler file gone.json; --cluster takes local, none"),
+    ],
+)
+def test_bad_input_is_refused_by_its_name_and_nothing_is_run(file, tmp_path, capsys, text, args, code, says):
+    file.write_text(text)
+    assert run_all.main(["--sweep", str(file), *args, "--out", str(tmp_path / "out")]) == code
+    assert re.search(says, capsys.readouterr().err) and not list((tmp_path / "out").glob("*/*/"))
+
+
+def test_a_point_that_repeats_another_is_merged_and_said(file, tmp_path, capsys):
+    grid = "base: mock\ngrid:\n  n: {a: {codesign.max_rounds: 2}, b: {codesign.max_rounds: 2}, c: {}}\n"
+    file.write_text(grid + "overrides: {codesign.max_rounds: 3}\n")
+    assert run_all.main(["--sweep", str(file), *HERE, "--out", str(tmp_path / "out")]) == 0
+    assert "2 points, 1 that repeat another merged" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out" / "mine").glob("*/")) == ["n-a", "n-c"]
 
 
 def test_the_list_has_the_sweeps(capsys):

@@ -31,7 +31,7 @@ def test_ladder_compares_arms_and_keeps_every_sample():
         for name, entry in ladder["runtimes"].items()
     }
     assert list(ladder["runtimes"]) == ["eager", "onnxruntime"] and len(seen) == 2
-    for entry in ladder["runtimes"].values():
+    for name, entry in ladder["runtimes"].items():
         assert entry["status"] == "measured" and set(entry["setup_s"]) == set(models)
         assert list(entry["shapes"]) == ["2x12", "1x5"]
         for shape in entry["shapes"].values():
@@ -41,7 +41,30 @@ def test_ladder_compares_arms_and_keeps_every_sample():
             expected = np.median(samples["iterative"]) / np.median(samples["dense"]) - 1
             assert arms["iterative"]["vs_baseline"].value == pytest.approx(expected)
             assert all(arm["max_abs_error"].value < 1e-5 for arm in arms.values())
+            assert set(samples) == set(models), "the baseline that runs beside each runtime is none of its arms"
+            assert all("interleaved" in arm["vs_eager"].method and arm["vs_eager"].n == 6 for arm in arms.values()), (
+                name
+            )
     assert ladder["runtimes"]["eager"]["shapes"]["2x12"]["arms"]["dense"]["vs_eager"].value == 0
+
+
+def test_the_speed_of_the_machine_in_a_minute_changes_no_ratio(monkeypatch):
+    """The second runtime is timed while everything takes ten times as long."""
+    timed = []
+
+    def slower(calls, *, repeats, **_):
+        timed.append(list(calls))
+        pace = 10.0 ** len(timed)
+        return {arm: np.full(repeats, pace * (2.0 if arm == ladder_module.BESIDE else 1.0)) for arm in calls}
+
+    monkeypatch.setattr(ladder_module, "measure_interleaved", slower)
+    ladder = measure_ladder(
+        {"dense": tiny_bert()}, [batch(1, 5)], runtimes=("eager", "onnxruntime"), repeats=4, warmup=0, resamples=20
+    )
+    assert timed == [["dense"], ["dense", ladder_module.BESIDE]]
+    arms = {name: entry["shapes"]["1x5"]["arms"]["dense"] for name, entry in ladder["runtimes"].items()}
+    assert arms["eager"]["vs_eager"].value == 0 and arms["onnxruntime"]["vs_eager"].value == pytest.approx(-0.5)
+    assert by_latency(ladder, "dense") == ["onnxruntime", "eager"]
 
 
 def test_all_runtimes_get_the_same_threads_and_torch_gets_its_own_back():

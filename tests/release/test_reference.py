@@ -51,3 +51,22 @@ def test_only_a_run_is_copied_and_only_a_run_is_replaced(tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(ArtifactError, match="is no run"):
         save_reference(run.dir, tmp_path / "mine")
+
+
+def test_a_sweep_is_copied_with_its_runs(tmp_path):
+    run = open_run("bert", out=tmp_path / "rates")
+    run.write_json("setup/setup.json", {"model": {}, "badges": [], "environment": {"path": f"{project_root()}/x"}})
+    run.path("linear", "model", "model.safetensors").write_bytes(b"weights")
+    write_manifest(run)
+    for name, text in {"sweep.json": "{}", "points.jsonl": "", "figures/w.png": PNG, "index.html": "<p>"}.items():
+        path = tmp_path / "rates" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    kept = tmp_path / "reference" / "rates"
+    for _ in range(2):
+        copied = save_reference(tmp_path / "rates", kept)
+        assert {"sweep.json", "points.jsonl", "figures/w.png", "bert/config.lock.json", "bert/manifest.json"} <= set(
+            copied
+        )
+        assert "bert/linear/model/model.safetensors" not in copied
+        assert str(project_root()) not in (kept / "bert" / "setup" / "setup.json").read_text()

@@ -5,16 +5,16 @@ import torch
 from torch import nn
 
 from icd_lib.errors import ResourceError
-from icd_lib.runtimes.compile import RUNTIME
+from icd_lib.runtimes.compile import APART, RUNTIME
 from tests.tiny_encoders import batch, tiny_bert
 
 pytestmark = pytest.mark.wide
 
 
 class Small(nn.Module):
-    def __init__(self):
+    def __init__(self, width=4):
         super().__init__()
-        self.embeddings = nn.Embedding(97, 4)
+        self.embeddings = nn.Embedding(97, width)
 
     def forward(self, input_ids, attention_mask):
         return self.embeddings(input_ids) * attention_mask[..., None]
@@ -37,4 +37,18 @@ def test_past_the_limit_of_graphs_a_shape_is_refused():
         prepared.warm(batch(1, 5))
         with pytest.raises(ResourceError, match=r"torch\.compile failed here \(FailOnRecompileLimitHit\)"):
             prepared.warm(batch(2, 3))
+    RUNTIME.reset()
+
+
+@pytest.mark.skipif(not APART, reason="this torch counts the graphs of all models of one class together")
+def test_models_of_many_widths_are_compiled_side_by_side():
+    RUNTIME.reset()
+    with torch._dynamo.config.patch(recompile_limit=2):
+        try:
+            prepared = {width: RUNTIME.prepare(Small(width), batch(1, 5)) for width in (2, 3, 5, 7)}
+        except ResourceError as error:
+            assert "C++ compiler" in error.args[0]
+            pytest.skip(error.args[0])
+        for width, model in prepared.items():
+            assert model.run(batch(1, 5)).shape == (1, 5, width)
     RUNTIME.reset()

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import t
 from sweep_factory import HERE, write_sweep
 
-from icd_lib.sweeps.effects import arm_effects, main_effects, mean_figure, pairs_of
+from icd_lib.sweeps.effects import arm_effects, main_effects
+from icd_lib.sweeps.pairs import mean_figure
 
 FACTORS = {"rate": ["0.3", "0.5"], "bits": ["32", "8"]}
 POINTS = {
@@ -43,7 +44,7 @@ def test_a_point_without_its_partner_and_one_of_another_machine_are_no_pair(tmp_
     rate = main_effects(rows_of(tmp_path / "a", points), FACTORS)[0]
     assert rate.latency.n == 1 and rate.latency.ci95 is None and "no interval" in rate.latency.method
     points["0.5-8"] = (points["0.5-8"][0], (4.5, 0.6, 200, replace(HERE, machine="another CPU")))
-    assert len(pairs_of(rows_of(tmp_path / "b", points), "rate", "0.3", "0.5")) == 1
+    assert main_effects(rows_of(tmp_path / "b", points), FACTORS)[0].latency.n == 1
 
 
 def test_what_was_not_measured_leaves_the_other_figures(tmp_path):
@@ -52,7 +53,7 @@ def test_what_was_not_measured_leaves_the_other_figures(tmp_path):
     }
     rate = main_effects(rows_of(tmp_path / "s", points), FACTORS)[0]
     assert rate.latency.n == 1 and rate.quality_drop_pp.n == 2
-    assert mean_figure([], "pp").reason == "no two points that differ in nothing else were both measured"
+    assert mean_figure([], "pp", "pair").reason == "no pair of points that differ in nothing else was measured"
 
 
 def test_arms_are_compared_within_their_point(tmp_path):

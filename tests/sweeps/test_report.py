@@ -10,6 +10,7 @@ from report_factory import HOSTILE
 from sweep_factory import write_sweep
 
 from icd_lib.paths import project_root
+from icd_lib.sweeps import page as page_module
 from icd_lib.sweeps.report import effects_of, run_stage
 
 FACTORS = {"transform.rate": ["0.3", "0.5"], "precision": ["fp32", "fp8", HOSTILE]}
@@ -97,6 +98,37 @@ def test_effects_are_of_iterative_and_then_of_the_arms(folder):
         ("arm", "iterative", "oneshot"),
     ]
     assert effects[1].latency.is_missing and effects[1].size.value == pytest.approx(400 / 900 - 1)
+
+
+def test_interactions_stand_beside_the_effects_and_say_where_there_is_no_interval(tmp_path):
+    factors = {"transform.rate": ["0.3", "0.5"], "precision": ["fp32", "int8"]}
+    given = {("0.3", "fp32"): 10.0, ("0.5", "fp32"): 8.0, ("0.3", "int8"): 5.0, ("0.5", "int8"): 5.0}
+    points = {
+        f"{rate}-{precision}": ({"transform.rate": rate, "precision": precision}, (ms, 0.1))
+        for (rate, precision), ms in given.items()
+    }
+    write_sweep(tmp_path / "s", points, factors)
+    found = run_stage(tmp_path / "s", lambda line: None)
+    (row,) = found["interactions"].rows
+    assert row[0] == "rate: 0.5 vs 0.3, at precision: int8 instead of fp32"
+    assert row[1].value == pytest.approx(1.25 - 1) and row[1].n == 1
+    page = (tmp_path / "s" / "index.html").read_text()
+    assert row[0] in page and "a single quadruple (n = 1) has no interval" in page and "+25.0" in page
+
+
+def test_a_large_sweep_shows_those_that_matter_and_says_how_many_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "MOST_POINTS", 3)
+    monkeypatch.setattr(page_module, "MOST_EFFECTS", 4)
+    rates = [str(rate) for rate in range(8)]
+    points = {f"p{rate}": ({"rate": rate}, (20.0 + int(rate), 0.1)) for rate in rates}
+    points["p5"] = ({"rate": "5"}, {"status": "failed", "reason": "it broke"})
+    points["p7"] = ({"rate": "7"}, (3.0, 0.05))
+    write_sweep(tmp_path / "s", points, {"rate": rates})
+    run_stage(tmp_path / "s", lambda line: None)
+    page = (tmp_path / "s" / "index.html").read_text()
+    body = page.split("<tbody>")[-1].split("</tbody>")[0]
+    assert [name in body for name in ("p0", "p1", "p5", "p7 ★")] == [True, False, True, True]
+    assert "3 of 8 points" in page and "The last 4 of 9" in page
 
 
 @pytest.mark.wide

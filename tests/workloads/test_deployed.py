@@ -18,6 +18,14 @@ from tests.tiny_decoders import VOCAB, tiny_decoder
 pytest.importorskip("openvino")
 
 
+CHECKPOINT = SimpleNamespace(sha256="of the model")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICD_CACHE_DIR", str(tmp_path))
+
+
 @pytest.fixture
 def engines() -> Engines:
     sizes = {"max_position_embeddings": 64, "dtype": torch.float32}
@@ -46,13 +54,19 @@ def test_every_arm_is_judged_where_it_decodes(engines):
     suite = LanguageSuite(judged, engines.models["dense"])
     dense = {split: suite.evaluate(engines.models["dense"], split) for split in judged}
     told: list[str] = []
-    context = SimpleNamespace(suite=suite, judged=list(judged), dense_result=dense.get, progress=told.append)
+    context = SimpleNamespace(
+        suite=suite, judged=list(judged), dense_result=dense.get, progress=told.append, checkpoint=CHECKPOINT
+    )
     points = {(point.arm, point.split): point for point in deployed_points(context, engines)}
     assert list(points) == [(arm, split) for arm in ("openvino", EXPORTED_ARM) for split in ("unseen", "seen")]
     assert len(told) == 4
     same = points["openvino", "unseen"]
     assert same.drop_pp.value == 0 and same.kl.value < 1e-6 and abs(same.perplexity_ratio.value - 1) < 1e-4
     assert same.n_tokens == 2 * 4 * 23 and same.label.startswith("dense, OpenVINO")
+    told.clear()
+    assert deployed_points(context, engines) == list(points.values())
+    kept = [line for line in told if "kept from an earlier run" in line]
+    assert kept == [line for line in told if line.startswith("dense")] and len(kept) == 2, "the dense model's alone"
 
 
 def test_a_runtime_that_is_missing_is_left_out(engines, monkeypatch):
@@ -62,6 +76,8 @@ def test_a_runtime_that_is_missing_is_left_out(engines, monkeypatch):
     monkeypatch.setattr(OpenVino, "check", refuse)
     told: list[str] = []
     suite = LanguageSuite({"unseen": {"a": text(1)}}, engines.models["dense"])
-    context = SimpleNamespace(suite=suite, judged=["unseen"], dense_result=None, progress=told.append)
+    context = SimpleNamespace(
+        suite=suite, judged=["unseen"], dense_result=None, progress=told.append, checkpoint=CHECKPOINT
+    )
     assert deployed_points(context, engines) == []
     assert all("was not judged: " in line and "not installed" in line for line in told)

@@ -107,6 +107,19 @@ def test_every_arm_is_timed_on_the_same_text(found):
     assert shape.arms["iterative"].bytes_per_token.value < shape.arms["dense"].bytes_per_token.value
 
 
+def test_look_ups_are_asked_of_every_split_that_judges(found, tmp_path):
+    text, options = Text(context=96), measured.Options(Text(context=96).run.scenario.config["kv"])
+    text.tokenizer = tiny_words()
+    sizes = {"max_position_embeddings": 256, "vocab_size": len(text.tokenizer), "dtype": torch.float32}
+    model = measured.paged(tiny_decoder(**sizes))
+    points = [point for split in text.judged for point in measured.looked_up(text, options, model, model, split)]
+    assert [(point.split, point.keep, point.n) for point in points] == [
+        (split, keep, 3) for split in ("unseen", "seen") for keep in (None, 0.75, 0.5)
+    ]
+    table = generation.lookup_table(results_of(tmp_path, replace(found, lookups=points), {"kv": {}}))
+    assert [row[:2] for row in table.rows][::3] == [["unseen", "all"], ["seen", "all"]]
+
+
 def test_no_model_is_changed(models, monkeypatch):
     monkeypatch.setattr(measured, "looked_up", lambda *given: [])
     monkeypatch.setattr(measured, "deployed_points", lambda *given: [])
@@ -220,7 +233,10 @@ def test_a_split_without_text_is_told(readers, found, tmp_path):
             lambda text, options, model: measured.judged(text, options, model, model, "unseen"),
             r"kv\.context or kv\.cont",
         ),
-        (lambda text, options, model: measured.looked_up(text, options, model, model), r"kv\.context, which look-ups"),
+        (
+            lambda text, options, model: measured.looked_up(text, options, model, model, "seen"),
+            r"kv\.context, which look-ups",
+        ),
         (lambda text, options, model: cloze.questions_of(text, "unseen", 6, 64), r"a passage of 256 tokens, or of kv"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
-from icd_lib.models.families import FAMILIES, find_family
+from icd_lib.models.families import FAMILIES, find_family, why_refused
 from icd_lib.models.precision import FLOATS, quantised
 from icd_lib.storage.json_text import read_text
 
@@ -32,8 +32,8 @@ def check_config(folder: Path, family: str) -> dict:
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type not in row.model_types:
         raise ConfigError(
-            f"{folder.name} is of model_type {model_type!r}; family '{family}' takes {list(row.model_types)}, "
-            f"known families: {sorted(FAMILIES)}"
+            f"{folder.name} is of model_type {model_type!r}{why_refused(model_type)}; family '{family}' takes "
+            f"{list(row.model_types)}, known families: {sorted(FAMILIES)}"
         )
     return config
 

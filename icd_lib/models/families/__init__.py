@@ -38,8 +38,15 @@ def find_adapter(model: nn.Module) -> Adapter:
     """The adapter of the model's family, or `ConfigError`."""
     family = family_of(model)
     if family is None:
-        raise ConfigError(f"no adapter knows the architecture {type(model).__name__}; supported: {supported()}")
+        why = why_refused(getattr(getattr(model, "config", None), "model_type", None))
+        raise ConfigError(f"no adapter knows the architecture {type(model).__name__}{why}; supported: {supported()}")
     return family.adapter(model)
+
+
+def why_refused(model_type: object) -> str:
+    """Why a model_type that looks like a family's is not read, to be put behind its name; empty where none says."""
+    why = next((row.refused[name] for row in FAMILIES.values() if (name := str(model_type)) in row.refused), None)
+    return f" ({why})" if why else ""
 
 
 def supported() -> str:

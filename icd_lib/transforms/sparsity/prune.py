@@ -24,6 +24,8 @@ from icd_lib.transforms.sparsity.allocate import PrunePlan
 from icd_lib.transforms.sparsity.obs import Elimination, Moments, affine, eliminate, refit, restrict, term_moments
 from icd_lib.transforms.streams import Goals, ResidualStream
 
+TERM_TOKENS = 8192
+
 
 def prune(
     model: nn.Module,
@@ -109,9 +111,16 @@ def collect(stream: ResidualStream, block: Block, inner: list[torch.Tensor], goa
 
 @torch.inference_mode()
 def collect_terms(stream: ResidualStream, terms: Terms) -> Moments:
-    """Moments of the terms' outputs: how much each adds to the stream, and how much of that others could add."""
+    """Moments of the terms' outputs: how much each adds to the stream, and how much of that others could add.
+
+    Every term is one scan and one product over all tokens, for a matrix of a few hundred numbers: about `TERM_TOKENS`
+    tokens, of batches that lie evenly over the calibration, tell it.
+    """
     moments = Moments.empty(terms.elements, 1, bias=False)
-    for hidden, context, valid in zip(stream.hidden, stream.contexts, stream.valid, strict=True):
+    sizes = [int(valid.sum()) for valid in stream.valid]
+    every = max(1, round(sum(sizes) / TERM_TOKENS))
+    for index in range(0, len(sizes), every):
+        hidden, context, valid = stream.hidden[index], stream.contexts[index], stream.valid[index]
         moments.add(term_moments((part[valid] for part in terms.parts(hidden, context)), terms.consumer.weight))
     return moments
 

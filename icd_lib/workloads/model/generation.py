@@ -115,7 +115,7 @@ def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]
         context.progress(f"cache: {why}")
         for split in context.judged:
             points += judged(context, options, dense, result, split)
-        lookups = looked_up(context, options, dense, result)
+            lookups += looked_up(context, options, dense, result, split)
         cloze, cloze_missing = cloze_points(context, models, count=options["cloze"], longest=options["context"])
     engines = Engines(models, options.peers)
     clock = [shape_times(context, options, engines, keep, batch, length) for batch, length in options["clock"]]
@@ -220,10 +220,10 @@ def chosen(context: Context, points: list[CachePoint]) -> tuple[float | None, st
     return None, f"no share keeps the budget where strengths are chosen ({'; '.join(reasons)}): the cache stays whole"
 
 
-def looked_up(context: Context, options: Options, dense: nn.Module, result: nn.Module) -> list[LookUpPoint]:
-    """Records asked for after the cache was compressed: the full cache and every share, by exact match."""
+def looked_up(context: Context, options: Options, dense: nn.Module, result: nn.Module, split: str) -> list[LookUpPoint]:
+    """Records in a split's text, asked for after the cache was compressed: full cache and every share, exact match."""
     blocks = context.long_blocks(
-        context.judging, options["context"], options["questions"], cure="lower kv.context, which look-ups fill"
+        split, options["context"], options["questions"], cure="lower kv.context, which look-ups fill"
     )
     text = join_blocks(blocks.values())
     asked = make_lookups(
@@ -234,18 +234,18 @@ def looked_up(context: Context, options: Options, dense: nn.Module, result: nn.M
     observed = max(policy.observe for policy in policies.values())
     of_dense = judge_lookups(dense, asked, {})[FULL]
     found = judge_lookups(result, asked, caches, observed=observed)
-    context.progress(f"{len(asked)} look-ups in texts of {options['context']} tokens")
+    context.progress(f"{len(asked)} look-ups in {split} texts of {options['context']} tokens")
     shares = {FULL: None} | {f"{share}": share for share in policies}
     texts = [question.source for question in asked]
-    return [_look_up(shares[name], compare_lookups(found[name], of_dense, texts)) for name in shares]
+    return [_look_up(split, shares[name], compare_lookups(found[name], of_dense, texts)) for name in shares]
 
 
-def _look_up(keep: float | None, compared: dict) -> LookUpPoint:
+def _look_up(split: str, keep: float | None, compared: dict) -> LookUpPoint:
     dense_pct, n = compared["full_exact_pct"], compared["n"]
     ends = tuple(sorted(dense_pct - end for end in compared["ci95"]))
     method = "greedy, paired with dense by question, clustered by text"
     item = figure(compared["exact_pct"], "%", "measured", n=n, method=method, ci95=ends)
-    return LookUpPoint(keep=keep, n=n, exact_pct=item, dense_pct=dense_pct)
+    return LookUpPoint(split=split, keep=keep, n=n, exact_pct=item, dense_pct=dense_pct)
 
 
 def layout_error(context: Context, options: Options, model: nn.Module) -> float:

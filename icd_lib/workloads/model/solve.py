@@ -25,6 +25,7 @@ from icd_lib.storage.npz import load_graph, save_graph
 from icd_lib.transforms import further_transforms, transforms_of
 from icd_lib.transforms.observed import Findings
 from icd_lib.transforms.sparsity.allocate import LatencyTable, LossCurve
+from icd_lib.transforms.sparsity.prune import TERM_TOKENS
 from icd_lib.workloads.model.context import Context
 
 UNDISTILLED, UNQUANTIZED = "undistilled", "unquantized"  # folders of a mode, beside its model
@@ -68,6 +69,7 @@ def moments_file(context: Context) -> Path:
         "texts": get("data.calibration_texts"),
         "seed": get("seed"),
         "max_length": get("data.max_length"),
+        "term_tokens": TERM_TOKENS,
         "threads": torch.get_num_threads(),
         "cpu": cpu_model(),
         "torch": torch.__version__,

@@ -152,5 +152,5 @@ def test_other_architectures_are_refused_before_any_weight_is_read(tmp_path, cha
 
 
 def test_a_mamba2_checkpoint_of_transformers_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"model_type 'mamba2'; family 'mamba' takes \['mamba'\]"):
+    with pytest.raises(ConfigError, match=r"model_type 'mamba2' \(Mamba-2: .*\); family 'mamba' takes \['mamba'\]"):
         check_config(write(tmp_path / "m", {}, {"model_type": "mamba2"}), "mamba")

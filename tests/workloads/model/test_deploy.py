@@ -51,7 +51,7 @@ def timed(monkeypatch):
                 else Tried(runtime=name, label=name, latency_rel={"8x128": value})
                 for name, value in found.items()
             ]
-            return sorted(tried, key=deploy.mean_latency)
+            return sorted(tried, key=deploy.rank)
 
         monkeypatch.setattr(deploy, "dense_latencies", latencies)
         return calls
@@ -72,6 +72,21 @@ def test_a_fast_runtime_that_ruins_the_model_is_passed_over(make, timed, ruined)
     assert tried["openvino"].reason == "it is not installed"
 
 
+@pytest.mark.parametrize(
+    ("compiled", "taken", "reason"),
+    [
+        (-0.41, "openvino", "less than 3% faster than openvino, and it leaves no file that others load"),
+        (-0.43, "compile", None),
+        (-0.39, "openvino", "slower than openvino"),
+    ],
+)
+def test_a_runtime_that_leaves_no_file_has_to_be_faster_by_more_than_the_noise(make, timed, compiled, taken, reason):
+    timed(eager=0.0, compile=compiled, openvino=-0.4)
+    found = choose_target(make("deploy.runtime=auto", "deploy.precision=fp32"))
+    tried = {item.runtime: item for item in found.tried}
+    assert found.runtime == taken and tried["compile"].reason == reason
+
+
 def test_what_was_found_is_kept_for_this_machine(make, timed, ruined, monkeypatch):
     monkeypatch.setattr(deploy, "disturbances", lambda conditions: [])
     calls = timed(eager=0.0, eager_bf16=-0.4)
@@ -87,7 +102,7 @@ def test_on_a_disturbed_machine_nothing_is_kept(make, timed, monkeypatch):
     monkeypatch.setattr(deploy, "disturbances", lambda conditions: ["load: other programs"])
     calls = timed(eager=0.0)
     for out in ("one", "two"):
-        choose_target(make(*ALL, out=out))
+        assert choose_target(make(*ALL, out=out)).disturbed == ["load: other programs"]
     assert len(calls) == 2
 
 

@@ -5,12 +5,21 @@ from icd_lib.models.families.mamba.adapter import MambaAdapter, prepare_mamba
 from icd_lib.models.families.mamba.mamba2 import Mamba2Adapter
 from icd_lib.models.family import Family, Layout, packaged
 
+_NORMED = "Falcon-Mamba: its mixer normalises Δ, B and C, so states and ranks cannot leave"
+_HYBRID = "a hybrid of Mamba and attention layers; the family reads models of Mamba layers alone"
+_REFUSED = {
+    "falcon_mamba": _NORMED,
+    "mamba2": "Mamba-2: icd.permute takes the loaded model, icd.compact its states, and no run prunes it",
+    **dict.fromkeys(("bamba", "falcon_h1", "granitemoehybrid", "jamba", "nemotron_h", "zamba", "zamba2"), _HYBRID),
+}
+
 FAMILY = Family(
     name="mamba",
     label="Mamba, Mamba-2",
     adapters=(MambaAdapter, Mamba2Adapter),
     model_types=("mamba",),
     axes_only=("mamba2",),
+    refused=_REFUSED,
     kinds=("inner", "state", "dt_rank", "heads", "head_dim", "residual", "vocab"),
     judge="language",
     default=packaged("mamba-verse", "git checkout -- icd_lib/models/embedded/mamba-verse"),

@@ -19,12 +19,16 @@ from icd_lib.models.quantized import with_scales
 
 
 def find_backbone(model: nn.Module, mixer: type = MambaMixer) -> tuple[str, nn.Module] | None:
-    """Dotted prefix ('' or 'backbone.') and module that holds `embeddings`, `layers` with such mixers, and `norm_f`."""
+    """Dotted prefix ('' or 'backbone.') and module of `embeddings`, `norm_f` and `layers` that all have such mixers."""
     for name, module in model.named_modules():
         layers = getattr(module, "layers", None)
-        if isinstance(layers, nn.ModuleList) and len(layers) and isinstance(getattr(layers[0], "mixer", None), mixer):
+        if isinstance(layers, nn.ModuleList) and len(layers) and all(_mixes(layer, mixer) for layer in layers):
             return (f"{name}." if name else ""), module
     return None
+
+
+def _mixes(layer: nn.Module, mixer: type) -> bool:
+    return isinstance(getattr(layer, "mixer", None), mixer)
 
 
 def prepare_mamba(model: nn.Module) -> None:
