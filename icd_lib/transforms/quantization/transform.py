@@ -87,9 +87,11 @@ class Quantization(Transform):
 
     def evidence(self, given: Given) -> QuantizationEvidence | WeightsEvidence:
         """Raises `TransformError` for a family whose models no runtime computes in eight bits, inputs too."""
-        if given.options["precision"] in PRECISIONS:
+        precision = given.options["precision"]
+        if precision in PRECISIONS:
             return weights_evidence(given)
-        check_family(given.observed.model)
+        if precision == "int8":
+            check_family(given.observed.model)
         return QuantizationEvidence(given)
 
     def plan(
@@ -98,7 +100,10 @@ class Quantization(Transform):
         """The most sensitive Linears stay float, as many as the scenario says, whatever the strength."""
         if isinstance(evidence, WeightsEvidence):
             return plan_weights(evidence)
-        options, found = evidence.given.options, evidence.sensitivities
+        options = evidence.given.options
+        if options["precision"] == "fp8_storage" and not options["float_linears"]:
+            return QuantizationPlan(options["precision"])
+        found = evidence.sensitivities
         if options["float_linears"] > len(found):
             raise TransformError(
                 f"quantization.float_linears is {options['float_linears']}, but the model has {len(found)} Linears "

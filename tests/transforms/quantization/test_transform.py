@@ -163,6 +163,21 @@ def test_weights_stored_in_fp8_leave_the_inputs_alone():
     assert not meta.delta_layout and torch.nn.functional.cosine_similarity(stored, dense, 0) > 0.99
 
 
+def test_a_mamba_is_stored_in_fp8_too():
+    model = tiny_mamba(dtype=torch.float32)
+    batches = [{"input_ids": torch.arange(24).view(2, 12)}]
+    evidence = TRANSFORM.evidence(
+        Given(Observed(model, batches, batches), Findings(), options(precision="fp8_storage"))
+    )
+    made, _ = TRANSFORM.apply(evidence, TRANSFORM.plan(evidence, 0.0, {}), model, {})
+    stored = quantized_linears(made)
+    assert len(stored) == 8 and {item.codes for item in stored.values()} == {"fp8"}, "four of each of two layers"
+    with torch.no_grad():
+        logits, dense = (item(**batches[0]).logits for item in (made, model))
+    error = (logits - dense).norm() / dense.norm()
+    assert 1e-4 < error < 0.1
+
+
 def test_whole_tiles_are_no_draft():
     orders = {f"ffn.{layer}": np.arange(48) for layer in (0, 1)}
     assert not evidence_of(Manner(granules(8), orders), outlier_share=0.1).drafts
