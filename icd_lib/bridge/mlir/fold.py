@@ -83,21 +83,21 @@ def _folded(operation) -> str | None:
     if np.array_equal(indices, np.arange(shape_of(source)[dim])):
         _replace(operation, source)
         return f"a gather of {indices.size} along dim {dim} that changes nothing is gone"
-    upper = _gather_above(source, dim)
-    if upper is not None:
-        together = permutation(upper)[1][indices]
+    above = _gather_above(source, dim)
+    if above is not None:
+        upper, first = above
         if indices.size == shape_of(upper.result)[dim]:
-            return _joined(operation, upper, dim, together)
+            return _joined(operation, upper, dim, first[indices])
     return _into_weight(operation, dim, indices)
 
 
 def _gather_above(value, dim: int):
-    """A gather along `dim` that a value comes from through elementwise operators, each read by nothing else."""
+    """(gather, its indices) along `dim` that a value comes from through elementwise operators read by nothing else."""
     operation = producer(value)
     while operation is not None and len(list(operation.result.uses)) == 1:
         found = permutation(operation)
         if found is not None:
-            return operation if found[0] == dim else None
+            return (operation, found[1]) if found[0] == dim else None
         if operation.name not in _ELEMENTWISE:
             return None
         moving = [item for item in operation.operands if reads_inputs(item)]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ DECOMPOSED: dict[object, Callable] = {torch.ops.aten.layer_norm.default: layer_n
 
 def _hooks(program: torch.export.ExportedProgram):
     """Literals are written by name, from memory; torch-mlir itself numbers them and goes through lists of numbers."""
-    importer = load_optional("torch_mlir.extras.fx_importer", "torch-mlir")
+    importer: Any = load_optional("torch_mlir.extras.fx_importer", "torch-mlir")
     ir = load_optional("torch_mlir.ir", "torch-mlir")
     named = {**program.constants, **program.state_dict}
     names = {tensor.data_ptr(): name.removeprefix("model.") for name, tensor in reversed(named.items())}

@@ -85,8 +85,9 @@ def constant_of(value) -> np.ndarray | None:
     operation = producer(value)
     if operation is None:
         return None
-    inputs = [] if operation.name == "stablehlo.constant" else [constant_of(item) for item in operation.operands]
-    if any(item is None for item in inputs):
+    found = [] if operation.name == "stablehlo.constant" else [constant_of(item) for item in operation.operands]
+    inputs = [item for item in found if item is not None]
+    if len(inputs) < len(found):
         return None
     shape = shape_of(value)
     if operation.name == "stablehlo.constant":
@@ -100,8 +101,11 @@ def constant_of(value) -> np.ndarray | None:
         for source, dim in enumerate(dims):
             sizes[dim] = inputs[0].shape[source]
         return np.broadcast_to(inputs[0].reshape(sizes), shape)
-    if operation.name in ("stablehlo.add", "stablehlo.select"):
-        return inputs[0] + inputs[1] if operation.name == "stablehlo.add" else np.where(*inputs)
+    if operation.name == "stablehlo.add":
+        return inputs[0] + inputs[1]
+    if operation.name == "stablehlo.select":
+        chosen, one, other = inputs
+        return np.where(chosen, one, other)
     if operation.name == "stablehlo.compare" and "LT" in str(operation.attributes["comparison_direction"]):
         return inputs[0] < inputs[1]
     return None

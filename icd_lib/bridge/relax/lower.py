@@ -9,7 +9,9 @@ from icd_lib.errors import ResourceError
 from icd_lib.optional import brief, load_optional
 
 
-def lower(module, weights: Mapping[str, object], offers: Mapping, lanes: int, artifact: Path) -> None:
+def lower(
+    module, weights: Mapping[str, object], offers: dict[tuple[int, int], int], lanes: int, artifact: Path
+) -> None:
     """Compile; `ResourceError` with the compiler's first words where it refuses."""
     tvm, relax = load_optional("tvm", "apache-tvm"), load_optional("tvm.relax", "apache-tvm")
     passes = relax.transform
