@@ -17,7 +17,7 @@ def load(folder, threads=None):
         record = json.load(file)
     path = os.path.join(folder, record["artifact"])
     wanted = [(item["name"], tuple(item["shape"]), np.dtype(item["dtype"])) for item in record["inputs"]]
-    call = {"stablehlo_iree": open_iree, "tvm_relax": open_tvm}[record["engine"]](path, threads)
+    call = OPENERS[record["engine"]](path, threads)
 
     def run(*arrays):
         for (name, shape, dtype), array in zip(wanted, arrays, strict=True):
@@ -48,3 +48,6 @@ def open_tvm(path, threads=None):
         tvm.get_global_func("runtime.config_threadpool")(1, threads)
     machine = relax.VirtualMachine(tvm.runtime.load_module(path), tvm.cpu())
     return lambda *arrays: machine["main"](*map(tvm.runtime.tensor, arrays)).numpy()
+
+
+OPENERS = {"stablehlo_iree": open_iree, "tvm_relax": open_tvm}

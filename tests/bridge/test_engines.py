@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 import icd_lib as icd
+from icd_lib.bridge import child
 from icd_lib.bridge.compile import PACKAGES, compile_model
 from icd_lib.bridge.load import load
 from icd_lib.bridge.options import BridgeOptions
-from icd_lib.bridge.program import MainOutput
+from icd_lib.bridge.program import MainOutput, record
 from icd_lib.bridge.settings import Settings
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.models.export import as_tensors
@@ -32,7 +33,7 @@ TOLERANCE = 1e-6  # relative, l2 over all tokens that are not padded
 FLOAT = torch.float32
 MODELS = {
     "bert": (tiny_bert, partial(batch, 2, 12, padded=True)),
-    "bert, pruned": (lambda: prune(tiny_bert()), partial(batch, 3, 9, padded=True)),
+    "bert, pruned": (lambda: prune(tiny_bert()), partial(batch, 2, 12, padded=True)),
     "mamba, uneven": (lambda: make_uneven(tiny_mamba("backbone", dtype=FLOAT)), lambda: {"input_ids": tokens(2, 9)}),
     "llama": (lambda: tiny_decoder("backbone", dtype=FLOAT), lambda: {"input_ids": tokens(2, 12)}),
 }
@@ -133,6 +134,17 @@ def test_an_export_runs_without_torch_and_names_a_wrong_shape(engine, tmp_path):
     )
     assert "input_ids takes int64 (2, 12), got int64 (1, 12); compile this shape" in done.stdout
     assert distance(np.load(folder / "found.npy"), exact(model, inputs), inputs) <= TOLERANCE
+
+
+def test_an_artifact_that_computes_something_else_is_refused(monkeypatch, tmp_path):
+    program = record(tiny_bert(), batch(2, 12), max_module_mb=100)
+    expected = program.module()(*program.example_inputs[0], **program.example_inputs[1]).detach().numpy()
+    monkeypatch.setitem(child.OPENERS, "tvm_relax", lambda path: lambda *arrays: expected)
+    assert child.checked(program, "tvm_relax", tmp_path) == 0
+    for wrong in (expected * 1.01, expected * np.nan):
+        monkeypatch.setitem(child.OPENERS, "tvm_relax", lambda path, wrong=wrong: lambda *arrays: wrong)
+        with pytest.raises(ResourceError, match="another function"):
+            child.checked(program, "tvm_relax", tmp_path)
 
 
 class Unusual(nn.Module):

@@ -1,7 +1,11 @@
 """A recorded model as StableHLO, by torch-mlir; every weight is a resource of its parameter's name."""
 
+import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,13 +24,30 @@ def import_stablehlo(program: torch.export.ExportedProgram) -> str:
     fx = load_optional("torch_mlir.fx", "torch-mlir")
     table = load_optional("torch_mlir.extras.fx_decomp_util", "torch-mlir").get_decomposition_table() | DECOMPOSED
     decomposed = program.run_decompositions(table)
-    try:
-        module = fx.export_and_import(
-            decomposed, output_type="stablehlo", decomposition_table={}, hooks=_hooks(decomposed)
-        )
-    except Exception as error:  # its importer raises many kinds, its pipeline a text of several lines
-        raise ResourceError(_refusal(error, lines_of(program) | lines_of(decomposed))) from error
+    with tempfile.TemporaryFile() as told:
+        try:
+            with _errors_into(told):
+                module = fx.export_and_import(
+                    decomposed, output_type="stablehlo", decomposition_table={}, hooks=_hooks(decomposed)
+                )
+        except Exception as error:  # its importer raises many kinds; its pipeline writes the operator to stderr alone
+            told.seek(0)
+            words = f"{error}\n{told.read().decode(errors='replace')}"
+            raise ResourceError(_refusal(error, words, lines_of(program) | lines_of(decomposed))) from error
     return str(module)
+
+
+@contextmanager
+def _errors_into(file) -> Iterator[None]:
+    """What is written to the process's standard error, by compiled code too, goes to `file`."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def layer_norm(x, shape, weight=None, bias=None, eps=1e-5, *_):
@@ -71,9 +92,9 @@ def _hooks(program: torch.export.ExportedProgram):
     return Named()
 
 
-def _refusal(error: Exception, lines: Mapping[str, str]) -> str:
-    """The reason in words, with the operator and the line of the model's source where the error tells it."""
-    named = _OPERATOR.findall(str(error))
+def _refusal(error: Exception, words: str, lines: Mapping[str, str]) -> str:
+    """The reason in words, with the operator and the line of the model's source where `words` tell it."""
+    named = _OPERATOR.findall(words)
     operator = next((name for name in named if name in lines), named[0] if named else None)
     if operator is None:
         return f"torch-mlir cannot import the model: {brief(error)}"

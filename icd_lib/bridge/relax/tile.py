@@ -62,13 +62,14 @@ def _product(function, offers: dict[tuple[int, int], int], lanes: int):
         rows *= size
     width = sizes[-2]
     tile = offers.get((sizes[-1], width)) or row_tile(width, 64)
-    # Vectors of other sizes than powers of two gave other numbers in this TVM.
+    # Vectors and rows of other sizes than powers of two gave other numbers in this TVM.
     vector = next(size for size in (64, 32, 16, 8, 4, 2, 1) if size <= 4 * lanes and tile % size == 0)
+    near_rows = next(size for size in (4, 2, 1) if rows % size == 0)
     if not outer:
         return None
     line = schedule.fuse(*outer) if len(outer) > 1 else outer[0]
     cell = schedule.cache_write(block, 0, "local")
-    far, near = schedule.split(line, [None, row_tile(rows, 4)])
+    far, near = schedule.split(line, [None, near_rows])
     across, along, lane = schedule.split(columns, [None, tile // vector, vector])
     schedule.reorder(far, across, along, depth, near, lane)
     schedule.reverse_compute_at(cell, along)
