@@ -28,7 +28,7 @@ EXPORTS := $(foreach name,openvino onnx,.venv-exports/$(name)/.installed-$(shell
 
 .DEFAULT_GOAL := help
 .PHONY: help run check test test-all test-exports lint lab format fetch_models fetch_data train_language reference validate claims pack sbom \
-  repro_smoke repro_bert repro_mamba repro_ablation repro_codesign repro_full repro_ae gpu-check env venv clean distclean
+  repro_smoke repro_bert repro_mamba repro_ablation repro_codesign repro_bridge repro_full repro_ae gpu-check env venv clean distclean
 
 help:  ## list the targets
 	@grep -E '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -115,6 +115,9 @@ repro_codesign: $(DATA)  ## about 20 minutes: cost against time and cache hits (
 	@$(PY) run_all.py --scenario mock || [ $$? -eq 1 ]
 	@$(PY) run_all.py --scenario trace || [ $$? -eq 1 ]
 	@$(PY) benchmarks/solver.py --out artifacts/solver
+
+repro_bridge: $(DATA)  ## about an hour, with EXTRAS=dev,runtimes,bridge: equality and latency in StableHLO/IREE and TVM (docs/PASS_DOC.md)
+	@$(PY) benchmarks/bridge.py equivalence bert mamba --repeats 60
 
 repro_full: $(DATA)  ## about two hours: every step of the evaluator's list, again
 	@$(PY) -m icd_lib.release.evaluate --force

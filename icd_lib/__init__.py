@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; `_WHERE` says the same 
     from icd_lib.api import optimize as optimize
     from icd_lib.axes.compact import compact as compact
     from icd_lib.axes.permute import permute as permute
+    from icd_lib.bridge.export import export_stablehlo as export_stablehlo
+    from icd_lib.bridge.export import export_tvm as export_tvm
     from icd_lib.codesign.calibration import calibrate as calibrate
     from icd_lib.deploy.card import Card as Card
     from icd_lib.deploy.export import export as export
@@ -49,6 +51,8 @@ _WHERE = {
     "sweep": "icd_lib.execute.sweep",
     "export_onnx": "icd_lib.models.export",
     "run_onnx": "icd_lib.models.export",
+    "export_stablehlo": "icd_lib.bridge.export",
+    "export_tvm": "icd_lib.bridge.export",
 }
 
 __all__ = ["__version__", *_WHERE]

@@ -5,6 +5,7 @@ deepcopy, pickle, save_pretrained and isinstance work as before.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch.nn.functional import linear
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
 from icd_lib.errors import ConfigError
+from icd_lib.kernels.doubling import selective_scan_doubling
 from icd_lib.kernels.scan import (
     causal_conv1d,
     causal_conv1d_step,
@@ -48,6 +50,30 @@ class FastMambaMixer(MambaMixer):
         if recording or (cache_params is not None and not hasattr(cache_params, "get_recurrent_state")):
             return super().forward(hidden_states, cache_params, attention_mask, **kwargs)
         return self.out_proj(scan_output(self, hidden_states, cache_params, attention_mask).to(hidden_states.dtype))
+
+
+class DoublingMambaMixer(MambaMixer):
+    """MambaMixer of torch's own operators whose scan takes log2(L) steps; it keeps no cache."""
+
+    def forward(self, hidden_states, cache_params=None, attention_mask=None, **kwargs):
+        x, gate = _project(self, hidden_states, attention_mask)
+        x = _mask(_convolve(self, x, None, None), attention_mask)
+        x, delta, B, C, gate = (tensor.transpose(1, 2) for tensor in (x, *select(self, x), gate))
+        scanned = selective_scan_doubling(x, delta, rates(self), B, C, self.D, gate, self.dt_proj.bias, True)
+        return self.out_proj(scanned.transpose(1, 2).to(hidden_states.dtype))
+
+
+@contextmanager
+def doubling_scan(model: nn.Module) -> Iterator[None]:
+    """Within, the model's Mamba mixers, if it has any, are recorded in log2(L) steps instead of L."""
+    mixers = [(module, type(module)) for module in model.modules() if type(module) in (MambaMixer, FastMambaMixer)]
+    try:
+        for module, _ in mixers:
+            module.__class__ = DoublingMambaMixer
+        yield
+    finally:
+        for module, kind in mixers:
+            module.__class__ = kind
 
 
 def conv_output(mixer: MambaMixer, hidden_states, attention_mask=None) -> torch.Tensor:

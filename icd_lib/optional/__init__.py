@@ -1,6 +1,7 @@
 """Packages that the project can do without: imported where they work, or the reason why they do not."""
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 from icd_lib.errors import ResourceError
@@ -20,6 +21,16 @@ def load_optional(package: str, install: str | None = None) -> ModuleType:
         raise ResourceError(
             f"package {package} cannot be loaded ({brief(error)}); run pip install --force-reinstall {install}"
         ) from error
+
+
+def find_optional(package: str, install: str) -> None:
+    """Raise `ResourceError` with the cure where a package is not installed; it is looked for, and not imported."""
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise ResourceError(f"package {package} is not installed; run pip install {install}")
 
 
 def brief(error: BaseException) -> str:

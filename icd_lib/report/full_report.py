@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from html import escape
 
 from icd_lib.report import (
+    bridge,
     calibration_figures,
     decoding,
     deployment_steps,
@@ -93,6 +94,7 @@ def report_page(results: Results, drawn: dict) -> str:
         ],
         "Prediction": [drawn.get(role) for role in ("prediction", "predicted_measured", "curves", "sensitivity")],
         "Runtimes": [drawn.get("ladder"), measure_tables.ladder(results)],
+        "Compilers": [bridge.compiled_table(results), bridge.passes_table(results), bridge.listings(results)],
         "Sizes": [drawn.get("kept"), setup_tables.widths(results), drawn.get("caches"), measure_tables.sizes(results)],
         "Layout": [drawn.get("access"), setup_tables.access_graphs(results)],
     }

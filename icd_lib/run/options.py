@@ -30,6 +30,7 @@ OWN = {
 }
 # Sections that a scenario has only if it gives them: they ask for something, and change no other scenario's hash.
 ASKED = {
+    "bridge": "icd_lib.bridge.options:BridgeOptions",
     "decode": "icd_lib.measure.options:DecodeOptions",
     "kv": "icd_lib.transforms.options:KvOptions",
     "masked": "icd_lib.transforms.masked.options:MaskedOptions",

@@ -23,7 +23,12 @@ OWN = {
     "openvino_bf16": "icd_lib.runtimes.openvino:BF16",
     "openvino_int8": "icd_lib.runtimes.openvino:INT8",
 }
-RUNTIMES = Registry("runtimes", OWN)
+# The compiler bridge's, which a scenario asks for (bridge.enable): named by what they read and what compiles it.
+BRIDGE = {
+    "stablehlo_iree": "icd_lib.runtimes.bridge:IREE",
+    "tvm_relax": "icd_lib.runtimes.bridge:TVM",
+}
+RUNTIMES = Registry("runtimes", OWN | BRIDGE)
 REFERENCE = "eager"  # quality and outputs are compared with what models give in it
 PRECISIONS = ("fp32", "bf16", "int8")
 ENGINES = tuple(dict.fromkeys(name.partition("_")[0] for name in OWN))

@@ -1,7 +1,7 @@
 """What a runtime is: a row that prepares models, and the prepared model that is run, timed and closed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,7 @@ class Runtime(ABC):
     label: what it is called on pages; precision: what it computes in, "fp32", "bf16" or "int8"
     needs: packages that it imports and that the project can do without
     tolerance: largest absolute difference to eager that is rounding, for outputs of a size around one
+    installs: package → pip's name, where it is another one; fixed_shapes: whether every shape is a compile
     from_onnx: whether it reads a model's ONNX file, which all runtimes that do can share
     users: how others load what is exported for it; None where nothing can be
     """
@@ -80,12 +81,17 @@ class Runtime(ABC):
     needs: tuple[str, ...] = ()
     tolerance: float = 1e-5
     from_onnx: ClassVar[bool] = False
+    fixed_shapes: ClassVar[bool] = False
     users: ClassVar[Users | None] = None
 
     @property
     def engine(self) -> str:
         """What computes, in whatever precision: the name's first part."""
         return self.name.partition("_")[0]
+
+    @property
+    def installs(self) -> Mapping[str, str]:
+        return {}
 
     @property
     def rounds(self) -> bool:

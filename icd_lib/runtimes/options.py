@@ -3,13 +3,13 @@
 from typing import Annotated, Literal
 
 from icd_lib.options import OneOf, Section, Shape, option
-from icd_lib.runtimes import ENGINES, RUNTIMES
+from icd_lib.runtimes import BRIDGE, ENGINES, RUNTIMES
 
 AUTO = "auto"
 
 
 def _engines() -> list[str]:
-    return [AUTO, *dict.fromkeys([*ENGINES, *(name.partition("_")[0] for name in RUNTIMES)])]
+    return [AUTO, *dict.fromkeys([*ENGINES, *(name.partition("_")[0] for name in RUNTIMES if name not in BRIDGE)])]
 
 
 class DeployOptions(Section):

@@ -106,7 +106,8 @@ def test_what_it_holds_is_a_size_or_unknown(prepared):
 def test_a_missing_package_is_named_with_the_cure(name, package, monkeypatch, tmp_path):
     for other in RUNTIMES[name].needs:
         monkeypatch.setitem(sys.modules, other, None if other == package else sys)
-    cure = rf"package {package}\b.*; run pip install {package}$"
+    install = RUNTIMES[name].installs.get(package, package)
+    cure = rf"package {package}\b.*; run pip install {install}$"
     with pytest.raises(ResourceError, match=cure):
         RUNTIMES[name].check()
     with pytest.raises(ResourceError, match=cure):

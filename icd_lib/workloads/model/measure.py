@@ -289,6 +289,9 @@ def fastest_that_holds(context: Context, ladder: dict, models: dict[str, nn.Modu
     """
     refused: dict[str, str] = {}
     for name in by_latency(ladder, RESULT):
+        if RUNTIMES[name].fixed_shapes:
+            refused[name] = "it compiles every shape anew, so it is timed and not deployed"
+            continue
         if why := objection(context, name, models[RESULT]):
             refused[name] = why
             context.progress(f"{RESULT} in {RUNTIMES[name].label} is passed over: {why}")

@@ -102,7 +102,12 @@ class ModelWorkload(Workload):
         return metrics(arm, report)
 
     def ladder(self, compared: dict[str, nn.Module]) -> dict | None:
-        return measure_runtimes(self.context, compared) if self.get("measure.ladder") else None
+        ladder = measure_runtimes(self.context, compared) if self.get("measure.ladder") else None
+        if not self.run.scenario.config.get("bridge", {}).get("enable"):
+            return ladder
+        from icd_lib.workloads.model.bridge import measure_bridge  # loads what only the compilers need
+
+        return measure_bridge(self.context, compared, ladder)
 
     def generation(self, compared: dict[str, nn.Module]) -> dict | None:
         if "kv" not in self.run.scenario.config:

@@ -1,0 +1,258 @@
+"""Models in the compilers of the bridge: equal to eager, how fast, and whether tiles that the compiler knows help.
+
+    python benchmarks/bridge.py equivalence          random models of every family, several shapes, relative errors
+    python benchmarks/bridge.py bert mamba           the embedded models, dense and in the widths of the reference runs
+    python benchmarks/bridge.py bert --repeats 60    more rounds; --shapes 8x128 1x32, --engines tvm_relax
+
+Figures go to docs/figures/bridge.json (section by section; the others stay) and the tables of docs/PASS_DOC.md.
+Latencies are interleaved in one process; "again" is the same module once more (A/A).
+"""
+
+import argparse
+import copy
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import bridge_tables
+import numpy as np
+import torch
+import transformers
+from torch import nn
+
+from icd_lib.axes.compact import compact
+from icd_lib.bridge.options import BridgeOptions
+from icd_lib.bridge.program import MainOutput
+from icd_lib.bridge.settings import Settings, using
+from icd_lib.errors import ResourceError
+from icd_lib.measure.environment import fingerprint
+from icd_lib.measure.latency import measure_interleaved
+from icd_lib.measure.statistics import paired_ratio, summarise
+from icd_lib.models.checkpoint.loading import load_model
+from icd_lib.models.checkpoint.source import resolve_checkpoint
+from icd_lib.models.export import as_arrays, as_tensors
+from icd_lib.models.families import find_adapter
+from icd_lib.runtimes import BRIDGE, RUNTIMES
+from icd_lib.storage.atomic import atomic_write, to_json
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "docs" / "figures" / "bridge.json"
+MODELS = {"bert": ["8x128", "1x32"], "mamba": ["1x64"]}
+KINDS = ("ffn", "inner", "state")
+TILE = 16
+
+
+def main() -> None:
+    options = parse_options()
+    torch.set_num_threads(options.threads)
+    transformers.logging.set_verbosity_error()
+    found = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
+    for what in options.what:
+        section = equivalence(options) if what == "equivalence" else embedded(what, options)
+        found[what] = section | {"threads": options.threads, "environment": fingerprint()}
+        atomic_write(FIGURES, to_json(found))
+        bridge_tables.main()
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="+", choices=["equivalence", *MODELS])
+    parser.add_argument("--engines", nargs="+", default=list(BRIDGE), choices=list(BRIDGE))
+    parser.add_argument("--shapes", nargs="+", help="batch x tokens, 8x128; the first is reported first")
+    parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
+    parser.add_argument("--seeds", type=int, default=2, help="random models of every family, for equivalence")
+    parser.add_argument("--timeout", type=float, default=1800, help="seconds that a compile may take")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    return parser.parse_args()
+
+
+def settings(options: argparse.Namespace, *, tiles: bool, keep: Callable | None = None) -> Settings:
+    return Settings(BridgeOptions(tiles=tiles, compile_timeout_s=options.timeout), TILE, keep=keep)
+
+
+def rows_error(output: np.ndarray, wanted: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Per token ‖output − wanted‖₂ / ‖wanted‖₂, padded tokens left out."""
+    seen = mask.astype(bool)
+    apart, size = (np.linalg.norm(item[seen].astype(np.float64), axis=-1) for item in (output - wanted, wanted))
+    return apart / size
+
+
+def whole_error(output: np.ndarray, wanted: np.ndarray, mask: np.ndarray) -> float:
+    """‖output − wanted‖₂ / ‖wanted‖₂ over all tokens that are not padded."""
+    seen = mask.astype(bool)
+    return float(np.linalg.norm((output - wanted)[seen]) / np.linalg.norm(wanted[seen]))
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, inputs: dict) -> np.ndarray:
+    tensors = as_tensors(inputs)
+    return MainOutput(model, list(tensors))(*tensors.values()).numpy()
+
+
+def errors_of(prepared, model: nn.Module, inputs: dict) -> dict:
+    """To eager float32 and to the same model in float64; and eager's own distance to that, which is rounding."""
+    mask = as_arrays(inputs)["attention_mask"]
+    given, eager = prepared.run(inputs).astype(np.float64), outputs_of(model, inputs).astype(np.float64)
+    exact = outputs_of(copy.deepcopy(model).double(), inputs)
+    rows = rows_error(given, exact, mask)
+    return {
+        "to_float64": whole_error(given, exact, mask),
+        "to_eager": whole_error(given, eager, mask),
+        "eager_to_float64": whole_error(eager, exact, mask),
+        "per_token_to_float64": {
+            "median": float(np.median(rows)),
+            "p95": float(np.quantile(rows, 0.95)),
+            "max": float(rows.max()),
+            "n": len(rows),
+        },
+    }
+
+
+def equivalence(options: argparse.Namespace) -> dict:
+    """Every family with random weights, dense and with axes cut, at several shapes."""
+    shapes = [tuple(map(int, shape.split("x"))) for shape in options.shapes or ["2x12", "1x7", "3x33"]]
+    cases = []
+    for engine in options.engines:
+        for name, arm, seed, model in random_models(options.seeds):
+            with compiler(engine, options, tiles=True) as prepare:
+                for batch, length in shapes:
+                    inputs = random_inputs(model, batch, length, seed)
+                    case = {"engine": engine, "family": name, "arm": arm, "seed": seed, "shape": f"{batch}x{length}"}
+                    try:
+                        case |= errors_of(prepare(model, inputs), model, inputs)
+                    except ResourceError as error:
+                        case["reason"] = error.args[0]
+                    print(case, flush=True)
+                    cases.append(case)
+    return {"norm": "l2 over all tokens that are not padded, relative", "cases": cases}
+
+
+def random_models(seeds: int) -> Iterator[tuple[str, str, int, nn.Module]]:
+    """(family, arm, seed, model): "dense", and "cut" with a part of every prunable axis gone."""
+    for seed in range(seeds):
+        for name, (kind, config) in RANDOM.items():
+            torch.manual_seed(seed)
+            model = getattr(transformers, kind)(getattr(transformers, config[0])(**config[1])).eval()
+            generator = torch.Generator().manual_seed(seed + 1)
+            for parameter in model.parameters():
+                parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+            yield name, "dense", seed, model.requires_grad_(False)
+            yield name, "cut", seed, cut(copy.deepcopy(model), lambda axis: max(1, axis.size - TILE))
+
+
+SMALL = {"vocab_size": 97, "hidden_size": 64, "num_hidden_layers": 2}
+FFN = {"intermediate_size": 112, "num_attention_heads": 4, "max_position_embeddings": 64}
+RANDOM = {
+    "bert": ("BertModel", ("BertConfig", SMALL | FFN)),
+    "llama": ("LlamaModel", ("LlamaConfig", SMALL | FFN | {"num_key_value_heads": 2})),
+    "qwen3": ("Qwen3Model", ("Qwen3Config", SMALL | FFN | {"num_key_value_heads": 2, "head_dim": 16})),
+    "mamba": ("MambaModel", ("MambaConfig", SMALL | {"state_size": 8, "time_step_rank": 4})),
+}
+
+
+def random_inputs(model: nn.Module, batch: int, length: int, seed: int) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, model.config.vocab_size, (batch, length), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def cut(model: nn.Module, width: Callable) -> nn.Module:
+    """The first elements of every axis that pruning removes, as many as `width` says."""
+    for axis in find_adapter(model).axes():
+        if axis.kind in KINDS and (kept := width(axis)) < axis.size:
+            compact(model, axis, np.arange(axis.size) < kept)
+    return model
+
+
+@contextmanager
+def compiler(engine: str, options: argparse.Namespace, *, tiles: bool, keep: Callable | None = None) -> Iterator:
+    """A function that compiles a model; what it made is closed at the end."""
+    with ExitStack() as held, using(settings(options, tiles=tiles, keep=keep)):
+        yield lambda model, inputs: held.enter_context(
+            closing(RUNTIMES[engine].prepare(model, inputs, threads=options.threads))
+        )
+
+
+def embedded(name: str, options: argparse.Namespace) -> dict:
+    """The embedded model and two of the widths that the committed reference run gave it, in every compiler and eager.
+
+    Weights: the embedded model's, the first neurons of every axis: latency follows the shapes alone.
+    """
+    dense, _ = load_model(resolve_checkpoint(family=name))
+    dense = getattr(dense, "base_model", dense).float().eval().requires_grad_(False)
+    models = {"dense": dense}
+    for arm in ("linear", "iterative"):
+        file = ROOT / "outputs" / "reference" / name / arm / "metrics.json"
+        widths = json.loads(file.read_text())["widths"]
+        models[arm] = cut(copy.deepcopy(dense), lambda axis, widths=widths: widths.get(axis.name, axis.size))
+    result: dict = {"model": type(dense).__name__, "shapes": {}, "refused": {}}
+    for shape in options.shapes or MODELS[name]:
+        batch, length = map(int, shape.split("x"))
+        inputs = random_inputs(dense, batch, length, 0)
+        result["shapes"][shape] = at_shape(models, inputs, options, result["refused"])
+        print(json.dumps(result["shapes"][shape]["median_ms"], indent=1), flush=True)
+    return result
+
+
+def at_shape(models: dict, inputs: dict, options: argparse.Namespace, refused: dict) -> dict:
+    """Everything interleaved: eager; per compiler every arm with and without tiles; one module again."""
+    calls: dict[str, Callable] = {}
+    compiled: dict[str, dict] = {}
+    errors: dict[str, dict] = {}
+    with ExitStack() as held:
+        for arm, model in models.items():
+            calls[f"eager/{arm}"] = RUNTIMES["eager"].prepare(model, inputs).call(inputs)
+        for engine in options.engines:
+            for tiles in (False, True):
+                for arm, model in models.items():
+                    label = f"{engine}/{arm}/{'tiles' if tiles else 'plain'}"
+                    keep = lambda _, entry, __, label=label: compiled.update({label: told(entry)})  # noqa: E731
+                    try:
+                        prepare = held.enter_context(compiler(engine, options, tiles=tiles, keep=keep))
+                        prepared = prepare(model, inputs)
+                    except ResourceError as error:
+                        refused[label] = error.args[0]
+                        print(f"{label}: {error.args[0]}", flush=True)
+                        continue
+                    errors[label] = errors_of(prepared, model, inputs)
+                    calls[label] = prepared.call(inputs)
+                    print(label, compiled[label]["seconds"], errors[label]["to_float64"], flush=True)
+            if (first := f"{engine}/dense/plain") in calls:
+                calls[f"{engine}/dense/again"] = calls[first]
+        samples = measure_interleaved(calls, repeats=options.repeats, warmup=3)
+    return {
+        "median_ms": {label: summarise(sample)["median"] for label, sample in samples.items()},
+        "ratios": ratios(samples),
+        "compiled": compiled,
+        "errors": errors,
+        "rounds": options.repeats,
+    }
+
+
+def told(entry: dict) -> dict:
+    return {key: entry[key] for key in ("seconds", "peak_memory_mb", "gathers")} | {
+        "tiled": len(entry["passes"].get("tile", []))
+    }
+
+
+def ratios(samples: dict[str, np.ndarray]) -> dict:
+    """Paired: iterative and linear over dense in the same place, tiles over plain, A/A, and the compiler over eager."""
+    found = {}
+    for label, sample in samples.items():
+        engine, arm, *how = label.split("/")
+        others = {
+            "vs_dense": "/".join([engine, "dense", *how]),
+            "vs_plain": f"{engine}/{arm}/plain",
+            "vs_eager": f"eager/{arm}",
+        }
+        for name, other in others.items():
+            if other in samples and other != label and not (name == "vs_plain" and how not in (["tiles"], ["again"])):
+                ratio = paired_ratio(sample, samples[other])
+                found.setdefault(label, {})[name] = {key: ratio[key] for key in ("value", "ci95", "n")}
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The tables of docs/PASS_DOC.md, from docs/figures/bridge.json.
+
+python benchmarks/bridge_tables.py
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from icd_lib.report.marked import with_marked
+from icd_lib.storage.atomic import atomic_write
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES, PAGE = ROOT / "docs" / "figures" / "bridge.json", ROOT / "docs" / "PASS_DOC.md"
+NOT_RUN = "Not measured yet."
+
+
+def equivalence_table(section: dict) -> str:
+    """One line per compiler and family: relative errors over all its cases."""
+    lines = [
+        "| compiler | family | cases | to float64: median | largest | to eager: largest | eager to float64: largest | "
+        "one token: largest |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple, list] = {}
+    for case in section["cases"]:
+        groups.setdefault((case["engine"], case["family"]), []).append(case)
+    for (engine, family), cases in groups.items():
+        good = [case for case in cases if "reason" not in case]
+        if good:
+            exact = [case["to_float64"] for case in good]
+            largest = [max(case[key] for case in good) for key in ("to_eager", "eager_to_float64")]
+            token = max(case["per_token_to_float64"]["max"] for case in good)
+            cells = [f"{value:.1e}" for value in (np.median(exact), max(exact), *largest, token)]
+            lines.append(f"| `{engine}` | {family} | {len(good)} | {' | '.join(cells)} |")
+        for reason in sorted({case["reason"] for case in cases if "reason" in case}):
+            lines.append(f"| `{engine}` | {family} | – | not measured: {reason} | | | | |")
+    return "\n".join(lines)
+
+
+def latency_table(section: dict) -> str:
+    """One line per shape, place and arm."""
+    lines = [
+        "| shape | where | arm | tiles | median | against dense there | tiles against none | against eager | compile | "
+        "peak memory | error |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for shape, entry in section["shapes"].items():
+        for label, median in entry["median_ms"].items():
+            engine, arm, *how = label.split("/")
+            ratios, made = entry["ratios"].get(label, {}), entry["compiled"].get(label)
+            error = entry["errors"].get(label)
+            cells = [
+                shape,
+                f"`{engine}`",
+                arm,
+                how[0] if how else "–",
+                f"{median:.2f} ms",
+                *(_change(ratios.get(name)) for name in ("vs_dense", "vs_plain", "vs_eager")),
+                f"{made['seconds']['lower']:.0f} s" if made else "–",
+                f"{made['peak_memory_mb']:.0f} MB" if made else "–",
+                f"{error['to_float64']:.1e}" if error else "–",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"\n`{label}` was not measured: {reason}" for label, reason in section["refused"].items()]
+    rounds = next(iter(section["shapes"].values()))["rounds"]
+    return "\n".join(lines) + f"\n\n{section['model']}, {section['threads']} threads, {rounds} interleaved rounds."
+
+
+def _change(ratio: dict | None) -> str:
+    if ratio is None:
+        return "–"
+    low, high = (f"{100 * bound:+.1f}" for bound in ratio["ci95"])
+    return f"{100 * ratio['value']:+.1f} % ({low} … {high})".replace("-", "−")
+
+
+def main() -> None:
+    found = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
+    page = PAGE.read_text(encoding="utf-8")
+    for name, table in (("equivalence", equivalence_table), ("bert", latency_table), ("mamba", latency_table)):
+        page = with_marked(page, f"bridge-{name}", table(found[name]) if name in found else NOT_RUN)
+    atomic_write(PAGE, page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Tile on Relax: products are scheduled in tiles, multiples of g where the layout of their weight says so.
+
+TVM's own pipeline gives a product on a CPU plain loops; so it is scheduled here with and without the layout, and what
+differs is the tile alone.
+"""
+
+import itertools
+
+from icd_lib.bridge.relax.annotate import layout_on
+from icd_lib.bridge.relax.imported import weight_vars
+from icd_lib.bridge.tiles import output_tile, row_tile
+from icd_lib.optional import load_optional
+
+_OPAQUE = 8  # OpPatternKind: what is scheduled already is not fused with others
+
+
+def offered_tiles(module) -> tuple[dict[tuple[int, int], int], list[str]]:
+    """((depth, width) of a product with an annotated weight → columns of its tile, log)."""
+    offers, log, layout = {}, [], layout_on(module)
+    shapes = {var.name: [int(size) for size in var.ty.shape] for var in weight_vars(module)}
+    for variable, entries in layout.items():
+        by_dim = {entry["dim"]: entry for entry in entries}
+        if len(shapes[variable]) == 2 and 0 in by_dim:  # rows of a Linear are the product's columns
+            width, depth = shapes[variable]
+            offers[depth, width] = output_tile(width, by_dim[0]["tile"])
+            log.append(f"{variable}: {depth} × {width} in tiles of {offers[depth, width]} columns")
+    return offers, log
+
+
+def schedule_products(module, offers: dict[tuple[int, int], int], lanes: int):
+    """The legalised module with every product in tiles: those offered, else the largest divisor of its width to 64."""
+    tirx = load_optional("tvm.tirx", "apache-tvm")
+    changed = module.clone()
+    for place, function in module.functions.items():
+        if isinstance(function, tirx.PrimFunc) and (found := _product(function, offers, lanes)) is not None:
+            changed[place] = found.with_attr("op_pattern", _OPAQUE).with_attr("tirx.is_scheduled", True)
+    return changed
+
+
+def schedule_rest(module, lanes: int):
+    """Everything else spread over the threads, row by row, in vectors where the rows allow it."""
+    tirx = load_optional("tvm.tirx", "apache-tvm")
+    changed = module.clone()
+    for place, function in module.functions.items():
+        if isinstance(function, tirx.PrimFunc) and "tirx.is_scheduled" not in (function.attrs or {}):
+            changed[place] = _spread(function, lanes).with_attr("tirx.is_scheduled", True)
+    return changed
+
+
+def _product(function, offers: dict[tuple[int, int], int], lanes: int):
+    """The function scheduled; None where it is no product."""
+    s_tir = load_optional("tvm.s_tir", "apache-tvm")
+    schedule = s_tir.Schedule(function)
+    root = schedule.get_child_blocks(schedule.get_sblock("root"))
+    if len(root) != 1 or schedule.get(root[0]).name_hint != "matmul":
+        return None
+    block = root[0]
+    *outer, columns, depth = schedule.get_loops(block)
+    sizes = [int(schedule.get(loop).extent) for loop in (*outer, columns, depth)]
+    rows = 1
+    for size in sizes[:-2]:
+        rows *= size
+    width = sizes[-2]
+    tile = offers.get((sizes[-1], width)) or row_tile(width, 64)
+    # Vectors and rows of other sizes than powers of two gave other numbers in this TVM.
+    vector = next(size for size in (64, 32, 16, 8, 4, 2, 1) if size <= 4 * lanes and tile % size == 0)
+    near_rows = next(size for size in (4, 2, 1) if rows % size == 0)
+    if not outer:
+        return None
+    line = schedule.fuse(*outer) if len(outer) > 1 else outer[0]
+    cell = schedule.cache_write(block, 0, "local")
+    far, near = schedule.split(line, [None, near_rows])
+    across, along, lane = schedule.split(columns, [None, tile // vector, vector])
+    schedule.reorder(far, across, along, depth, near, lane)
+    schedule.reverse_compute_at(cell, along)
+    schedule.parallel(schedule.fuse(far, across))
+    schedule.unroll(near)
+    schedule.vectorize(lane)
+    schedule.vectorize(schedule.get_loops(cell)[-1])
+    started = schedule.decompose_reduction(block, depth)
+    schedule.vectorize(schedule.get_loops(started)[-1])
+    return schedule.mod["main"]
+
+
+def _spread(function, lanes: int):
+    """Outer loops over the threads, the last one in vectors of a register."""
+    s_tir = load_optional("tvm.s_tir", "apache-tvm")
+    schedule = s_tir.Schedule(function)
+    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+        loops = schedule.get_loops(block)
+        kinds = [int(item.iter_type) for item in schedule.get(block).iter_vars]
+        spatial = list(itertools.takewhile(lambda pair: pair[1] == 0, zip(loops, kinds, strict=False)))
+        outer = [loop for loop, _ in spatial][: len(loops) - 1]
+        last = loops[-1]
+        try:
+            if outer:
+                schedule.parallel(schedule.fuse(*outer) if len(outer) > 1 else outer[0])
+            stored = [region.source.dtype for region in (*schedule.get(block).reads, *schedule.get(block).writes)]
+            plain = "bool" not in map(str, stored)  # TVM's vectors of booleans do not type-check
+            if plain and len(spatial) == len(loops) and int(schedule.get(last).extent) % lanes == 0:
+                schedule.vectorize(schedule.split(last, [None, lanes])[1])
+        except s_tir.ScheduleError:  # a block whose loops depend on each other stays as it is
+            continue
+    return schedule.mod["main"]
