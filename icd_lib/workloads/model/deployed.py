@@ -1,10 +1,15 @@
 """What a decoder loses in the runtime that it decodes in, where inputs of products and the cache may be rounded too."""
 
-from dataclasses import replace
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 
 from icd_lib.decoding import DECODERS
 from icd_lib.decoding.openvino import OpenVino
 from icd_lib.errors import ResourceError
+from icd_lib.experiment.arms import DENSE
+from icd_lib.measure.environment import versions
 from icd_lib.metric import Figure, figure
 from icd_lib.records.generation import DeployedPoint
 from icd_lib.workloads.model.context import Context
@@ -26,15 +31,26 @@ def deployed_points(context: Context, engines: Engines) -> list[DeployedPoint]:
         if not isinstance(DECODERS[name], OpenVino):
             continue
         try:
-            with engines.judged(arm) as model:
-                points += [_judged(context, engines, arm, model, split) for split in context.judged]
+            with ExitStack() as held:
+                opened = functools.cache(lambda arm=arm, held=held: held.enter_context(engines.judged(arm)))
+                points += [_judged(context, engines, arm, opened, split) for split in context.judged]
         except ResourceError as error:
             context.progress(f"{arm} was not judged: {error}")
     return points
 
 
-def _judged(context: Context, engines: Engines, arm: str, model, split: str) -> DeployedPoint:
-    compared = context.suite.compare(context.suite.evaluate(model, split), context.dense_result(split))
+def _judged(context: Context, engines: Engines, arm: str, opened: Callable, split: str) -> DeployedPoint:
+    """opened: gives the compiled model; what this machine has judged of dense there before needs none."""
+    name, whose = engines.rows[arm]
+    row = DECODERS[name]
+    row.check()
+    if whose == DENSE:
+        told = f"{label_of(engines, arm)} on {split} text"
+        how = {"row": asdict(row), "told": row.hints, "packages": versions(row.PACKAGES)}
+        result = context.deployed_result(split, told, how, lambda: context.suite.evaluate(opened(), split))
+    else:
+        result = context.suite.evaluate(opened(), split)
+    compared = context.suite.compare(result, context.dense_result(split))
     point = DeployedPoint(
         arm=arm,
         label=label_of(engines, arm),
