@@ -33,6 +33,7 @@ from icd_lib.solver import CostConfig, evaluate_cost, fit_permutation, lower_bou
 from icd_lib.solver.refine import warm_up
 from icd_lib.storage.atomic import atomic_write
 from icd_lib.storage.machine import cpu_model
+from icd_lib.transforms.effects import alive_of
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ("<!-- table: begin, written by benchmarks/solver.py -->", "<!-- table: end -->")
@@ -163,9 +164,8 @@ def real_graphs(folder: Path) -> dict:
     kept = json.loads(meta.read_text())["axes"] if meta.is_file() else {}
     found = {}
     for axis, W in graphs.items():
-        alive = np.zeros(W.shape[0], dtype=bool)
         best = np.argsort(-np.asarray(W.sum(axis=1)).ravel(), kind="stable")[: W.shape[0] // 2]
-        alive[kept[axis]["alive"] if axis in kept else best] = True
+        alive = alive_of(kept[axis]["alive"] if axis in kept else best, W.shape[0])
         found[f"{axis} co-activation"] = W
         found[f"{axis} mask"] = check_w(mask_graph(alive, base=W))
     return found

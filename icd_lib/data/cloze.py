@@ -4,8 +4,9 @@ The word occurs before in the same passage, and so do the others: whoever has re
 only knows which words are frequent has none. Perplexity averages over all tokens and hides what of that is lost.
 """
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,16 @@ def make_cloze(tokenizer, blocks: Blocks, count: int, *, choices: int = 4, seed:
             f"{len(found)}; ask for fewer, or give more or longer blocks"
         )
     return found
+
+
+def cloze_sha256(questions: Sequence[ClozeQuestion]) -> str:
+    """Identity of the questions."""
+    digest = hashlib.sha256()
+    for one in questions:
+        arrays = (one.prompt, *one.candidates)
+        digest.update(f"{[len(ids) for ids in arrays]} {one.answer} {one.source} ".encode())
+        digest.update(np.concatenate(arrays).astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _passages(tokenizer, blocks: Blocks, rng: np.random.Generator) -> Iterator[tuple[str, int]]:

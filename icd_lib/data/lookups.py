@@ -4,6 +4,8 @@ Perplexity hides what an eviction breaks: most next words follow from the last f
 is 4821." follows from nothing but itself.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +53,15 @@ def make_lookups(
         raise ConfigError(f"{records} records need as many names, there are {len(_names())}; ask for fewer")
     rng = np.random.default_rng(seed)
     return [_make(tokenizer, blocks, number, count, records, length, asked, rng) for number in range(count)]
+
+
+def lookups_sha256(lookups: Sequence[LookUp]) -> str:
+    """Identity of the questions."""
+    digest = hashlib.sha256()
+    for one in lookups:
+        digest.update(f"{len(one.ids)} {one.context} {one.answer} {one.source} ".encode())
+        digest.update(np.ascontiguousarray(one.ids, "<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _make(tokenizer, blocks: Blocks, number: int, count: int, records: int, length: int, asked: str, rng) -> LookUp:

@@ -8,7 +8,6 @@ machine.
 """
 
 import contextlib
-import hashlib
 import math
 import os
 import subprocess
@@ -30,7 +29,7 @@ from icd_lib.paths import project_root
 from icd_lib.run.artifacts import Run
 from icd_lib.sweeps.outcome import Outcome
 from icd_lib.sweeps.prune import too_much
-from icd_lib.version import VERSION
+from icd_lib.version import VERSION, sources_sha256
 from icd_lib.workloads import kind_of
 
 TIMING = "timing"  # the resource of a worker on which parts are timed
@@ -95,14 +94,6 @@ def describe_worker(marker: str) -> dict[str, Any]:
         "machine": this_machine(),
         "sees_folder": Path(marker).is_file(),
     }
-
-
-def sources_sha256() -> str:
-    """sha256 over the Python files of icd_lib, so that two checkouts of one version are told apart."""
-    digest, root = hashlib.sha256(), Path(__file__).resolve().parents[1]
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def check_workers(found: dict[str, Any], here: dict, timing: set[str]) -> None:

@@ -17,6 +17,7 @@ from icd_lib.data.lookups import LookUp
 from icd_lib.errors import MeasureError
 from icd_lib.measure.quality_lm import LanguageResult
 from icd_lib.measure.statistics import paired_difference
+from icd_lib.measure.token_scores import against, log_probabilities
 from icd_lib.models.cache import PagedCache
 
 FULL = "full"  # the name of the cache that has lost nothing
@@ -70,13 +71,10 @@ def judge_continued(
             reference = None
             for name in names:
                 cache = read.compressed() if name == FULL else caches[name](read)
-                log_q = continue_from(model, cache, ids[:, context:-1], step).log_softmax(-1, dtype=torch.float64)
-                reference = log_q if reference is None else reference
-                log_probs, correct, kl = found[name]
-                log_probs[taken] = log_q.gather(-1, targets[..., None])[..., 0].float().cpu().numpy()
-                correct[taken] = (log_q.argmax(-1) == targets).cpu().numpy()
-                if name != FULL:
-                    kl[taken] = (reference.exp() * (reference - log_q)).sum(-1).float().cpu().numpy()
+                logits = continue_from(model, cache, ids[:, context:-1], step)
+                reference = log_probabilities(logits) if reference is None else reference
+                for whole, part in zip(found[name], against(reference, logits, targets), strict=True):
+                    whole[taken] = part
             if progress is not None:
                 progress(taken.stop, len(blocks))
     clusters = blocks.cluster[:, context + 1 :]

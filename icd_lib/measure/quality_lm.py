@@ -24,6 +24,7 @@ from icd_lib.measure.battery import LABELLED, over_domains
 from icd_lib.measure.embed import Progress
 from icd_lib.measure.logits import DenseLogits, predictions
 from icd_lib.measure.statistics import Z95, paired_difference
+from icd_lib.measure.token_scores import divergence, right_tokens
 from icd_lib.storage.tensor_file import load_tensors, save_tensors
 
 NEXT_TOKEN = "next_token"
@@ -215,12 +216,12 @@ def score_blocks(
     done = 0
     with torch.inference_mode():
         for rows, logits, targets in predictions(model, blocks, first):
-            right = logits.gather(-1, targets[..., None])[..., 0]
-            log_probs[rows] = (right - logits.logsumexp(-1)).cpu().numpy()
-            correct[rows] = (logits.argmax(-1) == targets).cpu().numpy()
+            log_probs[rows], correct[rows] = right_tokens(logits, targets)
             inside = np.flatnonzero((compared >= rows.start) & (compared < rows.stop))
             if dense is not None and dense.model is not model and inside.size:
-                kl[inside] = _kl(dense.of(reference, inside, first), logits[compared[inside] - rows.start])
+                here = compared[inside] - rows.start
+                given = logits if len(here) == len(logits) else logits[here]
+                kl[inside] = divergence(dense.of(reference, inside, first), given)
             done += len(targets) * blocks.ids.shape[1]
             if progress is not None:
                 progress(done, blocks.ids.size)
@@ -229,30 +230,6 @@ def score_blocks(
         bad = int(np.argmin(finite.all(axis=1)))
         raise NotFinite(f"the model's prediction of a token in block {bad} is not finite; check its weights")
     return log_probs, correct, None if dense is None else kl
-
-
-def _kl(reference: torch.Tensor, given: torch.Tensor) -> np.ndarray:
-    """Σ_v p_v (log p_v − log q_v) of logits z (n, S, V) of the dense model and of the model, float32 (n, S).
-
-    As Σ_v p_v (z_v^p − z_v^q) − log Z_p + log Z_q: the differences are small, so float32 holds them; sums are float64.
-    """
-    if given.shape != reference.shape:
-        raise MeasureError(
-            f"the models have {given.shape[-1]} and {reference.shape[-1]} logits per token; KL to dense needs the "
-            "same vocabulary"
-        )
-    reference = reference.to(given.device)
-    weights, total, log_p = _normaliser(reference)
-    nearer = (weights.mul_(reference - given)).sum(-1, dtype=torch.float64) / total
-    return (nearer - log_p + _normaliser(given)[2]).float().cpu().numpy()
-
-
-def _normaliser(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """exp(z − max z), their sum in float64, and log Σ exp z in float64."""
-    top = logits.amax(-1, keepdim=True)
-    weights = (logits - top).exp_()
-    total = weights.sum(-1, dtype=torch.float64)
-    return weights, total, top[..., 0].double() + total.log()
 
 
 def compare_language_results(result: LanguageResult, dense: LanguageResult) -> dict:

@@ -34,13 +34,16 @@ class CachePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class LookUpPoint:
-    """Look-ups of records in a split's long texts, exact match in percent: of dense, and of one cache of the result."""
+    """Look-ups of records in a long text, exact match in percent: of dense, and of one cache of the result.
 
-    split: str = "unseen"  # the only one that runs up to version 0.1.0 asked about
+    keep: share of the prompt, None: all; split: whose text, None: an older run's, which asked on what judges alone.
+    """
+
     keep: float | None
     n: int
     exact_pct: Figure
     dense_pct: float
+    split: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

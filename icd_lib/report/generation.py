@@ -3,7 +3,15 @@
 import numpy as np
 
 from icd_lib.records.decoding import DECODING, Decoding
-from icd_lib.records.generation import EXPORTED_ARM, GENERATION, CachePoint, DecodeArm, DecodeShape, Generation
+from icd_lib.records.generation import (
+    EXPORTED_ARM,
+    GENERATION,
+    CachePoint,
+    DecodeArm,
+    DecodeShape,
+    Generation,
+    LookUpPoint,
+)
 from icd_lib.report.picture import COLOURS, FULL, LIMIT, Picture, canvas, error_bar, finish, themed, title
 from icd_lib.report.results import Results
 from icd_lib.report.table import DoesNotApply, Missing, Table, badged
@@ -75,13 +83,17 @@ def lookup_table(results: Results) -> Table | Missing | DoesNotApply:
         return found
     if not found.lookups:
         return Missing("Look-ups", results.quality_reason or "none was asked")
-    kept = {point.keep: "all" if point.keep is None else f"{point.keep:.0%}" for point in found.lookups}
     rows = [
-        [point.split, kept[point.keep], point.exact_pct, f"{point.dense_pct:.0f} %", point.n] for point in found.lookups
+        [point.split or results.judging, _share(point), point.exact_pct, f"{point.dense_pct:.0f} %", point.n]
+        for point in found.lookups
     ]
     note = "a record somewhere in the text is asked for once the cache is compressed: perplexity hides what this breaks"
     columns = ["text", "of the prompt", "right answers", "dense, full cache", "questions"]
     return Table(f"Look-ups in {found.context} tokens", columns, rows, note)
+
+
+def _share(point: LookUpPoint) -> str:
+    return "all" if point.keep is None else f"{point.keep:.0%}"
 
 
 @badged("model")

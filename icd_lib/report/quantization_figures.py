@@ -35,7 +35,7 @@ def quantization_of(results: Results, modes: tuple[str, ...] = SHOWN) -> tuple[s
         if mode not in results.solves:
             continue
         record = results.read(f"{mode}/transform_meta.json") or {}
-        done = record.get("transforms") or [record.get("last_transform")]
+        done = record.get("transforms") or [record.get("last_transform")]  # the last alone: older runs
         for entry in done:
             if entry is not None and entry["name"] == "quantization":
                 return mode, entry
@@ -81,7 +81,8 @@ def channel_ranges(results: Results) -> Picture | Missing | DoesNotApply:
         return Missing("Ranges of channels", "no mode was accepted with rounded FFN inputs")
     mode = found[0]
     entry = max(axes, key=lambda axis: float(np.max(axis["saliency"]) / np.median(axis["saliency"])))
-    widths, groups = np.array(entry["saliency"]), np.array(entry["groups"])
+    groups = np.array(entry["groups"])
+    widths = np.broadcast_to(entry["saliency"], groups.shape)
     before = np.arange(len(widths))
     after = gathered(groups) if mode == "iterative" else before
     drawing, panels = canvas(4.6, 2, 1, sharex=True)

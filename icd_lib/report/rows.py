@@ -10,7 +10,7 @@ from icd_lib.metric import Figure, Kind, not_measured
 from icd_lib.records.losses import DomainLoss, SplitLoss
 from icd_lib.records.measured import Timing
 from icd_lib.records.verdict import Unknown, Verdict
-from icd_lib.report import deployment_steps
+from icd_lib.report import deployment_steps, generation_rows
 from icd_lib.report.compared import latency_of, latency_states, other_arm, states_text
 from icd_lib.report.losses import METHOD, NEARNESS, READINGS, flagged, lost, lost_in_fastest, near, readings
 from icd_lib.report.results import Results
@@ -49,7 +49,7 @@ def figures_of(results: Results) -> list[tuple[str, str, str, Figure]]:
             rows += [(arm, shape, metric, item) for metric, item in _timing(entry).items()]
     if results.measure:
         rows += (_table_sizes(results) if results.is_table else _sizes(results)) + _quality(results)
-        rows += deployment_steps.figures(results)
+        rows += deployment_steps.figures(results) + generation_rows.figures(results)
     rows += _calibration(results.calibration or {})
     rows += _ladder(results)
     return rows + (_verdict(results.verdict) if results.verdict else [])

@@ -6,12 +6,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError
 from icd_lib.storage.record_json import as_json
 
 _FULL = ("the disk is full", "the disk quota is used up")  # also said of what a notebook could not write
+_NUMBERS = re.compile(r"\[\n\s+-?\d[^][{}\"]*\]")  # a text never has a line break of its own inside JSON
 _CURES = {
     errno.ENOSPC: f"{_FULL[0]}; free some space or choose another folder with --out",
     errno.EDQUOT: f"{_FULL[1]}; free some space or choose another folder with --out",
@@ -78,11 +80,21 @@ def sha256_file(path: Path | str) -> str:
 
 
 def to_json(value) -> str:
-    """`value` as indented JSON; records become objects, numpy arrays lists; NaN and infinity are refused."""
+    """`value` as indented JSON, a list of numbers on one line; records become objects, numpy arrays lists.
+
+    NaN and infinity are refused.
+
+    >>> print(to_json({"D": 2, "pi": [1, 0]}), end="")
+    {
+      "D": 2,
+      "pi": [1, 0]
+    }
+    """
     try:
-        return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=plain) + "\n"
+        text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=plain) + "\n"
     except ValueError as error:
         raise ArtifactError(f"a file would hold a number that JSON cannot express: {error}") from error
+    return _NUMBERS.sub(lambda found: " ".join(found.group().split()).replace("[ ", "[").replace(" ]", "]"), text)
 
 
 def plain(value):

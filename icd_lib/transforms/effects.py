@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # a table has effects too, and needs no torch
 
     from icd_lib.axes.axis import Axis
 
+ALL = "all"  # in JSON: every element is left
 NOWHERE = -1  # the group of an element that is touched never
 
 
@@ -97,18 +98,22 @@ class Effect(ABC):
         return replace(self, **moved)
 
     def to_json(self) -> dict:
-        """Plain values; `effect_from_json` is the inverse up to the six digits of `saliency`."""
+        """Plain values; `effect_from_json` is the inverse up to the six digits of `saliency`.
+
+        A saliency that all elements share is one number.
+        """
+        saliency = [float(f"{value:.6g}") for value in self.saliency]
         return {
             "axis": self.axis,
             "kind": self.kind,
             "size": self.size,
             "kept": self.kept,
             self.tag: self._listed(),
-            "saliency": [float(f"{value:.6g}") for value in self.saliency],
+            "saliency": saliency[0] if len(set(saliency)) == 1 else saliency,
             "loss": self.loss,
         }
 
-    def _listed(self) -> list:
+    def _listed(self) -> list | str:
         return self.values.tolist()
 
     @classmethod
@@ -159,12 +164,12 @@ class Alive(Effect):
         """A dead element in a tile that stayed is there, and touched with the tile."""
         return replace(self, alive=there)
 
-    def _listed(self) -> list:
-        return np.flatnonzero(self.alive).tolist()
+    def _listed(self) -> list | str:
+        return alive_words(self.alive)
 
     @classmethod
     def _unlisted(cls, entry: dict) -> np.ndarray:
-        return np.isin(np.arange(entry["size"]), entry[cls.tag])
+        return alive_of(entry[cls.tag], entry["size"])
 
 
 class Numbered(Effect):
@@ -236,9 +241,28 @@ def effect_from_json(entry: dict) -> Effect:
     """The effect that `to_json` wrote; `TransformError` for what is none."""
     for tag, kind in EFFECTS.items():
         if tag in entry:
-            saliency = np.array(entry["saliency"], dtype=np.float64)
-            return kind(entry["axis"], entry["kind"], kind._unlisted(entry), saliency, entry["loss"])
+            values = kind._unlisted(entry)
+            saliency = np.broadcast_to(np.array(entry["saliency"], dtype=np.float64), values.shape).copy()
+            return kind(entry["axis"], entry["kind"], values, saliency, entry["loss"])
     raise TransformError(f"an effect has one of {', '.join(EFFECTS)}; this one has {', '.join(entry)}")
+
+
+def alive_words(alive: np.ndarray) -> list[int] | str:
+    """Elements that are left, for JSON: their indices, or `ALL`; `alive_of` is the inverse.
+
+    >>> alive_words(np.array([True, False, True])), alive_words(np.array([True, True]))
+    ([0, 2], 'all')
+    """
+    return ALL if alive.all() else np.flatnonzero(alive).tolist()
+
+
+def alive_of(said: list[int] | str, size: int) -> np.ndarray:
+    """Bool (size,): what `alive_words` said.
+
+    >>> alive_of([0, 2], 3).tolist(), alive_of("all", 2).tolist()
+    ([True, False, True], [True, True])
+    """
+    return np.ones(size, dtype=bool) if isinstance(said, str) else np.isin(np.arange(size), said)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class KvOptions(Section):
     context: int = option(1024, "tokens that are read before the first eviction", unit="tokens", low=64)
     continued: int = option(128, "tokens behind them on which quality is judged", unit="tokens", low=8)
     blocks: int = option(8, "texts of that length per split, evenly over its domains", low=1)
-    questions: int = option(16, "look-ups in texts of that length", low=1)
+    questions: int = option(16, "look-ups in texts of that length that judge, and as many in seen ones", low=1)
     cloze: int = option(120, "cloze questions of the text that judges, and as many of seen text", low=2)
     clock: tuple[Shape, ...] = option(
         ((1, 128), (1, 1024), (8, 512)), "batch and prompt of every measurement of decoding", least=1

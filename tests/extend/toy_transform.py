@@ -88,7 +88,7 @@ def round_columns(linear, groups, bits):
 
 def draw_groups(results):
     """Its figure: how many neurons every group of the first layer has."""
-    meta = TransformMeta.from_json(read_text(results.dir / "iterative" / "transform_meta.json")["last_transform"])
+    meta = TransformMeta.from_json(read_text(results.dir / "iterative" / "transform_meta.json")["transforms"][-1])
     drawing, panel = canvas(2)
     panel.bar(*np.unique(meta.axes["ffn.0"].groups, return_counts=True))
     return finish(drawing, "toy_groups", "bars of one height", "Neurons of every group.", results)

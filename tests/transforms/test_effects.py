@@ -87,6 +87,15 @@ def test_json_gives_the_effect_back(effect):
     assert TransformMeta.from_json(json.loads(json.dumps(meta.to_json()))).to_json() == meta.to_json()
 
 
+def test_what_all_elements_share_is_written_once_and_lists_of_older_runs_are_read():
+    whole = untouched("ffn.0", "ffn", SIZE)
+    entry = json.loads(json.dumps(whole.to_json()))
+    assert entry["alive"] == "all" and entry["saliency"] == 0
+    older = entry | {"alive": list(range(SIZE)), "saliency": [0.0] * SIZE}
+    for back in map(effect_from_json, (entry, older)):
+        assert back.alive.all() and np.array_equal(back.saliency, whole.saliency) and back.size == SIZE
+
+
 def test_an_unknown_effect_is_refused():
     with pytest.raises(TransformError, match="alive, groups, pages"):
         effect_from_json({"axis": "ffn.0", "kind": "ffn"})

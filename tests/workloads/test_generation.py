@@ -1,5 +1,6 @@
 """What a run measures of a decoder that generates, on a tiny one and made-up text."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,8 +11,9 @@ import torch
 from icd_lib.codesign.options import Settings
 from icd_lib.data.language import Blocks, pack
 from icd_lib.errors import ConfigError, MeasureError
-from icd_lib.records.generation import GENERATION, CachePoint, Generation
-from icd_lib.report import Results, generation
+from icd_lib.metric import figure
+from icd_lib.records.generation import GENERATION, CachePoint, Generation, LookUpPoint
+from icd_lib.report import Results, generation, generation_rows
 from icd_lib.report.picture import Picture
 from icd_lib.report.table import DoesNotApply, Missing, Table
 from icd_lib.storage.record_json import from_json
@@ -42,6 +44,7 @@ class Text:
         kv = KvOptions(**(SMALL | changes)).model_dump()
         self.run = SimpleNamespace(scenario=SimpleNamespace(config={"kv": kv}))
         self.told: list[str] = []
+        self.of: list[tuple[str, str]] = []  # kind and identity of what dense was asked
         self.progress = self.told.append
 
     def get(self, path: str):
@@ -51,6 +54,10 @@ class Text:
         if length > self.longest:
             raise MeasureError(f"no domain of the split '{split}' has 2 texts of {length} tokens; {cure}")
         return {name: blocks(count // 2, length, seed) for seed, name in enumerate((f"{split} a", f"{split} b"))}
+
+    def of_dense(self, kind: str, of: dict, sort: type, make):
+        self.of.append((kind, json.dumps(of)))
+        return make()
 
     def fixed(self, batch: int, length: int) -> dict:
         return {"input_ids": torch.from_numpy(blocks(batch, length, 7).ids)}
@@ -105,19 +112,6 @@ def test_every_arm_is_timed_on_the_same_text(found):
     assert names <= set(shape.arms) | set(shape.missing)
     assert all(arm.step_ms.value > 0 for arm in shape.arms.values())
     assert shape.arms["iterative"].bytes_per_token.value < shape.arms["dense"].bytes_per_token.value
-
-
-def test_look_ups_are_asked_of_every_split_that_judges(found, tmp_path):
-    text, options = Text(context=96), measured.Options(Text(context=96).run.scenario.config["kv"])
-    text.tokenizer = tiny_words()
-    sizes = {"max_position_embeddings": 256, "vocab_size": len(text.tokenizer), "dtype": torch.float32}
-    model = measured.paged(tiny_decoder(**sizes))
-    points = [point for split in text.judged for point in measured.looked_up(text, options, model, model, split)]
-    assert [(point.split, point.keep, point.n) for point in points] == [
-        (split, keep, 3) for split in ("unseen", "seen") for keep in (None, 0.75, 0.5)
-    ]
-    table = generation.lookup_table(results_of(tmp_path, replace(found, lookups=points), {"kv": {}}))
-    assert [row[:2] for row in table.rows][::3] == [["unseen", "all"], ["seen", "all"]]
 
 
 def test_no_model_is_changed(models, monkeypatch):
@@ -226,6 +220,46 @@ def test_a_split_without_text_is_told(readers, found, tmp_path):
     assert [row[:2] for row in table.rows] == [["unseen", "linear"], ["unseen", "iterative"]]
 
 
+def test_records_are_looked_up_in_every_split(readers, found, tmp_path):
+    text = Told()
+    options = measured.Options(KvOptions(**(SMALL | {"context": 200, "keep": (0.5,)})).model_dump())
+    dense, result = (measured.paged(readers[arm]) for arm in ("dense", "iterative"))
+    points = [point for split in text.judged for point in measured.looked_up(text, options, dense, result, split)]
+    assert [(point.split, point.keep, point.n) for point in points] == [
+        (split, keep, 3) for split in ("unseen", "seen") for keep in (None, 0.5)
+    ]
+    asked = [of for kind, of in text.of if kind == "lookups"]
+    assert len(set(asked)) == 2, "every split's own questions"
+    same = replace(found, lookups=points)
+    table = generation.lookup_table(results_of(tmp_path, same, {"kv": {}}))
+    assert [row[:2] for row in table.rows] == [["unseen", "all"], ["unseen", "50%"], ["seen", "all"], ["seen", "50%"]]
+
+
+def test_an_older_runs_look_ups_are_of_the_text_that_judges(found, tmp_path):
+    item = figure(50.0, "%", "measured", n=2, method="greedy", ci95=(0.0, 100.0))
+    old = replace(found, lookups=[LookUpPoint(keep=None, n=2, exact_pct=item, dense_pct=50.0)])
+    results = results_of(tmp_path, old, {"kv": {}, "codesign": {"budget_on": "seen"}})
+    assert "split" not in json.loads((tmp_path / GENERATION).read_text())["lookups"][0]
+    assert generation.lookup_table(results).rows[0][:2] == ["seen", "all"]
+
+
+def test_every_figure_has_a_row_of_its_own_with_its_split(readers, found, tmp_path):
+    points, _ = cloze.cloze_points(Told(), readers, count=6, longest=200)
+    item = figure(50.0, "%", "measured", n=2, method="greedy", ci95=(0.0, 100.0))
+    looked = [LookUpPoint(split=split, keep=None, n=2, exact_pct=item, dense_pct=60.0) for split in ("unseen", "seen")]
+    results = results_of(tmp_path, replace(found, cloze=points, lookups=looked), {"kv": {}})
+    rows = {row[:3]: row[3] for row in generation_rows.figures(results)}
+    assert len(rows) == len(generation_rows.figures(results))
+    for split in ("unseen", "seen"):
+        assert rows["iterative", "64 tokens", f"lookups.all.exact_pct.{split}"] == item
+        reference = rows["dense", "64 tokens", f"lookups.all.exact_pct.{split}"]
+        assert (reference.value, reference.ci95) == (60.0, None)
+        assert {arm for arm, _, metric in rows if metric == f"cloze.right_pct.{split}"} == set(readers)
+        assert ("iterative", "64 tokens", f"cache.page.0.5.kl_full.{split}") in rows
+    assert rows["linear", "2x40", "decode.step_ms"] == found.clock[0].arms["linear"].step_ms
+    assert generation_rows.figures(results_of(tmp_path, None, {})) == []
+
+
 @pytest.mark.parametrize(
     ("asks", "cure"),
     [
@@ -234,7 +268,7 @@ def test_a_split_without_text_is_told(readers, found, tmp_path):
             r"kv\.context or kv\.cont",
         ),
         (
-            lambda text, options, model: measured.looked_up(text, options, model, model, "seen"),
+            lambda text, options, model: measured.looked_up(text, options, model, model, "unseen"),
             r"kv\.context, which look-ups",
         ),
         (lambda text, options, model: cloze.questions_of(text, "unseen", 6, 64), r"a passage of 256 tokens, or of kv"),

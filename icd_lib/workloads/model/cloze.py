@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from icd_lib.data.cloze import ClozeQuestion, make_cloze
+from icd_lib.data.cloze import ClozeQuestion, cloze_sha256, make_cloze
 from icd_lib.data.language import join_blocks
 from icd_lib.errors import MeasureError
 from icd_lib.experiment.arms import DENSE, RESULT
@@ -39,7 +39,12 @@ def cloze_points(
         except MeasureError as error:
             missing[split] = error.args[0]
             continue
-        dense = judge_cloze(models[DENSE], questions)
+        dense = context.of_dense(
+            "cloze",
+            {"questions": cloze_sha256(questions)},
+            ClozeResult,
+            lambda questions=questions: judge_cloze(models[DENSE], questions),
+        )
         points += [_point(split, arm, judge_cloze(models[arm], questions), dense) for arm in ARMS if arm in models]
         context.progress(f"{len(questions)} cloze questions on {split} text")
     return points, missing

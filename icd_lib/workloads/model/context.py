@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -27,11 +28,15 @@ from icd_lib.runtimes import REFERENCE, rows_of
 from icd_lib.runtimes.target import Target
 from icd_lib.storage.machine import cpu_model, kept_file
 from icd_lib.storage.record_json import from_json
+from icd_lib.storage.tensor_file import load_tensors, save_tensors
 from icd_lib.transforms import applying
+from icd_lib.version import sources_sha256
 
 CERTIFICATE_SHAPE = (2, 24)  # enough tokens for an equality check, few enough for float64 to be instant
 EMBEDDED = ("auto", "bible")  # values of data.name that bring no text of the user's own
 DEPLOY_BATCHES = 8  # of calibration text that a runtime's own int8 is calibrated on
+JUDGING = ("decoding", "measure", "models", "runtimes")  # folders whose code decides what is judged of a decoder
+Found = TypeVar("Found")
 RANDOM_WEIGHTS = "random weights: a latency-only run, quality is not measured"
 
 
@@ -156,21 +161,45 @@ class Context(ABC):
         path = self.run.path("setup", f"dense_{split}.safetensors")
         if path.is_file():
             return self.suite.load_result(path)
-        shared = self._shared_result(split)
-        if shared.is_file():
-            with contextlib.suppress(ArtifactError):
-                result = self.suite.load_result(shared)
-                self.progress(f"dense on {split} text: kept from an earlier run on this machine")
-                self.suite.save_result(result, path)
-                return result
-        result = self.suite.evaluate(self.model, split, follow(self.progress, f"dense on {split} text"))
+        told = f"dense on {split} text"
+        result = self.kept_result(
+            self._shared_file("dense", self.suite.sha256s[split]),
+            told,
+            lambda: self.suite.evaluate(self.model, split, follow(self.progress, told)),
+        )
         self.suite.save_result(result, path)
-        with contextlib.suppress(ArtifactError):  # a cache that cannot be written costs time only
-            self.suite.save_result(result, shared)
         return result
 
-    def _shared_result(self, split: str) -> Path:
-        return self._shared_file("dense", self.suite.sha256s[split])
+    def deployed_result(self, split: str, told: str, how: dict, make: Callable[[], Any]):
+        """Dense's result on a split in a runtime: computed once per machine and `how`, the runtime in JSON."""
+        text = {"split": self.suite.sha256s[split], "how": how, "code": sources_sha256(*JUDGING)}
+        return self.kept_result(self._shared_file("deployed", text), told, make)
+
+    def kept_result(self, file: Path, told: str, make: Callable[[], Any]):
+        """A result of the suite: what this machine keeps in `file`, or else what `make` gives; told: what it is of."""
+        if file.is_file():
+            with contextlib.suppress(ArtifactError):
+                result = self.suite.load_result(file)
+                self.progress(f"{told}: kept from an earlier run on this machine")
+                return result
+        result = make()
+        with contextlib.suppress(ArtifactError):  # a cache that cannot be written costs time only
+            self.suite.save_result(result, file)
+        return result
+
+    def of_dense(self, kind: str, of: dict, sort: type[Found], make: Callable[[], Found]) -> Found:
+        """What the dense model gave, a dataclass `sort` of arrays: computed once per machine.
+
+        of: what it depends on besides the model and the code, in JSON
+        """
+        path = self._shared_file(kind, of | {"code": sources_sha256(*JUDGING)})
+        if path.is_file():
+            with contextlib.suppress(ArtifactError, TypeError):  # damaged, or of other fields: computed anew
+                return sort(**load_tensors(path)[0])
+        found = make()
+        with contextlib.suppress(ArtifactError):
+            save_tensors({name: array for name, array in vars(found).items() if array is not None}, path, {})
+        return found
 
     def _shared_file(self, kind: str, text) -> Path:
         """Where this machine keeps what the dense model gave: one file per model, text, threads and torch."""

@@ -1,10 +1,9 @@
 """What a decoder loses in the runtime that it decodes in, where inputs of products and the cache may be rounded too."""
 
+import functools
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
-from functools import cache
-
-import torch
+from dataclasses import asdict, replace
 
 from icd_lib.decoding import DECODERS
 from icd_lib.decoding.openvino import OpenVino
@@ -13,12 +12,8 @@ from icd_lib.experiment.arms import DENSE
 from icd_lib.measure.environment import versions
 from icd_lib.metric import Figure, figure
 from icd_lib.records.generation import DeployedPoint
-from icd_lib.storage.machine import cpu_model, keep, read_kept
-from icd_lib.storage.record_json import as_json, from_json
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.engines import Engines
-
-KIND = "deployed"
 
 
 def label_of(engines: Engines, arm: str) -> str:
@@ -30,45 +25,32 @@ def label_of(engines: Engines, arm: str) -> str:
 
 
 def deployed_points(context: Context, engines: Engines) -> list[DeployedPoint]:
-    """What every arm in OpenVINO loses there, on every split that arms are judged on at the end.
-
-    What was found of the dense model in a runtime is kept for this machine: it depends on nothing that a run decides.
-    """
+    """What every arm in OpenVINO loses there, on every split that arms are judged on at the end."""
     points: list[DeployedPoint] = []
-    for arm, (name, whose) in engines.rows.items():
+    for arm, (name, _) in engines.rows.items():
         if not isinstance(DECODERS[name], OpenVino):
             continue
         try:
             with ExitStack() as held:
-                compiled = cache(lambda arm=arm, held=held: held.enter_context(engines.judged(arm)))
-                for split in context.judged:
-                    key = machine_key(context, name, split) if whose == DENSE else None
-                    points.append(_judged(context, engines, arm, compiled, split, key))
+                opened = functools.cache(lambda arm=arm, held=held: held.enter_context(engines.judged(arm)))
+                points += [_judged(context, engines, arm, opened, split) for split in context.judged]
         except ResourceError as error:
             context.progress(f"{arm} was not judged: {error}")
     return points
 
 
-def machine_key(context: Context, row: str, split: str) -> dict:
-    """What the judgement of the dense model in a row of `DECODERS` depends on."""
-    return {
-        "model": context.checkpoint.sha256,
-        "row": row,
-        "split": split,
-        "text": context.suite.sha256s[split],
-        "threads": torch.get_num_threads(),
-        "cpu": cpu_model(),
-        "packages": versions(),
-    }
-
-
-def _judged(context: Context, engines: Engines, arm: str, compiled, split: str, key: dict | None) -> DeployedPoint:
-    """compiled: makes the arm's graph for the judge, once; key: under which the finding is kept."""
-    known = read_kept(KIND, key) if key else None
-    if known is not None:
-        context.progress(f"{label_of(engines, arm)} on {split} text: kept from an earlier run on this machine")
-        return from_json(DeployedPoint, known, "the machine's cache")
-    compared = context.suite.compare(context.suite.evaluate(compiled(), split), context.dense_result(split))
+def _judged(context: Context, engines: Engines, arm: str, opened: Callable, split: str) -> DeployedPoint:
+    """opened: gives the compiled model; what this machine has judged of dense there before needs none."""
+    name, whose = engines.rows[arm]
+    row = DECODERS[name]
+    row.check()
+    if whose == DENSE:
+        told = f"{label_of(engines, arm)} on {split} text"
+        how = {"row": asdict(row), "told": row.hints, "packages": versions(row.PACKAGES)}
+        result = context.deployed_result(split, told, how, lambda: context.suite.evaluate(opened(), split))
+    else:
+        result = context.suite.evaluate(opened(), split)
+    compared = context.suite.compare(result, context.dense_result(split))
     point = DeployedPoint(
         arm=arm,
         label=label_of(engines, arm),
@@ -78,8 +60,6 @@ def _judged(context: Context, engines: Engines, arm: str, compiled, split: str, 
         perplexity_ratio=ratio_figure(compared),
         kl=near_figure(compared, "kl", "nats"),
     )
-    if key:
-        keep(KIND, key, as_json(point))
     context.progress(f"{point.label}: loses {point.drop_pp.value:+.3f} pp on {split} text")
     return point
 

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from icd_lib.data.language import join_blocks
-from icd_lib.data.lookups import make_lookups
+from icd_lib.data.lookups import lookups_sha256, make_lookups
 from icd_lib.decoding import DECODERS, PEERS, REFERENCE
 from icd_lib.decoding.base import Decoder
 from icd_lib.errors import ConfigError
 from icd_lib.experiment.arms import DENSE, RESULT
-from icd_lib.measure.quality_kv import FULL, compare_lookups, judge_continued, judge_lookups
+from icd_lib.measure.quality_kv import FULL, LookUpResult, compare_lookups, judge_continued, judge_lookups
 from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, SplitResult
 from icd_lib.measure.statistics import Z95
 from icd_lib.metric import figure
@@ -115,7 +115,7 @@ def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]
         context.progress(f"cache: {why}")
         for split in context.judged:
             points += judged(context, options, dense, result, split)
-            lookups += looked_up(context, options, dense, result, split)
+        lookups = [point for split in context.judged for point in looked_up(context, options, dense, result, split)]
         cloze, cloze_missing = cloze_points(context, models, count=options["cloze"], longest=options["context"])
     engines = Engines(models, options.peers)
     clock = [shape_times(context, options, engines, keep, batch, length) for batch, length in options["clock"]]
@@ -151,7 +151,12 @@ def judged(context: Context, options: Options, dense: nn.Module, result: nn.Modu
     of_dense: dict[str, LanguageResult] = {}
     found: dict[str, dict[str, LanguageResult]] = {}
     for domain, text in blocks.items():
-        of_dense[domain] = judge_continued(dense, text, options["context"], {})[FULL]
+        of_dense[domain] = context.of_dense(
+            "continued",
+            {"text": text.sha256, "context": options["context"]},
+            LanguageResult,
+            lambda text=text: judge_continued(dense, text, options["context"], {})[FULL],
+        )
         for name, item in judge_continued(result, text, options["context"], caches, observed=observed).items():
             found.setdefault(name, {})[domain] = item
         context.progress(f"caches on {split} text: {domain}, {len(text)} texts of {text.ids.shape[1]} tokens")
@@ -221,7 +226,7 @@ def chosen(context: Context, points: list[CachePoint]) -> tuple[float | None, st
 
 
 def looked_up(context: Context, options: Options, dense: nn.Module, result: nn.Module, split: str) -> list[LookUpPoint]:
-    """Records in a split's text, asked for after the cache was compressed: full cache and every share, exact match."""
+    """Records in a split's text, asked for after the cache was compressed: full and every share, by exact match."""
     blocks = context.long_blocks(
         split, options["context"], options["questions"], cure="lower kv.context, which look-ups fill"
     )
@@ -232,7 +237,12 @@ def looked_up(context: Context, options: Options, dense: nn.Module, result: nn.M
     policies = {share: options.policy("token", share, options["context"]) for share in options["keep"]}
     caches = {f"{share}": compressed(policy, options["store"]) for share, policy in policies.items()}
     observed = max(policy.observe for policy in policies.values())
-    of_dense = judge_lookups(dense, asked, {})[FULL]
+    of_dense = context.of_dense(
+        "lookups",
+        {"questions": lookups_sha256(asked)},
+        LookUpResult,
+        lambda: judge_lookups(dense, asked, {})[FULL],
+    )
     found = judge_lookups(result, asked, caches, observed=observed)
     context.progress(f"{len(asked)} look-ups in {split} texts of {options['context']} tokens")
     shares = {FULL: None} | {f"{share}": share for share in policies}

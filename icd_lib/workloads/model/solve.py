@@ -23,6 +23,7 @@ from icd_lib.solver.cost import CostConfig, evaluate_cost
 from icd_lib.storage.machine import cpu_model, kept_file
 from icd_lib.storage.npz import load_graph, save_graph
 from icd_lib.transforms import further_transforms, transforms_of
+from icd_lib.transforms.effects import alive_words
 from icd_lib.transforms.observed import Findings
 from icd_lib.transforms.sparsity.allocate import LatencyTable, LossCurve
 from icd_lib.transforms.sparsity.prune import TERM_TOKENS
@@ -193,14 +194,11 @@ def write_solution(context: Context, problem: Problem, solution: Solution) -> di
 
 
 def transform_record(problem: Problem, solution: Solution) -> dict:
-    """What <mode>/transform_meta.json holds: what is left of every axis, and what the last attempt's transforms did."""
+    """What <mode>/transform_meta.json holds: what is left of every axis, and what each of the transforms did."""
     rows = {transform.name: transform for transform in problem.transforms}
     done = [rows[name].save(meta) for name, meta in solution.best.metas.items()]
-    axes = {
-        axis: {"D": len(there), "alive": np.flatnonzero(there).tolist()} for axis, there in solution.present.items()
-    }
-    written = {"axes": axes, "last_transform": done[-1] if done else None}
-    return written | ({"transforms": done} if len(done) > 1 else {})
+    axes = {axis: {"D": len(there), "alive": alive_words(there)} for axis, there in solution.present.items()}
+    return {"axes": axes, "transforms": done}
 
 
 def objective_of(graph, before: np.ndarray, after: np.ndarray, solver: SolverSettings) -> dict:

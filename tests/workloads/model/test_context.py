@@ -1,5 +1,7 @@
 """What the stages share: which text calibrates, chooses and judges, and the dense model's result, computed once."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -159,9 +161,55 @@ def test_a_damaged_copy_of_the_machine_is_computed_anew_and_one_of_the_run_refus
         make(out="others").dense_result("unseen")
 
 
+@dataclass(frozen=True)
+class Answers:
+    right: np.ndarray
+    ranks: np.ndarray | None = None
+
+
+def test_what_dense_answers_is_kept_by_what_was_asked(make, tmp_path, monkeypatch):
+    asked = []
+
+    def ask(context, of, kind="lookups"):
+        def make_it():
+            asked.append(of)
+            return Answers(np.array([True, False]))
+
+        return context.of_dense(kind, of, Answers, make_it)
+
+    first, again = ask(make(), {"text": "a"}), ask(make(out="others"), {"text": "a"})
+    assert len(asked) == 1 and again.ranks is None and np.array_equal(first.right, again.right)
+    assert again.right.dtype == bool
+    ask(make(), {"text": "b"})
+    ask(make(), {"text": "a"}, kind="cloze")
+    ask(make(sha256="another model"), {"text": "a"})
+    monkeypatch.setattr("icd_lib.workloads.model.context.sources_sha256", lambda *folders: "other code")
+    ask(make(), {"text": "a"})
+    assert len(asked) == 5
+    for file in (tmp_path / "cache").glob("lookups-*.safetensors"):
+        file.write_bytes(b"cut")
+    ask(make(), {"text": "a"})
+    assert len(asked) == 6, "damaged"
+
+
+def test_a_runtimes_judgement_of_dense_is_kept_by_the_runtime(make):
+    first, lines = make(), []
+    result, how = first.dense_result("unseen"), {"row": "openvino", "packages": {"openvino": "1"}}
+    given = [first.deployed_result("unseen", "dense there", how, lambda: result) for _ in range(2)]
+    for one in given:
+        assert_equal(one, result)
+    other = make(out="others")
+    assert_equal(other.deployed_result("unseen", "dense there", how, lambda: pytest.fail("judged again")), result)
+    assert "dense there: kept from an earlier run" in other.lines[-1]
+    newer = how | {"packages": {"openvino": "2"}}
+    other.deployed_result("unseen", "dense there", newer, lambda: lines.append("judged") or result)
+    other.deployed_result("seen", "dense there", how, lambda: lines.append("judged") or first.dense_result("seen"))
+    assert len(lines) == 2
+
+
 def test_a_machine_whose_cache_cannot_be_written_computes_each_time(make, tmp_path):
     context = make()
-    folder = context._shared_result("unseen")
+    folder = context._shared_file("dense", context.suite.sha256s["unseen"])
     folder.mkdir(parents=True)  # where the file should be
     (folder / "something").write_text("")
     assert context.dense_result("unseen").n_items == 120 and make(out="others").dense_result("unseen").n_items == 120
