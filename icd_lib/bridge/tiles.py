@@ -7,7 +7,7 @@ def output_tile(width: int, tile: int) -> int:
     """The largest multiple of the layout's tile, at most `MOST`, that divides the width.
 
     >>> output_tile(992, 16), output_tile(1536, 16), output_tile(48, 64)
-    (16, 128, 48)
+    (32, 128, 48)
     """
     sizes = [size for size in range(tile, min(width, MOST) + 1, tile) if width % size == 0]
     return sizes[-1] if sizes else min(width, tile)

@@ -260,7 +260,7 @@ def test_checkpoints_are_found_or_refused_by_name(case, tmp_path):
     folder, kind = str(tmp_path / "m"), case.model.config.model_type
     case.model.save_pretrained(folder)
     if kind not in case.family.model_types:
-        with pytest.raises(ConfigError, match=f"model_type '{kind}'; family '{case.family.name}' takes"):
+        with pytest.raises(ConfigError, match=f"model_type '{kind}'.*; family '{case.family.name}' takes"):
             resolve_checkpoint(folder, family=case.family.name)
         return
     assert resolve_checkpoint(folder, family=case.family.name).family == case.family.name
