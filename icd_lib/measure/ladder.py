@@ -86,8 +86,8 @@ def measure_ladder(
         references = arms.outputs(RUNTIMES[REFERENCE])
         beside = None
         if REFERENCE in runtimes:
-            beside = _Arms({baseline: models[baseline]}, shapes, Path(folder), None, threads)
-            beside = beside.prepare(RUNTIMES[REFERENCE], whole)[0][baseline]
+            alone = _Arms({baseline: models[baseline]}, shapes, Path(folder), None, threads)
+            beside = alone.prepare(RUNTIMES[REFERENCE], whole)[0][baseline]
         for name in ordered:
             start = time.perf_counter()
             row = RUNTIMES[name]

@@ -73,7 +73,7 @@ def frontier_picture(result: SweepResult, cost: str, quick: bool = False) -> Pic
     told = "; ".join(f"{row.number} {row.arm}" for row in on[:_TOLD]) or "none"
     told += f"; {len(on) - _TOLD:,} more" if len(on) > _TOLD else ""
     alt = f"{name}: {len(result.rows)} arms of {result.count('done')} finished points; on the frontier: {told}."
-    return Picture(f"frontier_{cost}", png_bytes(drawing), alt, f"{words.capitalize()}, against what is lost")
+    return Picture(f"frontier_{cost}", png_bytes(drawing), alt, f"{words[0].upper()}{words[1:]}, against what is lost")
 
 
 def _points(panel, pairs: list, item_of: Callable, scales: tuple[float, float], arm: str, alpha: float) -> None:
