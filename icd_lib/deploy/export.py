@@ -28,6 +28,7 @@ from icd_lib.models.checkpoint.optimized import RECORD, save_optimized
 from icd_lib.models.export import as_arrays, as_tensors, export_onnx, main_output
 from icd_lib.models.families import family_of
 from icd_lib.models.modes import evaluating
+from icd_lib.models.quantized import as_float, has_eight_bits
 from icd_lib.optional import brief
 from icd_lib.runtimes import REFERENCE
 from icd_lib.runtimes.base import Runtime
@@ -89,7 +90,7 @@ def export(
 
     tokenizer    saved beside it; None where an example is given, and then nothing reads texts
     precision    what the runtime computes in: fp32, bf16 or int8, as far as the runtime has it
-    calibration  the model's input dicts for int8: some batches of real text
+    calibration  the model's input dicts for int8: some batches of real text; a quantised model needs none
     example      input dict (B, L) that the export is compared with the model on; default: a few sentences
     pooling      mean, cls or max over the tokens' states, `normalize` to unit length, at most `max_length` tokens of a
                  text: what sentence-transformers is told. None, or a model with a head or of language: nothing
@@ -121,7 +122,7 @@ def export(
     check_model(model, row)
     users = users_of(row)
     place = check_place(folder, overwrite=overwrite)
-    if precision == "int8" and not calibration:
+    if precision == "int8" and not calibration and not has_eight_bits(model):
         raise ConfigError("precision int8 needs calibration=[input dict, ...]: some batches of real text")
     if tokenizer is None and example is None:
         raise ConfigError("without a tokenizer an example is needed: pass example={'input_ids': ...}, of shape (B, L)")
@@ -129,6 +130,8 @@ def export(
     note = emulated(precision)
     if note:
         warnings.warn(note, stacklevel=2)
+    if has_eight_bits(model) and row.from_onnx and precision != "int8":
+        model = as_float(model)
     with evaluating(model):
         source = _source(model, tokenizer, example, read)
         with new_folder(place) as partial:

@@ -24,8 +24,10 @@ from icd_lib.deploy.verify import TEXTS, check_same, compare, run_fresh
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
 from icd_lib.metric import figure, not_measured
 from icd_lib.models import export as onnx_export
+from icd_lib.models.quantized import as_float
 from icd_lib.paths import project_root
 from icd_lib.runtimes import RUNTIMES
+from icd_lib.transforms.quantization.calibrate import Recipe, quantize
 from tests.tiny_domains import toy_encoder, toy_tokenizer
 from tests.tiny_encoders import batch, prune, tiny_bert, tiny_config
 
@@ -100,6 +102,29 @@ def test_two_exports_are_the_same_bytes_and_hold_no_path(tmp_path, tokenizer, ru
         data = (tmp_path / "one" / rel).read_bytes()
         assert data == (tmp_path / "two" / rel).read_bytes(), rel
         assert str(tmp_path).encode() not in data and str(project_root()).encode() not in data
+
+
+def is_int8(folder, runtime: str) -> bool:
+    """Whether the graph in the folder of an export rounds."""
+    if runtime == "openvino":
+        return "FakeQuantize" in (folder / "openvino_model.xml").read_text()
+    return b"QuantizeLinear" in (folder / "model.onnx").read_bytes()
+
+
+@WIDE
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_a_quantised_model_needs_no_text_and_rounds_in_int8_alone(tmp_path, runtime, precision):
+    ready(runtime, precision)
+    model, example = quantize(prune(tiny_bert()), CALIBRATION, Recipe())[0], batch(3, 11, padded=True)
+    folder = icd.export(model, None, tmp_path / "out", runtime=runtime, precision=precision, example=example)
+    assert is_int8(folder, runtime) == (precision == "int8")
+    held = model if precision == "int8" else as_float(model)
+    loader, hints = runtime, check_export(folder)["hints"]
+    found = run_fresh(loader, folder, batch(2, 7, seed=5), {"threads": 1, "hints": hints})
+    with torch.no_grad():
+        expected = held(**batch(2, 7, seed=5)).last_hidden_state.numpy()
+    assert compare(found.output, expected)["min_cosine"] > (0.99 if precision == "int8" else 0.99999)
 
 
 @pytest.mark.slow
