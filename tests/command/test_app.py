@@ -57,6 +57,7 @@ def test_a_model_and_a_file_of_text_are_enough(place, capsys):
     [
         ({"--calibrate": "nowhere.txt"}, 2, "nowhere.txt is no file"),
         ({"--calibrate": "few.txt"}, 2, "holds 2 different texts"),
+        ({"--calibrate": "one.txt"}, 2, "holds 1 different texts; to calibrate on some and judge by others takes 64"),
         ({"--out": "texts.txt"}, 7, "--out .* is a file"),
         ({"--out": "model"}, 7, "not empty and holds no optimised model"),
         ({"--target": "0.3"}, 2, "latency_target_rel"),
@@ -70,6 +71,7 @@ def test_a_model_and_a_file_of_text_are_enough(place, capsys):
 )
 def test_bad_input_is_named_and_nothing_is_written(place, capsys, change, code, message):
     (place / "few.txt").write_text("one\ntwo\n")
+    (place / "one.txt").write_text("one\n")
     given = {"--calibrate": "texts.txt", "--out": "never"} | change
     paths = {"--calibrate", "--out"}
     words = [word for key, value in given.items() for word in (key, str(place / value) if key in paths else value)]
