@@ -21,14 +21,12 @@ from icd_lib.command.model import open_model
 from icd_lib.deploy.record import check_export
 from icd_lib.deploy.sentence import Pooling
 from icd_lib.deploy.target import find_target, targets
-from icd_lib.deploy.verify import TEXTS, compare, run_fresh
+from icd_lib.deploy.verify import TEXTS, USERS_COSINE, compare, run_fresh
 from icd_lib.errors import IcdError, ResourceError
 from icd_lib.models.families.bert import DEFAULT_CHECKPOINT
 from icd_lib.models.quantized import has_eight_bits
 from icd_lib.paths import project_root
 from icd_lib.transforms.quantization.calibrate import Recipe, quantize
-
-LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.999}  # on other threads, sums are taken in another order
 
 
 def models(tokenizer, dense, calibration):
@@ -70,7 +68,7 @@ def check_folder(folder: Path, name: str) -> int:
                 found = run_fresh(loader, folder, asked, options, str(python))
                 mask = None if kind == "sentences" else given["attention_mask"]
                 compared = compare(found.output, expected[kind], mask)
-                good = compared["min_cosine"] >= LEAST_COSINE[facts["precision"]]
+                good = compared["min_cosine"] >= USERS_COSINE[facts["precision"]]
                 good &= found.told.get("precision") in (None, facts["hints"].get("INFERENCE_PRECISION_HINT"))
                 told = (
                     f"max abs {compared['max_abs_error']:.2g}, least cosine {compared['min_cosine']:.7f}, {found.told}"

@@ -22,7 +22,7 @@ from icd_lib.deploy.place import check_place, new_folder
 from icd_lib.deploy.record import write_record
 from icd_lib.deploy.sentence import Pooling, write_pooling
 from icd_lib.deploy.target import check_model, find_target, users_of
-from icd_lib.deploy.verify import TEXTS, check_same, compare, verify_plain, verify_sentences
+from icd_lib.deploy.verify import TEXTS, check_same, compare, verify_optimum, verify_plain, verify_sentences
 from icd_lib.errors import ArtifactError, ConfigError, TransformError
 from icd_lib.models.checkpoint.optimized import RECORD, save_optimized
 from icd_lib.models.export import as_arrays, as_tensors, export_onnx, main_output
@@ -266,8 +266,11 @@ def _verified(folder: Path, row: Runtime, source: Source, written: Written) -> d
         sentences = {"status": "not_measured", "reason": "its layers have widths that no config of transformers has"}
     else:
         sentences = verify_sentences(folder, users_of(row), written.embedded, options)
+    verified = {written.loader: plain, "sentence-transformers": sentences}
+    if (users := users_of(row)).prefix and source.output == "last_hidden_state":
+        verified[users.module] = verify_optimum(folder, users, given, written.expected, options, row.precision)
     rows, tokens = given["input_ids"].shape
     return {
-        "verified": {written.loader: plain, "sentence-transformers": sentences},
+        "verified": verified,
         "against_eager": {**away, "what": f"{rows} x {tokens} tokens"},
     }

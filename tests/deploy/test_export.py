@@ -147,6 +147,51 @@ def test_the_files_of_sentence_transformers_say_how_it_is_read(tmp_path, tokeniz
     assert "'INFERENCE_PRECISION_HINT': 'bf16'" in (folder / "README.md").read_text()
 
 
+UNCHECKED = "Not checked with {} where this was made."
+
+
+def test_the_card_says_which_lines_nobody_tried(tmp_path, tokenizer):
+    ready("onnxruntime", "fp32")
+    folder = icd.export(toy_encoder(), tokenizer, tmp_path / "out", runtime="onnxruntime")
+    card = (folder / "README.md").read_text()
+    for name, line in (("sentence-transformers", "import SentenceTransformer"), ("optimum.onnxruntime", "import ORT")):
+        assert line in card and UNCHECKED.format(name) in card.partition(line)[2].split("```python")[0], name
+        assert check_export(folder)["verified"][name]["status"] == "not_measured"
+    assert "Not checked" not in card.partition("import onnxruntime")[2]
+
+
+@pytest.mark.parametrize("away", [0.0, 1.0])
+def test_optimum_is_tried_where_it_is_there(tmp_path, tokenizer, monkeypatch, away):
+    """The other environment's process is played: what it gives is what this one's runtime gives, or something else."""
+    ready("onnxruntime", "fp32")
+    monkeypatch.setattr(verify, "python_with", lambda users: "another python")
+    embedded, asked = [], []
+
+    def played(loader, folder, given, options, python=sys.executable):
+        if python == sys.executable:
+            return run_fresh(loader, folder, given, options)
+        asked.append((loader, python))
+        if loader.startswith("sentences"):
+            return verify.Found(embedded.pop(), {"versions": {}})
+        states = run_fresh("onnxruntime", folder, given, options).output
+        return verify.Found(states + away * np.eye(*states.shape[1:], dtype=np.float32), {"versions": {}})
+
+    def noted(folder, users, expected, options):
+        embedded.append(expected)
+        return verify.verify_sentences(folder, users, expected, options)
+
+    monkeypatch.setattr(verify, "run_fresh", played)
+    monkeypatch.setattr("icd_lib.deploy.export.verify_sentences", noted)
+    out = tmp_path / "out"
+    with pytest.raises(ArtifactError, match="optimum_onnx gives outputs with a least") if away else nullcontext():
+        icd.export(toy_encoder(), tokenizer, out, runtime="onnxruntime")
+    assert asked == [("sentences_onnx", "another python"), ("optimum_onnx", "another python")]
+    assert out.exists() != bool(away)
+    if not away:
+        assert check_export(out)["verified"]["optimum.onnxruntime"]["min_cosine"] > 0.99999
+        assert "Not checked" not in (out / "README.md").read_text()
+
+
 @WIDE
 def test_a_classifier_is_exported_without_pooling(tmp_path, tokenizer):
     ready("onnxruntime", "fp32")
