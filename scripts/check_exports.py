@@ -30,7 +30,7 @@ from icd_lib.transforms.quantization.calibrate import Recipe, quantize
 
 
 def models(tokenizer, dense, calibration):
-    """Name → model and tokenizer: a trained encoder, the same quantised, the same with widths of its own in every layer.
+    """Name → model and tokenizer: a trained encoder, the same quantised, and with widths of its own in every layer.
 
     calibration: input dicts that ranges are taken from
     """

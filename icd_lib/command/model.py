@@ -52,8 +52,8 @@ def check_measurable(name: str) -> None:
     export = read_text(record).get("export") if record.is_file() else None
     if isinstance(export, dict) and export.get("runtime") != REFERENCE:
         raise ConfigError(
-            f"{name} is an export for {export.get('runtime')}; icd measure makes that graph itself, beside dense's: give "
-            f"it the model that was exported (of a run, {RESULT}/model beside best) with --runtime "
+            f"{name} is an export for {export.get('runtime')}; icd measure makes that graph itself, beside dense's: "
+            f"give it the model that was exported (of a run, {RESULT}/model beside best) with --runtime "
             f"{runtime_name(export)}"
         )
 

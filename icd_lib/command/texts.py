@@ -93,8 +93,8 @@ def _whole_lines(file: Path) -> Iterator[str]:
             number += 1
             if len(line) > LONGEST_LINE:
                 raise ConfigError(
-                    f"line {number} of {file.name} is longer than {LONGEST_LINE // 2**20} MiB; give one object or row a "
-                    "line, and long texts as a .txt"
+                    f"line {number} of {file.name} is longer than {LONGEST_LINE // 2**20} MiB; give one object or row "
+                    "a line, and long texts as a .txt"
                 )
             yield _decoded(line, file, number)
 
