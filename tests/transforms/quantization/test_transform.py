@@ -107,7 +107,8 @@ def test_what_stays_float_is_gathered_by_iterative_and_costs_linear_whole_tiles(
             else:
                 assert len(places) % tile == 0 and len(np.unique(places // tile)) == len(places) // tile
         found[mode] = counts
-    assert all(found["linear"][number] > found["iterative"][number] for number in (0, 1))
+    assert all(found["linear"][number] >= found["iterative"][number] for number in (0, 1))
+    assert sum(found["linear"].values()) > sum(found["iterative"].values())
 
 
 def test_it_loses_less_than_rounding_plainly():
