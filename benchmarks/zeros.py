@@ -2,8 +2,8 @@
 
     python benchmarks/zeros.py             # a few minutes; writes docs/figures/zeros.json
 
-The embedded MiniLM, of every FFN's weights the smallest (`torch.nn.utils.prune.l1_unstructured`) zero. Nothing is timed:
-the figures are counts, the same every time.
+The embedded MiniLM, of every FFN's weights the smallest (`torch.nn.utils.prune.l1_unstructured`) zero. Nothing is
+timed: the figures are counts, the same every time.
 """
 
 import argparse
