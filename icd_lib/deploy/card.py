@@ -95,7 +95,7 @@ def _what(card: Card, facts: dict) -> str:
 
 def _loading(facts: dict, users: Users, place: str) -> str:
     """Python for every way in which the folder is loaded, and which of them nobody tried."""
-    hints, parts = facts["hints"], {}
+    hints, parts = facts["hints"], dict[str, str]()
     if facts["pooling"] and facts["loads_plain"]:
         lines = [*sentence_lines(users, place), 'model.encode(["The weather is lovely today."])']
         parts["sentence-transformers"] = "\n".join(lines)
