@@ -21,17 +21,21 @@ from icd_lib.command.model import open_model
 from icd_lib.deploy.record import check_export
 from icd_lib.deploy.sentence import Pooling
 from icd_lib.deploy.target import find_target, targets
-from icd_lib.deploy.verify import TEXTS, compare, run_fresh
+from icd_lib.deploy.verify import TEXTS, USERS_COSINE, compare, run_fresh
 from icd_lib.errors import IcdError, ResourceError
 from icd_lib.models.families.bert import DEFAULT_CHECKPOINT
+from icd_lib.models.quantized import has_eight_bits
 from icd_lib.paths import project_root
+from icd_lib.transforms.quantization.calibrate import Recipe, quantize
 
-LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.999}  # on other threads, sums are taken in another order
 
+def models(tokenizer, dense, calibration):
+    """Name → model and tokenizer: a trained encoder, the same quantised, and with widths of its own in every layer.
 
-def models(tokenizer, dense):
-    """Name → model and tokenizer: a trained encoder, the same with widths of its own in every layer."""
+    calibration: input dicts that ranges are taken from
+    """
     yield "MiniLM", dense, tokenizer
+    yield "MiniLM, quantised", quantize(dense, calibration, Recipe())[0], tokenizer
     uneven = open_model(DEFAULT_CHECKPOINT)[0]
     draw = random.Random(0)
     for axis in icd.find_axes(uneven, {"input_ids": torch.tensor([[101, 2023, 102]])}):
@@ -64,7 +68,7 @@ def check_folder(folder: Path, name: str) -> int:
                 found = run_fresh(loader, folder, asked, options, str(python))
                 mask = None if kind == "sentences" else given["attention_mask"]
                 compared = compare(found.output, expected[kind], mask)
-                good = compared["min_cosine"] >= LEAST_COSINE[facts["precision"]]
+                good = compared["min_cosine"] >= USERS_COSINE[facts["precision"]]
                 good &= found.told.get("precision") in (None, facts["hints"].get("INFERENCE_PRECISION_HINT"))
                 told = (
                     f"max abs {compared['max_abs_error']:.2g}, least cosine {compared['min_cosine']:.7f}, {found.told}"
@@ -87,8 +91,10 @@ def main() -> int:
     texts = [f"{text} {other}" for text in TEXTS for other in TEXTS]
     calibration = [dict(tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False))]
     with tempfile.TemporaryDirectory() as scratch:
-        for name, model, words in models(tokenizer, dense):
+        for name, model, words in models(tokenizer, dense, calibration):
             for runtime, precision in targets():
+                if has_eight_bits(model) and precision != "int8":
+                    continue
                 told = f"{name}, {runtime} {precision}"
                 try:
                     find_target(runtime, precision)
@@ -96,7 +102,8 @@ def main() -> int:
                     print("absent", f"{told}: {error.args[0]}")
                     continue
                 folder = Path(scratch) / f"{len(list(Path(scratch).iterdir()))}"
-                icd.export(model, words, folder, runtime=runtime, precision=precision, calibration=calibration)
+                given = None if has_eight_bits(model) else calibration
+                icd.export(model, words, folder, runtime=runtime, precision=precision, calibration=given)
                 failed += check_folder(folder, told)
     print("all loaded and compared" if not failed else f"{failed} failed")
     return min(1, failed)

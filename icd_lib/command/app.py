@@ -2,16 +2,20 @@
 
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.exceptions import TyperException
 
 from icd_lib.errors import EXIT_INTERRUPTED, EXIT_OK, ConfigError, IcdError, InternalError
 from icd_lib.execute.account import some_account
 from icd_lib.execute.output import steady_output
+from icd_lib.progress import DETAIL
 from icd_lib.version import VERSION
 
 app = typer.Typer(
@@ -75,10 +79,11 @@ def optimize_command(
     from icd_lib.command.optimize import optimize_on_texts
 
     console = Console()
-    made = optimize_on_texts(
-        model, calibrate, out, target=target, budget=budget, quality=quality, field=field, mode=mode,
-        max_length=max_length, seed=seed, force=force, say=console.print,
-    )  # fmt: skip
+    with progress_on(console, "reading the text") as say:
+        made = optimize_on_texts(
+            model, calibrate, out, target=target, budget=budget, quality=quality, field=field, mode=mode,
+            max_length=max_length, seed=seed, force=force, say=say,
+        )  # fmt: skip
     console.print(latency_table(made.latency, made.optimized.report["predicted_latency_rel"]))
     detail = made.detail
     console.print(
@@ -101,16 +106,20 @@ def measure_command(
 ) -> None:
     """Time a model beside the one it came from, in every runtime that is installed."""
     from icd_lib.command.measure import REPEATS, SHAPES, parse_shapes, runtimes_for, time_models
-    from icd_lib.command.model import open_model, origin_of
+    from icd_lib.command.model import check_measurable, open_model, origin_of
 
     console = Console()
+    check_measurable(folder)
     smaller, _, label = open_model(folder)
-    dense, _, name = open_model(against or origin_of(folder))
+    origin = against or origin_of(folder)
+    check_measurable(origin)
+    dense, _, name = open_model(origin)
     console.print(f"{label} against {name}", markup=False)
-    latency = time_models(
-        {"dense": dense, "icd": smaller}, parse_shapes(shape) if shape else SHAPES,
-        runtimes=runtime or runtimes_for(smaller), repeats=REPEATS if repeats is None else repeats, say=console.print,
-    )  # fmt: skip
+    with progress_on(console, "timing") as say:
+        latency = time_models(
+            {"dense": dense, "icd": smaller}, parse_shapes(shape) if shape else SHAPES,
+            runtimes=runtime or runtimes_for(smaller), repeats=REPEATS if repeats is None else repeats, say=say,
+        )  # fmt: skip
     console.print(latency_table(latency))
 
 
@@ -130,10 +139,11 @@ def export_command(
     from icd_lib.command.export import export_model
 
     console = Console()
-    facts = export_model(
-        model, out, runtime=runtime, precision=precision, calibrate=calibrate, field=field, pooling=pooling,
-        max_length=max_length, force=force,
-    )  # fmt: skip
+    with console.status(f"exporting for {runtime}, and loading that in a process of its own"):
+        facts = export_model(
+            model, out, runtime=runtime, precision=precision, calibrate=calibrate, field=field, pooling=pooling,
+            max_length=max_length, force=force,
+        )  # fmt: skip
     console.print(
         f"{facts['label']}: {len(facts['sha256'])} files in {out}, README.md says how to load them", markup=False
     )
@@ -179,6 +189,22 @@ def list_command() -> None:
 def version_command() -> None:
     """The version."""
     print(VERSION)
+
+
+@contextmanager
+def progress_on(console: Console, begun: str) -> Iterator[Callable[[str], None]]:
+    """What takes lines while something goes on: on a terminal a spinner shows the newest detail, elsewhere nothing."""
+    with console.status(escape(begun)) as status:
+
+        def say(line: str) -> None:
+            _, is_detail, detail = line.partition(DETAIL)
+            if is_detail:
+                status.update(escape(detail))
+            else:
+                console.print(line, markup=False)
+                status.update(escape(line))
+
+        yield say
 
 
 def latency_table(ladder: dict, predicted: float | None = None) -> Table:

@@ -17,11 +17,14 @@ from icd_lib.deploy.target import find_target
 from icd_lib.errors import ConfigError
 from icd_lib.models.checkpoint.optimized import RECORD
 from icd_lib.models.families import FAMILIES
+from icd_lib.models.quantized import has_eight_bits
 from icd_lib.paths import user_path
 from icd_lib.runtimes import REFERENCE
 from icd_lib.storage.json_text import read_text
 
 TEXTS, TOKENS, TOKENS_PER_BATCH = 64, 128, 1024  # that int8 is calibrated on
+LEAST_TEXTS = 16
+NEEDS_TEXT = "int8 is calibrated on text of yours, unless the model is quantised already: pass --calibrate FILE"
 
 
 def export_model(
@@ -38,7 +41,7 @@ def export_model(
 ) -> dict:
     """Export the model `name` (a folder, a hub id, an embedded model) to `out`; what the record of the folder says.
 
-    calibrate: a file of text for int8 of an encoder; a decoder's weights are rounded without.
+    calibrate: a file of text for int8 of an encoder that is not quantised yet; a decoder's weights need none.
     pooling: default as the model's own folder says, else the mean of unit length.
     Raises `IcdError` on bad input, before the model is loaded where that can be known.
     """
@@ -47,10 +50,13 @@ def export_model(
     generates = runtime != REFERENCE and _generates(user_path(name) if checkpoint is None else checkpoint.path)
     (check_decoder_target if generates else find_target)(runtime, precision)
     check_place(out, overwrite=force)
-    if precision == "int8" and calibrate is None and not generates:
-        raise ConfigError("int8 is calibrated on text of yours: pass --calibrate FILE")
-    texts = [] if calibrate is None else sample_texts(calibrate, TEXTS, 0, field)
+    uncalibrated = precision == "int8" and calibrate is None and not generates
+    if uncalibrated and not ours:
+        raise ConfigError(NEEDS_TEXT)
+    texts = [] if calibrate is None else _texts(calibrate, field)
     model, tokenizer, label = open_model(name)
+    if uncalibrated and not has_eight_bits(model):
+        raise ConfigError(NEEDS_TEXT)
     if tokenizer is None:
         raise ConfigError(
             f"{name} has no tokenizer beside it, so nothing can be compared; write one with save_pretrained"
@@ -79,6 +85,16 @@ def _generates(folder: Path | None) -> bool:
     config = read_text(folder / "config.json") if folder is not None else {}
     classes = config.get("architectures") or [""]
     return config.get("model_type") in FAMILIES["llama"].model_types and str(classes[0]).endswith("ForCausalLM")
+
+
+def _texts(calibrate: str, field: str | None) -> list[str]:
+    """The texts that int8 is calibrated on; `ConfigError` where they are too few to tell any range."""
+    texts = sample_texts(calibrate, TEXTS, 0, field)
+    if len(texts) < LEAST_TEXTS:
+        raise ConfigError(
+            f"{calibrate} holds {len(texts)} different texts; the ranges of int8 take {LEAST_TEXTS} or more"
+        )
+    return texts
 
 
 def _batches(tokenizer, texts: list[str]) -> list[dict[str, torch.Tensor]]:

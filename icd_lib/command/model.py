@@ -6,11 +6,13 @@ import transformers
 from torch import nn
 
 from icd_lib.errors import ArtifactError, ConfigError
+from icd_lib.experiment.arms import RESULT
 from icd_lib.models.checkpoint.loading import load_model, load_optimized
 from icd_lib.models.checkpoint.optimized import RECORD
 from icd_lib.models.checkpoint.source import Checkpoint, resolve_checkpoint
 from icd_lib.models.families import FAMILIES
 from icd_lib.paths import user_path
+from icd_lib.runtimes import REFERENCE, RUNTIMES
 from icd_lib.storage.json_text import read_text
 
 
@@ -42,6 +44,24 @@ def origin_of(folder: str) -> str:
     if not isinstance(origin, str):
         raise ConfigError(f"{folder} does not say which model it came from; name that with --against")
     return origin
+
+
+def check_measurable(name: str) -> None:
+    """Raise `ConfigError` for the folder of an export that is a graph of another runtime, not a model of PyTorch."""
+    record = user_path(name) / RECORD
+    export = read_text(record).get("export") if record.is_file() else None
+    if isinstance(export, dict) and export.get("runtime") != REFERENCE:
+        raise ConfigError(
+            f"{name} is an export for {export.get('runtime')}; icd measure makes that graph itself, beside dense's: "
+            f"give it the model that was exported (of a run, {RESULT}/model beside best) with --runtime "
+            f"{runtime_name(export)}"
+        )
+
+
+def runtime_name(export: dict) -> str:
+    """What --runtime calls the runtime of an export's record."""
+    key = export.get("runtime"), export.get("precision")
+    return next((row.name for row in RUNTIMES.values() if (row.engine, row.precision) == key), str(key[0]))
 
 
 def check_out(out: str | Path, *, force: bool = False) -> Path:

@@ -11,6 +11,7 @@ from icd_lib.paths import user_path
 
 FIELDS = ("text", "sentence", "content", "body")  # looked for in this order where no field is named
 LONGEST = 10_000  # characters of a text that are read; a model sees far fewer
+LONGEST_LINE = 8 * 2**20  # bytes of a line that has to be read whole, an object or a row
 
 
 def sample_texts(path: str | Path, most: int, seed: int = 0, field: str | None = None) -> list[str]:
@@ -85,8 +86,16 @@ def _of_json(file: Path, field: str | None) -> Iterator[str]:
 
 
 def _whole_lines(file: Path) -> Iterator[str]:
+    """The lines; `ConfigError` for one that is longer than `LONGEST_LINE`, which cannot be cut and still be read."""
     with file.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
+        number = 0
+        while line := stream.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(line) > LONGEST_LINE:
+                raise ConfigError(
+                    f"line {number} of {file.name} is longer than {LONGEST_LINE // 2**20} MiB; give one object or row "
+                    "a line, and long texts as a .txt"
+                )
             yield _decoded(line, file, number)
 
 

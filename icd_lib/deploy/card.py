@@ -94,19 +94,25 @@ def _what(card: Card, facts: dict) -> str:
 
 
 def _loading(facts: dict, users: Users, place: str) -> str:
-    """Python for every way in which the folder is loaded."""
-    hints, parts = facts["hints"], []
+    """Python for every way in which the folder is loaded, and which of them nobody tried."""
+    hints, parts = facts["hints"], dict[str, str]()
     if facts["pooling"] and facts["loads_plain"]:
-        parts.append("\n".join([*sentence_lines(users, place), 'model.encode(["The weather is lovely today."])']))
+        lines = [*sentence_lines(users, place), 'model.encode(["The weather is lovely today."])']
+        parts["sentence-transformers"] = "\n".join(lines)
     told = f", {users.argument}={hints}" if users.argument else ""
     if users.prefix and facts["output"] in _TASKS:
         name = f"{users.prefix}Model{_TASKS[facts['output']]}"
-        parts.append(f'from {users.module} import {name}\nmodel = {name}.from_pretrained("{place}"{told})')
+        parts[users.module] = f'from {users.module} import {name}\nmodel = {name}.from_pretrained("{place}"{told})'
     elif facts["loads_plain"] and not users.prefix:
         name = facts["architecture"]
-        parts.append(f'from transformers import {name}\nmodel = {name}.from_pretrained("{place}")')
-    parts.append(users.code.format(folder=place, hints=hints))
-    blocks = [f"```python\n{part}\n```" for part in parts]
+        parts["transformers"] = f'from transformers import {name}\nmodel = {name}.from_pretrained("{place}")'
+    checked = {name for name, found in facts["verified"].items() if found["status"] == "verified"}
+    blocks = []
+    for name, part in parts.items():
+        blocks.append(f"```python\n{part}\n```")
+        if name not in checked:
+            blocks.append(f"Not checked with {name} where this was made.")
+    blocks.append(f"```python\n{users.code.format(folder=place, hints=hints)}\n```")
     return "\n\n".join([*blocks, users.note] if users.note else blocks)
 
 

@@ -22,12 +22,13 @@ from icd_lib.deploy.place import check_place, new_folder
 from icd_lib.deploy.record import write_record
 from icd_lib.deploy.sentence import Pooling, write_pooling
 from icd_lib.deploy.target import check_model, find_target, users_of
-from icd_lib.deploy.verify import TEXTS, check_same, compare, verify_plain, verify_sentences
+from icd_lib.deploy.verify import TEXTS, check_same, compare, verify_optimum, verify_plain, verify_sentences
 from icd_lib.errors import ArtifactError, ConfigError, TransformError
 from icd_lib.models.checkpoint.optimized import RECORD, save_optimized
 from icd_lib.models.export import as_arrays, as_tensors, export_onnx, main_output
 from icd_lib.models.families import family_of
 from icd_lib.models.modes import evaluating
+from icd_lib.models.quantized import as_float, has_eight_bits
 from icd_lib.optional import brief
 from icd_lib.runtimes import REFERENCE
 from icd_lib.runtimes.base import Runtime
@@ -89,7 +90,7 @@ def export(
 
     tokenizer    saved beside it; None where an example is given, and then nothing reads texts
     precision    what the runtime computes in: fp32, bf16 or int8, as far as the runtime has it
-    calibration  the model's input dicts for int8: some batches of real text
+    calibration  the model's input dicts for int8: some batches of real text; a quantised model needs none
     example      input dict (B, L) that the export is compared with the model on; default: a few sentences
     pooling      mean, cls or max over the tokens' states, `normalize` to unit length, at most `max_length` tokens of a
                  text: what sentence-transformers is told. None, or a model with a head or of language: nothing
@@ -121,7 +122,7 @@ def export(
     check_model(model, row)
     users = users_of(row)
     place = check_place(folder, overwrite=overwrite)
-    if precision == "int8" and not calibration:
+    if precision == "int8" and not calibration and not has_eight_bits(model):
         raise ConfigError("precision int8 needs calibration=[input dict, ...]: some batches of real text")
     if tokenizer is None and example is None:
         raise ConfigError("without a tokenizer an example is needed: pass example={'input_ids': ...}, of shape (B, L)")
@@ -129,6 +130,8 @@ def export(
     note = emulated(precision)
     if note:
         warnings.warn(note, stacklevel=2)
+    if has_eight_bits(model) and row.from_onnx and precision != "int8":
+        model = as_float(model)
     with evaluating(model):
         source = _source(model, tokenizer, example, read)
         with new_folder(place) as partial:
@@ -263,8 +266,11 @@ def _verified(folder: Path, row: Runtime, source: Source, written: Written) -> d
         sentences = {"status": "not_measured", "reason": "its layers have widths that no config of transformers has"}
     else:
         sentences = verify_sentences(folder, users_of(row), written.embedded, options)
+    verified = {written.loader: plain, "sentence-transformers": sentences}
+    if (users := users_of(row)).prefix and source.output == "last_hidden_state":
+        verified[users.module] = verify_optimum(folder, users, given, written.expected, options, row.precision)
     rows, tokens = given["input_ids"].shape
     return {
-        "verified": {written.loader: plain, "sentence-transformers": sentences},
+        "verified": verified,
         "against_eager": {**away, "what": f"{rows} x {tokens} tokens"},
     }

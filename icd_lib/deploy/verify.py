@@ -18,6 +18,8 @@ from icd_lib.runtimes.base import Users
 
 # Of the largest output, and of the cosine of every row: the same graph on the same threads is the same to rounding.
 TOLERANCE, LEAST_COSINE = 1e-3, 0.9999
+# Of every token in another environment: other versions, and where the runtime rounds, other kernels.
+USERS_COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.999}
 _SECONDS = 600
 TEXTS = (
     "The weather is lovely today.",
@@ -108,13 +110,34 @@ def verify_sentences(folder: Path, users: Users, expected: np.ndarray, options: 
     """Encode `TEXTS` with sentence-transformers where it can load this runtime, else say what is missing."""
     python = python_with(users)
     if python is None:
-        reason = f"{users.module} is neither in the environment it was made in nor in one of make test-exports"
-        return {"status": "not_measured", "reason": reason}
+        return {"status": "not_measured", "reason": _absent(users)}
     loader = f"sentences_{users.backend}"
     found = run_fresh(loader, folder, {"texts": list(TEXTS)}, options, python)
     compared = compare(found.output, expected)
     check_same(loader, compared, expected)
     return {"status": "verified", **compared, **found.told}
+
+
+def verify_optimum(
+    folder: Path, users: Users, given: dict, expected: np.ndarray, options: dict, precision: str
+) -> dict:
+    """Load with optimum where there is one for this runtime, and compare every token, else say what is missing."""
+    python = python_with(users)
+    if python is None:
+        return {"status": "not_measured", "reason": _absent(users)}
+    loader = f"optimum_{users.backend}"
+    found = run_fresh(loader, folder, given, options, python)
+    compared = compare(found.output, expected, given.get("attention_mask"))
+    if compared["min_cosine"] < USERS_COSINE[precision]:
+        raise ArtifactError(
+            f"{loader} gives outputs with a least cosine of {compared['min_cosine']:.6f} to the exported model's (at "
+            f"least {USERS_COSINE[precision]} in {precision})"
+        )
+    return {"status": "verified", **compared, **found.told}
+
+
+def _absent(users: Users) -> str:
+    return f"{users.module} is neither in the environment it was made in nor in one of make test-exports"
 
 
 def python_with(users: Users) -> str | None:

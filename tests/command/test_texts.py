@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from icd_lib.command.texts import LONGEST, sample_texts
+from icd_lib.command.texts import LONGEST, LONGEST_LINE, sample_texts
 from icd_lib.errors import ConfigError
 
 
@@ -68,3 +68,29 @@ def test_a_line_without_end_does_not_fill_the_memory(tmp_path):
     tracemalloc.stop()
     assert texts == ["ä" * LONGEST, "short"]
     assert peak < 2_000_000
+
+
+@pytest.mark.parametrize("name, start", [("a.jsonl", '{"text": "fine"}\n{"text": "'), ("a.csv", "text\n")])
+def test_an_object_or_row_without_end_is_refused_before_it_fills_the_memory(tmp_path, name, start):
+    path = write(tmp_path, name, start + "x" * (4 * LONGEST_LINE))
+    tracemalloc.start()
+    with pytest.raises(ConfigError, match=f"line 2 of {name} is longer than 8 MiB"):
+        sample_texts(path, 10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * LONGEST_LINE
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
+def test_of_many_lines_only_the_sample_is_held(tmp_path, name):
+    line = {"a.txt": "{}", "a.jsonl": '{{"text": "{}"}}', "a.csv": "{}"}[name]
+    texts = [f"text {number} {'of some length ' * 20}" for number in range(20_000)]
+    path = write(tmp_path, name, "\n".join(["text", *map(line.format, texts)][name != "a.csv" :]) + "\n")
+    size = path.stat().st_size
+    del texts
+    tracemalloc.start()
+    found = sample_texts(path, 10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 10 and all(text.startswith("text ") for text in found)
+    assert peak < 0.1 * size

@@ -24,8 +24,10 @@ from icd_lib.deploy.verify import TEXTS, check_same, compare, run_fresh
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
 from icd_lib.metric import figure, not_measured
 from icd_lib.models import export as onnx_export
+from icd_lib.models.quantized import as_float
 from icd_lib.paths import project_root
 from icd_lib.runtimes import RUNTIMES
+from icd_lib.transforms.quantization.calibrate import Recipe, quantize
 from tests.tiny_domains import toy_encoder, toy_tokenizer
 from tests.tiny_encoders import batch, prune, tiny_bert, tiny_config
 
@@ -102,6 +104,29 @@ def test_two_exports_are_the_same_bytes_and_hold_no_path(tmp_path, tokenizer, ru
         assert str(tmp_path).encode() not in data and str(project_root()).encode() not in data
 
 
+def is_int8(folder, runtime: str) -> bool:
+    """Whether the graph in the folder of an export rounds."""
+    if runtime == "openvino":
+        return "FakeQuantize" in (folder / "openvino_model.xml").read_text()
+    return b"QuantizeLinear" in (folder / "model.onnx").read_bytes()
+
+
+@WIDE
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_a_quantised_model_needs_no_text_and_rounds_in_int8_alone(tmp_path, runtime, precision):
+    ready(runtime, precision)
+    model, example = quantize(prune(tiny_bert()), CALIBRATION, Recipe())[0], batch(3, 11, padded=True)
+    folder = icd.export(model, None, tmp_path / "out", runtime=runtime, precision=precision, example=example)
+    assert is_int8(folder, runtime) == (precision == "int8")
+    held = model if precision == "int8" else as_float(model)
+    loader, hints = runtime, check_export(folder)["hints"]
+    found = run_fresh(loader, folder, batch(2, 7, seed=5), {"threads": 1, "hints": hints})
+    with torch.no_grad():
+        expected = held(**batch(2, 7, seed=5)).last_hidden_state.numpy()
+    assert compare(found.output, expected)["min_cosine"] > (0.99 if precision == "int8" else 0.99999)
+
+
 @pytest.mark.slow
 def test_int8_is_the_same_bytes_again(tmp_path):
     ready("openvino", "int8")
@@ -120,6 +145,51 @@ def test_the_files_of_sentence_transformers_say_how_it_is_read(tmp_path, tokeniz
     assert read_pooling(folder) == Pooling("cls", False, 9)
     assert [module["path"] for module in json.loads((folder / "modules.json").read_text())] == ["", "1_Pooling"]
     assert "'INFERENCE_PRECISION_HINT': 'bf16'" in (folder / "README.md").read_text()
+
+
+UNCHECKED = "Not checked with {} where this was made."
+
+
+def test_the_card_says_which_lines_nobody_tried(tmp_path, tokenizer):
+    ready("onnxruntime", "fp32")
+    folder = icd.export(toy_encoder(), tokenizer, tmp_path / "out", runtime="onnxruntime")
+    card = (folder / "README.md").read_text()
+    for name, line in (("sentence-transformers", "import SentenceTransformer"), ("optimum.onnxruntime", "import ORT")):
+        assert line in card and UNCHECKED.format(name) in card.partition(line)[2].split("```python")[0], name
+        assert check_export(folder)["verified"][name]["status"] == "not_measured"
+    assert "Not checked" not in card.partition("import onnxruntime")[2]
+
+
+@pytest.mark.parametrize("away", [0.0, 1.0])
+def test_optimum_is_tried_where_it_is_there(tmp_path, tokenizer, monkeypatch, away):
+    """The other environment's process is played: what it gives is what this one's runtime gives, or something else."""
+    ready("onnxruntime", "fp32")
+    monkeypatch.setattr(verify, "python_with", lambda users: "another python")
+    embedded, asked = [], []
+
+    def played(loader, folder, given, options, python=sys.executable):
+        if python == sys.executable:
+            return run_fresh(loader, folder, given, options)
+        asked.append((loader, python))
+        if loader.startswith("sentences"):
+            return verify.Found(embedded.pop(), {"versions": {}})
+        states = run_fresh("onnxruntime", folder, given, options).output
+        return verify.Found(states + away * np.eye(*states.shape[1:], dtype=np.float32), {"versions": {}})
+
+    def noted(folder, users, expected, options):
+        embedded.append(expected)
+        return verify.verify_sentences(folder, users, expected, options)
+
+    monkeypatch.setattr(verify, "run_fresh", played)
+    monkeypatch.setattr("icd_lib.deploy.export.verify_sentences", noted)
+    out = tmp_path / "out"
+    with pytest.raises(ArtifactError, match="optimum_onnx gives outputs with a least") if away else nullcontext():
+        icd.export(toy_encoder(), tokenizer, out, runtime="onnxruntime")
+    assert asked == [("sentences_onnx", "another python"), ("optimum_onnx", "another python")]
+    assert out.exists() != bool(away)
+    if not away:
+        assert check_export(out)["verified"]["optimum.onnxruntime"]["min_cosine"] > 0.99999
+        assert "Not checked" not in (out / "README.md").read_text()
 
 
 @WIDE

@@ -27,7 +27,10 @@ class QuantizationOptions(Section):
     )
     compensate: bool = option(True, "round weights in view of the inputs' moments; false: each to its nearest point")
     outlier_share: float = option(
-        0.0, "share of an FFN's neurons, those that stick out most, whose columns stay float", low=0, high=0.5
+        0.0,
+        "share of an FFN's neurons, those that stick out most, rounded up to whole tiles, whose columns stay float",
+        low=0,
+        high=0.5,
     )
     float_linears: int = option(0, "so many of the most sensitive Linears stay float", low=0)
     tokens: int = option(16384, "calibration tokens that ranges and moments are taken from", unit="tokens", low=64)

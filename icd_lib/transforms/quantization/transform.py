@@ -143,7 +143,7 @@ class Quantization(Transform):
 
         def left(axis: str, far: np.ndarray) -> np.ndarray | None:
             share = options["outlier_share"] if axis in tiled else 0.0
-            return widest(far, share, granule) if share else None
+            return widest(far, share, granule, 1 if evidence.by_tile else given.common.tile) if share else None
 
         recipe = Recipe(options["alpha"], options["compensate"], left)
         rounded, done = quantize(model, evidence.batches, recipe, plan.kept, given.progress)

@@ -102,11 +102,13 @@ def test_what_stays_float_is_gathered_by_iterative_and_costs_linear_whole_tiles(
             tile = problem.inputs.settings.tiles["ffn"]
             if mode == "iterative":
                 assert places[-1] - places[0] == len(places) - 1, "one stretch"
-                assert len(places) == max(1, round(0.1 * best.widths[f"ffn.{number}"]))
+                wanted = round(0.1 * best.widths[f"ffn.{number}"])
+                assert len(places) % tile == 0 and wanted <= len(places) < wanted + tile, "whole tiles of it"
             else:
                 assert len(places) % tile == 0 and len(np.unique(places // tile)) == len(places) // tile
         found[mode] = counts
-    assert all(found["linear"][number] > found["iterative"][number] for number in (0, 1))
+    assert all(found["linear"][number] >= found["iterative"][number] for number in (0, 1))
+    assert sum(found["linear"].values()) > sum(found["iterative"].values())
 
 
 def test_it_loses_less_than_rounding_plainly():
