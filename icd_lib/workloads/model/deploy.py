@@ -136,13 +136,16 @@ def fastest_that_holds(context: Context, timed: list[Tried], asked: tuple[str, s
         )
     row = RUNTIMES[taken.runtime]
     why = f"the fastest of {len(tried)} for the dense model" + (" whose quality holds" if row.rounds else "")
+    if note := emulated(row.precision):
+        why += f"; {note}"
     return Deploy(runtime=taken.runtime, label=row.label, precision=row.precision, asked=asked, why=why, tried=tried)
 
 
 def passed_over(item: Tried, taken: Tried) -> str:
     """Why a runtime that ranks behind the one that is taken was not."""
     if mean_latency(item) >= mean_latency(taken):
-        return f"slower than {taken.runtime}"
+        note = emulated(RUNTIMES[item.runtime].precision)
+        return f"slower than {taken.runtime}" + (f"; {note}" if note else "")
     return f"less than {LEAD:.0%} faster than {taken.runtime}, and it leaves no file that others load"
 
 

@@ -149,6 +149,21 @@ def test_an_emulated_precision_is_said(make, monkeypatch):
     assert choose_target(make("deploy.precision=bf16")).why == "the scenario names it; bf16 is emulated"
 
 
+def test_among_several_an_emulated_precision_is_said_and_the_faster_one_is_taken(make, timed, monkeypatch):
+    monkeypatch.setattr(deploy, "emulated", lambda precision: "bf16 is emulated" if precision == "bf16" else None)
+    timed(eager=0.0, eager_bf16=0.7)
+    found = choose_target(make("deploy.runtime=eager", "deploy.precision=auto"))
+    assert found.runtime == "eager" and "emulated" not in found.why
+    assert found.tried[1].reason == "slower than eager; bf16 is emulated"
+
+
+def test_an_emulated_precision_that_is_the_fastest_all_the_same_is_said(make, timed, monkeypatch):
+    monkeypatch.setattr(deploy, "emulated", lambda precision: "bf16 is emulated" if precision == "bf16" else None)
+    timed(eager=0.0, eager_bf16=-0.2)
+    found = choose_target(make(*ALL))
+    assert found.runtime == "eager_bf16" and found.why.endswith("whose quality holds; bf16 is emulated")
+
+
 def test_candidates_are_judged_where_they_are_deployed(make, timed, ruined):
     timed(onnxruntime_int8=-0.8, eager=0.0)
     context = make("deploy.runtime=onnxruntime", "deploy.precision=int8")
