@@ -125,7 +125,8 @@ def where_of(run: Run) -> Path:
 def choose_runtime(results: Results, shape: str | None = None) -> Runtime:
     """The fastest measured runtime that writes files and loses no more than the budget; `ResourceError` if none does.
 
-    At a shape, by default the first. One that rounds is chosen only where it was judged itself, and kept the budget where strengths are chosen too.
+    At a shape, by default the first. One that rounds is chosen only where it was judged itself, and kept the budget
+    where strengths are chosen too.
     """
     if not results.exists(f"{RESULT}/model/{RECORD}") or RESULT not in results.solves:
         raise ResourceError(f"{RESULT} left no model")

@@ -3,10 +3,8 @@
 import pytest
 from torch import nn
 
-from icd_lib.codesign.inputs import Inputs
 from icd_lib.experiment.arms import DENSE, RESULT
 from icd_lib.metric import figure
-from icd_lib.models.quantized import has_eight_bits
 from icd_lib.records.measured import Ladder
 from icd_lib.report import measure_tables
 from icd_lib.report.results import Results
@@ -14,8 +12,8 @@ from icd_lib.runtimes import RUNTIMES
 from icd_lib.runtimes.eager import Eager, PreparedEager
 from icd_lib.storage.record_json import as_json, from_json
 from icd_lib.workloads.model import measure
-from icd_lib.workloads.model.measure import fastest_that_holds, form_in, judge_runtime, objection
-from tests.tiny_domains import damage, toy_encoder
+from icd_lib.workloads.model.measure import fastest_that_holds, judge_runtime, objection
+from tests.tiny_domains import damage
 
 BUDGETS = ("codesign.dropin_budget_pp=null", "codesign.quality_budget_pp=8", "codesign.selection_z=0")
 
