@@ -89,6 +89,8 @@ def _what(card: Card, facts: dict) -> str:
         )
     if facts["emulated"]:
         lines.append(f"- Warning: {facts['emulated']}")
+    if facts.get("doubt"):
+        lines.append(f"- Warning: {facts['doubt']}")
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return "\n".join([*lines, f"- Written with {versions}"])
 
