@@ -98,6 +98,15 @@ def test_what_was_found_is_kept_for_this_machine(make, timed, ruined, monkeypatc
     assert len(calls) == 3
 
 
+def test_with_other_instructions_runtimes_are_compared_anew(make, timed, monkeypatch):
+    monkeypatch.setattr(deploy, "disturbances", lambda conditions: [])
+    calls = timed(eager=0.0)
+    choose_target(make(*ALL))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    choose_target(make(*ALL, out="limited"))
+    assert len(calls) == 2
+
+
 def test_on_a_disturbed_machine_nothing_is_kept(make, timed, monkeypatch):
     monkeypatch.setattr(deploy, "disturbances", lambda conditions: ["load: other programs"])
     calls = timed(eager=0.0)

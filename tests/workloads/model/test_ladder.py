@@ -5,15 +5,17 @@ from torch import nn
 
 from icd_lib.experiment.arms import DENSE, RESULT
 from icd_lib.metric import figure
+from icd_lib.models.quantized import has_eight_bits
 from icd_lib.records.measured import Ladder
 from icd_lib.report import measure_tables
 from icd_lib.report.results import Results
 from icd_lib.runtimes import RUNTIMES
 from icd_lib.runtimes.eager import Eager, PreparedEager
 from icd_lib.storage.record_json import as_json, from_json
+from icd_lib.transforms.quantization.calibrate import Recipe, quantize
 from icd_lib.workloads.model import measure
-from icd_lib.workloads.model.measure import fastest_that_holds, judge_runtime, objection
-from tests.tiny_domains import damage
+from icd_lib.workloads.model.measure import fastest_that_holds, form_in, judge_runtime, objection
+from tests.tiny_domains import damage, toy_encoder
 
 BUDGETS = ("codesign.dropin_budget_pp=null", "codesign.quality_budget_pp=8", "codesign.selection_z=0")
 
@@ -109,3 +111,11 @@ def test_the_table_marks_the_fastest_at_every_shape(tmp_path):
     marked = {(row[0], row[1]) for row in table.rows if "fastest" in row[2]}
     assert marked == {("openvino", "8x16"), ("eager", "1x8")}
     assert "iterative is fastest at 8x16 in openvino" in table.note and "at 1x8 in eager" in table.note
+
+
+def test_a_quantised_model_computes_in_floats_where_the_runtime_does(make):
+    context = make()
+    plain = toy_encoder()
+    rounded = quantize(plain, context.deploy_calibration[:1], Recipe(compensate=False))[0]
+    assert has_eight_bits(rounded) and not has_eight_bits(form_in("eager_bf16", rounded))
+    assert form_in("openvino_int8", rounded) is rounded and form_in("eager_bf16", plain) is plain
