@@ -23,6 +23,7 @@ from icd_lib.records.measured import Ladder
 from icd_lib.report.index import BEST
 from icd_lib.report.losses import is_above, lost
 from icd_lib.report.results import Results
+from icd_lib.report.words import processor_text
 from icd_lib.run.artifacts import Run
 from icd_lib.runtimes import REFERENCE, RUNTIMES
 from icd_lib.runtimes.base import Runtime
@@ -189,7 +190,7 @@ def card_of(run: Run, results: Results, row: Runtime, elsewhere: dict[str, dict]
         place=(where_of(run) / FOLDER).as_posix(),
         source=source,
         licence=(setup.get("model") or {}).get("licence"),
-        machine=f"{environment['cpu']['model']}, {ladder.threads} threads",
+        machine=f"{processor_text(environment['cpu'])}; {ladder.threads} threads",
         speeds=tuple(speeds),
         losses=tuple(_losses(results, ladder, row)),
         again=scrub_text(run.command()),

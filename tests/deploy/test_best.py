@@ -142,6 +142,7 @@ def test_the_fastest_runtime_that_was_judged_is_exported_with_the_runs_figures(r
     assert "| 8x128 | the dense model in PyTorch, fp32 | −70.0 % (−72.0 to −68.0 %) |" in card
     assert "| unseen | own | this runtime | +0.060 pp" in card
     assert "| seen | own | this runtime | not measured: in this runtime it was judged on unseen text only |" in card
+    assert "without AMX; 2 threads" in card
     assert "python run_all.py --scenario bert" in card and str(run.dir.parent) not in card
     page = index_page(Results.load(run.dir), {})
     assert "best/README.md is its model card" in page

@@ -15,7 +15,7 @@ from icd_lib.progress import follow
 from icd_lib.records.deploy import Deploy, Tried
 from icd_lib.runtimes import REFERENCE, RUNTIMES, rows_of
 from icd_lib.runtimes.emulation import emulated
-from icd_lib.storage.machine import cpu_model, keep, read_kept
+from icd_lib.storage.machine import keep, processor, read_kept
 from icd_lib.storage.record_json import as_json, from_json
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
 from icd_lib.workloads.model.solve import judgement_of, settings_of
@@ -187,6 +187,6 @@ def machine_key(context: Context, names: list[str]) -> dict:
         "lead": LEAD,
         "seed": get("seed"),
         "threads": torch.get_num_threads(),
-        "cpu": cpu_model(),
+        **processor(),
         "packages": versions(),
     }
