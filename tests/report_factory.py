@@ -106,6 +106,7 @@ def setup(quick):
         "model": f"CPU {HOSTILE}",
         "usable_cores": 2,
         "virtualised": True,
+        "architecture": "x86_64",
         "simd": ["avx2"],
         "caches": {"L1d": "32K"},
     }

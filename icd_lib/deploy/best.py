@@ -1,11 +1,15 @@
-"""What a finished run leaves for use: its model in the fastest runtime whose judged quality holds, as an export."""
+"""What a finished run leaves for use: its model in the fastest runtime whose judged quality holds, as an export.
 
-import math
+There is one folder, for the first shape; where another runtime is faster at another shape, the command that makes that
+export is told.
+"""
+
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from icd_lib.deploy.best_decoder import export_best_decoder
-from icd_lib.deploy.card import Card, Lost, Speed, sentence_lines
+from icd_lib.deploy.card import Card, Lost, Speed, sentence_lines, told_figure
 from icd_lib.deploy.export import export
 from icd_lib.deploy.sentence import read_pooling
 from icd_lib.deploy.target import targets, users_of
@@ -19,6 +23,7 @@ from icd_lib.records.measured import Ladder
 from icd_lib.report.index import BEST
 from icd_lib.report.losses import is_above, lost
 from icd_lib.report.results import Results
+from icd_lib.report.words import processor_text
 from icd_lib.run.artifacts import Run
 from icd_lib.runtimes import REFERENCE, RUNTIMES
 from icd_lib.runtimes.base import Runtime
@@ -48,6 +53,7 @@ def _export(run: Run, progress: Callable[[str], None]) -> dict:
     if family and find_family(family).judge == "decoder":
         return export_best_decoder(run, results, FOLDER, progress)
     row = choose_runtime(results)
+    elsewhere = other_shapes(run, results, row)
     context = make_context(run, progress)
     folder = run.dir / RESULT / "model"
     read = read_pooling(context.checkpoint.path)
@@ -62,7 +68,9 @@ def _export(run: Run, progress: Callable[[str], None]) -> dict:
         pooling=read.mode,
         normalize=read.normalize,
         max_length=read.max_length,
-        card=card_of(run, results, row, f"{context.checkpoint.name}, sha256 {context.checkpoint.sha256[:12]}"),
+        card=card_of(
+            run, results, row, elsewhere, f"{context.checkpoint.name}, sha256 {context.checkpoint.sha256[:12]}"
+        ),
         overwrite=True,
     )
     lines = [*sentence_lines(users_of(row), FOLDER), 'model.encode(["The weather is lovely today."])']
@@ -70,15 +78,56 @@ def _export(run: Run, progress: Callable[[str], None]) -> dict:
         "status": "exported",
         "runtime": row.name,
         "label": row.label,
+        "shape": first_shape(results),
+        "other_shapes": elsewhere,
         "card": f"{FOLDER}/README.md",
         "lines": lines,
     }
 
 
-def choose_runtime(results: Results) -> Runtime:
+def first_shape(results: Results) -> str:
+    """The shape that best/ is for."""
+    assert results.ladder, "a runtime was chosen of it"
+    return results.ladder.shapes[0]
+
+
+def other_shapes(run: Run, results: Results, row: Runtime) -> dict[str, dict]:
+    """Every further shape → the runtime to take there, or the reason why none; where it is not `row`, how it is made.
+
+    The model is the same in all of them: {"runtime", "label", "command"?} or {"reason"}.
+    """
+    assert results.ladder, "a runtime was chosen of it"
+    found: dict[str, dict] = {}
+    for shape in results.ladder.shapes[1:]:
+        try:
+            other = choose_runtime(results, shape)
+        except ResourceError as error:
+            found[shape] = {"reason": str(error.args[0])}
+            continue
+        found[shape] = {"runtime": other.name, "label": other.label}
+        if other is not row:
+            found[shape]["command"] = _export_command(run, other)
+    return found
+
+
+def _export_command(run: Run, row: Runtime) -> str:
+    """What makes the export of the run's model for a runtime, from where the run was started."""
+    words = ["icd", "export", (where_of(run) / RESULT / "model").as_posix()]
+    words += ["--runtime", row.engine, "--precision", row.precision]
+    words += ["--calibrate", "TEXTS.txt"] if row.precision == "int8" else []
+    return shlex.join([*words, "--out", f"{FOLDER}_{row.name}"])
+
+
+def where_of(run: Run) -> Path:
+    """The run's folder as people will write it, without the part that is this machine's."""
+    return Path(run.out) / run.dir.name if not Path(run.out).is_absolute() else Path(run.dir.name)
+
+
+def choose_runtime(results: Results, shape: str | None = None) -> Runtime:
     """The fastest measured runtime that writes files and loses no more than the budget; `ResourceError` if none does.
 
-    One that rounds is chosen only where it was judged itself, and kept the budget where strengths are chosen too.
+    At a shape, by default the first. One that rounds is chosen only where it was judged itself, and kept the budget
+    where strengths are chosen too.
     """
     if not results.exists(f"{RESULT}/model/{RECORD}") or RESULT not in results.solves:
         raise ResourceError(f"{RESULT} left no model")
@@ -92,7 +141,9 @@ def choose_runtime(results: Results) -> Runtime:
     if results.quality_reason:
         raise ResourceError(f"quality was not judged: {results.quality_reason}")
     reasons = []
-    for name in _by_latency(ladder):
+    for name in ladder.by_latency(RESULT, shape or first_shape(results)) if ladder.shapes else ():
+        if name not in RUNTIMES:
+            continue
         row: Runtime = RUNTIMES[name]
         if targets().get((row.engine, row.precision)) is not row:
             continue
@@ -117,28 +168,15 @@ def _judged_in(results: Results, ladder: Ladder, name: str) -> dict[str, SplitLo
     deployed = results.deploy.runtime if results.deploy else REFERENCE
     if name == deployed or not (RUNTIMES[name].rounds or RUNTIMES[deployed].rounds):
         return results.lost(RESULT)
-    fastest = ladder.fastest
-    if fastest is None or fastest.runtime != name or not fastest.quality:
-        return {}
-    return {results.judging: fastest.quality[RESULT]}
+    found = ladder.judged.get(name)
+    return {results.judging: found.quality[RESULT], **found.more} if found and found.quality else {}
 
 
-def _by_latency(ladder: Ladder) -> list[str]:
-    """Measured runtimes, the one in which the model takes least time at the first shape first."""
-    medians: dict[str, float] = {}
-    for name, entry in ladder.runtimes.items():
-        arms = next(iter(entry.shapes.values())).arms if entry.is_measured else {}
-        if RESULT in arms and name in RUNTIMES:
-            medians[name] = arms[RESULT]["latency_ms"].value or math.inf
-    return sorted(medians, key=lambda name: medians[name])
-
-
-def card_of(run: Run, results: Results, row: Runtime, source: str) -> Card:
-    """The model card of the run's model in a runtime, from the run's records alone."""
+def card_of(run: Run, results: Results, row: Runtime, elsewhere: dict[str, dict], source: str) -> Card:
+    """The model card of the run's model in a runtime, from the run's records alone; elsewhere: `other_shapes`."""
     setup, ladder = results.setup, results.ladder
     assert setup and ladder, "a runtime was chosen of them"
     environment = setup["environment"]
-    where = Path(run.out) / run.dir.name if not Path(run.out).is_absolute() else Path(run.dir.name)
     speeds = []
     for shape, timed in ladder.runtimes[row.name].shapes.items():
         figures = timed.arms[RESULT]
@@ -149,15 +187,31 @@ def card_of(run: Run, results: Results, row: Runtime, source: str) -> Card:
         speeds += [Speed(shape=shape, against=words, change=figures[key]) for key, words in against.items()]
     return Card(
         title=f"{source.partition(',')[0].rpartition('/')[2]}, made smaller by ICD",
-        place=(where / FOLDER).as_posix(),
+        place=(where_of(run) / FOLDER).as_posix(),
         source=source,
         licence=(setup.get("model") or {}).get("licence"),
-        machine=f"{environment['cpu']['model']}, {ladder.threads} threads",
+        machine=f"{processor_text(environment['cpu'])}; {ladder.threads} threads",
         speeds=tuple(speeds),
         losses=tuple(_losses(results, ladder, row)),
         again=scrub_text(run.command()),
-        notes=tuple(results.badges),
+        notes=(*results.badges, *_by_shape(results, row, elsewhere)),
     )
+
+
+def _by_shape(results: Results, row: Runtime, elsewhere: dict[str, dict]) -> list[str]:
+    """Which shape this export is for, and which is faster at another."""
+    if not elsewhere:
+        return []
+    assert results.ladder, "a runtime was chosen of it"
+    lines = [f"This export is for {first_shape(results)}: {row.label} is the fastest there whose quality holds."]
+    for shape, found in elsewhere.items():
+        if "command" in found:
+            timed = results.ladder.runtimes[found["runtime"]].shapes[shape].arms[RESULT].get("vs_eager")
+            told = f" ({told_figure(timed)} against the dense model in PyTorch, fp32)" if timed else ""
+            lines.append(f"At {shape} the same model is faster in {found['label']}{told}: `{found['command']}`")
+        else:
+            lines.append(f"At {shape}: {found.get('reason') or 'this one is the fastest there too'}.")
+    return lines
 
 
 def _losses(results: Results, ladder: Ladder, row: Runtime) -> list[Lost]:
@@ -169,7 +223,7 @@ def _losses(results: Results, ladder: Ladder, row: Runtime) -> list[Lost]:
                 continue
             if row.rounds and here != results.lost(RESULT):
                 own = lost(here[split].reading(key), here[split].n_items) if split in here else None
-                missing = not_measured("pp", f"in this runtime only {results.judging} text is judged")
+                missing = not_measured("pp", f"in this runtime it was judged on {results.judging} text only")
                 rows.append(Lost(split=split, reading=words, where="this runtime", figure=own or missing))
             rows.append(Lost(split=split, reading=words, where=results.deployed or "PyTorch, fp32", figure=figure))
     return rows

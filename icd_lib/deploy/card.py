@@ -89,6 +89,8 @@ def _what(card: Card, facts: dict) -> str:
         )
     if facts["emulated"]:
         lines.append(f"- Warning: {facts['emulated']}")
+    if facts.get("doubt"):
+        lines.append(f"- Warning: {facts['doubt']}")
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return "\n".join([*lines, f"- Written with {versions}"])
 
@@ -130,7 +132,7 @@ def _speeds(card: Card) -> str:
         return "Not measured."
     lines = [f"Measured on {card.machine or 'a machine that was not named'}.", ""]
     lines += ["| batch x tokens | against | latency, relative change (95 % interval) |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {one.shape} | {one.against} | {_told(one.change)} |" for one in card.speeds)])
+    return "\n".join([*lines, *(f"| {one.shape} | {one.against} | {told_figure(one.change)} |" for one in card.speeds)])
 
 
 def _losses(card: Card) -> str:
@@ -138,11 +140,12 @@ def _losses(card: Card) -> str:
         return "Not measured."
     lines = ["Percentage points lost against the dense model in fp32; a negative number is a gain.", ""]
     lines += ["| text | quality | judged in | lost (95 % interval) |", "|---|---|---|---|"]
-    rows = (f"| {one.split} | {one.reading} | {one.where} | {_told(one.figure)} |" for one in card.losses)
+    rows = (f"| {one.split} | {one.reading} | {one.where} | {told_figure(one.figure)} |" for one in card.losses)
     return "\n".join([*lines, *rows])
 
 
-def _told(item: Figure) -> str:
+def told_figure(item: Figure) -> str:
+    """A figure with its interval, or why there is none."""
     if item.value is None:
         return f"not measured: {item.reason}"
     return value_text(item.value, item.unit) + (f" ({interval_text(item.ci95, item.unit)})" if item.ci95 else "")

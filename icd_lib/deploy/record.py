@@ -1,8 +1,8 @@
 """icd.json of an export: what it is, what it was checked against, and the hash of every file beside it.
 
 {"format": "icd/v1", "export": {"runtime", "precision", "hints", "label", "architecture", "inputs", "output", "pooling",
-"normalize", "max_length", "widths": {axis: elements}, "emulated", "versions", "verified", "sha256": {file: hash}}}. An
-export of eager PyTorch is an optimised model as well and has that one's keys beside these.
+"normalize", "max_length", "widths": {axis: elements}, "emulated", "versions", "verified", "doubt", "sha256": {file:
+hash}}}. An export of eager PyTorch is an optimised model as well and has that one's keys beside these.
 """
 
 from pathlib import Path

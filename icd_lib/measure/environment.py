@@ -12,12 +12,8 @@ import psutil
 from icd_lib.errors import ResourceError
 from icd_lib.measure.energy import NvmlCounter, RaplCounter
 from icd_lib.measure.l2 import ncu_reason
-from icd_lib.storage.machine import cpu_flags
+from icd_lib.storage.machine import ISA_LIMIT, cpu_flags, simd_flags
 
-SIMD_FLAGS = (
-    "sse4_2 avx avx2 fma avx512f avx512bw avx512_vnni avx512_bf16 avx512_fp16 avx_vnni amx_tile amx_bf16 amx_int8 "
-    "neon asimd asimddp bf16 i8mm sve sve2"
-).split()
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "onnxruntime", "openvino", "nncf")
 COMPILED_PACKAGES = ("numpy", "scipy", "numba", "igraph", "pymetis")  # of a workload without a model
 _CPUINFO, _CPU0 = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu/cpu0")
@@ -29,7 +25,7 @@ def fingerprint(*, model: bool = True) -> dict:
 
     Without a `model` torch is neither asked nor imported.
     """
-    cpuinfo, flags = _cpuinfo(), cpu_flags()
+    cpuinfo = _cpuinfo()
     frequency = _or_none(psutil.cpu_freq)
     facts = {
         "cpu": {
@@ -39,7 +35,8 @@ def fingerprint(*, model: bool = True) -> dict:
             "physical_cores": psutil.cpu_count(logical=False),
             "usable_cores": _usable_cores(),
             "caches": _caches(),
-            "simd": [flag for flag in SIMD_FLAGS if flag in flags],
+            "simd": simd_flags(),
+            "isa_limit": os.environ.get(ISA_LIMIT),
             "virtualised": is_virtualised(),
             "mhz": round(frequency.current) if frequency else None,
             "governor": _read(_CPU0 / "cpufreq/scaling_governor"),

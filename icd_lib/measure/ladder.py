@@ -27,20 +27,6 @@ from icd_lib.runtimes.threads import torch_threads
 BESIDE = "the baseline in the reference runtime"
 
 
-def by_latency(ladder: dict, arm: str) -> list[str]:
-    """The runtimes in which `arm` was measured, the fastest at the first shape first.
-
-    By latency relative to the reference runtime, or, without that one, by the medians.
-    """
-    found = {}
-    for name, entry in ladder["runtimes"].items():
-        if entry["status"] == "measured":
-            arms = next(iter(entry["shapes"].values()))["arms"]
-            if arm in arms:
-                found[name] = arms[arm].get("vs_eager", arms[arm]["latency_ms"]).value
-    return sorted(found, key=lambda name: found[name])
-
-
 def measure_ladder(
     models: dict[str, nn.Module],
     inputs: Sequence[dict],

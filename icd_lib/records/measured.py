@@ -1,5 +1,6 @@
 """measure/measure.json and measure/ladder.json: what was measured of the arms."""
 
+import math
 from dataclasses import dataclass, field
 
 from icd_lib.metric import Figure, check_bounded
@@ -217,19 +218,55 @@ class InRuntime:
 
 @dataclass(frozen=True, kw_only=True)
 class FastestRuntime:
-    """Its name, and arm → what it loses there; None with the reason where that was not judged."""
+    """Its name, and arm → what it loses there; None with the reason where that was not judged.
+
+    more: split → what the result loses there on the other text that it is judged on
+    """
 
     runtime: str
     quality: dict[str, SplitLoss] | None = None
     reason: str | None = None
+    more: dict[str, SplitLoss] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """All of ladder.json; refused: runtimes that are faster than `fastest`, and what their quality was short of."""
+    """All of ladder.json; fastest: at the first shape; fastest_at: the same of every other shape.
+
+    refused: runtimes that are faster than those, and what their quality was short of
+    """
 
     baseline: str
     threads: int
     runtimes: dict[str, InRuntime]
     fastest: FastestRuntime | None = None
     refused: dict[str, str] = field(default_factory=dict)
+    fastest_at: dict[str, FastestRuntime | None] = field(default_factory=dict)
+
+    @property
+    def shapes(self) -> list[str]:
+        """The shapes that were timed, the one that decides first."""
+        return next((list(entry.shapes) for entry in self.runtimes.values() if entry.is_measured), [])
+
+    def at(self, shape: str) -> FastestRuntime | None:
+        """The fastest runtime at a shape whose quality holds; None where there is none, or none was asked for."""
+        return self.fastest if shape == self.shapes[0] else self.fastest_at.get(shape)
+
+    @property
+    def judged(self) -> dict[str, FastestRuntime]:
+        """The runtimes that are fastest at some shape, by name."""
+        return {found.runtime: found for found in (self.fastest, *self.fastest_at.values()) if found}
+
+    def by_latency(self, arm: str, shape: str) -> list[str]:
+        """The runtimes in which `arm` was measured at a shape, the fastest first.
+
+        By latency relative to the reference runtime, or, where one was not timed beside it, by the medians.
+        """
+        figures = {
+            name: entry.shapes[shape].arms[arm]
+            for name, entry in self.runtimes.items()
+            if entry.is_measured and arm in entry.shapes[shape].arms
+        }
+        key = "vs_eager" if all("vs_eager" in found for found in figures.values()) else "latency_ms"
+        values = {name: found[key].value for name, found in figures.items()}
+        return sorted(values, key=lambda name: math.inf if values[name] is None else values[name])

@@ -9,7 +9,7 @@ from icd_lib.metric import Figure
 from icd_lib.records.verdict import Unknown
 from icd_lib.report import generation
 from icd_lib.report.compared import judged, latency_of, latency_states, other_arm, state_text, states_text
-from icd_lib.report.losses import is_above, is_outside, lost, lost_in_fastest, readings
+from icd_lib.report.losses import is_above, is_outside, lost, lost_in, readings
 from icd_lib.report.results import Results
 from icd_lib.report.words import bytes_text, interval_text, value_text
 
@@ -53,7 +53,7 @@ def _speed(results: Results, mode: str) -> list[str]:
         lines[0] += f"; the target of {value_text(target, 'fraction')} was NOT reached"
     if mode == "iterative" and results.fastest:
         change = f"{_change(results.fastest.vs_eager)} to dense in eager"
-        lines.append(f"Fastest here: {results.fastest.label}, {change}; {lost_in_fastest(results)}")
+        lines.append(f"Fastest here: {results.fastest.label}, {change}; {lost_in(results, results.fastest)}")
     return lines + generation.exported_lines(results) + _best(results)
 
 

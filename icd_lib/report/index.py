@@ -5,7 +5,7 @@ from html import escape
 from icd_lib.report import measure_tables, setup_tables
 from icd_lib.report.headline import headline
 from icd_lib.report.html import link, links, page, show
-from icd_lib.report.losses import lost_in_fastest
+from icd_lib.report.losses import lost_in
 from icd_lib.report.picture import Picture
 from icd_lib.report.results import Results
 from icd_lib.report.rows import key_numbers
@@ -125,7 +125,12 @@ def _best(results: Results) -> str:
         return f"<p>{escape(told)}</p>"
     told = f"best/ is this model for {best['label']}; {best['card']} is its model card. In this folder:"
     lines = "\n".join(best["lines"])
-    return f"<p>{escape(told)}</p><pre>{escape(lines)}</pre>"
+    shown = f"<p>{escape(told)}</p><pre>{escape(lines)}</pre>"
+    for shape, found in best.get("other_shapes", {}).items():
+        if "command" in found:
+            told = f"At {shape} it is faster in {found['label']}, by this command:"
+            shown += f"<p>{escape(told)}</p><pre>{escape(found['command'])}</pre>"
+    return shown
 
 
 def _fastest(results: Results) -> str:
@@ -134,7 +139,7 @@ def _fastest(results: Results) -> str:
         return ""
     change = value_text(results.fastest.vs_eager.value, "fraction")
     where = f"{results.fastest.label}, {change} time against dense in eager ({results.first_shape})"
-    return f"Fastest here: {where}; {lost_in_fastest(results)}."
+    return f"Fastest here: {where}; {lost_in(results, results.fastest)}."
 
 
 def _take_layout_home(results: Results) -> str:

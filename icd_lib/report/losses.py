@@ -7,7 +7,7 @@ from icd_lib.measure.statistics import Z95
 from icd_lib.metric import Figure
 from icd_lib.records.attempts import Validation
 from icd_lib.records.losses import DomainLoss, Loss, Nearness, SplitLoss
-from icd_lib.report.results import Results
+from icd_lib.report.results import Fastest, Results
 from icd_lib.report.table import Flagged
 from icd_lib.report.words import interval_text, value_text
 
@@ -93,11 +93,11 @@ def domains_above(results: Results) -> list[tuple[str, str, Figure]]:
     return sorted((row for row in losses if is_above(results, row[2])), key=lambda row: -row[2].value)
 
 
-def lost_in_fastest(results: Results) -> str:
-    """What iterative loses in the runtime that is fastest here, in words; or why it was not judged there."""
-    judged = (results.fastest.lost or {}).get("iterative")
+def lost_in(results: Results, fastest: Fastest) -> str:
+    """What iterative loses in a runtime that is fastest here, in words; or why it was not judged there."""
+    judged = (fastest.lost or {}).get("iterative")
     if not judged:
-        return f"quality was judged in eager: {results.fastest.reason or 'not in this runtime'}"
+        return f"quality was judged in eager: {fastest.reason or 'not in this runtime'}"
     words = readings(results)
     parts = [
         f"{words[key]} {value_text(item.value, 'pp')} ({interval_text(item.ci95, item.unit)})"

@@ -1,6 +1,7 @@
 """Tables of what was measured and judged: latency, quality, sizes, controls, attribution, runtimes, gates."""
 
 from icd_lib.axes.kinds import KINDS
+from icd_lib.experiment.arms import RESULT
 from icd_lib.experiment.comparisons import COMPARISONS, in_page_order
 from icd_lib.experiment.gates import GATES
 from icd_lib.experiment.metrics import AT_MOST, COMPARED, EXACT, LOST, METRICS, Metric, metrics_of
@@ -9,7 +10,7 @@ from icd_lib.report import quality_tables, workload_tables
 from icd_lib.report.compared import compared, gates_a_prompt, judged, latency_states, state_text
 from icd_lib.report.evidence import NOTE, comparison_rows, control_rows
 from icd_lib.report.kinds import for_tables, models_only
-from icd_lib.report.losses import NEARNESS, lost_in_fastest, stated
+from icd_lib.report.losses import NEARNESS, lost_in, stated
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict, badged
 from icd_lib.report.words import bytes_text
@@ -209,7 +210,7 @@ def ladder(results: Results) -> Table | Missing:
     if not results.ladder:
         return Missing("Runtime ladder", "it was not measured in this run (measure.ladder)")
     rows = []
-    for entry in results.ladder.runtimes.values():
+    for name, entry in results.ladder.runtimes.items():
         if not entry.is_measured:
             rows.append([entry.label, "–", "–", Verdict("not_measured"), entry.reason, "–", "–"])
             continue
@@ -217,12 +218,18 @@ def ladder(results: Results) -> Table | Missing:
             for arm, figures in at_shape.arms.items():
                 gain, eager = figures.get("vs_baseline", "the reference"), figures.get("vs_eager")
                 error = f"{figures['max_abs_error'].value:.1e}"
-                rows.append([entry.label, shape, arm, figures["latency_ms"], gain, eager, error])
+                taken = results.ladder.at(shape)
+                is_fastest = arm == RESULT and taken is not None and taken.runtime == name
+                told = f"{arm}, fastest here that holds" if is_fastest else arm
+                rows.append([entry.label, shape, told, figures["latency_ms"], gain, eager, error])
     base = results.ladder.baseline
     columns = ["runtime", "shape", "arm", "latency", f"against {base}, same runtime", f"against {base} in eager"]
     note = f"{results.ladder.threads} threads everywhere; error: largest absolute difference to eager fp32, same arm"
-    if results.fastest:
-        note += f"; iterative is fastest in {results.fastest.label}: {lost_in_fastest(results)}"
+    found = results.fastest_by_shape
+    for shape, fastest in found.items():
+        if fastest:
+            where = f" at {shape}" if len(found) > 1 else ""
+            note += f"; iterative is fastest{where} in {fastest.label}: {lost_in(results, fastest)}"
     for name, why in results.ladder.refused.items():
         note += f"; faster, but passed over: {name}, {why} (on the text that chooses)"
     return Table("Runtime ladder", [*columns, "output error"], rows, note)

@@ -11,6 +11,7 @@ from icd_lib.records.verdict import Unknown
 from icd_lib.report.compared import gates_a_prompt, judged, latency_states, other_arm, states_text
 from icd_lib.report.marked import with_marked
 from icd_lib.report.results import Results, check_current
+from icd_lib.report.words import processor_text
 from icd_lib.storage.atomic import atomic_write
 
 START, END = "<!-- numbers: start -->", "<!-- numbers: end -->"
@@ -102,7 +103,7 @@ def told(results: Results) -> str:
     lines.append(
         f"Deployed in: {results.deployed or 'PyTorch eager, fp32'}; all arms, the dense model too, are timed there."
     )
-    lines.append(f"Machine: {environment['cpu']['model']}, {threads} threads.")
+    lines.append(f"Machine: {processor_text(environment['cpu'])}; {threads} threads.")
     badges = results.badges_about("model", "layout", "timing")
     return "\n".join([*lines, f"Badges: {'; '.join(badges)}."] if badges else lines)
 

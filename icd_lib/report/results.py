@@ -25,7 +25,7 @@ ARMS = (DENSE, *MODES)  # that metrics.json and the tables are about; controls s
 
 @dataclass(frozen=True)
 class Fastest:
-    """The runtime in which iterative takes least time at the first shape: its figures there, and what is lost in it.
+    """The runtime in which iterative takes least time at a shape: its figures there, and what is lost in it.
 
     lost: arm → loss; None with the `reason` why that was not judged
     """
@@ -228,10 +228,18 @@ class Results:
 
     @property
     def fastest(self) -> Fastest | None:
-        """The fastest runtime; None without a ladder or without eager."""
-        named = self.ladder.fastest if self.ladder else None
-        entry = self.ladder.runtimes.get(named.runtime) if named else None
-        figures = next(iter(entry.shapes.values())).arms.get("iterative", {}) if entry and entry.is_measured else {}
+        """The fastest runtime at the first shape; None without a ladder or without eager."""
+        return next(iter(self.fastest_by_shape.values()), None)
+
+    @property
+    def fastest_by_shape(self) -> dict[str, Fastest | None]:
+        """Every shape of the ladder → the fastest runtime there whose quality holds."""
+        return {shape: self._fastest_at(self.ladder, shape) for shape in self.ladder.shapes} if self.ladder else {}
+
+    def _fastest_at(self, ladder: Ladder, shape: str) -> Fastest | None:
+        named = ladder.at(shape)
+        entry = ladder.runtimes.get(named.runtime) if named else None
+        figures = entry.shapes[shape].arms.get("iterative", {}) if entry and entry.is_measured else {}
         if "vs_eager" not in figures:
             return None
         return Fastest(entry.label, figures["latency_ms"], figures["vs_eager"], named.quality, named.reason)

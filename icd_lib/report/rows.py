@@ -12,7 +12,7 @@ from icd_lib.records.measured import Timing
 from icd_lib.records.verdict import Unknown, Verdict
 from icd_lib.report import deployment_steps, generation_rows
 from icd_lib.report.compared import latency_of, latency_states, other_arm, states_text
-from icd_lib.report.losses import METHOD, NEARNESS, READINGS, flagged, lost, lost_in_fastest, near, readings
+from icd_lib.report.losses import METHOD, NEARNESS, READINGS, flagged, lost, lost_in, near, readings
 from icd_lib.report.results import Results
 from icd_lib.report.table import Flagged
 from icd_lib.report.words import bytes_text
@@ -154,13 +154,14 @@ def _ladder(results: Results) -> list:
 
 
 def _rounded(results: Results) -> list:
-    """What the arms lose in the fastest runtime, where it computes with fewer bits and was judged for that."""
-    named = results.ladder.fastest
-    return [
-        row
-        for arm, entry in ((named and named.quality) or {}).items()
-        for row in _losses(arm, f"{results.judging}.{named.runtime}", entry, entry.n_items)
-    ]
+    """What the arms lose in the fastest runtimes, where they compute with fewer bits and were judged for that."""
+    rows = []
+    for name, found in results.ladder.judged.items():
+        for arm, entry in (found.quality or {}).items():
+            rows += _losses(arm, f"{results.judging}.{name}", entry, entry.n_items)
+        for split, entry in found.more.items():
+            rows += _losses(RESULT, f"{split}.{name}", entry, entry.n_items)
+    return rows
 
 
 def _verdict(verdict: Verdict) -> list:
@@ -202,7 +203,7 @@ def key_numbers(results: Results) -> list[tuple[str, Figure, str]]:
         remark = f"{whose}: {states_text(states)}" if states else "no gate limits it"
         chosen.append((f"latency, iterative vs {other_arm(results, key)}", latency_of(verdict, key), remark))
     if results.fastest:
-        remark = f"against dense in eager; {lost_in_fastest(results)}"
+        remark = f"against dense in eager; {lost_in(results, results.fastest)}"
         chosen.append((f"fastest here: iterative in {results.fastest.label}", results.fastest.vs_eager, remark))
     sizes = results.measure.sizes if results.measure else {}
     if "iterative" in sizes:

@@ -7,6 +7,7 @@ from icd_lib.report.losses import what_it_is
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict, badged
 from icd_lib.report.words import bytes_text, change_text, interval_text, number, value_text
+from icd_lib.storage.machine import ISA_LIMIT
 
 
 @badged("timing")
@@ -21,7 +22,11 @@ def machine(results: Results) -> Table | Missing:
             "CPU",
             f"{cpu['model']}, {cpu['usable_cores']} usable cores" + (", virtualised" if cpu["virtualised"] else ""),
         ],
-        ["instruction sets", ", ".join(cpu["simd"]) or "none found"],
+        [
+            "instruction sets",
+            (", ".join(cpu["simd"]) or "none found")
+            + (f"; {ISA_LIMIT}={cpu['isa_limit']}" if cpu.get("isa_limit") else ""),
+        ],
         ["caches", ", ".join(f"{name} {size}" for name, size in cpu["caches"].items()) or "unknown"],
         ["clock", f"{cpu['mhz']} MHz, governor {cpu['governor'] or 'not readable'}"],
         ["memory", f"{env['memory_gb']} GB"],

@@ -4,6 +4,7 @@ from html import escape
 
 from icd_lib.metric import Figure
 from icd_lib.records.attempts import Change
+from icd_lib.storage.machine import ISA_LIMIT, within_limit
 
 _SCALES = {
     "fraction": (100.0, "%"),
@@ -117,3 +118,19 @@ def bytes_text(count: int) -> str:
     '90.9 MB'
     """
     return f"{count / 1e6:,.1f} MB"
+
+
+def processor_text(cpu: dict) -> str:
+    """A processor of an environment's record, and of x86 whether it has AMX, on which int8 and bf16 depend most.
+
+    >>> processor_text({"model": "A", "architecture": "x86_64", "simd": ["avx2"]})
+    'A, without AMX'
+    """
+    if cpu.get("architecture") not in ("x86_64", "AMD64"):
+        return cpu["model"]
+    limit = cpu.get("isa_limit")
+    if "amx_tile" not in cpu["simd"]:
+        told = "without AMX"
+    else:
+        told = "with AMX" if "amx_int8" in within_limit({"amx_int8"}, limit) else "AMX switched off"
+    return f"{cpu['model']}, {told}" + (f" ({ISA_LIMIT}={limit})" if limit else "")

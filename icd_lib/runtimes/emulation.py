@@ -1,6 +1,8 @@
 """Precisions that a processor has no instructions for: libraries compute them all the same, slower than fp32."""
 
-from icd_lib.storage.machine import cpu_flags
+import os
+
+from icd_lib.storage.machine import ISA_LIMIT, cpu_flags, within_limit
 
 # Any one of them will do; names of x86 and of Arm.
 NEEDED = {
@@ -16,10 +18,14 @@ def emulated(precision: str, flags: set[str] | None = None) -> str | None:
     'this processor has no bf16 instructions (amx_bf16, avx512_bf16, bf16): they are emulated, perhaps slower than fp32'
     >>> emulated("int8", {"avx512_vnni"}) is None
     True
+
+    Instructions above `ISA_LIMIT` count as missing: PyTorch and OpenVINO leave them alone.
     """
-    flags = cpu_flags() if flags is None else flags
+    limit = os.environ.get(ISA_LIMIT)
+    flags = within_limit(cpu_flags() if flags is None else flags, limit)
     needed = NEEDED.get(precision, ())
     if not needed or not flags or flags & set(needed):
         return None
-    told = f"this processor has no {precision} instructions ({', '.join(needed)})"
+    whose = f"this processor, with {ISA_LIMIT}={limit}," if limit else "this processor"
+    told = f"{whose} has no {precision} instructions ({', '.join(needed)})"
     return f"{told}: they are emulated, perhaps slower than fp32"

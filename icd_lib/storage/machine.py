@@ -16,6 +16,21 @@ from icd_lib.paths import home_folder, user_path
 from icd_lib.storage.atomic import atomic_write, to_json
 from icd_lib.storage.json_text import read_text
 
+SIMD_FLAGS = (
+    "sse4_2 avx avx2 fma avx512f avx512bw avx512_vnni avx512_bf16 avx512_fp16 avx_vnni amx_tile amx_bf16 amx_int8 "
+    "neon asimd asimddp bf16 i8mm sve sve2"
+).split()
+# The instructions up to which oneDNN goes, in PyTorch and in OpenVINO; ONNX Runtime's kernels do not read it.
+ISA_LIMIT = "ONEDNN_MAX_CPU_ISA"
+# Flag → words of which one is in every level of `ISA_LIMIT` that has it.
+_LEVELS = {
+    "amx_bf16": ("AMX",),
+    "amx_int8": ("AMX",),
+    "avx512_bf16": ("AMX", "AVX10", "BF16", "FP16"),
+    "avx512_vnni": ("AMX", "AVX10", "BF16", "FP16", "AVX512_CORE_VNNI"),
+    "avx_vnni": ("AMX", "AVX10", "FP16", "AVX2_VNNI"),
+}
+
 
 def cache_folder() -> Path:
     """Folder of this machine's figures; of a user without a home a temporary one."""
@@ -78,3 +93,26 @@ def cpu_flags() -> set[str]:
         return set()
     named = (line.partition(":") for line in lines)
     return next((set(flags.split()) for key, _, flags in named if key.strip() in ("flags", "Features")), set())
+
+
+def simd_flags() -> list[str]:
+    """Those of `SIMD_FLAGS` that the processor has."""
+    flags = cpu_flags()
+    return [flag for flag in SIMD_FLAGS if flag in flags]
+
+
+def processor() -> dict:
+    """What latency depends on of the processor: its name, its instructions, and where `ISA_LIMIT` ends them."""
+    return {"cpu": cpu_model(), "simd": simd_flags(), "isa_limit": os.environ.get(ISA_LIMIT)}
+
+
+def within_limit(flags: set[str], limit: str | None) -> set[str]:
+    """Those instructions that `ISA_LIMIT` leaves to oneDNN.
+
+    >>> sorted(within_limit({"amx_int8", "avx2", "avx512_vnni"}, "AVX512_CORE_VNNI"))
+    ['avx2', 'avx512_vnni']
+    """
+    level = (limit or "").upper()
+    if not level.startswith(("SSE", "AVX")):  # DEFAULT, ALL, and what oneDNN does not know either
+        return flags
+    return {flag for flag in flags if flag not in _LEVELS or any(word in level for word in _LEVELS[flag])}

@@ -55,6 +55,76 @@ def in_eager(value):
     return how
 
 
+def timed(ladder, runtime, shape, median_ms, vs_eager):
+    """Let the result take so long in a runtime at a shape, and so much relative to what ran beside it."""
+    shapes = ladder["runtimes"][runtime]["shapes"]
+    entry = shapes.setdefault(shape, json.loads(json.dumps(shapes["8x128"])))["arms"]["iterative"]
+    entry["latency_ms"] |= {"value": median_ms, "ci95": [median_ms - 0.1, median_ms + 0.1]}
+    entry["vs_eager"] |= {"value": vs_eager, "ci95": [vs_eager - 0.01, vs_eager + 0.01]}
+
+
+def other_at_1x32(ladder):
+    """A second shape, at which another runtime is faster, judged on both splits."""
+    ladder["runtimes"]["onnxruntime_int8"] = {**ladder["runtimes"]["eager"], "label": "ONNX Runtime int8"}
+    ladder["runtimes"] = json.loads(json.dumps(ladder["runtimes"]))
+    for runtime, first, second in (
+        ("eager", -0.4, -0.2),
+        ("openvino_bf16", -0.7, -0.5),
+        ("onnxruntime_int8", -0.6, -0.8),
+    ):
+        timed(ladder, runtime, "8x128", 10 + 10 * first, first)
+        timed(ladder, runtime, "1x32", 10 + 10 * second, second)
+    lost = ladder["fastest"]["quality"]["iterative"]
+    other = json.loads(json.dumps(lost))
+    other["own"]["drop_pp"] = 0.03
+    ladder["fastest_at"] = {"1x32": {"runtime": "onnxruntime_int8", "quality": {"iterative": other}}}
+    ladder["fastest"]["more"] = {"seen": json.loads(json.dumps(other))}
+
+
+def test_order_is_by_the_ratio_to_what_was_timed_beside_it_and_not_by_the_medians(run):
+    change(run.dir, "measure/ladder.json", lambda ladder: timed(ladder, "eager", "8x128", 1.0, -0.4))
+    assert best.choose_runtime(Results.load(run.dir)).name == "openvino_bf16"
+    change(run.dir, "measure/ladder.json", lambda ladder: timed(ladder, "eager", "8x128", 6.0, -0.8))
+    assert best.choose_runtime(Results.load(run.dir)).name == "eager"
+
+
+def test_what_is_faster_at_another_shape_is_named_with_the_command_that_exports_it(run):
+    change(run.dir, "measure/ladder.json", other_at_1x32)
+    results = Results.load(run.dir)
+    row = best.choose_runtime(results)
+    found = best.other_shapes(run, results, row)
+    assert row.name == "openvino_bf16" and list(found) == ["1x32"]
+    command = "icd export outputs/bert/iterative/model --runtime onnxruntime --precision int8 --calibrate TEXTS.txt"
+    assert found["1x32"]["runtime"] == "onnxruntime_int8"
+    assert found["1x32"]["command"] == f"{command} --out best_onnxruntime_int8"
+    notes = best.card_of(run, results, row, found, "org/toy, sha256 ab").notes
+    assert notes[-2].startswith(f"This export is for 8x128: {row.label} is the fastest there")
+    assert "At 1x32 the same model is faster in ONNX Runtime, int8" in notes[-1] and "−80.0 %" in notes[-1]
+    run.write_json(
+        "best.json",
+        {"status": "exported", "label": "a", "card": "best/README.md", "lines": [], "other_shapes": found},
+    )
+    assert found["1x32"]["command"] in index_page(results, {})
+
+    def ruin(ladder):
+        ladder["fastest_at"]["1x32"]["quality"]["iterative"]["own"]["drop_pp"] = 0.4
+
+    change(run.dir, "measure/ladder.json", ruin)
+    results = Results.load(run.dir)
+    assert best.other_shapes(run, results, row) == {"1x32": {"runtime": row.name, "label": row.label}}
+    notes = best.card_of(run, results, row, best.other_shapes(run, results, row), "org/toy").notes
+    assert notes[-1] == "At 1x32: this one is the fastest there too."
+
+
+def test_where_other_text_was_judged_in_the_runtime_the_card_has_it(run):
+    change(run.dir, "measure/ladder.json", other_at_1x32)
+    results = Results.load(run.dir)
+    row = best.choose_runtime(results)
+    lost = best.card_of(run, results, row, {}, "org/toy").losses
+    found = {(one.split, one.reading): one.figure.value for one in lost if one.where == "this runtime"}
+    assert found["seen", "own"] == 0.03 and found["unseen", "own"] == 0.06
+
+
 @pytest.mark.wide
 def test_the_fastest_runtime_that_was_judged_is_exported_with_the_runs_figures(run):
     try:
@@ -71,7 +141,8 @@ def test_the_fastest_runtime_that_was_judged_is_exported_with_the_runs_figures(r
     assert "- Made from: org/toy, sha256 abababababab" in card and "# toy, made smaller by ICD" in card
     assert "| 8x128 | the dense model in PyTorch, fp32 | −70.0 % (−72.0 to −68.0 %) |" in card
     assert "| unseen | own | this runtime | +0.060 pp" in card
-    assert "| seen | own | this runtime | not measured: in this runtime only unseen text is judged |" in card
+    assert "| seen | own | this runtime | not measured: in this runtime it was judged on unseen text only |" in card
+    assert "without AMX; 2 threads" in card
     assert "python run_all.py --scenario bert" in card and str(run.dir.parent) not in card
     page = index_page(Results.load(run.dir), {})
     assert "best/README.md is its model card" in page

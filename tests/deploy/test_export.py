@@ -14,6 +14,7 @@ import torch
 from transformers import BertForSequenceClassification, MambaConfig, MambaForCausalLM
 
 import icd_lib as icd
+from icd_lib.deploy import export as deploy_export
 from icd_lib.deploy import verify
 from icd_lib.deploy.card import Card, Lost, Speed
 from icd_lib.deploy.place import check_place, clear_leftovers, new_folder
@@ -53,6 +54,36 @@ def ready(runtime: str, precision: str):
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     return toy_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture
+def rounded(monkeypatch, tokenizer, tmp_path):
+    """Exports for a runtime that rounds and gives states of such a least cosine to the model's."""
+    ready("openvino", "bf16")
+
+    def make(cosine):
+        actual = deploy_export.compare
+        found = lambda *given: actual(*given) | {"min_cosine": cosine}  # noqa: E731
+        monkeypatch.setattr(deploy_export, "compare", found)
+        return icd.export(toy_encoder(), tokenizer, tmp_path / "rounded", runtime="openvino", precision="bf16")
+
+    return make
+
+
+@WIDE
+def test_what_rounds_far_away_from_the_model_is_a_warning_that_the_card_repeats(rounded):
+    with pytest.warns(UserWarning, match="least cosine .* is 0.850, below 0.9: judge its quality"):
+        folder = rounded(0.85)
+    assert "- Warning: in OpenVINO" in (folder / "README.md").read_text()
+    assert "0.850" in check_export(folder)["doubt"]
+
+
+@WIDE
+@pytest.mark.parametrize("cosine", [0.2, float("nan")])
+def test_what_is_another_function_after_rounding_is_not_exported(rounded, tmp_path, cosine):
+    with pytest.raises(ArtifactError, match="below 0.5: it computes another function; export in another runtime"):
+        rounded(cosine)
+    assert not (tmp_path / "rounded").exists()
 
 
 @pytest.fixture

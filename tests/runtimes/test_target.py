@@ -29,6 +29,13 @@ def test_any_one_instruction_set_will_do(precision, flag):
     assert emulated("fp32", {"avx2"}) is None and emulated(precision, set()) is None, "unknown is not called emulated"
 
 
+def test_instructions_above_the_limit_count_as_missing(monkeypatch):
+    flags = {"avx512_vnni", "avx512_bf16"}
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
+    assert emulated("int8", flags) is None
+    assert emulated("bf16", flags).startswith("this processor, with ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI, has no bf16")
+
+
 def test_the_reference_gives_the_model_itself():
     model = tiny_bert()
     with EAGER.judged_form(model, batch(2, 12)) as judged:

@@ -21,6 +21,35 @@ def test_kept_tables_come_back_for_their_key_only():
     assert machine.read_tables(KEY | {"shape": [1, 32]}) is None
 
 
+def test_the_limit_of_instructions_is_part_of_what_latency_depends_on(monkeypatch):
+    monkeypatch.delenv(machine.ISA_LIMIT, raising=False)
+    whole = machine.processor()
+    monkeypatch.setenv(machine.ISA_LIMIT, "AVX2")
+    limited = machine.processor()
+    assert machine.keep_tables(whole, TABLES) and machine.read_tables(limited) is None
+    assert whole["isa_limit"] is None and limited["isa_limit"] == "AVX2"
+    monkeypatch.setattr(machine, "cpu_flags", lambda: {"amx_int8", "avx2"})
+    assert machine.processor()["simd"] == ["avx2", "amx_int8"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"),
+    [
+        (None, {"amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni"}),
+        ("ALL", {"amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni"}),
+        ("AVX512_CORE_AMX", {"amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni"}),
+        ("AVX512_CORE_FP16", {"avx512_bf16", "avx512_vnni", "avx_vnni"}),
+        ("avx512_core_bf16", {"avx512_bf16", "avx512_vnni"}),
+        ("AVX512_CORE_VNNI", {"avx512_vnni"}),
+        ("AVX2_VNNI", {"avx_vnni"}),
+        ("AVX512_CORE", set()),
+        ("AVX2", set()),
+    ],
+)
+def test_a_limit_leaves_what_its_level_has(limit, left):
+    assert machine.within_limit({"amx_int8", "avx512_bf16", "avx512_vnni", "avx_vnni", "fma"}, limit) == left | {"fma"}
+
+
 def test_a_damaged_file_counts_as_none():
     machine.keep_tables(KEY, TABLES)
     machine.kept_file("tables", KEY).write_text("{")

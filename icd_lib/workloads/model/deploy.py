@@ -15,7 +15,7 @@ from icd_lib.progress import follow
 from icd_lib.records.deploy import Deploy, Tried
 from icd_lib.runtimes import REFERENCE, RUNTIMES, rows_of
 from icd_lib.runtimes.emulation import emulated
-from icd_lib.storage.machine import cpu_model, keep, read_kept
+from icd_lib.storage.machine import keep, processor, read_kept
 from icd_lib.storage.record_json import as_json, from_json
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
 from icd_lib.workloads.model.solve import judgement_of, settings_of
@@ -136,13 +136,16 @@ def fastest_that_holds(context: Context, timed: list[Tried], asked: tuple[str, s
         )
     row = RUNTIMES[taken.runtime]
     why = f"the fastest of {len(tried)} for the dense model" + (" whose quality holds" if row.rounds else "")
+    if note := emulated(row.precision):
+        why += f"; {note}"
     return Deploy(runtime=taken.runtime, label=row.label, precision=row.precision, asked=asked, why=why, tried=tried)
 
 
 def passed_over(item: Tried, taken: Tried) -> str:
     """Why a runtime that ranks behind the one that is taken was not."""
     if mean_latency(item) >= mean_latency(taken):
-        return f"slower than {taken.runtime}"
+        note = emulated(RUNTIMES[item.runtime].precision)
+        return f"slower than {taken.runtime}" + (f"; {note}" if note else "")
     return f"less than {LEAD:.0%} faster than {taken.runtime}, and it leaves no file that others load"
 
 
@@ -184,6 +187,6 @@ def machine_key(context: Context, names: list[str]) -> dict:
         "lead": LEAD,
         "seed": get("seed"),
         "threads": torch.get_num_threads(),
-        "cpu": cpu_model(),
+        **processor(),
         "packages": versions(),
     }

@@ -18,7 +18,7 @@ from icd_lib.measure.tables import Call, mean_over_shapes, measure_width_curves,
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
-from icd_lib.storage.machine import cpu_model, keep_tables, read_tables
+from icd_lib.storage.machine import keep_tables, processor, read_tables
 from icd_lib.storage.npz import save_graph
 from icd_lib.transforms import transforms_of
 from icd_lib.transforms.base import Manner
@@ -71,7 +71,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
         "widths": widths,
         "repeats": repeats,
         "threads": torch.get_num_threads(),
-        "cpu": cpu_model(),
+        **processor(),
         "torch": torch.__version__,
     }
     known = None if context.get("graph.remeasure") else read_tables(key)

@@ -1,6 +1,7 @@
 """What is known of models besides the clock: quality on test data, memory, sizes, energy, runtimes."""
 
 import copy
+import functools
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing
@@ -18,7 +19,7 @@ from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.experiment.arms import ARMS, DENSE, IN_FP32, IN_REFERENCE, MODEL, RESULT, controls_of
 from icd_lib.measure.energy import energy_j_per_token
 from icd_lib.measure.l2 import l2_hit_pct
-from icd_lib.measure.ladder import by_latency, measure_ladder
+from icd_lib.measure.ladder import measure_ladder
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
 from icd_lib.measure.peak import peaks_of_folders
 from icd_lib.metric import Figure, figure, not_measured
@@ -27,10 +28,11 @@ from icd_lib.models.families import find_adapter
 from icd_lib.models.quantized import as_float, has_eight_bits
 from icd_lib.progress import follow
 from icd_lib.records.losses import DEPLOYED, Quality, SplitLoss
-from icd_lib.records.measured import Measured
+from icd_lib.records.measured import Ladder, Measured
 from icd_lib.runtimes import REFERENCE, RUNTIMES
 from icd_lib.runtimes.base import Prepared
 from icd_lib.runtimes.target import EAGER, Target
+from icd_lib.storage.record_json import as_json, from_json
 from icd_lib.transforms import is_given
 from icd_lib.workloads.base import Timed
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
@@ -285,19 +287,24 @@ def ladder_of(context: Context, runtimes: list[str], models: dict[str, nn.Module
 
 def fastest_that_holds(context: Context, ladder: dict, models: dict[str, nn.Module]) -> dict:
     """{"fastest": the runtime of least latency whose quality holds where strengths are chosen, and what is lost there;
-    "refused": runtime → why a faster one was passed over}; the text that judges has no say in it.
+    "fastest_at": the same of every further shape; "refused": runtime → why a faster one was passed over}.
+
+    The text that judges has no say in it. What is fastest at several shapes is judged once.
     """
-    refused: dict[str, str] = {}
-    for name in by_latency(ladder, RESULT):
-        if RUNTIMES[name].fixed_shapes:
-            refused[name] = "it compiles every shape anew, so it is timed and not deployed"
-            continue
-        if why := objection(context, name, models[RESULT]):
-            refused[name] = why
-            context.progress(f"{RESULT} in {RUNTIMES[name].label} is passed over: {why}")
-        else:
-            return {"fastest": {"runtime": name, **judge_runtime(context, name, models)}, "refused": refused}
-    return {"fastest": None, "refused": refused}
+    read = from_json(Ladder, as_json(ladder), "the ladder")
+    judge = functools.cache(lambda name: {"runtime": name, **judge_runtime(context, name, models)})
+    refused: dict[str, str | None] = {}
+    found: dict[str, dict | None] = {}
+    for shape in read.shapes:
+        found[shape] = None
+        for name in read.by_latency(RESULT, shape):
+            if name not in refused:
+                refused[name] = objection(context, name, models[RESULT])
+            if refused[name] is None:
+                found[shape] = judge(name)
+                break
+    fastest = found.pop(read.shapes[0]) if found else None
+    return {"fastest": fastest, "fastest_at": found, "refused": {name: why for name, why in refused.items() if why}}
 
 
 def objection(context: Context, runtime: str, model: nn.Module) -> str | None:
@@ -306,12 +313,17 @@ def objection(context: Context, runtime: str, model: nn.Module) -> str | None:
     A runtime that does not round computes the model's own function; so does any where quality cannot be judged, which
     `judge_runtime` then says.
     """
+    if RUNTIMES[runtime].fixed_shapes:
+        return "it compiles every shape anew, so it is timed and not deployed"
     exact = not RUNTIMES[runtime].rounds and not has_eight_bits(model)
     if exact or not context.is_trained or has_own_head(context):
         return None
     judgement = judgement_of(compared_in(context, runtime, RESULT, model, context.selecting))
     reasons = over_budget(judgement, settings_of(context).but(latency_target_rel=None, rate=None))
-    return "; ".join(reason.text for reason in reasons) or None
+    told = "; ".join(reason.text for reason in reasons)
+    if told:
+        context.progress(f"{RESULT} in {RUNTIMES[runtime].label} is passed over: {told}")
+    return told or None
 
 
 def compared_in(context: Context, runtime: str, arm: str, model: nn.Module, split: str) -> dict:
@@ -328,7 +340,10 @@ def has_own_head(context: Context) -> bool:
 
 
 def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module]) -> dict:
-    """{"quality": arm → what it loses in `runtime` against dense in eager fp32}, or null with the reason."""
+    """{"quality": arm → what it loses in `runtime` against dense in eager fp32}, or null with the reason.
+
+    "more": split → what the result loses on the other text that it is judged on.
+    """
     row = RUNTIMES[runtime]
     if not row.rounds and not has_eight_bits(models[RESULT]):
         why = f"it computes in {row.precision}; the ladder says how far its outputs are from eager's"
@@ -338,8 +353,13 @@ def judge_runtime(context: Context, runtime: str, models: dict[str, nn.Module]) 
     if has_own_head(context):
         return {"quality": None, "reason": "a model with its own head is judged in eager only"}
     kept = ("own", "own_labelled", "dropin", "cosine", "n_items", "worst_domain")
-    losses = {}
-    for arm, model in models.items():
-        entry = compared_in(context, runtime, arm, model, context.judging)
-        losses[arm] = {key: entry[key] for key in kept}
-    return {"quality": losses}
+
+    def lost(arm: str, split: str) -> dict:
+        entry = compared_in(context, runtime, arm, models[arm], split)
+        return {key: entry[key] for key in kept}
+
+    others = [split for split in context.judged if split != context.judging]
+    return {
+        "quality": {arm: lost(arm, context.judging) for arm in models},
+        "more": {split: lost(RESULT, split) for split in others},
+    }

@@ -98,6 +98,15 @@ def test_what_was_found_is_kept_for_this_machine(make, timed, ruined, monkeypatc
     assert len(calls) == 3
 
 
+def test_with_other_instructions_runtimes_are_compared_anew(make, timed, monkeypatch):
+    monkeypatch.setattr(deploy, "disturbances", lambda conditions: [])
+    calls = timed(eager=0.0)
+    choose_target(make(*ALL))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    choose_target(make(*ALL, out="limited"))
+    assert len(calls) == 2
+
+
 def test_on_a_disturbed_machine_nothing_is_kept(make, timed, monkeypatch):
     monkeypatch.setattr(deploy, "disturbances", lambda conditions: ["load: other programs"])
     calls = timed(eager=0.0)
@@ -147,6 +156,21 @@ def test_the_one_that_is_named_is_tried_at_once(make, monkeypatch):
 def test_an_emulated_precision_is_said(make, monkeypatch):
     monkeypatch.setattr(deploy, "emulated", lambda precision: f"{precision} is emulated")
     assert choose_target(make("deploy.precision=bf16")).why == "the scenario names it; bf16 is emulated"
+
+
+def test_among_several_an_emulated_precision_is_said_and_the_faster_one_is_taken(make, timed, monkeypatch):
+    monkeypatch.setattr(deploy, "emulated", lambda precision: "bf16 is emulated" if precision == "bf16" else None)
+    timed(eager=0.0, eager_bf16=0.7)
+    found = choose_target(make("deploy.runtime=eager", "deploy.precision=auto"))
+    assert found.runtime == "eager" and "emulated" not in found.why
+    assert found.tried[1].reason == "slower than eager; bf16 is emulated"
+
+
+def test_an_emulated_precision_that_is_the_fastest_all_the_same_is_said(make, timed, monkeypatch):
+    monkeypatch.setattr(deploy, "emulated", lambda precision: "bf16 is emulated" if precision == "bf16" else None)
+    timed(eager=0.0, eager_bf16=-0.2)
+    found = choose_target(make(*ALL))
+    assert found.runtime == "eager_bf16" and found.why.endswith("whose quality holds; bf16 is emulated")
 
 
 def test_candidates_are_judged_where_they_are_deployed(make, timed, ruined):
