@@ -134,10 +134,10 @@ class Course:
         self._note(job, outcome)
         return True
 
-    def ruled_out(self, job: Job) -> Outcome | None:
-        """The end of a point that is not begun: the time is over, or a weaker one lost too much."""
+    def ruled_out(self, job: Job, *, is_begun: bool = False) -> Outcome | None:
+        """The end of a point that need not go on: a weaker one lost too much, or, if not begun, the time is over."""
         most, prune, name = self.planned.options.budget_minutes, self.planned.options.prune, job.point.name
-        if most is not None and time.monotonic() - self.began >= 60 * most:
+        if most is not None and not is_begun and time.monotonic() - self.began >= 60 * most:
             return Outcome(point=name, status="not_run", reason=f"the budget of {most:g} minutes was spent")
         if prune and (weaker := ruled_out(job.point, self.lost, prune.along, self.planned.factors)):
             return Outcome(point=name, status="pruned", reason=f"a stronger form of {weaker.name}, which lost too much")
