@@ -121,7 +121,7 @@ def fanout(scratch: Path, points: int, repeats: int) -> dict:
             course = Course(planned, folder, echo=lambda line: None)
             with local_cluster(workers) as file, connected(file) as client:
                 client.wait_for_workers(workers, timeout=60)
-                crew = Crew(client, course, named=False)
+                crew = Crew(client, course)
                 crew.muster()
                 left = crew.run(jobs, "begin")
                 began = time.perf_counter()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from icd_lib.errors import ArtifactError, ResourceError
+from icd_lib.execute.kernel_server import WarmServers
 from icd_lib.execute.point import PARTS, Job, Part, attempt, stopped, this_machine, with_figures
 from icd_lib.experiment.arms import MODEL
 from icd_lib.measure.environment import PACKAGES, versions
@@ -37,6 +38,9 @@ ROUND = 4  # points of a round for each worker
 CONNECT_S = 60.0
 PATIENCE_S = 60.0  # without a worker that could run a part
 ASKED_EVERY_S = 1.0  # who is there
+# A worker's own, from its first part to the end of the sweep. Where several solve on one machine, threads that wait
+# must leave the cores to the others; what is timed waits as in any run. How a thread waits changes no number.
+_SERVERS = {"timed": WarmServers(), "solve": WarmServers({"OMP_WAIT_POLICY": "PASSIVE"})}
 # Dask's command line, in a process that ends with the one that started it.
 _DASK = """
 import sys
@@ -66,12 +70,18 @@ def work(job: Job, part: Part, begun_on: str | None = None) -> Done:
     def act(run: Run) -> None:
         if begun_on not in (None, here) and parts != PARTS:
             check_model(run)
-        job.run(run, parts, echo=lambda line: None)
+        job.run(run, parts, echo=lambda line: None, servers=_SERVERS["solve" if part == "solve" else "timed"])
 
     outcome = attempt(job, act)
     if outcome.is_done and part != "finish":
         return Done(here, elapsed_s=outcome.elapsed_s)
     return Done(here, with_figures(job, outcome), outcome.elapsed_s)
+
+
+def dismiss() -> None:
+    """End this worker's kernels and what they come from."""
+    for servers in _SERVERS.values():
+        servers.close()
 
 
 def check_model(run: Run) -> None:
@@ -129,21 +139,22 @@ def run_parts(
     course: Any,
     work: Callable[..., Done] = work,
     patience_s: float = PATIENCE_S,
-    *,
-    named: bool = True,
 ) -> None:
     """Run all parts of all jobs; every job ends in `course` (`icd_lib.execute.sweep.Course`).
 
     patience_s: after so long without a worker that could run a part, what waits for one has failed.
-    named: figures carry the name of their machine, which those of one machine alone need not.
     """
-    crew = Crew(client, course, work, patience_s, named)
+    crew = Crew(client, course, work, patience_s)
     crew.muster()
     size = ROUND * len(crew.known)
-    for start in range(0, len(jobs), size):
-        left = jobs[start : start + size]
-        for part in PARTS:
-            left = crew.run(left, part)
+    try:
+        for start in range(0, len(jobs), size):
+            left = jobs[start : start + size]
+            for part in PARTS:
+                left = crew.run(left, part)
+    finally:  # a worker stays, and what it still runs of a sweep that was stopped would hold its points' folders
+        with contextlib.suppress(OSError):
+            client.run(dismiss, on_error="ignore")
 
 
 @dataclass
@@ -158,7 +169,6 @@ class Crew:
     course: Any
     work: Callable[..., Done] = work
     patience_s: float = PATIENCE_S
-    named: bool = True
     known: dict[str, Any] = field(default_factory=dict)
     begun: dict[str, str] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
@@ -186,20 +196,17 @@ class Crew:
             name = job.point.name
             self.spent[name] = self.spent.get(name, 0.0) + done.elapsed_s
             if done.outcome is not None:
-                self._end(job, done.outcome, done.machine)
+                self._end(job, done.outcome)
             elif prune and part == "solve" and (reason := too_much(job.lost(), prune)):
-                self._end(job, stopped(job, reason), done.machine)
+                self._end(job, stopped(job, reason))
             else:
                 self.begun.setdefault(name, done.machine)
                 left.add(name)
         return [job for job in jobs if job.point.name in left]
 
-    def _end(self, job: Job, outcome: Outcome, machine: str) -> None:
-        """The outcome with the time of all parts, its figures on a machine that can be told from others of its kind."""
-        outcome = outcome.but(elapsed_s=round(self.spent[job.point.name], 3))
-        if self.named and outcome.where is not None:
-            outcome = outcome.but(where=outcome.where.on(machine))
-        self.course.end(job, outcome)
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        """Hand over how a point ended, with the time of all its parts."""
+        self.course.end(job, outcome.but(elapsed_s=round(self.spent[job.point.name], 3)))
 
     def _ended(self, jobs: list[Job], part: Part) -> Iterator[tuple[Job, Done]]:
         """Every job with what became of its part, as they end; timed parts begin one a machine, and in time only."""

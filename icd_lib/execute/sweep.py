@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError, ConfigError, IcdError
+from icd_lib.execute.kernel_server import WarmServers
 from icd_lib.execute.notebook import execute
 from icd_lib.execute.pipeline import PLANNED_MODES, as_time, notebooks_folder, only_one
 from icd_lib.execute.point import Job, run_whole
-from icd_lib.execute.where import LOCAL, chosen_cluster
+from icd_lib.execute.where import chosen_cluster
 from icd_lib.experiment.arms import DENSE
 from icd_lib.options.option import plain
 from icd_lib.paths import project_root, user_path
@@ -95,13 +96,14 @@ def run_sweep(
         waiting = [job for job in jobs if not course.keep(job)]
         where, workers = chosen_cluster(cluster, len(waiting), echo) if waiting else (None, 1)
         if where is None:
-            for job in waiting:
-                course.end(job, course.ruled_out(job) or run_whole(job, planned.options.prune))
+            with WarmServers() as servers:
+                for job in waiting:
+                    course.end(job, course.ruled_out(job) or run_whole(job, planned.options.prune, servers))
         else:
             from icd_lib.execute.cluster import connected, run_parts
 
             with connected(where, workers) as client:
-                run_parts(client, waiting, course, named=where != LOCAL)
+                run_parts(client, waiting, course)
         write_pages(folder, notebooks, echo)
     return SweepResult.load(folder)
 

@@ -97,7 +97,7 @@ def _take(result: SweepResult) -> list[str]:
     parts = []
     for setting in result.settings:
         rows = [row for row in on if row.where.setting == setting]
-        parts.append(f"<h3>{escape(setting_words(setting))}</h3>")
+        parts.append(f"<h3>{escape(setting_words(result, setting))}</h3>")
         if not rows:
             parts.append("<p>No point here is faster than dense, or its latency was not measured.</p>")
         parts += [_one(row, result.dir / row.point) for row in sorted(rows, key=_latency)]
@@ -149,7 +149,8 @@ def effects_table(effects: list[Effect]) -> Table:
     note = (
         "Means over pairs of points of one machine that differ in nothing else (iterative; the last lines: iterative "
         "against the other arms of the same point). The interval is Student's t over the pairs: it tells how far the "
-        "effect differs from pair to pair. Ratios are geometric means."
+        "effect differs from pair to pair. Ratios are geometric means. Scenarios, which have models, tasks and text of "
+        "their own, are compared in size alone."
     )
     if len(effects) > MOST_EFFECTS:
         note += f" The last {MOST_EFFECTS} of {len(effects):,}."
@@ -177,7 +178,7 @@ def interactions_table(found: list[Interaction]) -> Table:
         "two ratios, less 1, so +10 % means that the level leaves 10 % more there. Means over quadruples of points of "
         "one machine that differ in nothing but these two factors, with Student's interval over the quadruples; a "
         "single quadruple (n = 1) has no interval and cannot be told from noise. Of twenty intervals one leaves out 0 "
-        "by chance."
+        "by chance. Of two scenarios, whose quality is judged by different tasks and text, the loss has none."
     )
     if len(found) > MOST_EFFECTS:
         note += f" {MOST_EFFECTS} of {len(found):,}: first those whose interval of latency or quality leaves out 0."

@@ -13,7 +13,7 @@ from icd_lib.sweeps.effects import Effect, arm_effects, main_effects
 from icd_lib.sweeps.figures import effects_picture, frontier_picture
 from icd_lib.sweeps.interactions import Interaction, interactions
 from icd_lib.sweeps.page import NOTEBOOK, effects_table, interactions_table, sweep_page
-from icd_lib.sweeps.result import SweepResult
+from icd_lib.sweeps.result import COSTS, SweepResult
 from icd_lib.sweeps.rows import sweep_csv
 
 
@@ -33,7 +33,7 @@ def run_stage(folder: str | Path, progress: Callable[[str], None] = print) -> di
     """Write index.html, report.csv and figures/*.png; returns what was drawn, by name, and "files"."""
     result = SweepResult.load(folder)
     effects, quick = effects_of(result), result.planned.quick
-    drawn = [frontier_picture(result, cost, quick) for cost in ("latency", "size")]
+    drawn = [frontier_picture(result, cost, quick) for cost in COSTS]
     drawn.append(effects_picture(effects, quick))
     files = []
     for picture in drawn:

@@ -144,6 +144,7 @@ def test_the_shipped_ablation_is_what_the_specification_asks_for(quick):
     scenarios = [point.scenario(quick) for point in made.points]
     assert {scenario.get("transform.rate") for scenario in scenarios} >= ({0.3, 0.7} if quick else {0.3, 0.5, 0.7})
     assert all(scenario.get("codesign.quality_budget_pp") == 100 for scenario in scenarios)
+    assert not any("decode" in scenario.config for scenario in scenarios), "nobody reads what it measures"
     assert quick or {scenario.get("data.max_length") for scenario in scenarios} == {256, 1024}
     int8 = [one for one, point in zip(scenarios, made.points, strict=True) if point.levels["precision"] == "int8"]
     assert all(one.get("deploy.precision") == one.get("quantization.precision") == "int8" for one in int8)

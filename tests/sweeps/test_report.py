@@ -73,7 +73,8 @@ def test_the_table_reads_without_the_script_and_sorts_by_plain_numbers_with_it(f
 
 def test_the_drawings_tell_in_words_what_they_show(folder):
     found = run_stage(folder, lambda line: None)
-    latency, size, effects = found["pictures"]
+    latency, size, energy, effects = found["pictures"]
+    assert energy.reason == "no finished point has an energy and a quality"
     assert latency.alt.endswith("on the frontier: 1 iterative; 2 iterative.")
     assert "rate: 0.5 vs 0.3 latency −20.0 %" in effects.alt and "3 iterative" in size.alt
 
