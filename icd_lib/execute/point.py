@@ -1,7 +1,5 @@
 """One point of a sweep, run here: wholly, or in the parts that a cluster hands to its workers."""
 
-import hashlib
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +11,7 @@ from icd_lib.execute.kernel_server import WarmServers
 from icd_lib.execute.pipeline import PLANNED_MODES, Stage, plan_stages, run_pipeline, start_run
 from icd_lib.run.artifacts import Run
 from icd_lib.run.configuration import Scenario
+from icd_lib.storage.machine import this_machine
 from icd_lib.sweeps.collect import arms_of, gates_of, lost_where_chosen, where_of
 from icd_lib.sweeps.options import PruneOptions
 from icd_lib.sweeps.outcome import Outcome, status_of
@@ -117,12 +116,3 @@ def with_figures(job: Job, outcome: Outcome) -> Outcome:
     except IcdError as error:
         found = {"status": status_of(error), "reason": str(error.args[0]), "code": error.code}
     return outcome.but(**found)
-
-
-def this_machine() -> str:
-    """A short name of this machine that tells nobody whose it is: the same in every process, another elsewhere."""
-    try:
-        number = Path("/etc/machine-id").read_text(encoding="utf-8").strip()
-    except OSError:
-        number = ""
-    return hashlib.sha256(f"{socket.gethostname()} {number}".encode()).hexdigest()[:6]

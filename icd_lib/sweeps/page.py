@@ -108,7 +108,7 @@ def _one(row: Row, folder: Path) -> str:
     numbered = f"{row.number}. {row.point}"
     name = link(f"{row.point}/index.html", numbered) if _has_page(folder) else escape(numbered)
     there = f"its model is in <code>{escape(row.point)}/{escape(row.arm)}/model</code>, or make it again"
-    lies = there if (folder / row.arm / "model").is_dir() else "make it again"
+    lies = there if any((folder / row.arm / "model").glob("*.safetensors")) else "make it again"
     cells = ", ".join(
         f"{words} {figure_html(item)}"
         for words, item in (

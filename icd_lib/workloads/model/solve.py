@@ -60,10 +60,10 @@ def findings_of(tables: dict, sensitivity: list[dict], curves: list[LossCurve] |
     return Findings(latency_tables(tables), tables["dense_ms"], rates, curves)
 
 
-def moments_file(context: Context) -> Path:
-    """Where this machine keeps the dense model's moments on the scenario's calibration text."""
+def moments_key(context: Context) -> dict:
+    """What the dense model's moments on the scenario's calibration text depend on."""
     get = context.get
-    key = {
+    return {
         "model": context.checkpoint.sha256,
         "dtype": str(next(context.model.parameters()).dtype),
         "text": context.calibration_sha256,
@@ -75,7 +75,11 @@ def moments_file(context: Context) -> Path:
         "cpu": cpu_model(),
         "torch": torch.__version__,
     }
-    return kept_file("moments", key).with_suffix(".safetensors")
+
+
+def moments_file(context: Context) -> Path:
+    """Where this machine keeps them."""
+    return kept_file("moments", moments_key(context)).with_suffix(".safetensors")
 
 
 def read_graph(run: Run, axis: str) -> sp.csr_array:
