@@ -84,7 +84,7 @@ def _merged(result: SweepResult) -> str:
 
 
 def _documents(result: SweepResult, expected: tuple[str, ...]) -> str:
-    rels = [f"{NOTEBOOK}.html", f"{NOTEBOOK}.ipynb", "report.csv", "sweep.json", "points.jsonl"]
+    rels = [f"{NOTEBOOK}.html", f"{NOTEBOOK}.ipynb", "report.csv", "effects.json", "sweep.json", "points.jsonl"]
     there = [rel for rel in rels if rel in expected or (result.dir / rel).is_file()]
     return links([(rel, rel) for rel in there]) if there else ""
 

@@ -47,6 +47,7 @@ def test_the_page_has_every_point_with_its_state_and_its_reason(folder):
         "figures/frontier_size.png",
         "figures/effects.png",
         "report.csv",
+        "effects.json",
         "index.html",
     }
     assert "3 done, 1 failed, 1 not measured, 1 not run" in page and "quick run" in page
@@ -82,7 +83,7 @@ def test_every_link_leads_to_a_file_and_every_run_with_a_page_has_one(folder):
     run_stage(folder, lambda line: None)
     page = (folder / "index.html").read_text()
     links = {link for link in re.findall(r'href="([^"]*)"', page) if not link.startswith("#")}
-    assert {link for link in links if "/" in link} == {"a/index.html", "d/index.html"}
+    assert {link for link in links if link.endswith("/index.html")} == {"a/index.html", "d/index.html"}
     written_by_the_notebook = {"06_sweep.html", "06_sweep.ipynb"}
     assert all((folder / link).is_file() for link in links - written_by_the_notebook)
     table = page.split('<table class="sortable">')[1]
@@ -143,7 +144,8 @@ def test_a_sweep_of_which_nothing_has_ended_says_so(tmp_path):
     write_sweep(tmp_path / "s", points, {"transform.rate": ["0.3"]})
     found = run_stage(tmp_path / "s", lambda line: None)
     page = (tmp_path / "s" / "index.html").read_text()
-    assert found["files"] == ["report.csv", "index.html"] and "No point has finished" in page and "not there" in page
+    assert found["files"] == ["report.csv", "effects.json", "index.html"]
+    assert "No point has finished" in page and "not there" in page
 
 
 def test_effects_are_of_iterative_and_then_of_the_arms(folder):
@@ -157,6 +159,9 @@ def test_effects_are_of_iterative_and_then_of_the_arms(folder):
         ("arm", "iterative", "linear"),
         ("arm", "iterative", "oneshot"),
     ]
+    kept = json.loads((folder / "effects.json").read_text())["main"] if run_stage(folder, lambda line: None) else {}
+    assert list(kept)[0] == "transform.rate: 0.5 vs 0.3" and len(kept) == len(effects)
+    assert kept["transform.rate: 0.5 vs 0.3"]["latency"]["value"] == effects[0].latency.value
     assert effects[1].latency.is_missing and effects[1].size.value == pytest.approx(400 / 900 - 1)
 
 
@@ -172,6 +177,9 @@ def test_interactions_stand_beside_the_effects_and_say_where_there_is_no_interva
     (row,) = found["interactions"].rows
     assert row[0] == "rate: 0.5 vs 0.3, at precision: int8 instead of fp32"
     assert row[1].value == pytest.approx(1.25 - 1) and row[1].n == 1
+    kept = json.loads((tmp_path / "s" / "effects.json").read_text())["interactions"]
+    (name,) = kept
+    assert name == "transform.rate: 0.5 vs 0.3, at precision: int8 not fp32" and kept[name]["latency"]["n"] == 1
     page = (tmp_path / "s" / "index.html").read_text()
     assert row[0] in page and "a single quadruple (n = 1) has no interval" in page and "+25.0" in page
 

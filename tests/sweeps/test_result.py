@@ -83,7 +83,8 @@ def test_each_runtime_has_a_frontier_of_its_own_and_the_best_is_of_all(tmp_path)
 
 def test_machines_of_one_kind_are_told_apart_and_named_where_there_are_several(tmp_path):
     points = {"a": point("0.3", (10.0, 0.05, 900, replace(HERE, host="aaaaaa")))}
-    assert "aaaaaa" not in setting_words(one := write_sweep(tmp_path / "s", points, FACTORS), one.settings[0])
+    one = write_sweep(tmp_path / "s", points, FACTORS)
+    assert "aaaaaa" not in setting_words(one, one.settings[0])
     points["b"] = point("0.5", (5.0, 0.02, 500, replace(HERE, host="bbbbbb")))
     result = write_sweep(tmp_path / "t", points, FACTORS)
     assert names(result.pareto()) == [("a", "iterative"), ("b", "iterative")]
