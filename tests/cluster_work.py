@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from sweep_factory import HERE
+from sweep_factory import HERE, KEPT
 
 from icd_lib.errors import ArtifactError
 from icd_lib.execute.cluster import Done
@@ -33,7 +33,8 @@ def note(job, part, begun_on=None):
 def lost_so_much(job):
     """Leave what a solved run leaves of its loss, as lost.json of the sweep's folder says it: name → pp."""
     lost = json.loads((job.folder / "lost.json").read_text())[job.point.name]
-    solved = {"validation": {"split": "validation", "drop_pp": lost, "se_pp": 0.1}}
+    solved = json.loads((KEPT.parent / "bert" / "iterative" / "solve.json").read_text())
+    solved["validation"] |= {"drop_pp": lost, "se_pp": 0.1}
     path = job.folder / job.point.name / "iterative" / "solve.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(solved))

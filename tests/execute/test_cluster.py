@@ -1,7 +1,6 @@
 """Points on workers: who is taken, who is refused by name, what times runs alone, and who dies costs a retry."""
 
 import json
-import math
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -229,7 +228,7 @@ def test_a_budget_starts_no_further_round_and_lets_what_is_begun_finish(go, monk
 
     def and_then_it_is_spent(self, jobs, part):
         left = run(self, jobs, part)
-        self.course.began = -math.inf
+        self.course.began -= 3600
         return left
 
     monkeypatch.setattr(Crew, "run", and_then_it_is_spent)
