@@ -1,5 +1,6 @@
 """Drawings of a sweep: the frontier of every setting, and what each factor does by itself."""
 
+import textwrap
 from collections.abc import Callable
 
 from icd_lib.experiment.arms import MODES
@@ -31,6 +32,7 @@ _COSTS: dict[str, tuple[str, Callable[[Row], Figure | None], float]] = {
 }
 _LACKING = {"latency": "a latency", "size": "a size and a quality", "energy": "an energy and a quality"}
 _FAINT = 0.25
+_WIDE = 62  # characters of a small line above a panel
 _NAMED = 12  # points with a number in the drawing; more would cover each other
 _TOLD = 40  # points that a drawing's text names
 _DRAWN = 40  # effects in a drawing that still fits a page
@@ -66,7 +68,7 @@ def frontier_picture(result: SweepResult, cost: str, quick: bool = False) -> Pic
         if judged:
             panel.axhline(0, color=FULL, linewidth=0.6)
         panel.set(xlabel=words, ylabel="own quality lost, pp" if judged else "parameters, MB")
-        panel.set_title(setting_words(result, setting), fontsize=SMALL)
+        panel.set_title(textwrap.fill(setting_words(result, setting), _WIDE), fontsize=SMALL)
     for arm in MODES:
         axes[0, 0].plot([], [], MARKERS[arm], color=COLOURS[arm], label=arm)
     title(drawing, "Full: no other point is as good in both and better in one; faint: beaten. Numbers as in the table")
