@@ -36,7 +36,7 @@ import yaml
 from sweeps_scheduling import measure_scheduler, simulate_all
 
 from icd_lib.errors import IcdError
-from icd_lib.execute.cluster import Crew, connected, describe_worker, local_cluster
+from icd_lib.execute.cluster import Crew, connected, local_cluster
 from icd_lib.execute.point import Job
 from icd_lib.execute.sweep import Course
 from icd_lib.measure.environment import fingerprint
@@ -121,8 +121,8 @@ def fanout(scratch: Path, points: int, repeats: int) -> dict:
             course = Course(planned, folder, echo=lambda line: None)
             with local_cluster(workers) as file, connected(file) as client:
                 client.wait_for_workers(workers, timeout=60)
-                found = client.run(describe_worker, str(folder / "sweep.json"))
-                crew = Crew(client, course, machines={key: told["machine"] for key, told in found.items()}, named=False)
+                crew = Crew(client, course)
+                crew.muster()
                 left = crew.run(jobs, "begin")
                 began = time.perf_counter()
                 solved = crew.run(left, "solve")

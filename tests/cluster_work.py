@@ -1,25 +1,43 @@
 """What the workers of a test's cluster do instead of running a point: note where and when, and die where asked."""
 
+import errno
 import json
 import os
 import signal
 import time
 from pathlib import Path
 
-from sweep_factory import HERE
+from sweep_factory import HERE, KEPT
 
+from icd_lib.errors import ArtifactError
 from icd_lib.execute.cluster import Done
+from icd_lib.storage.atomic import write_error
 from icd_lib.sweeps.outcome import Outcome
+
+SECONDS = {"begin": 1.0, "solve": 20.0, "finish": 300.0}
 
 
 def note(job, part, begun_on=None):
     """Take a moment and write a line of who did it, from when to when."""
     began = time.time()
     time.sleep(0.3)
+    if part == "solve" and (job.folder / "lost.json").is_file():
+        lost_so_much(job)
     line = {"point": job.point.name, "part": part, "pid": os.getpid(), "from": began, "to": time.time()}
     with open(job.folder / "notes.jsonl", "a") as file:
         file.write(json.dumps(line | {"begun_on": begun_on}) + "\n")
-    return Done("here", Outcome(point=job.point.name, status="done", where=HERE) if part == "finish" else None)
+    outcome = Outcome(point=job.point.name, status="done", where=HERE) if part == "finish" else None
+    return Done("here", outcome, elapsed_s=SECONDS[part])
+
+
+def lost_so_much(job):
+    """Leave what a solved run leaves of its loss, as lost.json of the sweep's folder says it: name → pp."""
+    lost = json.loads((job.folder / "lost.json").read_text())[job.point.name]
+    solved = json.loads((KEPT.parent / "bert" / "iterative" / "solve.json").read_text())
+    solved["validation"] |= {"drop_pp": lost, "se_pp": 0.1}
+    path = job.folder / job.point.name / "iterative" / "solve.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(solved))
 
 
 def die_once(job, part, begun_on=None):
@@ -39,6 +57,14 @@ def die_timing(job, part, begun_on=None):
 def fail(job, part, begun_on=None):
     """An error that has nothing to do with the point."""
     raise ZeroDivisionError("division by zero")
+
+
+def fill_the_disk(job, part, begun_on=None):
+    """The second point finds no room when it is solved; the others go on."""
+    if part == "solve" and job.point.name.endswith("0.5"):
+        reason = write_error(job.folder / "x", OSError(errno.ENOSPC, "full")).args[0]
+        return Done("here", Outcome(point=job.point.name, status="failed", reason=reason, code=ArtifactError.code))
+    return note(job, part, begun_on)
 
 
 def notes(folder: Path) -> list[dict]:

@@ -66,7 +66,7 @@ class FakePipeline:
     def __init__(self, failing=None, lost=None):
         self.failing, self.lost, self.ran = failing or {}, lost or {}, []
 
-    def __call__(self, run, stages, *, force=False, notebooks=None, echo=None):
+    def __call__(self, run, stages, *, force=False, notebooks=None, echo=None, servers=None):
         name, names = run.scenario.name, [stage.name for stage in stages]
         self.ran.append((name, names[0], names[-1]))
         write_lock(run)

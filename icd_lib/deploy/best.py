@@ -18,6 +18,7 @@ from icd_lib.experiment.arms import RESULT
 from icd_lib.metric import Figure, not_measured
 from icd_lib.models.checkpoint.optimized import RECORD, load_optimized
 from icd_lib.models.families import find_family
+from icd_lib.models.quantized import has_eight_bits
 from icd_lib.records.losses import SplitLoss
 from icd_lib.records.measured import Ladder
 from icd_lib.report.index import BEST
@@ -53,13 +54,13 @@ def _export(run: Run, progress: Callable[[str], None]) -> dict:
     if family and find_family(family).judge == "decoder":
         return export_best_decoder(run, results, FOLDER, progress)
     row = choose_runtime(results)
-    elsewhere = other_shapes(run, results, row)
+    model = load_optimized(run.dir / RESULT / "model")
+    elsewhere = other_shapes(run, results, row, needs_text=not has_eight_bits(model))
     context = make_context(run, progress)
-    folder = run.dir / RESULT / "model"
     read = read_pooling(context.checkpoint.path)
     progress(f"exporting the model for {row.label}")
     export(
-        load_optimized(folder),
+        model,
         context.tokenizer,
         run.dir / FOLDER,
         runtime=row.engine,
@@ -91,10 +92,11 @@ def first_shape(results: Results) -> str:
     return results.ladder.shapes[0]
 
 
-def other_shapes(run: Run, results: Results, row: Runtime) -> dict[str, dict]:
+def other_shapes(run: Run, results: Results, row: Runtime, *, needs_text: bool) -> dict[str, dict]:
     """Every further shape → the runtime to take there, or the reason why none; where it is not `row`, how it is made.
 
-    The model is the same in all of them: {"runtime", "label", "command"?} or {"reason"}.
+    The model is the same in all of them: {"runtime", "label", "command"?} or {"reason"}. needs_text: whether eight bits
+    of it take calibration text, as they do where it is not quantised yet.
     """
     assert results.ladder, "a runtime was chosen of it"
     found: dict[str, dict] = {}
@@ -106,15 +108,15 @@ def other_shapes(run: Run, results: Results, row: Runtime) -> dict[str, dict]:
             continue
         found[shape] = {"runtime": other.name, "label": other.label}
         if other is not row:
-            found[shape]["command"] = _export_command(run, other)
+            found[shape]["command"] = _export_command(run, other, needs_text)
     return found
 
 
-def _export_command(run: Run, row: Runtime) -> str:
+def _export_command(run: Run, row: Runtime, needs_text: bool) -> str:
     """What makes the export of the run's model for a runtime, from where the run was started."""
     words = ["icd", "export", (where_of(run) / RESULT / "model").as_posix()]
     words += ["--runtime", row.engine, "--precision", row.precision]
-    words += ["--calibrate", "TEXTS.txt"] if row.precision == "int8" else []
+    words += ["--calibrate", "TEXTS.txt"] if needs_text and row.precision == "int8" else []
     return shlex.join([*words, "--out", f"{FOLDER}_{row.name}"])
 
 

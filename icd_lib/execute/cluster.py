@@ -15,12 +15,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icd_lib.errors import ResourceError
+from icd_lib.errors import ArtifactError, ResourceError
+from icd_lib.execute.kernel_server import WarmServers
 from icd_lib.execute.point import PARTS, Job, Part, attempt, stopped, this_machine, with_figures
 from icd_lib.experiment.arms import MODEL
 from icd_lib.measure.environment import PACKAGES, versions
@@ -37,6 +38,9 @@ ROUND = 4  # points of a round for each worker
 CONNECT_S = 60.0
 PATIENCE_S = 60.0  # without a worker that could run a part
 ASKED_EVERY_S = 1.0  # who is there
+# A worker's own, from its first part to the end of the sweep. Where several solve on one machine, threads that wait
+# must leave the cores to the others; what is timed waits as in any run. How a thread waits changes no number.
+_SERVERS = {"timed": WarmServers(), "solve": WarmServers({"OMP_WAIT_POLICY": "PASSIVE"})}
 # Dask's command line, in a process that ends with the one that started it.
 _DASK = """
 import sys
@@ -49,10 +53,11 @@ main()
 
 @dataclass(frozen=True)
 class Done:
-    """What a worker says of a part: how the point ended, if it did, and on which machine the part ran."""
+    """What a worker says of a part: how the point ended, if it did, where the part ran, and for how long."""
 
     machine: str
     outcome: Outcome | None = None
+    elapsed_s: float = 0.0
 
 
 def work(job: Job, part: Part, begun_on: str | None = None) -> Done:
@@ -65,16 +70,22 @@ def work(job: Job, part: Part, begun_on: str | None = None) -> Done:
     def act(run: Run) -> None:
         if begun_on not in (None, here) and parts != PARTS:
             check_model(run)
-        job.run(run, parts, echo=lambda line: None)
+        job.run(run, parts, echo=lambda line: None, servers=_SERVERS["solve" if part == "solve" else "timed"])
 
     outcome = attempt(job, act)
     if outcome.is_done and part != "finish":
-        return Done(here)
-    return Done(here, with_figures(job, outcome))
+        return Done(here, elapsed_s=outcome.elapsed_s)
+    return Done(here, with_figures(job, outcome), outcome.elapsed_s)
+
+
+def dismiss() -> None:
+    """End this worker's kernels and what they come from."""
+    for servers in _SERVERS.values():
+        servers.close()
 
 
 def check_model(run: Run) -> None:
-    """Raise `ResourceError` where this machine has another model under the name that the run began with."""
+    """Raise `ArtifactError` where this machine has another model under the name that the run began with."""
     if kind_of(run).lays_out != MODEL:
         return
     from icd_lib.workloads.model.contexts import make_context
@@ -82,7 +93,7 @@ def check_model(run: Run) -> None:
     there = run.read_json("setup/setup.json")["model"]["sha256"]
     here = make_context(run, lambda line: None).checkpoint.sha256
     if there != here:
-        raise ResourceError(
+        raise ArtifactError(
             f"the model here has sha256 {here[:12]}, where the run began it has {there[:12]}; give all workers one copy"
         )
 
@@ -96,10 +107,8 @@ def describe_worker(marker: str) -> dict[str, Any]:
     }
 
 
-def check_workers(found: dict[str, Any], here: dict, timing: set[str]) -> None:
-    """Raise `ResourceError` that names the worker and what is wrong; `timing`: addresses with that resource."""
-    if not found:
-        raise ResourceError("the scheduler has no worker; start one with: dask worker ADDRESS --no-nanny --nthreads 1")
+def check_workers(found: dict[str, Any], here: dict) -> None:
+    """Raise `ResourceError` that names the worker that does not fit and what is wrong."""
     for address, told in found.items():
         if isinstance(told, BaseException):
             raise ResourceError(f"worker {address} cannot run icd_lib ({brief(told)}); install the same as here")
@@ -112,16 +121,15 @@ def check_workers(found: dict[str, Any], here: dict, timing: set[str]) -> None:
                 )
         if not told["sees_folder"]:
             raise ResourceError(f"worker {address} does not see the sweep's folder; give an --out that all share")
-    if not timing:
+
+
+def check_timing(machines: Iterable[str]) -> None:
+    """Raise `ResourceError` where two workers that time are on one machine; `machines`: of each that times."""
+    most = max(Counter(machines).values(), default=0)
+    if most > 1:
         raise ResourceError(
-            f"no worker has the resource {TIMING!r}, on which points are timed; start one a machine with: "
-            "dask worker ADDRESS --no-nanny --nthreads 1 --resources timing=1"
-        )
-    machines = Counter(found[address]["machine"] for address in timing if address in found)
-    if crowded := [machine for machine, count in machines.items() if count > 1]:
-        raise ResourceError(
-            f"{machines[crowded[0]]} workers with the resource {TIMING!r} are on one machine and would disturb each "
-            "other; leave one of them"
+            f"{most} workers with the resource {TIMING!r} are on one machine and would disturb each other; leave one "
+            "of them"
         )
 
 
@@ -131,61 +139,74 @@ def run_parts(
     course: Any,
     work: Callable[..., Done] = work,
     patience_s: float = PATIENCE_S,
-    *,
-    named: bool = True,
 ) -> None:
     """Run all parts of all jobs; every job ends in `course` (`icd_lib.execute.sweep.Course`).
 
     patience_s: after so long without a worker that could run a part, what waits for one has failed.
-    named: figures carry the name of their machine, which those of one machine alone need not.
     """
-    marker = str(course.folder / "sweep.json")
-    found = client.run(describe_worker, marker, on_error="return")
-    check_workers(found, describe_worker(marker), set(timing_workers(client)))
-    machines = {address: told["machine"] for address, told in found.items()}
-    crew = Crew(client, course, work, machines, patience_s, named)
-    size = ROUND * len(found)
-    for start in range(0, len(jobs), size):
-        left = jobs[start : start + size]
-        for part in PARTS:
-            left = crew.run(left, part)
+    crew = Crew(client, course, work, patience_s)
+    crew.muster()
+    size = ROUND * len(crew.known)
+    try:
+        for start in range(0, len(jobs), size):
+            left = jobs[start : start + size]
+            for part in PARTS:
+                left = crew.run(left, part)
+    finally:  # a worker stays, and what it still runs of a sweep that was stopped would hold its points' folders
+        with contextlib.suppress(OSError):
+            client.run(dismiss, on_error="ignore")
 
 
 @dataclass
 class Crew:
-    """The workers of a sweep; machines: address → machine; begun: point → the machine of its first part.
+    """The workers of a sweep; known: address → what one that was checked said of itself.
 
-    there: address → what the scheduler knew of a worker when it was `asked` last.
+    begun: point → the machine of its first part; spent: point → seconds of its parts so far; there: address → what the
+    scheduler knew of a worker when it was `asked` last.
     """
 
     client: Any
     course: Any
     work: Callable[..., Done] = work
-    machines: dict[str, str] = field(default_factory=dict)
     patience_s: float = PATIENCE_S
-    named: bool = True
+    known: dict[str, Any] = field(default_factory=dict)
     begun: dict[str, str] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
     there: dict[str, dict] = field(default_factory=dict)
     asked: float = -math.inf
+
+    def muster(self) -> None:
+        """Ask all who are there and check them; `ResourceError` where one does not fit, or none times."""
+        self.there, self.asked = workers_of(self.client), time.monotonic()
+        if not self.there:
+            raise ResourceError(
+                "the scheduler has no worker; start one with: dask worker ADDRESS --no-nanny --nthreads 1"
+            )
+        self._check(list(self.there))
+        if not any(map(times, self.there.values())):
+            raise ResourceError(
+                f"no worker has the resource {TIMING!r}, on which points are timed; start one a machine with: "
+                "dask worker ADDRESS --no-nanny --nthreads 1 --resources timing=1"
+            )
 
     def run(self, jobs: list[Job], part: Part) -> list[Job]:
         """A part of all jobs; gives those that go on, in the order in which they came."""
         prune, left = self.course.planned.options.prune, set()
         for job, done in self._ended(jobs, part):
+            name = job.point.name
+            self.spent[name] = self.spent.get(name, 0.0) + done.elapsed_s
             if done.outcome is not None:
-                self.course.end(job, self._told(done.outcome, done.machine))
+                self._end(job, done.outcome)
             elif prune and part == "solve" and (reason := too_much(job.lost(), prune)):
-                self.course.end(job, stopped(job, reason))
+                self._end(job, stopped(job, reason))
             else:
-                self.begun.setdefault(job.point.name, done.machine)
-                left.add(job.point.name)
+                self.begun.setdefault(name, done.machine)
+                left.add(name)
         return [job for job in jobs if job.point.name in left]
 
-    def _told(self, outcome: Outcome, machine: str) -> Outcome:
-        """The outcome, its figures on a machine that can be told from others of its kind."""
-        if not self.named or outcome.where is None:
-            return outcome
-        return outcome.but(where=outcome.where.on(machine))
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        """Hand over how a point ended, with the time of all its parts."""
+        self.course.end(job, outcome.but(elapsed_s=round(self.spent[job.point.name], 3)))
 
     def _ended(self, jobs: list[Job], part: Part) -> Iterator[tuple[Job, Done]]:
         """Every job with what became of its part, as they end; timed parts begin one a machine, and in time only."""
@@ -196,7 +217,7 @@ class Crew:
             seen = time.monotonic() if able else seen
             while waiting and (not timed or len(running) < able):
                 job = waiting.pop(0)
-                if timed and (ended := self.course.ruled_out(job)):
+                if timed and (ended := self.course.ruled_out(job, is_begun=part == "finish")):
                     yield job, Done("", ended)
                 else:
                     running[self._submit(job, part, timed)] = job
@@ -213,10 +234,29 @@ class Crew:
                 self._wait(list(running))
 
     def _workers(self) -> dict[str, dict]:
-        """Who is there, asked anew every `ASKED_EVERY_S` only: with a thousand workers the answer is long."""
+        """Who is there, asked anew every `ASKED_EVERY_S` only: with a thousand workers the answer is long.
+
+        Who joined meanwhile is checked as the first ones were.
+        """
         if time.monotonic() - self.asked >= ASKED_EVERY_S:
             self.there, self.asked = workers_of(self.client), time.monotonic()
+            if joined := [address for address in self.there if address not in self.known]:
+                self._check(joined)
         return self.there
+
+    def _check(self, joined: list[str]) -> None:
+        """Keep who fits. Who does not answer is asked again with the next ones: it may be gone."""
+        marker = str(self.course.folder / "sweep.json")
+        told = self.client.run(describe_worker, marker, workers=joined, on_error="return")
+        told = {address: answer for address, answer in told.items() if not is_silent(answer)}
+        check_workers(told, describe_worker(marker))
+        self.known |= told
+        there = [address for address, answer in self.there.items() if times(answer) and address in self.known]
+        check_timing(self.known[address]["machine"] for address in there)
+
+    def _machine(self, address: str) -> str | None:
+        told = self.known.get(address)
+        return told["machine"] if told else None
 
     def _wait(self, futures: list) -> None:
         """Until one has ended, or it is time to look who is there; quietly, since something may be timed meanwhile."""
@@ -230,8 +270,7 @@ class Crew:
     def _submit(self, job: Job, part: Part, timed: bool) -> Any:
         """Hand a part over, the last one to the machine of the first if that is still there."""
         machine = self.begun.get(job.point.name)
-        there = [address for address, name in self.machines.items() if name == machine] if part == "finish" else []
-        there = [address for address in there if address in self._workers()]
+        there = [address for address in self._workers() if part == "finish" and self._machine(address) == machine]
         return self.client.submit(
             self.work,
             job,
@@ -250,9 +289,9 @@ def workers_of(client: Any) -> dict[str, dict]:
     return client.scheduler_info(n_workers=-1)["workers"]
 
 
-def timing_workers(client: Any) -> list[str]:
-    """Addresses of the workers that have the resource."""
-    return [address for address, told in workers_of(client).items() if times(told)]
+def is_silent(answer: Any) -> bool:
+    """Whether what came instead of an answer is Dask's error of a connection, which has no number of the system's."""
+    return isinstance(answer, OSError) and answer.errno is None
 
 
 def times(told: dict) -> bool:

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import psutil
 
@@ -29,6 +29,7 @@ ENVIRONMENT = {
 # Of the server alone: an import that asks for GPUs must not start CUDA, which does not survive a fork.
 _SERVER_ENVIRONMENT = ENVIRONMENT | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 _MAX_REQUEST = 1 << 20
+_MOST_KEPT = 2  # each has all of its modules in memory
 _REPLY_S = 120  # the first request waits for the imports
 
 
@@ -70,11 +71,11 @@ class ForkedKernel:
 class KernelServer:
     """This process's end of the socket; the server starts with the first request and ends with the block.
 
-    `modules` are imported ahead of the kernels, in the folder `cwd`.
+    `modules` are imported ahead of the kernels, in the folder `cwd`; environment: variables of server and kernels.
     """
 
-    def __init__(self, modules: Sequence[str], cwd):
-        self.modules, self.cwd = modules, cwd
+    def __init__(self, modules: Sequence[str], cwd, environment: Mapping[str, str] | None = None):
+        self.modules, self.cwd, self.environment = modules, cwd, dict(environment or {})
         self._process: subprocess.Popen | None = None
         self._connection: socket.socket | None = None
 
@@ -82,18 +83,29 @@ class KernelServer:
         return self
 
     def __exit__(self, *_) -> None:
+        self.close()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it was started and has ended."""
+        return self._process is not None and self._process.poll() is not None
+
+    def close(self) -> None:
+        """End the server and its kernels, if there are any."""
         if self._process is not None and self._connection is not None:
             self._connection.close()
             self._process.kill()
             self._process.wait()
+        self._process = self._connection = None
 
     def fork(self, command: Sequence[str], env: dict[str, str], cwd) -> ForkedKernel:
         """A kernel with this command line, environment and folder; `RuntimeError` if the server is gone."""
         connection = self.start()
         try:
-            connection.sendall(json.dumps([list(command), env, str(cwd)]).encode() + b"\n")
+            connection.sendall(json.dumps([list(command), env | self.environment, str(cwd)]).encode() + b"\n")
             return ForkedKernel(int(connection.recv(32)))
         except (OSError, ValueError, psutil.NoSuchProcess) as error:
+            self.close()  # an answer that comes too late must not be taken for the next one's
             raise RuntimeError(f"the process that starts kernels does not answer ({error})") from error
 
     def start(self) -> socket.socket:
@@ -105,7 +117,7 @@ class KernelServer:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __spec__.name, str(theirs.fileno()), *self.modules],
-                env=os.environ | _SERVER_ENVIRONMENT | {"JPY_PARENT_PID": str(os.getpid())},
+                env=os.environ | self.environment | _SERVER_ENVIRONMENT | {"JPY_PARENT_PID": str(os.getpid())},
                 cwd=self.cwd,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -113,6 +125,39 @@ class KernelServer:
             )
         self._connection = ours
         return ours
+
+
+class WarmServers:
+    """Servers that outlive a run: the next one with the same modules finds the imports done. They end with the block.
+
+    environment: variables of all of them.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None):
+        self.environment = environment
+        self._kept: dict[tuple, KernelServer] = {}
+
+    def __enter__(self) -> "WarmServers":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all of them."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+
+    def of(self, modules: Sequence[str], cwd) -> KernelServer:
+        """The server of these modules; of others the last one stays too, so that a sweep may alternate."""
+        key = (tuple(modules), str(cwd))
+        server = self._kept.pop(key, None) or KernelServer(modules, cwd, self.environment)
+        if server.is_dead:
+            server.close()  # it starts anew with the next request
+        self._kept[key] = server
+        while len(self._kept) > _MOST_KEPT:
+            self._kept.pop(next(iter(self._kept))).close()
+        return server
 
 
 def serve(connection: socket.socket) -> list[str] | None:

@@ -5,11 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from icd_lib.errors import ConfigError, IcdError, ResourceError
-from icd_lib.execute.kernel_server import KernelServer
+from icd_lib.execute.kernel_server import KernelServer, WarmServers
 from icd_lib.execute.notebook import check_parameters, execute
 from icd_lib.experiment.arms import MODES, ROWS
 from icd_lib.paths import project_root, user_path
@@ -116,9 +117,11 @@ def run_pipeline(
     force: bool = False,
     notebooks: Path | None = None,
     echo: Callable[[str], None] | None = None,
+    servers: WarmServers | None = None,
 ) -> None:
     """Execute `stages` in order and skip the finished ones; raises the failing stage's `IcdError`.
 
+    servers: where the kernels come from, which stay for the next run; None: from a server of this run.
     Every stage leaves its executed notebook, page, log line and record, also when it fails or is interrupted.
     """
     ahead = stage_modules(run) if notebooks is None else []  # what others' notebooks import is not known
@@ -127,7 +130,7 @@ def run_pipeline(
     echo = echo or screen.say
     for stage in stages:
         check_parameters(notebooks / f"{stage.notebook}.ipynb", _parameters(run, stage))
-    with only_one(run.dir), _kernels(ahead) as server, contextlib.closing(screen):
+    with only_one(run.dir), _kernels(ahead, servers) as server, contextlib.closing(screen):
         write_lock(run)
         _clean_up(run)
         records = Records.load(run, ignore_broken=force)
@@ -169,10 +172,12 @@ def _parameters(run: Run, stage: Stage) -> dict:
     return {**given, "mode": stage.mode} if stage.mode else given
 
 
-def _kernels(ahead: list[str]):
+def _kernels(ahead: list[str], servers: WarmServers | None) -> AbstractContextManager[KernelServer | None]:
     """Where the stages' kernels come from: a server on Linux that imports the modules `ahead` of them."""
     if sys.platform != "linux":
         return contextlib.nullcontext()  # libraries may not survive a fork there
+    if servers is not None:
+        return contextlib.nullcontext(servers.of(ahead, project_root()))
     return KernelServer(ahead, project_root())
 
 

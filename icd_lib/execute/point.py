@@ -1,7 +1,5 @@
 """One point of a sweep, run here: wholly, or in the parts that a cluster hands to its workers."""
 
-import hashlib
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from icd_lib.errors import IcdError
+from icd_lib.execute.kernel_server import WarmServers
 from icd_lib.execute.pipeline import PLANNED_MODES, Stage, plan_stages, run_pipeline, start_run
 from icd_lib.run.artifacts import Run
 from icd_lib.run.configuration import Scenario
+from icd_lib.storage.machine import this_machine
 from icd_lib.sweeps.collect import arms_of, gates_of, lost_where_chosen, where_of
 from icd_lib.sweeps.options import PruneOptions
 from icd_lib.sweeps.outcome import Outcome, status_of
@@ -52,10 +52,16 @@ class Job:
         """What its result lost where strengths are chosen; None before it is solved, and where nothing was judged."""
         return lost_where_chosen(self.folder / self.point.name, PLANNED_MODES[self.mode][-1])
 
-    def run(self, run: Run, parts: tuple[Part, ...], echo: Callable[[str], None] | None = None) -> None:
-        """Execute the stages of these parts that are not finished."""
+    def run(
+        self,
+        run: Run,
+        parts: tuple[Part, ...],
+        echo: Callable[[str], None] | None = None,
+        servers: WarmServers | None = None,
+    ) -> None:
+        """Execute the stages of these parts that are not finished, in kernels of `servers`."""
         stages = [stage for part in parts for stage in self.stages(part)]
-        run_pipeline(run, stages, force=self.force, notebooks=self.notebooks, echo=echo)
+        run_pipeline(run, stages, force=self.force, notebooks=self.notebooks, echo=echo, servers=servers)
 
 
 def attempt(job: Job, act: Callable[[Run], str | None]) -> Outcome:
@@ -82,39 +88,31 @@ def stopped(job: Job, reason: str) -> Outcome:
     return attempt(job, lambda run: reason)
 
 
-def run_whole(job: Job, prune: PruneOptions | None = None) -> Outcome:
+def run_whole(job: Job, prune: PruneOptions | None = None, servers: WarmServers | None = None) -> Outcome:
     """The point from its first stage to its figures; `prune`: it stops before its measurement if it lost too much."""
 
     def act(run: Run) -> str | None:
         if prune is None:
-            job.run(run, PARTS)
+            job.run(run, PARTS, servers=servers)
             return None
-        job.run(run, ("begin", "solve"))
+        job.run(run, ("begin", "solve"), servers=servers)
         if reason := too_much(job.lost(), prune):
             return reason
-        job.run(run, ("finish",))
+        job.run(run, ("finish",), servers=servers)
         return None
 
     return with_figures(job, attempt(job, act))
 
 
 def with_figures(job: Job, outcome: Outcome) -> Outcome:
-    """A `done` outcome with the figures of the run's files."""
+    """A `done` outcome with the figures of the run's files, which this machine has measured."""
     if not outcome.is_done:
         return outcome
     folder = job.folder / job.point.name
     found: dict[str, Any]
     try:
-        found = {"arms": arms_of(folder), "where": where_of(folder), "gates": gates_of(folder)}
+        where = replace(where_of(folder), host=this_machine())
+        found = {"arms": arms_of(folder), "where": where, "gates": gates_of(folder)}
     except IcdError as error:
         found = {"status": status_of(error), "reason": str(error.args[0]), "code": error.code}
     return outcome.but(**found)
-
-
-def this_machine() -> str:
-    """A short name of this machine that tells nobody whose it is: the same in every process, another elsewhere."""
-    try:
-        number = Path("/etc/machine-id").read_text(encoding="utf-8").strip()
-    except OSError:
-        number = ""
-    return hashlib.sha256(f"{socket.gethostname()} {number}".encode()).hexdigest()[:6]

@@ -1,21 +1,24 @@
 """Run a sweep's points, each as run_all.py would; what became of each is kept as it ends."""
 
+import contextlib
+import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from icd_lib.errors import ArtifactError, ConfigError, IcdError
+from icd_lib.execute.kernel_server import WarmServers
 from icd_lib.execute.notebook import execute
 from icd_lib.execute.pipeline import PLANNED_MODES, as_time, notebooks_folder, only_one
 from icd_lib.execute.point import Job, run_whole
-from icd_lib.execute.where import LOCAL, chosen_cluster
+from icd_lib.execute.where import chosen_cluster
 from icd_lib.experiment.arms import DENSE
 from icd_lib.options.option import plain
 from icd_lib.paths import project_root, user_path
 from icd_lib.records.verdict import VERDICT
-from icd_lib.run.artifacts import LOCK, locked_config, mend_log
+from icd_lib.run.artifacts import LOCK, SHARED, locked_config, mend_log
 from icd_lib.scrub.text import scrub_strings
-from icd_lib.storage.atomic import atomic_write, is_full, to_json
+from icd_lib.storage.atomic import atomic_write, is_full, to_json, write_error
 from icd_lib.storage.record_json import as_json
 from icd_lib.sweeps.outcome import FILE as OUTCOMES
 from icd_lib.sweeps.outcome import Outcome, append_outcome, read_outcomes
@@ -94,16 +97,33 @@ def run_sweep(
         jobs = [Job(point, folder, shown, mode, planned.quick, force, notebooks) for point in planned.points]
         waiting = [job for job in jobs if not course.keep(job)]
         where, workers = chosen_cluster(cluster, len(waiting), echo) if waiting else (None, 1)
-        if where is None:
-            for job in waiting:
-                course.end(job, course.ruled_out(job) or run_whole(job, planned.options.prune))
-        else:
-            from icd_lib.execute.cluster import connected, run_parts
+        with shared_folder(folder):
+            if where is None:
+                with WarmServers() as servers:
+                    for job in waiting:
+                        course.end(job, course.ruled_out(job) or run_whole(job, planned.options.prune, servers))
+            else:
+                from icd_lib.execute.cluster import connected, run_parts
 
-            with connected(where, workers) as client:
-                run_parts(client, waiting, course, named=where != LOCAL)
+                with connected(where, workers) as client:
+                    run_parts(client, waiting, course)
         write_pages(folder, notebooks, echo)
     return SweepResult.load(folder)
+
+
+@contextlib.contextmanager
+def shared_folder(folder: Path) -> Iterator[None]:
+    """Inside the block the sweep has a place for what its runs leave for each other; it begins empty."""
+    place = folder / SHARED
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        place.mkdir()
+    except OSError as error:
+        raise write_error(place, error) from error
+    try:
+        yield
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 class Course:
@@ -134,10 +154,10 @@ class Course:
         self._note(job, outcome)
         return True
 
-    def ruled_out(self, job: Job) -> Outcome | None:
-        """The end of a point that is not begun: the time is over, or a weaker one lost too much."""
+    def ruled_out(self, job: Job, *, is_begun: bool = False) -> Outcome | None:
+        """The end of a point that need not go on: a weaker one lost too much, or, if not begun, the time is over."""
         most, prune, name = self.planned.options.budget_minutes, self.planned.options.prune, job.point.name
-        if most is not None and time.monotonic() - self.began >= 60 * most:
+        if most is not None and not is_begun and time.monotonic() - self.began >= 60 * most:
             return Outcome(point=name, status="not_run", reason=f"the budget of {most:g} minutes was spent")
         if prune and (weaker := ruled_out(job.point, self.lost, prune.along, self.planned.factors)):
             return Outcome(point=name, status="pruned", reason=f"a stronger form of {weaker.name}, which lost too much")

@@ -24,7 +24,8 @@ def check_values(
 ) -> dict:
     """Return `given` as plain Python with defaults filled in (`partial` fills none), or raise `ConfigError`.
 
-    where: the dotted path of the section; whole: where a key that is unknown here may have its place.
+    where: the dotted path of the section; whole: where a key that is unknown here may have its place. A section that is
+    left out by default is left out too where it is null, so that what is laid over a configuration can take it away.
     """
     if not isinstance(given, Mapping):
         raise ConfigError(f"{where or 'the scenario'} takes a mapping of keys, got {_show(given)}")
@@ -36,7 +37,9 @@ def check_values(
     for key, field in options.items():
         path = _joined(where, key)
         if field.section is not None:
-            if key in given or not (partial or field.default is OMITTED):
+            if key in given and given[key] is None and field.default is OMITTED:
+                checked |= {key: None} if partial else {}
+            elif key in given or not (partial or field.default is OMITTED):
                 inner = given.get(key, {})
                 checked[key] = check_values(inner, field.section, path, partial=partial, whole=whole)
         elif key in given:

@@ -24,6 +24,7 @@ from icd_lib.version import VERSION
 
 T = TypeVar("T")
 LOCK = "config.lock.json"
+SHARED = ".shared"  # in the folder of a sweep, while it runs
 _SEPARATORS = re.compile("[\x85\u2028\u2029]")  # JSON allows them in a text, but many readers end a line there
 # What a run that was killed leaves beside its files: half-written ones, and notebooks that were being executed.
 _LEFTOVER = re.compile(r"\..+\.(?:\d+\.tmp|running\.ipynb|[0-9a-f]{8}\.(?:partial|old))|.+\.safetensors\.partial")
@@ -66,6 +67,12 @@ class Run:
     dir: Path
     mode: str = "both"
     out: str = "outputs"
+
+    @property
+    def shared(self) -> Path | None:
+        """Where runs of one sweep leave for each other what holds for it alone; None of a run that is in none."""
+        folder = self.dir.parent / SHARED
+        return folder if folder.is_dir() else None
 
     def path(self, *parts: str) -> Path:
         """Path inside the run directory; its folder is created."""

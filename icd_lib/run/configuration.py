@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from icd_lib.errors import ConfigError
 from icd_lib.options import Section
 from icd_lib.options.field import Field, fields
+from icd_lib.options.option import OMITTED
 from icd_lib.paths import user_path
 from icd_lib.run.options import check_config, scenario_options, unknown_key
 
@@ -81,6 +82,8 @@ def parse_override(override: str) -> dict:
     {'codesign': {'quality_budget_pp': 0.2}}
     >>> parse_override("model.checkpoint=/models/my #1: model")
     {'model': {'checkpoint': '/models/my #1: model'}}
+    >>> parse_override("decode=null")  # a section that a scenario need not have
+    {'decode': None}
     """
     path, equals, value = override.partition("=")
     path = path.strip()
@@ -96,8 +99,13 @@ def parse_override(override: str) -> dict:
         field = fields(section)[key]
         section = field.section
     if section is not None:
-        raise ConfigError(f"override {shown}: {path!r} is a group; set one of its keys: {', '.join(fields(section))}")
-    nested = _text(value, field, shown) if field.kind is str else read_yaml(value, f"override {shown}")
+        if value.strip() != "null" or field.default is not OMITTED:
+            cure = " (or null, for none of it)" if field.default is OMITTED else ""
+            listed = ", ".join(fields(section))
+            raise ConfigError(f"override {shown}: {path!r} is a group; set one of its keys{cure}: {listed}")
+        nested = None
+    else:
+        nested = _text(value, field, shown) if field.kind is str else read_yaml(value, f"override {shown}")
     for key in reversed(keys):
         nested = {key: nested}
     return check_config(nested, partial=True)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import socket
 import tempfile
 from pathlib import Path
 
@@ -40,25 +41,25 @@ def cache_folder() -> Path:
     return home / ".cache" / "icd" if home else Path(tempfile.gettempdir()) / f"icd-{os.getuid()}"
 
 
-def kept_file(kind: str, key: dict) -> Path:
-    """Where what was measured of `kind` under `key` lies."""
+def kept_file(kind: str, key: dict, folder: Path | None = None) -> Path:
+    """Where what was measured of `kind` under `key` lies; folder: instead of this machine's."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / f"{kind}-{digest[:24]}.json"
+    return (folder or cache_folder()) / f"{kind}-{digest[:24]}.json"
 
 
-def read_kept(kind: str, key: dict) -> dict | None:
+def read_kept(kind: str, key: dict, folder: Path | None = None) -> dict | None:
     """What was kept of `kind` under exactly this key, or None; a damaged file counts as none: measure anew."""
     try:
-        entry = read_text(kept_file(kind, key))
+        entry = read_text(kept_file(kind, key, folder))
     except (OSError, ValueError):
         return None
     return entry.get(kind) if isinstance(entry, dict) and entry.get("key") == key else None
 
 
-def keep(kind: str, key: dict, value: dict) -> bool:
+def keep(kind: str, key: dict, value: dict, folder: Path | None = None) -> bool:
     """Keep `value` for later runs; False where the cache cannot be written (a later run then measures again)."""
     try:
-        atomic_write(kept_file(kind, key), to_json({"key": key, kind: value}))
+        atomic_write(kept_file(kind, key, folder), to_json({"key": key, kind: value}))
     except ArtifactError:
         return False
     return True
@@ -72,6 +73,15 @@ def read_tables(key: dict) -> dict | None:
 def keep_tables(key: dict, tables: dict) -> bool:
     """Keep the tables for later runs; False where the cache cannot be written."""
     return keep("tables", key, tables)
+
+
+def this_machine() -> str:
+    """A short name of this machine that tells nobody whose it is: the same in every process, another elsewhere."""
+    try:
+        number = Path("/etc/machine-id").read_text(encoding="utf-8").strip()
+    except OSError:
+        number = ""
+    return hashlib.sha256(f"{socket.gethostname()} {number}".encode()).hexdigest()[:6]
 
 
 def cpu_model() -> str:

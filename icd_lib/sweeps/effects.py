@@ -2,7 +2,7 @@
 
 For every level beside a factor's first one: mean over the pairs and a 95 % interval from Student's t over them, which
 tells how far the effect differs from pair to pair (interactions, and the noise of the measurement). Ratios of latency
-and size are averaged as logarithms.
+and size are averaged as logarithms. Scenarios differ in size alone: their models are timed and judged each in its way.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from icd_lib.metric import Figure
-from icd_lib.sweeps.pairs import groups_of, latency, logs, mean_figure, quality, size
+from icd_lib.sweeps.pairs import groups_of, is_alike, latency, logs, mean_figure, quality, size, unlike
 from icd_lib.sweeps.result import Row
 
 Pairs = list[tuple[Row, Row]]
@@ -52,12 +52,8 @@ def _effect(factor: str, level: str, against: str, pairs: Pairs) -> Effect:
         taken = [found for pair in pairs if (found := logs([value(row) for row in pair]))]
         return mean_figure([second - first for first, second in taken], "fraction", "pair", math.expm1)
 
+    if not is_alike((factor,)):
+        return Effect(factor, level, against, unlike("fraction"), unlike("pp"), ratio(size))
     drops = [(quality(first), quality(second)) for first, second in pairs]
-    return Effect(
-        factor,
-        level,
-        against,
-        ratio(latency),
-        mean_figure([b - a for a, b in drops if a is not None and b is not None], "pp", "pair"),
-        ratio(size),
-    )
+    lost = mean_figure([b - a for a, b in drops if a is not None and b is not None], "pp", "pair")
+    return Effect(factor, level, against, ratio(latency), lost, ratio(size))

@@ -1,5 +1,6 @@
 """Drawings of a sweep: the frontier of every setting, and what each factor does by itself."""
 
+import textwrap
 from collections.abc import Callable
 
 from icd_lib.experiment.arms import MODES
@@ -21,22 +22,26 @@ from icd_lib.report.picture import (
 from icd_lib.report.table import Missing
 from icd_lib.report.words import value_text
 from icd_lib.sweeps.effects import Effect
+from icd_lib.sweeps.outcome import Setting
 from icd_lib.sweeps.result import Row, SweepResult
 
 _COSTS: dict[str, tuple[str, Callable[[Row], Figure | None], float]] = {
     "latency": ("latency, ms", lambda row: row.figures.latency_ms, 1.0),
     "size": ("parameters, MB", lambda row: None, 1e-6),
+    "energy": ("energy, mJ a token", lambda row: row.figures.energy_j_per_token, 1e3),
 }
+_LACKING = {"latency": "a latency", "size": "a size and a quality", "energy": "an energy and a quality"}
 _FAINT = 0.25
+_WIDE = 62  # characters of a small line above a panel
 _NAMED = 12  # points with a number in the drawing; more would cover each other
 _TOLD = 40  # points that a drawing's text names
 _DRAWN = 40  # effects in a drawing that still fits a page
 
 
-def setting_words(setting: tuple[str, str, str]) -> str:
-    """A setting for people: model, calls and machine."""
-    model, shape, machine = setting
-    return f"{model}, {shape.replace('x', ' × ')}, {machine}"
+def setting_words(result: SweepResult, setting: Setting) -> str:
+    """A setting for people: model, calls, machine and runtime."""
+    parts = [setting.model, setting.shape.replace("x", " × "), result.machine(setting), setting.runtime]
+    return ", ".join(filter(None, parts))
 
 
 @themed
@@ -45,10 +50,10 @@ def frontier_picture(result: SweepResult, cost: str, quick: bool = False) -> Pic
     words, item_of, scale = _COSTS[cost]
     name = f"Pareto frontier, {cost}"
     settings = [setting for setting in result.settings if result.candidates(setting, cost)]
-    if cost == "size":  # without quality, size is against itself
+    if cost != "latency":  # without quality, size is against itself, and so would energy stand beside it alone
         settings = [setting for setting in settings if result.is_judged(setting)]
     if not settings:
-        return Missing(name, f"no finished point has {'a size and a quality' if cost == 'size' else 'a latency'}")
+        return Missing(name, f"no finished point has {_LACKING[cost]}")
     on = result.pareto(cost)
     full = {row.key for row in on}
     drawing, axes = canvas(0.8 + 3.0 * len(settings), len(settings), squeeze=False)
@@ -63,7 +68,7 @@ def frontier_picture(result: SweepResult, cost: str, quick: bool = False) -> Pic
         if judged:
             panel.axhline(0, color=FULL, linewidth=0.6)
         panel.set(xlabel=words, ylabel="own quality lost, pp" if judged else "parameters, MB")
-        panel.set_title(setting_words(setting), fontsize=SMALL)
+        panel.set_title(textwrap.fill(setting_words(result, setting), _WIDE), fontsize=SMALL)
     for arm in MODES:
         axes[0, 0].plot([], [], MARKERS[arm], color=COLOURS[arm], label=arm)
     title(drawing, "Full: no other point is as good in both and better in one; faint: beaten. Numbers as in the table")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from icd_lib.metric import Figure
-from icd_lib.sweeps.pairs import groups_of, latency, logs, mean_figure, quality, size
+from icd_lib.sweeps.pairs import groups_of, is_alike, latency, logs, mean_figure, quality, size, unlike
 from icd_lib.sweeps.result import Row
 
 Quadruple = tuple[Row, Row, Row, Row]
@@ -81,4 +81,6 @@ def _interaction(names: tuple[str, ...], quadruples: list[Quadruple]) -> Interac
     drops = [[drop for row in four if (drop := quality(row)) is not None] for four in quadruples]
     lost = mean_figure([contrast(four) for four in drops if len(four) == 4], "pp", "quadruple")
     factor, level, first, other, other_level, other_first = names
+    if not is_alike((factor, other)):  # a ratio of ratios is the same in any model's unit, a difference in pp is not
+        lost = unlike("pp")
     return Interaction(factor, level, first, other, other_level, other_first, ratio(latency), lost, ratio(size))

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from icd_lib.errors import ArtifactError, ConfigError, IcdError, ResourceError, TransformError
 from icd_lib.metric import Figure
@@ -42,22 +42,29 @@ class ArmFigures:
     parameter_bytes: int
 
 
+class Setting(NamedTuple):
+    """What points have in common that stand on one frontier; host: tells machines of one kind apart."""
+
+    model: str
+    shape: str
+    machine: str
+    host: str
+    runtime: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """What has to be the same for two points' figures to be compared: model, calls, machine. runtime: may differ."""
+    """What was measured where: model, calls, kind of machine and which of its kind, runtime."""
 
     model: str
     shape: str
     machine: str
     runtime: str = ""
+    host: str = ""
 
     @property
-    def setting(self) -> tuple[str, str, str]:
-        return self.model, self.shape, self.machine
-
-    def on(self, machine: str) -> "Where":
-        """The same on a machine that has to be told from others of its kind."""
-        return replace(self, machine=f"{self.machine}, machine {machine}")
+    def setting(self) -> Setting:
+        return Setting(self.model, self.shape, self.machine, self.host, self.runtime)
 
 
 @dataclass(frozen=True, kw_only=True)

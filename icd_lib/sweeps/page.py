@@ -84,7 +84,7 @@ def _merged(result: SweepResult) -> str:
 
 
 def _documents(result: SweepResult, expected: tuple[str, ...]) -> str:
-    rels = [f"{NOTEBOOK}.html", f"{NOTEBOOK}.ipynb", "report.csv", "sweep.json", "points.jsonl"]
+    rels = [f"{NOTEBOOK}.html", f"{NOTEBOOK}.ipynb", "report.csv", "effects.json", "sweep.json", "points.jsonl"]
     there = [rel for rel in rels if rel in expected or (result.dir / rel).is_file()]
     return links([(rel, rel) for rel in there]) if there else ""
 
@@ -97,7 +97,7 @@ def _take(result: SweepResult) -> list[str]:
     parts = []
     for setting in result.settings:
         rows = [row for row in on if row.where.setting == setting]
-        parts.append(f"<h3>{escape(setting_words(setting))}</h3>")
+        parts.append(f"<h3>{escape(setting_words(result, setting))}</h3>")
         if not rows:
             parts.append("<p>No point here is faster than dense, or its latency was not measured.</p>")
         parts += [_one(row, result.dir / row.point) for row in sorted(rows, key=_latency)]
@@ -108,7 +108,7 @@ def _one(row: Row, folder: Path) -> str:
     numbered = f"{row.number}. {row.point}"
     name = link(f"{row.point}/index.html", numbered) if _has_page(folder) else escape(numbered)
     there = f"its model is in <code>{escape(row.point)}/{escape(row.arm)}/model</code>, or make it again"
-    lies = there if (folder / row.arm / "model").is_dir() else "make it again"
+    lies = there if any((folder / row.arm / "model").glob("*.safetensors")) else "make it again"
     cells = ", ".join(
         f"{words} {figure_html(item)}"
         for words, item in (
@@ -149,7 +149,8 @@ def effects_table(effects: list[Effect]) -> Table:
     note = (
         "Means over pairs of points of one machine that differ in nothing else (iterative; the last lines: iterative "
         "against the other arms of the same point). The interval is Student's t over the pairs: it tells how far the "
-        "effect differs from pair to pair. Ratios are geometric means."
+        "effect differs from pair to pair. Ratios are geometric means. Scenarios, which have models, tasks and text of "
+        "their own, are compared in size alone."
     )
     if len(effects) > MOST_EFFECTS:
         note += f" The last {MOST_EFFECTS} of {len(effects):,}."
@@ -177,7 +178,7 @@ def interactions_table(found: list[Interaction]) -> Table:
         "two ratios, less 1, so +10 % means that the level leaves 10 % more there. Means over quadruples of points of "
         "one machine that differ in nothing but these two factors, with Student's interval over the quadruples; a "
         "single quadruple (n = 1) has no interval and cannot be told from noise. Of twenty intervals one leaves out 0 "
-        "by chance."
+        "by chance. Of two scenarios, whose quality is judged by different tasks and text, the loss has none."
     )
     if len(found) > MOST_EFFECTS:
         note += f" {MOST_EFFECTS} of {len(found):,}: first those whose interval of latency or quality leaves out 0."

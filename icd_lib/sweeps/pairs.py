@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.sweeps.result import Row
 
+BASE = "base"  # the factor whose levels are scenarios
 Group = dict[tuple[str, ...], Row]
 
 
@@ -14,7 +15,9 @@ def groups_of(rows: Iterable[Row], factors: Sequence[str]) -> list[Group]:
     found: dict[tuple, Group] = {}
     for row in rows:
         rest = tuple((name, level) for name, level in row.levels.items() if name not in factors)
-        found.setdefault((rest, row.where.machine), {})[tuple(row.levels[name] for name in factors)] = row
+        found.setdefault((rest, row.where.machine, row.where.host), {})[tuple(row.levels[name] for name in factors)] = (
+            row
+        )
     return list(found.values())
 
 
@@ -42,6 +45,16 @@ def logs(numbers: Sequence[float | None]) -> list[float] | None:
     """Their logarithms; None where one is missing or not positive."""
     found = [math.log(number) for number in numbers if number is not None and number > 0]
     return found if len(found) == len(numbers) else None
+
+
+def is_alike(factors: Sequence[str]) -> bool:
+    """Whether points that differ in these factors alone are timed and judged alike: not those of two scenarios."""
+    return BASE not in factors
+
+
+def unlike(unit: str) -> Figure:
+    """What stands in the place of an effect on latency or quality of two scenarios."""
+    return not_measured(unit, "scenarios have models of their own, each judged by tasks and text of its own")
 
 
 def latency(row: Row) -> float | None:

@@ -1,5 +1,6 @@
 """The result of a sweep: its points with what became of them, the frontier, and the best within a loss."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +10,16 @@ from icd_lib.experiment.arms import DENSE, RESULT
 from icd_lib.storage.json_text import read_text
 from icd_lib.storage.record_json import from_json
 from icd_lib.sweeps.collect import ARMS
-from icd_lib.sweeps.outcome import ArmFigures, Outcome, Where, read_outcomes
+from icd_lib.sweeps.outcome import ArmFigures, Outcome, Setting, Where, read_outcomes
 from icd_lib.sweeps.pareto import frontier
 
 FILE = "sweep.json"
+# What a frontier may hold against the quality lost: name → its number in an arm's figures, None where not measured.
+COSTS: dict[str, Callable[[ArmFigures], float | None]] = {
+    "latency": lambda figures: figures.latency_ms.value,
+    "size": lambda figures: float(figures.parameter_bytes),
+    "energy": lambda figures: figures.energy_j_per_token.value,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,32 +113,37 @@ class SweepResult:
         return found
 
     @cached_property
-    def settings(self) -> list[tuple[str, str, str]]:
-        """(model, calls, machine) within which figures are compared, in order."""
+    def settings(self) -> list[Setting]:
+        """Model, calls, machine and runtime within which figures are on one frontier, in order."""
         return list(dict.fromkeys(row.where.setting for row in self.rows))
 
-    def candidates(self, setting: tuple[str, str, str], cost: str = "latency") -> list[tuple[Row, tuple[float, float]]]:
-        """(row, costs) of every arm but dense in a setting: latency or size, and quality lost, or size without it."""
+    def machine(self, where: Where | Setting) -> str:
+        """The machine for people, by name only where the sweep has figures of several of its kind."""
+        hosts = {setting.host for setting in self.settings if setting.machine == where.machine}
+        return f"{where.machine}, machine {where.host or 'not named'}" if len(hosts) > 1 else where.machine
+
+    def candidates(self, setting: Setting, cost: str = "latency") -> list[tuple[Row, tuple[float, float]]]:
+        """(row, costs) of every arm but dense in a setting: a cost of `COSTS`, and quality lost, or size without it."""
         arms = [row for row in self.rows if row.where.setting == setting and row.arm != DENSE]
         judged = self.is_judged(setting)
         found = []
         for row in arms:
             figures = row.figures
-            first = figures.latency_ms.value if cost == "latency" else float(figures.parameter_bytes)
+            first = COSTS[cost](figures)
             second = figures.quality_drop_pp.value if judged else float(figures.parameter_bytes)
             if first is not None and second is not None:
                 found.append((row, (first, second)))
         return found
 
-    def is_judged(self, setting: tuple[str, str, str]) -> bool:
+    def is_judged(self, setting: Setting) -> bool:
         """Whether quality was measured there; where no arm's was, size stands in its place."""
         arms = [row for row in self.rows if row.where.setting == setting and row.arm != DENSE]
         return any(row.figures.quality_drop_pp.value is not None for row in arms)
 
     def pareto(self, cost: str = "latency") -> list[Row]:
-        """The rows on the frontier of every setting: least `cost` ("latency" or "size") against quality lost."""
-        if cost not in ("latency", "size"):
-            raise ConfigError(f"pareto takes latency or size, got {cost!r}")
+        """The rows on the frontier of every setting: least `cost` (latency, size or energy) against quality lost."""
+        if cost not in COSTS:
+            raise ConfigError(f"pareto takes {', '.join(COSTS)}; got {cost!r}")
         found = []
         for setting in self.settings:
             pairs = self.candidates(setting, cost)
@@ -141,22 +153,25 @@ class SweepResult:
             found += [row for (row, _), is_on in zip(pairs, on, strict=True) if is_on]
         return found
 
-    def best(self, max_drop_pp: float = 0.1, setting: tuple[str, str, str] | None = None) -> Row:
+    def best(self, max_drop_pp: float = 0.1, setting: Setting | None = None) -> Row:
         """The fastest iterative arm that loses at most `max_drop_pp` (the estimate); without quality the fastest.
 
-        `ConfigError` where there are several settings and none is named, or no point loses so little.
+        Of all runtimes, unless a setting is named. `ConfigError` where there are several models, calls or machines and
+        none is named, or no point loses so little.
         """
-        if setting is None and len(self.settings) > 1:
-            listed = "; ".join(map(str, self.settings))
+        settings = self.settings if setting is None else [setting]
+        if len({one._replace(runtime="") for one in settings}) > 1:
+            listed = "; ".join(map(str, settings))
             raise ConfigError(f"points of different models, calls or machines are not compared; name one of: {listed}")
-        setting = setting or next(iter(self.settings), None)
-        pairs = self.candidates(setting) if setting else []
-        judged = setting is not None and self.is_judged(setting)
-        kept = [
-            (costs[0], row) for row, costs in pairs if row.arm == RESULT and (not judged or costs[1] <= max_drop_pp)
+        pairs = [
+            (costs, row, self.is_judged(one))
+            for one in settings
+            for row, costs in self.candidates(one)
+            if row.arm == RESULT
         ]
+        kept = [(costs[0], row) for costs, row, judged in pairs if not judged or costs[1] <= max_drop_pp]
         if not kept:
-            lost = [costs[1] for row, costs in pairs if row.arm == RESULT and judged]
+            lost = [costs[1] for costs, _, judged in pairs if judged]
             least = f"; the least that one loses is {min(lost):+.3f} pp" if lost else ""
             raise ConfigError(f"no finished point loses at most {max_drop_pp:g} pp{least}")
         return min(kept, key=lambda pair: pair[0])[1]

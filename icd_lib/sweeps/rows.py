@@ -8,7 +8,7 @@ from icd_lib.metric import Figure
 from icd_lib.report.rows import csv_cell
 from icd_lib.scrub.text import scrub_text
 from icd_lib.sweeps.collect import ARMS
-from icd_lib.sweeps.outcome import ArmFigures, Outcome
+from icd_lib.sweeps.outcome import ArmFigures
 from icd_lib.sweeps.result import PlannedPoint, SweepResult
 
 _BEFORE = ("number", "point", "status", "reason")
@@ -39,10 +39,7 @@ def _arm_columns() -> list[str]:
 def point_rows(result: SweepResult) -> list[list]:
     """A row for every planned point; a figure that is not there is None."""
     on = {row.point for row in result.pareto()}
-    return [
-        _row(number, point, result.outcome(point.name), point.name in on)
-        for number, point in enumerate(result.planned.points, 1)
-    ]
+    return [_row(result, number, point, point.name in on) for number, point in enumerate(result.planned.points, 1)]
 
 
 def sweep_csv(result: SweepResult) -> str:
@@ -55,10 +52,11 @@ def sweep_csv(result: SweepResult) -> str:
     return scrub_text(buffer.getvalue())
 
 
-def _row(number: int, point: PlannedPoint, outcome: Outcome, on_frontier: bool) -> list:
+def _row(result: SweepResult, number: int, point: PlannedPoint, on_frontier: bool) -> list:
+    outcome = result.outcome(point.name)
     where = outcome.where
     cells: list = [number, point.name, outcome.status, outcome.reason, *point.levels.values()]
-    cells += [getattr(where, name) if where else None for name in _WHERE]
+    cells += [where.model, where.shape, result.machine(where), where.runtime] if where else [None] * len(_WHERE)
     cells += [outcome.gates.get(gate) for gate in GATES]
     for arm in ARMS:
         cells += _arm_cells(outcome.arms.get(arm))

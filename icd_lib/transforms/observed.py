@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import nn
 
 from icd_lib.axes.kinds import SINGLE
+from icd_lib.axes.permutation import hash_permutation
 from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter
 from icd_lib.transforms.distill import TeacherStates
@@ -60,13 +65,23 @@ class Observed:
     @cached_property
     def element_paths(self) -> dict[str, Elimination]:
         """In which order single elements of every axis can go, and what each costs."""
-        if self.keep_moments is None:
-            return self._eliminated()
-        beside = self.keep_moments.with_name(f"{self.keep_moments.stem}-paths-{self.ridge!r}.safetensors")
-        return kept_paths(beside, self._eliminated)
+        return self._kept(f"{self.ridge!r}", lambda: eliminations(self.adapter, self.moments, SINGLE, self.ridge, {}))
 
-    def _eliminated(self) -> dict[str, Elimination]:
-        return eliminations(self.adapter, self.moments, SINGLE, self.ridge, {})
+    def granule_paths(
+        self, granule: Mapping[str, int], orders: Mapping[str, np.ndarray], ridge: float
+    ) -> dict[str, Elimination]:
+        """The same of whole granules (`granule[kind]` elements) in the layout `orders[axis]`."""
+        case = [dict(granule), {axis: hash_permutation(order) for axis, order in orders.items()}]
+        digest = hashlib.sha256(json.dumps(case, sort_keys=True).encode()).hexdigest()
+        return self._kept(
+            f"{ridge!r}-{digest[:24]}",
+            lambda: eliminations(self.adapter, self.moments, dict(granule), ridge, dict(orders)),
+        )
+
+    def _kept(self, name: str, compute: Callable[[], dict[str, Elimination]]) -> dict[str, Elimination]:
+        if self.keep_moments is None:
+            return compute()
+        return kept_paths(self.keep_moments.with_name(f"{self.keep_moments.stem}-paths-{name}.safetensors"), compute)
 
 
 @dataclass(frozen=True, eq=False)

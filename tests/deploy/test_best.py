@@ -92,11 +92,13 @@ def test_what_is_faster_at_another_shape_is_named_with_the_command_that_exports_
     change(run.dir, "measure/ladder.json", other_at_1x32)
     results = Results.load(run.dir)
     row = best.choose_runtime(results)
-    found = best.other_shapes(run, results, row)
+    found = best.other_shapes(run, results, row, needs_text=True)
     assert row.name == "openvino_bf16" and list(found) == ["1x32"]
     command = "icd export outputs/bert/iterative/model --runtime onnxruntime --precision int8 --calibrate TEXTS.txt"
     assert found["1x32"]["runtime"] == "onnxruntime_int8"
     assert found["1x32"]["command"] == f"{command} --out best_onnxruntime_int8"
+    quantised = best.other_shapes(run, results, row, needs_text=False)["1x32"]["command"]
+    assert "--calibrate" not in quantised and quantised.endswith("--out best_onnxruntime_int8")
     notes = best.card_of(run, results, row, found, "org/toy, sha256 ab").notes
     assert notes[-2].startswith(f"This export is for 8x128: {row.label} is the fastest there")
     assert "At 1x32 the same model is faster in ONNX Runtime, int8" in notes[-1] and "−80.0 %" in notes[-1]
@@ -111,8 +113,8 @@ def test_what_is_faster_at_another_shape_is_named_with_the_command_that_exports_
 
     change(run.dir, "measure/ladder.json", ruin)
     results = Results.load(run.dir)
-    assert best.other_shapes(run, results, row) == {"1x32": {"runtime": row.name, "label": row.label}}
-    notes = best.card_of(run, results, row, best.other_shapes(run, results, row), "org/toy").notes
+    assert best.other_shapes(run, results, row, needs_text=True) == {"1x32": {"runtime": row.name, "label": row.label}}
+    notes = best.card_of(run, results, row, best.other_shapes(run, results, row, needs_text=True), "org/toy").notes
     assert notes[-1] == "At 1x32: this one is the fastest there too."
 
 

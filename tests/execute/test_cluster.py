@@ -2,18 +2,32 @@
 
 import json
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from cluster_work import die_once, die_timing, fail, note, notes
+from cluster_work import die_once, die_timing, fail, fill_the_disk, note, notes
 
-from icd_lib.errors import ResourceError
+from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.execute import cluster as module
-from icd_lib.execute.cluster import check_workers, connected, describe_worker, local_cluster, run_parts
+from icd_lib.execute.cluster import (
+    Crew,
+    check_timing,
+    check_workers,
+    connected,
+    describe_worker,
+    local_cluster,
+    run_parts,
+)
+from icd_lib.execute.pipeline import start_run
 from icd_lib.execute.point import Job, this_machine
 from icd_lib.execute.sweep import Course, run_sweep
+from icd_lib.paths import project_root
 from icd_lib.sweeps.outcome import read_outcomes
 from icd_lib.sweeps.plan import sweep_of
+from icd_lib.workloads.model import contexts
 
+REFERENCE = project_root() / "outputs" / "reference"
 RATES = {"transform.dead_share": [0.3, 0.5, 0.7]}
 NAMES = ["dead-share-0.3", "dead-share-0.5", "dead-share-0.7"]
 
@@ -23,25 +37,94 @@ def described(machine="m1", **changes):
 
 
 @pytest.mark.parametrize(
-    ("found", "timing", "says"),
+    ("found", "says"),
     [
-        ({}, set(), "no worker; start one with"),
-        ({"a": described()}, set(), "no worker has the resource 'timing'"),
-        ({"a": described(same={"icd_lib": "1", "torch": "2.11"})}, {"a"}, "worker a has torch 2.11, this process 2.13"),
-        ({"a": described(same={"icd_lib": "1"})}, {"a"}, "worker a has torch none"),
-        ({"a": ModuleNotFoundError("No module named 'icd_lib'")}, {"a"}, "worker a cannot run icd_lib (ModuleNotFound"),
-        ({"a": described(), "b": described(sees_folder=False)}, {"a"}, "worker b does not see the sweep's folder"),
-        ({"a": described(), "b": described()}, {"a", "b"}, "2 workers with the resource 'timing' are on one machine"),
+        ({"a": described(same={"icd_lib": "1", "torch": "2.11"})}, "worker a has torch 2.11, this process 2.13"),
+        ({"a": described(same={"icd_lib": "1"})}, "worker a has torch none"),
+        ({"a": ModuleNotFoundError("No module named 'icd_lib'")}, "worker a cannot run icd_lib (ModuleNotFound"),
+        ({"a": described(), "b": described(sees_folder=False)}, "worker b does not see the sweep's folder"),
     ],
 )
-def test_workers_that_do_not_fit_are_refused_by_name(found, timing, says):
+def test_workers_that_do_not_fit_are_refused_by_name(found, says):
     with pytest.raises(ResourceError) as caught:
-        check_workers(found, described(), timing)
+        check_workers(found, described())
     assert says in str(caught.value)
 
 
 def test_workers_that_fit_are_taken():
-    check_workers({"a": described(), "b": described("m2"), "c": described()}, described(), {"a", "b"})
+    check_workers({"a": described(), "b": described("m2"), "c": described()}, described())
+    check_timing(["m1", "m2"])
+    with pytest.raises(ResourceError, match="2 workers with the resource 'timing' are on one machine"):
+        check_timing(["m1", "m2", "m1"])
+
+
+class Answers:
+    """Stands for a client: workers that say of themselves what is given; timing: those with the resource."""
+
+    def __init__(self, found, timing=("a",)):
+        self.found, self.timing = found, timing
+
+    def scheduler_info(self, n_workers):
+        return {"workers": {name: {"resources": {"timing": 1} if name in self.timing else {}} for name in self.found}}
+
+    def run(self, function, marker, workers, on_error):
+        return {name: self.found[name] for name in workers}
+
+
+@pytest.fixture
+def crew(tmp_path, monkeypatch):
+    (tmp_path / "sweep.json").write_text("{}")
+    monkeypatch.setattr(module, "ASKED_EVERY_S", 0.0)
+    monkeypatch.setattr(module, "describe_worker", lambda marker: described())
+    course = Course(sweep_of({"base": "mock", "grid": RATES}, "mine"), tmp_path, echo=lambda line: None)
+    return lambda found, **more: Crew(Answers(found, **more), course)
+
+
+@pytest.mark.parametrize(
+    ("found", "timing", "says"),
+    [
+        ({}, (), "no worker; start one with"),
+        ({"a": described()}, (), "no worker has the resource 'timing'"),
+        ({"a": described(), "b": described()}, ("a", "b"), "2 workers with the resource 'timing' are on one machine"),
+        ({"a": described(), "b": described(same={})}, ("a",), "worker b has icd_lib none"),
+    ],
+)
+def test_a_crew_that_cannot_do_it_is_refused(crew, found, timing, says):
+    with pytest.raises(ResourceError, match=says):
+        crew(found, timing=timing).muster()
+
+
+def test_who_joins_later_is_checked_like_the_first_and_who_does_not_answer_is_asked_again(crew):
+    found = {"a": described()}
+    joining = crew(found)
+    joining.muster()
+    found["b"] = OSError("Timed out trying to connect")
+    joining._workers()
+    assert set(joining.known) == {"a"}
+    found["b"] = described("m2")
+    joining._workers()
+    assert set(joining.known) == {"a", "b"}
+    found["c"] = described(same={"icd_lib": "1", "torch": "2.11"})
+    with pytest.raises(ResourceError, match=r"worker c has torch 2.11, this process 2.13"):
+        joining._workers()
+
+
+def test_a_worker_with_another_model_fails_its_point_and_the_right_one_goes_on(tmp_path, monkeypatch):
+    point = sweep_of({"base": "bert", "grid": {"transform.rate": [0.3]}}, "mine").points[0]
+    job, there = Job(point, tmp_path / "mine", "out"), []
+    monkeypatch.setattr(contexts, "make_context", lambda run, progress: SimpleNamespace(checkpoint=there[0]))
+    monkeypatch.setattr(Job, "run", lambda self, run, parts, **more: None)
+    run, _ = start_run(job.scenario(), job.folder)
+    setup = json.loads((REFERENCE / "bert" / "setup" / "setup.json").read_text())
+    setup["model"]["sha256"] = "a" * 64
+    run.write_json("setup/setup.json", setup)
+    there[:] = [SimpleNamespace(sha256="b" * 64)]
+    outcome = module.work(job, "solve", "elsewhere").outcome
+    assert (outcome.status, outcome.code) == ("failed", "E_IO_501")
+    assert outcome.reason.startswith("the model here has sha256 bbbbbbbbbbbb, where the run began it has aaaaaaaaaaaa")
+    assert module.work(job, "solve", this_machine()).outcome is None, "where it began nothing is asked"
+    there[:] = [SimpleNamespace(sha256="a" * 64)]
+    assert module.work(job, "solve", "elsewhere").outcome is None
 
 
 def test_a_machine_has_one_name_and_a_worker_tells_what_has_to_be_equal(tmp_path):
@@ -56,7 +139,7 @@ def test_a_point_that_finishes_on_another_machine_is_run_again_there_from_the_st
     ran = []
 
     class Recorded(Job):
-        def run(self, run, parts, echo=None):
+        def run(self, run, parts, echo=None, servers=None):
             ran.append((parts, self.force))
 
     point = sweep_of({"base": "mock", "grid": RATES}, "mine").points[0]
@@ -82,8 +165,8 @@ def test_a_scheduler_that_is_not_there_is_named_with_the_cure(tmp_path, monkeypa
 def client():
     """A real scheduler and two real worker processes on loopback; one has the resource."""
     pytest.importorskip("distributed")
-    with local_cluster(2) as file, connected(file) as found:
-        found.wait_for_workers(2, timeout=60)
+    with local_cluster(2) as file, connected(json.loads(Path(file).read_text())["address"]) as found:
+        found.wait_for_workers(2, timeout=120)
         yield found
 
 
@@ -91,9 +174,11 @@ def client():
 def go(client, tmp_path):
     """Run three points with some work; gives their outcomes and the notes of the workers."""
 
-    def run(work, patience_s=60.0, **more):
+    def run(work, patience_s=60.0, lost=None, **more):
         folder = tmp_path / "mine"
         folder.mkdir()
+        if lost:
+            (folder / "lost.json").write_text(json.dumps(lost))
         (folder / "sweep.json").write_text("{}")
         planned = sweep_of({"base": "mock", "grid": RATES} | more, "mine")
         jobs = [Job(point, folder, "out") for point in planned.points]
@@ -115,6 +200,7 @@ def test_what_times_runs_alone_and_on_one_worker_and_the_rest_fans_out(go):
         assert all(other["to"] <= entry["from"] or other["from"] >= entry["to"] for other in others)
     assert len({entry["pid"] for entry in noted if entry["part"] == "solve"}) == 2
     assert {entry["begun_on"] for entry in noted if entry["part"] == "finish"} == {"here"}
+    assert {outcome.elapsed_s for outcome in outcomes.values()} == {321.0}, "the seconds of all three parts"
 
 
 @pytest.mark.wide
@@ -128,12 +214,48 @@ def test_a_worker_that_dies_costs_its_point_a_retry_and_nothing_else(go, tmp_pat
 
 
 @pytest.mark.wide
-def test_points_go_in_rounds_so_that_some_are_finished_early_and_carry_their_machine(go, monkeypatch):
+def test_points_go_in_rounds_so_that_some_are_finished_early(go, monkeypatch):
     monkeypatch.setattr(module, "ROUND", 1)  # two points a round, with two workers
-    outcomes, noted = go(note)
+    _, noted = go(note)
     parts = [entry["part"] for entry in sorted(noted, key=lambda entry: entry["from"])]
     assert parts == ["begin"] * 2 + ["solve"] * 2 + ["finish"] * 2 + ["begin", "solve", "finish"]
-    assert {outcome.where.machine for outcome in outcomes.values()} == {"a CPU, 2 cores, machine here"}
+
+
+@pytest.mark.wide
+def test_a_budget_starts_no_further_round_and_lets_what_is_begun_finish(go, monkeypatch):
+    monkeypatch.setattr(module, "ROUND", 1)
+    run = Crew.run
+
+    def and_then_it_is_spent(self, jobs, part):
+        left = run(self, jobs, part)
+        self.course.began -= 3600
+        return left
+
+    monkeypatch.setattr(Crew, "run", and_then_it_is_spent)
+    outcomes, noted = go(note, budget_minutes=10)
+    assert [outcomes[name].status for name in NAMES] == ["done", "done", "not_run"]
+    assert outcomes[NAMES[2]].reason == "the budget of 10 minutes was spent"
+    assert NAMES[2] not in {entry["point"] for entry in noted}
+
+
+@pytest.mark.wide
+def test_a_point_that_loses_too_much_is_not_measured_and_a_stronger_one_neither(go, monkeypatch):
+    monkeypatch.setattr(module, "ROUND", 1)
+    lost = {NAMES[0]: 0.1, NAMES[1]: 3.0, NAMES[2]: 9.0}
+    outcomes, noted = go(note, lost=lost, prune={"max_drop_pp": 1.0, "along": ["transform.dead_share"]})
+    assert [outcomes[name].status for name in NAMES] == ["done", "pruned", "pruned"]
+    assert "loses +3.000 ± 0.100 pp" in outcomes[NAMES[1]].reason and outcomes[NAMES[1]].elapsed_s == 21.0
+    assert outcomes[NAMES[2]].reason == f"a stronger form of {NAMES[1]}, which lost too much"
+    assert [entry["point"] for entry in noted if entry["part"] == "finish"] == [NAMES[0]]
+    assert NAMES[2] not in {entry["point"] for entry in noted}
+
+
+@pytest.mark.wide
+def test_a_disk_that_is_full_on_a_worker_ends_the_sweep(go, tmp_path):
+    with pytest.raises(ArtifactError, match=r"\[2/3\] .*the disk is full; free some space .* the same command goes on"):
+        go(fill_the_disk)
+    assert read_outcomes(tmp_path / "mine")[NAMES[1]].status == "failed"
+    assert "finish" not in {entry["part"] for entry in notes(tmp_path / "mine")}
 
 
 @pytest.mark.slow
@@ -165,10 +287,10 @@ TINY = {
 @pytest.mark.notebooks
 def test_a_real_sweep_on_two_local_workers(tmp_path, monkeypatch):
     pytest.importorskip("distributed")
-    grid = {"transform.dead_share": [0.3]}
+    grid = {"transform.dead_share": [0.3, 0.5]}
     planned = sweep_of({"base": "mock", "grid": grid, "overrides": TINY}, "tiny")
     said = []
     result = run_sweep(planned, tmp_path / "out", cluster="local", echo=said.append)
-    assert result.count("done") == 1, said
-    assert all(this_machine() not in row.where.machine for row in result.rows), "as where no worker ran it"
+    assert result.count("done") == 2, said
+    assert {row.where.host for row in result.rows} == {this_machine()}
     assert (tmp_path / "out" / "tiny" / "index.html").is_file()

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from icd_lib.errors import ResourceError
-from icd_lib.execute.kernel_server import KernelServer
+from icd_lib.execute.kernel_server import KernelServer, WarmServers
 from icd_lib.execute.notebook import execute
 
 pytestmark = [
@@ -54,6 +54,25 @@ def test_each_stage_gets_a_fresh_copy_with_the_imports_done(tmp_path):
         assert seen[2:7] == [str(parent), "True", str(tmp_path), "0", "True"]
     assert first[7] == second[7] == run(source, tmp_path, None)[7]
     assert not any(psutil.pid_exists(int(pid)) for pid in (parent, first[1], second[1]))
+
+
+def test_a_warm_server_serves_the_next_run_and_one_that_died_is_replaced(tmp_path):
+    source = a_notebook(tmp_path, BODY)
+    with WarmServers({"OMP_WAIT_POLICY": "PASSIVE"}) as servers:
+        parents = [run(source, tmp_path, servers.of(["fractions"], tmp_path))[2] for _ in range(2)]
+        assert parents[0] == parents[1], "and each kernel is fresh, as the notebook asserts"
+        policy = a_notebook(tmp_path, "import os; print(os.environ['OMP_WAIT_POLICY'])")
+        assert run(policy, tmp_path, servers.of(["fractions"], tmp_path)) == ["PASSIVE"]
+        source = a_notebook(tmp_path, BODY)
+        process = servers.of(["fractions"], tmp_path)._process
+        process.kill()
+        process.wait()
+        last = run(source, tmp_path, servers.of(["fractions"], tmp_path))[2]
+        assert last != parents[0]
+        for name in ("decimal", "statistics"):
+            servers.of([name], tmp_path)
+        assert not psutil.pid_exists(int(last)), "two are kept, the others are gone"
+    assert servers._kept == {}
 
 
 def test_no_server_process_without_a_request(tmp_path):

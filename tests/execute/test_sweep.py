@@ -52,6 +52,7 @@ def test_every_point_is_a_run_of_its_own_in_its_own_folder(runs):
     command = result.outcome(NAMES[0]).command
     assert command.startswith("python run_all.py --scenario mock --override transform.dead_share=0.3")
     assert [row.arm for row in result.rows[:4]] == ["dense", "linear", "oneshot", "iterative"]
+    assert {row.where.host for row in result.rows} == {point_module.this_machine()}
     assert said[0].startswith("[1/3] dead-share-0.3")
 
 

@@ -121,10 +121,22 @@ def test_null_is_none_where_a_text_may_be_and_nothing_is_refused():
         load_scenario("bert", ["model.dtype=null"])
 
 
+def test_a_section_that_need_not_be_there_can_be_taken_away_and_laid_over_again():
+    for quick in (False, True):
+        scenario = load_scenario("mamba", ["decode=null"], quick=quick)
+        assert "decode" not in scenario.config and "decode" in load_scenario("mamba", quick=quick).config
+    again = load_scenario("mamba", ["decode=null", "decode.rounds=2"])
+    assert again.get("decode.rounds") == 2
+    assert load_scenario("bert_domain", ["decode=null"]).sha256 == load_scenario("bert_domain").sha256
+    with pytest.raises(ConfigError, match="'codesign' is a group; set one of its keys: "):
+        load_scenario("bert", ["codesign=null"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
         (["seed"], "key.path=value"),
+        (["decode=1"], "one of its keys (or null, for none of it): "),
         (["=1"], "key.path=value"),
         (["sede=1"], "did you mean 'seed'"),
         (["codesign.quality_budget=1"], "did you mean 'codesign.quality_budget_pp'"),

@@ -56,6 +56,16 @@ def test_what_was_not_measured_leaves_the_other_figures(tmp_path):
     assert mean_figure([], "pp", "pair").reason == "no pair of points that differ in nothing else was measured"
 
 
+def test_scenarios_are_compared_in_size_alone(tmp_path):
+    points = {
+        name: ({"base": "mamba" if levels["bits"] == "8" else "bert", "rate": levels["rate"]}, given)
+        for name, (levels, given) in POINTS.items()
+    }
+    base, rate = main_effects(rows_of(tmp_path / "s", points), {"base": ["bert", "mamba"], "rate": ["0.3", "0.5"]})
+    assert base.latency.is_missing and "models of their own" in base.quality_drop_pp.reason
+    assert base.size.value == pytest.approx(-0.75) and rate.latency.n == rate.quality_drop_pp.n == 2
+
+
 def test_arms_are_compared_within_their_point(tmp_path):
     rows = write_sweep(tmp_path / "s", POINTS, FACTORS).rows
     effect = arm_effects(rows, "iterative", "linear")

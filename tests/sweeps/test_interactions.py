@@ -50,6 +50,18 @@ def test_it_is_the_same_from_either_factor(tmp_path):
     assert back.quality_drop_pp.value == pytest.approx(forth.quality_drop_pp.value)
 
 
+def test_of_two_scenarios_latency_and_size_interact_and_losses_are_not_compared(tmp_path):
+    points = {
+        "-".join(levels): (dict(zip(("rate", "base", "length"), levels, strict=True)), given)
+        for levels, given in GIVEN.items()
+    }
+    factors = {"rate": FACTORS["rate"], "base": FACTORS["bits"], "length": FACTORS["length"]}
+    rows = [row for row in write_sweep(tmp_path / "s", points, factors).rows if row.arm == "iterative"]
+    one, other, _ = interactions(rows, factors)
+    assert one.latency.n == 2 and one.quality_drop_pp.is_missing
+    assert other.quality_drop_pp.n == 2, "of rate and length, within a scenario"
+
+
 def test_a_multiplicative_latency_has_no_interaction(tmp_path):
     product = {
         (rate, bits, length): ({"0.3": 40.0, "0.5": 32.0}[rate] * (0.5 if bits == "8" else 1.0), 0.1, 100)

@@ -1,13 +1,18 @@
 """A sweep file as the list of its points: which, in which order, under which names, and what is refused."""
 
 import datetime
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from tiny_mambas import tiny_mamba
+from transformers import BertConfig, BertModel
 
 from icd_lib.errors import ConfigError
 from icd_lib.run.scenario import is_sweep, list_scenarios, list_sweeps, load_scenario
+from icd_lib.sweeps.outcome import status_of
 from icd_lib.sweeps.plan import MANY, read_sweep, sweep_of
+from icd_lib.workloads.model.setup import check_lengths
 
 GRID = {"transform.dead_share": [0.3, 0.5], "codesign.max_rounds": [1, 2]}
 
@@ -144,6 +149,22 @@ def test_the_shipped_ablation_is_what_the_specification_asks_for(quick):
     scenarios = [point.scenario(quick) for point in made.points]
     assert {scenario.get("transform.rate") for scenario in scenarios} >= ({0.3, 0.7} if quick else {0.3, 0.5, 0.7})
     assert all(scenario.get("codesign.quality_budget_pp") == 100 for scenario in scenarios)
+    assert not any("decode" in scenario.config for scenario in scenarios), "nobody reads what it measures"
     assert quick or {scenario.get("data.max_length") for scenario in scenarios} == {256, 1024}
     int8 = [one for one, point in zip(scenarios, made.points, strict=True) if point.levels["precision"] == "int8"]
     assert all(one.get("deploy.precision") == one.get("quantization.precision") == "int8" for one in int8)
+
+
+def test_berts_points_at_1024_tokens_cannot_be_had_and_mambas_can():
+    made = read_sweep("ablation")
+    small = BertConfig(vocab_size=97, hidden_size=48, num_hidden_layers=1, num_attention_heads=4, intermediate_size=80)
+    models = {"bert": BertModel(small), "mamba": tiny_mamba()}
+    for point in made.points:
+        scenario = point.scenario()
+        context = SimpleNamespace(model=models[point.levels["base"]], get=scenario.get)
+        if (point.levels["base"], point.levels["length"]) == ("bert", "1024"):
+            with pytest.raises(ConfigError, match="has 1024 tokens but BertModel has positions for 512") as no:
+                check_lengths(context)
+            assert status_of(no.value) == "not_measured"
+        else:
+            check_lengths(context)

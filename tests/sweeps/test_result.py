@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from sweep_factory import HERE, arm, write_sweep
+from sweep_factory import HERE, arm, done, write_sweep
 
 from icd_lib.errors import ArtifactError, ConfigError
+from icd_lib.metric import figure
+from icd_lib.sweeps.figures import frontier_picture, setting_words
 from icd_lib.sweeps.result import SweepResult
 
 FACTORS = {"rate": ["0.3", "0.5", "0.7", "0.9"]}
@@ -41,8 +43,24 @@ def test_the_frontier_is_of_latency_or_of_size(tmp_path):
     result = write_sweep(tmp_path / "s", POINTS, FACTORS)
     assert names(result.pareto()) == [("a", "iterative"), ("b", "iterative")]
     assert ("c", "iterative") in names(result.pareto("size"))
-    with pytest.raises(ConfigError, match="latency or size"):
-        result.pareto("energy")
+    with pytest.raises(ConfigError, match="takes latency, size, energy; got 'speed'"):
+        result.pareto("speed")
+
+
+def test_the_frontier_of_energy_has_those_whose_energy_was_measured(tmp_path):
+    points = {}
+    for (name, joules), (levels, given) in zip(
+        {"a": 2e-3, "b": 1e-3, "c": None}.items(), POINTS.values(), strict=False
+    ):
+        fields = done(*given)
+        if joules is not None:
+            spent = figure(joules, "J/token", "measured", n=9, method="made up", ci95=(joules / 2, joules * 2))
+            fields["arms"]["iterative"] = replace(fields["arms"]["iterative"], energy_j_per_token=spent)
+        points[name] = (levels, fields)
+    result = write_sweep(tmp_path / "s", points, FACTORS)
+    assert names(result.pareto("energy")) == [("a", "iterative"), ("b", "iterative")]
+    drawn = frontier_picture(result, "energy")
+    assert drawn.name == "frontier_energy" and drawn.alt.endswith("on the frontier: 1 iterative; 2 iterative.")
 
 
 def test_what_dense_beats_is_on_no_frontier(tmp_path):
@@ -50,6 +68,30 @@ def test_what_dense_beats_is_on_no_frontier(tmp_path):
     given = {"status": "done", "where": HERE, "arms": slow}
     result = write_sweep(tmp_path / "s", {"a": point("0.3", given)}, FACTORS)
     assert result.pareto() == [] and names(result.pareto("size")) == [("a", "iterative")]
+
+
+def test_each_runtime_has_a_frontier_of_its_own_and_the_best_is_of_all(tmp_path):
+    points = {
+        "a": point("0.3", (10.0, 0.05, 900)),
+        "b": point("0.5", (5.0, 0.02, 500, replace(HERE, runtime="openvino"))),
+    }
+    result = write_sweep(tmp_path / "s", points, FACTORS)
+    assert names(result.pareto()) == [("a", "iterative"), ("b", "iterative")], "b beats a, but in another runtime"
+    assert [setting_words(result, one).rpartition(", ")[2] for one in result.settings] == ["eager", "openvino"]
+    assert result.best().point == "b" and result.best(setting=result.settings[0]).point == "a"
+
+
+def test_machines_of_one_kind_are_told_apart_and_named_where_there_are_several(tmp_path):
+    points = {"a": point("0.3", (10.0, 0.05, 900, replace(HERE, host="aaaaaa")))}
+    one = write_sweep(tmp_path / "s", points, FACTORS)
+    assert "aaaaaa" not in setting_words(one, one.settings[0])
+    points["b"] = point("0.5", (5.0, 0.02, 500, replace(HERE, host="bbbbbb")))
+    result = write_sweep(tmp_path / "t", points, FACTORS)
+    assert names(result.pareto()) == [("a", "iterative"), ("b", "iterative")]
+    assert "2 cores, machine bbbbbb" in setting_words(result, result.settings[1])
+    assert list(result.frame()["machine"]) == [f"{HERE.machine}, machine {host}" for host in ("aaaaaa", "bbbbbb")]
+    with pytest.raises(ConfigError, match="not compared"):
+        result.best()
 
 
 def test_figures_of_different_machines_models_or_calls_are_never_compared(tmp_path):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,3 +43,20 @@ def test_elimination_paths_are_kept_beside_the_moments(tmp_path, monkeypatch):
     other = replace(inputs, settings=inputs.settings.but(ridge=0.5)).observe()
     with pytest.raises(pytest.fail.Exception, match="computed again"):
         other.element_paths  # noqa: B018 (another ridge is another path)
+
+
+def test_paths_of_granules_in_a_layout_are_kept_by_layout_granule_and_ridge(tmp_path, monkeypatch):
+    observed = replace(small_problem().inputs, keep_moments=tmp_path / "moments-x.safetensors").observe()
+    sizes = {block.axis: block.elements for block in observed.adapter.prunable()}
+    tiles = {block.kind: 2 for block in observed.adapter.prunable()}
+    order = {axis: np.random.default_rng(0).permutation(size) for axis, size in sizes.items()}
+    plain = {axis: np.arange(size) for axis, size in sizes.items()}
+    found = {name: observed.granule_paths(tiles, given, 0.01) for name, given in (("order", order), ("plain", plain))}
+    assert {a: p.loss for a, p in found["order"].items()} != {a: p.loss for a, p in found["plain"].items()}
+    wanted = module.eliminations(observed.adapter, observed.moments, tiles, 0.01, order)
+    monkeypatch.setattr(module, "eliminations", lambda *given: pytest.fail("computed again"))
+    again = observed.granule_paths(tiles, order, 0.01)
+    assert {a: (p.order, p.loss) for a, p in again.items()} == {a: (p.order, p.loss) for a, p in wanted.items()}
+    for granule, ridge in ((tiles, 0.5), (dict.fromkeys(tiles, 1), 0.01)):
+        with pytest.raises(pytest.fail.Exception, match="computed again"):
+            observed.granule_paths(granule, order, ridge)

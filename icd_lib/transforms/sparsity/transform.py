@@ -19,7 +19,7 @@ from icd_lib.transforms.options import PruneOptions
 from icd_lib.transforms.sparsity.allocate import LossCurve, PrunePlan, allocate, allocate_evenly, allocate_rate
 from icd_lib.transforms.sparsity.obs import Elimination
 from icd_lib.transforms.sparsity.prune import prune, prune_closed_form
-from icd_lib.transforms.sparsity.sensitivity import eliminations, loss_curves
+from icd_lib.transforms.sparsity.sensitivity import loss_curves
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class SparsityEvidence:
         observed, manner = self.given.observed, self.given.manner
         if self.by_element:
             return observed.element_paths
-        return eliminations(observed.adapter, observed.moments, manner.granule, self.options.ridge, manner.orders or {})
+        return observed.granule_paths(manner.granule, manner.orders or {}, self.options.ridge)
 
     @cached_property
     def curves(self) -> list[LossCurve]:

@@ -26,7 +26,7 @@ from icd_lib.records.deploy import Deploy
 from icd_lib.run.artifacts import Run
 from icd_lib.runtimes import REFERENCE, rows_of
 from icd_lib.runtimes.target import Target
-from icd_lib.storage.machine import cpu_model, kept_file
+from icd_lib.storage.machine import kept_file, processor
 from icd_lib.storage.record_json import from_json
 from icd_lib.storage.tensor_file import load_tensors, save_tensors
 from icd_lib.transforms import applying
@@ -208,7 +208,7 @@ class Context(ABC):
             "dtype": str(next(self.model.parameters()).dtype),
             "text": text,
             "threads": torch.get_num_threads(),
-            "cpu": cpu_model(),
+            **processor(),
             "torch": torch.__version__,
         }
         return kept_file(kind, key).with_suffix(".safetensors")

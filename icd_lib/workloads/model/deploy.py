@@ -11,6 +11,7 @@ from icd_lib.measure.battery import uses_own_head
 from icd_lib.measure.conditions import disturbances, watched
 from icd_lib.measure.environment import versions
 from icd_lib.measure.ladder import measure_ladder
+from icd_lib.models.families import family_of
 from icd_lib.progress import follow
 from icd_lib.records.deploy import Deploy, Tried
 from icd_lib.runtimes import REFERENCE, RUNTIMES, rows_of
@@ -52,6 +53,17 @@ def choose_target(context: Context) -> Deploy:
         return replace(found, disturbed=disturbed)
     keep(KIND, key, as_json(found))
     return found
+
+
+def check_runtimes(context: Context) -> None:
+    """Raise `ResourceError` where no runtime that deploy asks for can read a model of this family; nothing is timed."""
+    asked, family = (context.get("deploy.runtime"), context.get("deploy.precision")), family_of(context.model)
+    names = rows_of(*asked)
+    if names and family is not None and family.no_onnx and all(RUNTIMES[name].from_onnx for name in names):
+        raise ResourceError(
+            f"deploy.precision={asked[1]}: {', '.join(names)} read ONNX files, and of {type(context.model).__name__} "
+            f"there is none: {family.no_onnx}"
+        )
 
 
 def named(context: Context, name: str, asked: tuple[str, str]) -> Deploy:

@@ -18,7 +18,7 @@ from icd_lib.measure.tables import Call, mean_over_shapes, measure_width_curves,
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
-from icd_lib.storage.machine import keep_tables, processor, read_tables
+from icd_lib.storage.machine import keep, keep_tables, processor, read_kept, read_tables, this_machine
 from icd_lib.storage.npz import save_graph
 from icd_lib.transforms import transforms_of
 from icd_lib.transforms.base import Manner
@@ -28,8 +28,9 @@ from icd_lib.transforms.sparsity.allocate import LossCurve
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
 from icd_lib.transforms.sparsity.transform import TRANSFORM as SPARSITY
 from icd_lib.transforms.weights.transform import PRECISIONS as WEIGHTS_ALONE
+from icd_lib.version import sources_sha256
 from icd_lib.workloads.model.context import Context
-from icd_lib.workloads.model.solve import findings_of
+from icd_lib.workloads.model.solve import findings_of, moments_key
 
 SENSITIVITY_BATCHES = 6
 # Multiply-adds, of a quick run too; each block's probe runs the blocks behind it.
@@ -66,7 +67,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
     key = {
         "model": context.checkpoint.sha256,
         "runtime": target.row.name,
-        "quantization": context.config.get("quantization"),
+        "quantization": context.config["quantization"] if is_rounded_for_clock(context) else None,
         "shapes": shapes,
         "widths": widths,
         "repeats": repeats,
@@ -74,7 +75,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
         **processor(),
         "torch": torch.__version__,
     }
-    known = None if context.get("graph.remeasure") else read_tables(key)
+    known = None if context.get("graph.remeasure") else read_tables(key) or read_shared(context.run, key)
     if known is not None:
         progress(f"width curves of this machine, measured {known['measured_at']} (graph.remeasure=true measures again)")
         return known
@@ -104,10 +105,29 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
         "curves": {kind: curve.to_json() for kind, curve in curves.items()},
     }
     if disturbed := disturbances(conditions):
-        progress(f"{'; '.join(disturbed)}: these curves are used now, and measured again by the next run")
+        where = "in this sweep" if context.run.shared else "now"
+        progress(f"{'; '.join(disturbed)}: these curves are used {where}, and measured again by the next")
+        keep_shared(context.run, key, tables)
     else:
         keep_tables(key, tables)
     return tables | {"conditions": conditions}
+
+
+def read_shared(run: Run, key: dict) -> dict | None:
+    """Curves of a machine that was disturbed, which all points of the sweep on it plan with; None elsewhere."""
+    return None if run.shared is None else read_kept("tables", key | {"host": this_machine()}, run.shared)
+
+
+def keep_shared(run: Run, key: dict, tables: dict) -> None:
+    """Leave them for the other points of the sweep, if the run is in one."""
+    if run.shared is not None:
+        keep("tables", key | {"host": this_machine()}, tables, run.shared)
+
+
+def is_rounded_for_clock(context: Context) -> bool:
+    """Whether a variant is quantised before it is timed: where it will compute in eight bits."""
+    section = context.config.get("quantization")
+    return section is not None and section["precision"] not in WEIGHTS_ALONE and context.target.row.precision == "int8"
 
 
 def call_for_clock(context: Context) -> Call:
@@ -116,15 +136,28 @@ def call_for_clock(context: Context) -> Call:
     Only the shapes of its eight-bit products count for the clock, so one batch gives the ranges, and weights go to
     their nearest points. Where weights alone are rounded no product is in eight bits, and the variant is timed as is.
     """
-    target, section = context.target, context.config.get("quantization")
-    if section is None or section["precision"] in WEIGHTS_ALONE or target.row.precision != "int8":
+    target = context.target
+    if not is_rounded_for_clock(context):
         return target.call
-    recipe = Recipe(section["alpha"], compensate=False)
+    recipe = Recipe(context.config["quantization"]["alpha"], compensate=False)
 
     def call(model: nn.Module, inputs: dict) -> Callable[[], object]:
         return target.call(quantize(model, context.deploy_calibration[:1], recipe)[0], inputs)
 
     return call
+
+
+def known_sensitivity(context: Context, observed: Observed) -> list[dict]:
+    """`sensitivity_map`, kept by this machine for runs of the same model, text and sources."""
+    work = QUICK_WORK if context.run.scenario.quick else SENSITIVITY_WORK
+    key = moments_key(context) | {"ridge": observed.ridge, "work": work, "sources": sources_sha256()}
+    if (known := read_kept("sensitivity", key)) is not None:
+        context.progress("which layer and axis hurts is known of this model and text")
+        return known["blocks"]
+    context.progress("measuring which layer and axis hurts")
+    found = sensitivity_map(observed, work)
+    keep("sensitivity", key, {"blocks": found})
+    return found
 
 
 def sensitivity_map(observed: Observed, work: float = SENSITIVITY_WORK) -> list[dict]:
@@ -165,8 +198,7 @@ def learn(context: Context, inputs: Inputs, observed: Observed, graphs: dict) ->
     surveys = survey(run, problem)
     if problem.is_given:
         return {"tables": tables, **surveys, **nothing_to_choose(run)}
-    progress("measuring which layer and axis hurts")
-    sensitivity = sensitivity_map(observed, QUICK_WORK if run.scenario.quick else SENSITIVITY_WORK)
+    sensitivity = known_sensitivity(context, observed)
     run.write_json("graph/sensitivity.json", sensitivity)
     evidence = Evidence(observed, findings_of(tables, sensitivity), graphs)
     prediction, curves = predict(replace(problem, evidence=evidence))

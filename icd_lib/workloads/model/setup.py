@@ -8,7 +8,7 @@ from icd_lib.models.checkpoint.source import MADE
 from icd_lib.models.families import find_adapter
 from icd_lib.storage.record_json import as_json
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
-from icd_lib.workloads.model.deploy import choose_target
+from icd_lib.workloads.model.deploy import check_runtimes, choose_target
 from icd_lib.workloads.model.solve import settings_of
 
 WHOLE_RUN = "run"
@@ -19,6 +19,7 @@ def describe(context: Context) -> dict:
     """What setup.json holds of the model, its text and how good it is; writes the dense model's results."""
     context.progress(f"checkpoint {context.checkpoint.name} ({context.checkpoint.source})")
     check_lengths(context)
+    check_runtimes(context)
     if "kv" in context.run.scenario.config:
         from icd_lib.workloads.model.generation import check_generation  # loads what only decoders need
 

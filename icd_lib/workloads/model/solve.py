@@ -20,7 +20,7 @@ from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.run.artifacts import Run
 from icd_lib.solver.cost import CostConfig, evaluate_cost
-from icd_lib.storage.machine import cpu_model, kept_file
+from icd_lib.storage.machine import kept_file, processor
 from icd_lib.storage.npz import load_graph, save_graph
 from icd_lib.transforms import further_transforms, transforms_of
 from icd_lib.transforms.effects import alive_words
@@ -60,10 +60,10 @@ def findings_of(tables: dict, sensitivity: list[dict], curves: list[LossCurve] |
     return Findings(latency_tables(tables), tables["dense_ms"], rates, curves)
 
 
-def moments_file(context: Context) -> Path:
-    """Where this machine keeps the dense model's moments on the scenario's calibration text."""
+def moments_key(context: Context) -> dict:
+    """What the dense model's moments on the scenario's calibration text depend on."""
     get = context.get
-    key = {
+    return {
         "model": context.checkpoint.sha256,
         "dtype": str(next(context.model.parameters()).dtype),
         "text": context.calibration_sha256,
@@ -72,10 +72,14 @@ def moments_file(context: Context) -> Path:
         "max_length": get("data.max_length"),
         "term_tokens": TERM_TOKENS,
         "threads": torch.get_num_threads(),
-        "cpu": cpu_model(),
+        **processor(),
         "torch": torch.__version__,
     }
-    return kept_file("moments", key).with_suffix(".safetensors")
+
+
+def moments_file(context: Context) -> Path:
+    """Where this machine keeps them."""
+    return kept_file("moments", moments_key(context)).with_suffix(".safetensors")
 
 
 def read_graph(run: Run, axis: str) -> sp.csr_array:

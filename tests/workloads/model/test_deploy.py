@@ -1,6 +1,7 @@
 """Where a run is deployed: the runtime that is named, or the fastest in which the dense model keeps the budget."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from torch import nn
@@ -11,9 +12,10 @@ from icd_lib.runtimes import RUNTIMES
 from icd_lib.runtimes.eager import Eager, PreparedEager
 from icd_lib.storage.record_json import as_json
 from icd_lib.workloads.model import deploy
-from icd_lib.workloads.model.deploy import choose_target
+from icd_lib.workloads.model.deploy import check_runtimes, choose_target
 from icd_lib.workloads.model.solve import selection_judge
 from tests.tiny_domains import damage
+from tests.tiny_mambas import tiny_mamba
 
 ALL = (
     "deploy.runtime=auto",
@@ -85,6 +87,20 @@ def test_a_runtime_that_leaves_no_file_has_to_be_faster_by_more_than_the_noise(m
     found = choose_target(make("deploy.runtime=auto", "deploy.precision=fp32"))
     tried = {item.runtime: item for item in found.tried}
     assert found.runtime == taken and tried["compile"].reason == reason
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "fits"),
+    [("auto", "int8", False), ("openvino", "fp32", False), ("auto", "fp32", True), ("eager", "fp32", True)],
+)
+def test_a_family_without_onnx_is_refused_before_anything_is_timed(runtime, precision, fits):
+    asked = {"deploy.runtime": runtime, "deploy.precision": precision}
+    context = SimpleNamespace(model=tiny_mamba(), get=asked.get)
+    if fits:
+        check_runtimes(context)
+        return
+    with pytest.raises(ResourceError, match="of MambaForCausalLM there is none: ONNX has no selective scan"):
+        check_runtimes(context)
 
 
 def test_what_was_found_is_kept_for_this_machine(make, timed, ruined, monkeypatch):
