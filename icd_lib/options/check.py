@@ -33,7 +33,7 @@ def check_values(
     for key in given:
         if key not in options:
             raise ConfigError(unknown_key(_joined(where, str(key)), str(key), options, key_paths(whole)))
-    checked = {}
+    checked: dict[str, Any] = {}
     for key, field in options.items():
         path = _joined(where, key)
         if field.section is not None:

@@ -268,5 +268,5 @@ class Ladder:
             if entry.is_measured and arm in entry.shapes[shape].arms
         }
         key = "vs_eager" if all("vs_eager" in found for found in figures.values()) else "latency_ms"
-        values = {name: found[key].value for name, found in figures.items()}
-        return sorted(values, key=lambda name: math.inf if values[name] is None else values[name])
+        known = [(found[key].value, name) for name, found in figures.items()]
+        return [name for _, name in sorted((math.inf if value is None else value, name) for value, name in known)]
