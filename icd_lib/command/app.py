@@ -100,8 +100,9 @@ def measure_command(
     repeats: Annotated[int | None, typer.Option(help="interleaved rounds")] = None,
 ) -> None:
     """Time a model beside the one it came from, in every runtime that is installed."""
+    from icd_lib.command.folder import origin_of
     from icd_lib.command.measure import REPEATS, SHAPES, parse_shapes, runtimes_for, time_models
-    from icd_lib.command.model import open_model, origin_of
+    from icd_lib.models.checkpoint.loading import open_model
 
     console = Console()
     smaller, _, label = open_model(folder)

@@ -118,8 +118,8 @@ def choose_cache(
 def check_cache(model: nn.Module, batches: list[dict], options: KvOptions) -> None:
     """Raise `ConfigError` where no cache can be chosen for the model on this text.
 
-    That is options that clash, a model whose cache cannot lose tokens (of another family, with sliding windows), one with fewer positions
-    than are judged, and text that does not give two texts of that length.
+    That is options that clash, a model whose cache cannot lose tokens (of another family, with sliding windows), one
+    with fewer positions than are judged, and text that does not give two texts of that length.
     """
     positions, length = kv_shape(model).positions, _length(options)
     policies_of(options)
