@@ -91,3 +91,10 @@ def test_nncf_names_its_codes_and_scales_as_they_are_counted():
     batches = [{"input_ids": torch.randint(3, VOCAB, (4, 16), generator=torch.Generator().manual_seed(0))}]
     few, some = (order.by_nncf(model, batches, share)[1] for share in (1.0, 0.5))
     assert 4 + (16 + 4) / 64 <= few <= 4 + (16 + 8) / 64 < some < 8 + (16 + 8) / 64
+
+
+def test_a_grid_without_whole_groups_is_known_by_its_columns():
+    model = tiny_decoder(hidden_size=24, intermediate_size=48)  # 36 value dims: what the output projection reads
+    assert order.undivided(model, 12) == [] and order.undivided(model, 8) == [36]
+    assert order.undivided(model, 36) == [24, 48]
+    assert set(order.PLAN) == set(order.SPECS)
