@@ -2,7 +2,7 @@
 
     python benchmarks/decode.py
     python benchmarks/decode.py --batches 8 --contexts 4096 --rounds 1 --arms eager openvino_int8   # the largest cell
-    python benchmarks/decode.py --model outputs/smollm2/best --memory --out /tmp/decode.json
+    python benchmarks/decode.py --model outputs/smollm2/iterative/model --memory --out /tmp/decode.json
 
 Every cell (batch x context) times its arms on the same texts, in turns at every token. "eager again" is eager fp32 once
 more (A/A): its intervals must hold 0. Changes are relative to eager fp32. llama.cpp runs the embedded GGUF as it comes
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import transformers
 
-from icd_lib.command.model import open_model
 from icd_lib.data.fetch import fetched_file
 from icd_lib.data.language import domain_blocks, load_domains
 from icd_lib.data.sources import SMOLLM2
@@ -32,6 +31,7 @@ from icd_lib.measure.decode import change_figure, measure_decoding, time_figure
 from icd_lib.measure.decode_peak import decode_peak
 from icd_lib.measure.environment import fingerprint, versions
 from icd_lib.metric import Figure, not_measured
+from icd_lib.models.checkpoint.loading import open_model
 from icd_lib.models.families.llama import NAME
 from icd_lib.report.words import interval_text, value_text
 from icd_lib.runtimes.threads import torch_threads

@@ -72,10 +72,17 @@ ARMS = {
     "folded": {"order": "descending"},
     "folded, followed": {"order": "descending", "follow": True},
 }
-SPECS = {"int4, 64": (4, 64), "int4, 192": (4, 192), "int3, 64": (3, 64), "int8, 64": (8, 64)}
+SPECS = {
+    "int4, 64": (4, 64),
+    "int4, 128": (4, 128),
+    "int4, 192": (4, 192),  # SmolLM2's 576 columns have no whole groups of 128
+    "int3, 64": (3, 64),
+    "int8, 64": (8, 64),
+}
 # which arms are worth their minutes at which grid
 PLAN = {
     "int4, 64": tuple(ARMS),
+    "int4, 128": ("nearest", "stored", "random", "folded"),
     "int4, 192": ("nearest", "stored", "random", "folded"),
     "int3, 64": ("nearest", "stored", "random", "folded"),
     "int8, 64": ("nearest", "stored", "folded"),
@@ -165,6 +172,12 @@ def model_point(
         },
     }
     return entry, result
+
+
+def undivided(model, group: int) -> list[int]:
+    """Numbers of columns among the blocks' matrices that are no multiple of a group."""
+    linears = [one for name, one in model.named_modules() if "layers" in name and isinstance(one, torch.nn.Linear)]
+    return sorted({one.in_features for one in linears if one.in_features % group})
 
 
 def kl_cut(better: SplitResult, worse: SplitResult) -> dict:
@@ -402,6 +415,9 @@ def judge_models(args, model, batches: list[dict], unseen: dict, result: dict, f
     kept: dict[tuple[str, str], SplitResult] = {}
     done = {(item["grid"], item["arm"]) for item in result["points"]}
     for grid in args.grids:
+        if uneven := undivided(model, SPECS[grid][1]):
+            print(f"{grid}: no whole groups in {' and '.join(map(str, uneven))} columns, left out", flush=True)
+            continue
         for arm in PLAN[grid]:
             if arm not in args.arms or (grid, arm) in done:
                 continue

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from icd_lib.codesign.zeros import count_zeros
-from icd_lib.command.model import open_model
 from icd_lib.errors import IcdError
+from icd_lib.models.checkpoint.loading import open_model
 from icd_lib.models.families import find_adapter
 from icd_lib.models.families.bert import DEFAULT_CHECKPOINT
 from icd_lib.storage.atomic import atomic_write, to_json

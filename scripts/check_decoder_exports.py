@@ -18,11 +18,11 @@ import torch
 import transformers
 
 import icd_lib as icd
-from icd_lib.command.model import open_model
 from icd_lib.decoding.prompt import pad_left
 from icd_lib.deploy.record import check_export
 from icd_lib.deploy.verify import TEXTS, run_fresh
 from icd_lib.errors import IcdError, ResourceError
+from icd_lib.models.checkpoint.loading import open_model
 from icd_lib.models.families.llama import NAME, embedded_folder
 from icd_lib.paths import project_root
 

@@ -17,12 +17,12 @@ import torch
 import transformers
 
 import icd_lib as icd
-from icd_lib.command.model import open_model
 from icd_lib.deploy.record import check_export
 from icd_lib.deploy.sentence import Pooling
 from icd_lib.deploy.target import find_target, targets
 from icd_lib.deploy.verify import TEXTS, USERS_COSINE, compare, run_fresh
 from icd_lib.errors import IcdError, ResourceError
+from icd_lib.models.checkpoint.loading import open_model
 from icd_lib.models.families.bert import DEFAULT_CHECKPOINT
 from icd_lib.models.quantized import has_eight_bits
 from icd_lib.paths import project_root

@@ -105,8 +105,9 @@ def measure_command(
     repeats: Annotated[int | None, typer.Option(help="interleaved rounds")] = None,
 ) -> None:
     """Time a model beside the one it came from, in every runtime that is installed."""
+    from icd_lib.command.folder import check_measurable, origin_of
     from icd_lib.command.measure import REPEATS, SHAPES, parse_shapes, runtimes_for, time_models
-    from icd_lib.command.model import check_measurable, open_model, origin_of
+    from icd_lib.models.checkpoint.loading import open_model
 
     console = Console()
     check_measurable(folder)

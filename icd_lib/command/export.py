@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from icd_lib.command.model import find_checkpoint, open_model
 from icd_lib.command.texts import sample_texts
 from icd_lib.data.batches import encode, token_batches
 from icd_lib.deploy.card import Card
@@ -15,7 +14,9 @@ from icd_lib.deploy.record import check_export
 from icd_lib.deploy.sentence import read_pooling
 from icd_lib.deploy.target import find_target
 from icd_lib.errors import ConfigError
+from icd_lib.models.checkpoint.loading import open_model
 from icd_lib.models.checkpoint.optimized import RECORD
+from icd_lib.models.checkpoint.source import find_checkpoint
 from icd_lib.models.families import FAMILIES
 from icd_lib.models.quantized import has_eight_bits
 from icd_lib.paths import user_path

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from icd_lib.api import Optimized, optimize
+from icd_lib.command.folder import check_out
 from icd_lib.command.judges import JUDGES, Judge, NextTokenJudge, OwnJudge
 from icd_lib.command.measure import time_models
-from icd_lib.command.model import check_out, open_model
 from icd_lib.command.texts import sample_texts
 from icd_lib.data.batches import encode, token_batches
 from icd_lib.errors import ConfigError, TransformError
+from icd_lib.models.checkpoint.loading import open_model
 from icd_lib.models.families import family_of
 
 LEAST_TEXTS, MOST_TEXTS = 64, 2000

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from icd_lib.decoding import llamacpp_child
+from icd_lib.decoding import llamacpp_child, llamacpp_quantize
 from icd_lib.decoding.base import Decoder, DecodeRuntime
-from icd_lib.decoding.prompt import Prompt
+from icd_lib.decoding.prompt import Prompt, read_prompt
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.paths import project_root, user_path
 
@@ -46,8 +46,7 @@ class LlamaCppDecoder(Decoder):
         self.told, self.positions, self.weight_bytes = told, min(told["positions"], context), told["bytes"]
 
     def _prefill(self, prompt: Prompt) -> np.ndarray:
-        if len(prompt.ids) > self._texts:
-            raise ConfigError(f"llama.cpp was opened for {self._texts} texts, not {len(prompt.ids)}; pass texts=")
+        self._check(prompt)
         seen = np.ones_like(prompt.ids, dtype=bool) if prompt.mask is None else prompt.mask.astype(bool)
         rows = np.broadcast_to(np.arange(len(seen))[:, None], seen.shape)
         return self._ask(np.stack([prompt.ids[seen], rows[seen], prompt.positions[seen]], axis=1))
@@ -55,10 +54,25 @@ class LlamaCppDecoder(Decoder):
     def _step(self, ids: np.ndarray, positions: np.ndarray) -> np.ndarray:
         return self._ask(np.stack([ids, np.arange(len(ids)), positions], axis=1))
 
-    def _ask(self, triples: np.ndarray) -> np.ndarray:
-        """Logits (B, V) after tokens, each with its text and its place there, (N, 3)."""
-        texts = int(triples[:, 1].max()) + 1
-        asked = json.dumps({"n": len(triples), "new": self._new}).encode() + b"\n"
+    def whole(self, ids: np.ndarray) -> np.ndarray:
+        """Logits (B, L, V) at every token of texts read at once; the texts are forgotten."""
+        prompt = read_prompt(ids, None, self.positions)
+        self._check(prompt)
+        self.reset()
+        rows = np.broadcast_to(np.arange(len(prompt.ids))[:, None], prompt.ids.shape)
+        triples = np.stack([prompt.ids, rows, prompt.positions], axis=-1).reshape(-1, 3)
+        logits = self._ask(triples, every=True)
+        self.reset()
+        return logits.reshape(*prompt.ids.shape, -1)
+
+    def _check(self, prompt: Prompt) -> None:
+        if len(prompt.ids) > self._texts:
+            raise ConfigError(f"llama.cpp was opened for {self._texts} texts, not {len(prompt.ids)}; pass texts=")
+
+    def _ask(self, triples: np.ndarray, every: bool = False) -> np.ndarray:
+        """Logits (B, V) after tokens, each with its text and its place there, (N, 3); (N, V) of `every` token."""
+        rows = len(triples) if every else int(triples[:, 1].max()) + 1
+        asked = json.dumps({"n": len(triples), "new": self._new, "every": every}).encode() + b"\n"
         self._new = False
         try:
             self._input.write(asked + triples.astype(np.int32).tobytes())
@@ -66,8 +80,8 @@ class LlamaCppDecoder(Decoder):
         except BrokenPipeError as error:
             raise ResourceError("the process of llama.cpp has ended; prepare the decoder again") from error
         _read_line(self._process, self._output)
-        wanted = texts * self.told["vocabulary"]
-        return np.frombuffer(self._output.read(4 * wanted), np.float32).reshape(texts, -1)
+        wanted = rows * self.told["vocabulary"]
+        return np.frombuffer(self._output.read(4 * wanted), np.float32).reshape(rows, -1)
 
     def _forget(self) -> None:
         self._new = True
@@ -141,6 +155,18 @@ class LlamaCpp(DecodeRuntime):
             process.wait()
             raise
         return LlamaCppDecoder(process, told, texts, context)
+
+
+def quantize_gguf(source: Path | str, target: Path | str, kind: str, threads: int = 1) -> Path:
+    """Let llama.cpp write `source`, a GGUF in floats, as `kind`, e.g. Q4_K_M; `ResourceError` where it does not.
+
+    Matrices whose columns are no multiple of a kind's block get another of llama.cpp's choice: look at the file.
+    """
+    words = [RUNTIME.python(), "-P", llamacpp_quantize.__file__, str(user_path(source)), str(user_path(target))]
+    done = subprocess.run([*words, kind, str(threads)], capture_output=True, text=True)
+    if done.returncode:
+        raise ResourceError(f"llama.cpp did not write {kind}: {done.stderr.strip()[-300:]}")
+    return user_path(target)
 
 
 RUNTIME = LlamaCpp("llamacpp", "llama.cpp, its own blocks of 4 to 8 bits", precision="int4", tolerance=1.0)

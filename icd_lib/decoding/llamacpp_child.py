@@ -1,8 +1,9 @@
 """llama.cpp in a process of its own, in whatever environment has llama-cpp-python; nothing of this project is imported.
 
 `python llamacpp_child.py FILE '{"threads": 2, "texts": 8, "context": 4224}'`: it answers on standard output with a line
-of JSON about the model, then for every request, a line of JSON {"n", "new"} and that many int32 triples (token, text,
-position) whose last of each text is asked for, with float32 logits (texts, V); a line {"error"} stands for a failure.
+of JSON about the model, then for every request, a line of JSON {"n", "new", "every"} and that many int32 triples
+(token, text, position), with float32 logits: (texts, V) of each text's last token, or (n, V) where `every` token's are
+asked for. A line {"error"} stands for a failure.
 """
 
 import ctypes
@@ -32,10 +33,11 @@ def open_model(llama, path, options):
     return model, context
 
 
-def decode(llama, context, batch, triples, vocabulary, capacity):
-    """Logits (texts, V) of the last token of every text among the triples."""
+def decode(llama, context, batch, triples, vocabulary, capacity, every):
+    """Logits (texts, V) of the last token of every text among the triples; (n, V) of every token if `every`."""
     last = {int(text): place for place, text in enumerate(triples[:, 1])}
-    found = np.empty((len(last), vocabulary), np.float32)
+    rows = {place: place for place in range(len(triples))} if every else {place: text for text, place in last.items()}
+    found = np.empty((len(rows), vocabulary), np.float32)
     for start in range(0, len(triples), capacity):
         part = triples[start : start + capacity]
         batch.n_tokens = len(part)
@@ -43,15 +45,15 @@ def decode(llama, context, batch, triples, vocabulary, capacity):
         for place, (token, text, position) in enumerate(part.tolist()):
             batch.token[place], batch.pos[place] = token, position
             batch.n_seq_id[place], batch.seq_id[place][0] = 1, text
-            batch.logits[place] = asked = last[text] == start + place
+            batch.logits[place] = asked = start + place in rows
             if asked:
-                wanted[place] = text
+                wanted[place] = rows[start + place]
         status = llama.llama_decode(context, batch)
         if status:
             raise RuntimeError(f"llama_decode returned {status}")
-        for place, text in wanted.items():
-            row = llama.llama_get_logits_ith(context, place)
-            found[text] = np.ctypeslib.as_array(row, shape=(vocabulary,))
+        for place, row in wanted.items():
+            logits = llama.llama_get_logits_ith(context, place)
+            found[row] = np.ctypeslib.as_array(logits, shape=(vocabulary,))
     return found
 
 
@@ -86,7 +88,7 @@ def main(path, options):
         if asked["new"]:
             llama.llama_memory_clear(llama.llama_get_memory(context), True)
         try:
-            found = decode(llama, context, batch, triples, vocabulary, capacity)
+            found = decode(llama, context, batch, triples, vocabulary, capacity, asked["every"])
         except RuntimeError as error:
             answers.write(json.dumps({"error": str(error)}).encode() + b"\n")
         else:

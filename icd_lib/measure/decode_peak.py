@@ -41,18 +41,12 @@ def decode_peak(name: str, model: Path | str, batch: int, context: int, **option
 def main(asked: str) -> None:
     """One line of JSON."""
     from icd_lib.decoding import DECODERS
-    from icd_lib.models.checkpoint.loading import load_model, load_optimized
-    from icd_lib.models.checkpoint.optimized import RECORD
-    from icd_lib.models.checkpoint.source import resolve_checkpoint
-    from icd_lib.paths import user_path
+    from icd_lib.models.checkpoint.loading import open_model
 
     given = json.loads(asked)
 
     def decode() -> None:
-        if (user_path(given["model"]) / RECORD).is_file():
-            model = load_optimized(given["model"])
-        else:
-            model = load_model(resolve_checkpoint(given["model"], family="llama"))[0]
+        model, *_ = open_model(given["model"])
         decoder = DECODERS[given["name"]].prepare(model, **given["options"])
         ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (given["batch"], given["context"]))
         decoder.greedy(ids, _STEPS)

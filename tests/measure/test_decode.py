@@ -8,7 +8,10 @@ from icd_lib.decoding.base import Decoder
 from icd_lib.decoding.bytes import cache_bytes_of, weight_bytes_of
 from icd_lib.errors import MeasureError
 from icd_lib.measure.decode import change_figure, measure_decoding, time_figure
+from icd_lib.measure.decode_peak import decode_peak
 from tests.tiny_decoders import tiny_decoder
+from tests.tiny_mambas import tiny_mamba
+from tests.tiny_words import tiny_words
 
 CONTEXT, STEPS, ROUNDS, WARMUP = 4, 3, 2, 1
 IDS = np.arange(2 * 12).reshape(2, 12)
@@ -69,3 +72,19 @@ def test_bytes_are_those_of_the_tensors(tied):
     table = model.get_input_embeddings().weight.nbytes
     assert weight_bytes_of(model) == (held if tied else held - table)
     assert cache_bytes_of(model, 4) == 2 * 2 * 3 * 6 * 4  # layers, keys and values, groups, dims, bytes
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("build", [tiny_decoder, tiny_mamba])
+def test_the_peak_is_that_of_a_process_whatever_family_the_checkpoint_is_of(tmp_path, build):
+    words = tiny_words()
+    build(dtype=torch.float32, vocab_size=len(words)).save_pretrained(tmp_path / "m")
+    words.save_pretrained(tmp_path / "m")
+    found = decode_peak("eager", tmp_path / "m", batch=2, context=8, threads=1)
+    assert found.kind == "measured" and found.unit == "MB" and 50 < found.value < 5000
+
+
+def test_a_peak_that_cannot_be_measured_says_why(tmp_path):
+    failed = decode_peak("eager", tmp_path / "none", batch=1, context=8)
+    assert failed.kind == "not_measured" and "exit code 1" in failed.reason and "was not found" in failed.reason
+    assert "process of its own" in decode_peak("llamacpp", tmp_path, batch=1, context=8).reason

@@ -49,6 +49,7 @@ def test_text_that_is_too_short_is_refused(model):
     [
         ("mistral", {"sliding_window": 16}, {}, 6, "attends to a sliding window of 16 tokens.*use the stock cache"),
         ("llama", {}, {"context": 250}, 6, "judged after 258 tokens .*LlamaForCausalLM has 256 positions; lower"),
+        ("llama", {}, {"pool": 4}, 6, "kv.pool is odd, as many neighbours on either side; got 4"),
         ("llama", {}, {"context": 240, "continued": 16}, 1, "has 120 tokens, and a cache is judged on 2 texts of 257"),
     ],
 )

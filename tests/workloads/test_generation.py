@@ -313,6 +313,15 @@ def test_what_the_model_cannot_do_is_refused_at_setup(kind, sizes, says):
     measured.check_generation(text)
 
 
+def test_single_tokens_count_with_their_neighbours_and_an_even_number_of_those_is_refused():
+    options = measured.Options(KvOptions(**SMALL, pool=5).model_dump())
+    assert {unit: options.policy(unit, 0.5, 64).pool for unit in measured.UNITS} == {"token": 5, "page": 1, "recent": 1}
+    text = Text(pool=4)
+    text.model = tiny_decoder(dtype=torch.float32, max_position_embeddings=256)
+    with pytest.raises(ConfigError, match=r"kv\.pool is odd, as many neighbours on either side; got 4"):
+        measured.check_generation(text)
+
+
 def test_other_runs_have_none(tmp_path):
     results = results_of(tmp_path, None, {})
     assert isinstance(generation.cache_table(results), DoesNotApply) and generation.lines(results) == []

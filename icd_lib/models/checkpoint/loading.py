@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import transformers
@@ -12,16 +13,17 @@ from torch import nn
 from icd_lib.errors import ArtifactError, ConfigError, IcdError, ResourceError
 from icd_lib.models.checkpoint.config import building, model_class, model_config
 from icd_lib.models.checkpoint.files import check_config, weight_files
-from icd_lib.models.checkpoint.optimized import load_optimized, save_optimized
+from icd_lib.models.checkpoint.optimized import RECORD, load_optimized, save_optimized
 from icd_lib.models.checkpoint.pairs import MASK, find_pairs, read_permanent
 from icd_lib.models.checkpoint.prepare import prepare
-from icd_lib.models.checkpoint.source import Checkpoint, resolve_checkpoint
+from icd_lib.models.checkpoint.source import Checkpoint, find_checkpoint, resolve_checkpoint
 from icd_lib.models.families import DEFAULT_FAMILY, find_family
 from icd_lib.models.precision import quantised
+from icd_lib.paths import user_path
 
 _FLOATS = ("F16", "BF16", "F32", "F64")  # safetensors' names of the dtypes that weights may have
 
-__all__ = ["fetch_models", "load_model", "load_optimized", "load_tokenizer", "save_optimized"]
+__all__ = ["fetch_models", "load_model", "load_optimized", "load_tokenizer", "open_model", "save_optimized"]
 
 
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, object]:
@@ -49,6 +51,26 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> tu
             f"{model.config.vocab_size} embedding rows; save the tokenizer the model was trained with beside it"
         )
     return prepare(model.eval()), tokenizer
+
+
+def open_model(name: Path | str) -> tuple[nn.Module, object, str]:
+    """(model in evaluation mode, tokenizer, name without a path) of a checkpoint or of a folder that ICD wrote.
+
+    A folder of ours may be without a tokenizer: None.
+    """
+    folder = user_path(name)
+    if (folder / RECORD).is_file():
+        return load_optimized(folder), _tokenizer_of(folder), folder.resolve().name
+    checkpoint = find_checkpoint(str(name))
+    model, tokenizer = load_model(checkpoint)
+    return model, tokenizer, checkpoint.name
+
+
+def _tokenizer_of(folder: Path):
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError):
+        return None  # a model can be saved without one, and measured
 
 
 def load_tokenizer(checkpoint: Checkpoint):

@@ -13,7 +13,7 @@ from pathlib import Path
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.models.checkpoint.files import check_config, check_weights, hash_files, weight_files
 from icd_lib.models.checkpoint.gguf import gguf_folder, is_gguf
-from icd_lib.models.families import DEFAULT_FAMILY, find_family
+from icd_lib.models.families import DEFAULT_FAMILY, FAMILIES, find_family
 from icd_lib.models.shapes import SHAPES, shape_names
 from icd_lib.paths import user_path
 
@@ -99,6 +99,20 @@ def resolve_checkpoint(
         f"checkpoint '{name}' was not found; tried {'; '.join(tried)}. Give a folder written by save_pretrained, "
         "put it below ICD_DATA_DIR, or leave model.checkpoint empty for the embedded model"
     )
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """`resolve_checkpoint` in the first family that takes it; `ConfigError` with every family's reason.
+
+    A name that comes along with a family is looked for in that one first.
+    """
+    reasons = []
+    for family in sorted(FAMILIES, key=lambda row: not any(_is_same(name, k.name) for k in FAMILIES[row].embedded)):
+        try:
+            return resolve_checkpoint(name, family=family)
+        except ConfigError as error:
+            reasons.append(f"{family}: {error.args[0]}")
+    raise ConfigError("no family takes this model; " + "; ".join(reasons))
 
 
 def random_checkpoint(shape: str | None, seed: int = 0, family: str = DEFAULT_FAMILY) -> Checkpoint:

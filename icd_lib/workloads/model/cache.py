@@ -47,11 +47,17 @@ def policy_of(options: KvOptions, keep: float, prompt: int) -> KvPolicy:
     return KvPolicy(
         budget=budget,
         score=options.score,
+        pool=options.pool,
         sinks=options.sinks,
         window=options.window,
         every=options.every,
         page=page,
     )
+
+
+def policies_of(options: KvOptions) -> dict[str, KvPolicy]:
+    """Share → what a cache of it may keep of a text on which quality is judged; `ConfigError` where options clash."""
+    return {f"{keep}": policy_of(options, keep, options.context) for keep in options.keep}
 
 
 def choose_cache(
@@ -73,7 +79,7 @@ def choose_cache(
     count = min(len(stream) // length, options.blocks)
     ids = stream[: count * length].reshape(count, length)
     blocks = Blocks(ids, np.repeat(np.arange(count)[:, None], length, axis=1))
-    policies = {f"{keep}": policy_of(options, keep, options.context) for keep in options.keep}
+    policies = policies_of(options)
     caches = {name: compressed(policy, options.store) for name, policy in policies.items()}
     way = model.config._attn_implementation
     try:
@@ -112,10 +118,11 @@ def choose_cache(
 def check_cache(model: nn.Module, batches: list[dict], options: KvOptions) -> None:
     """Raise `ConfigError` where no cache can be chosen for the model on this text.
 
-    That is a model whose cache cannot lose tokens (of another family, with sliding windows), one with fewer positions
-    than are judged, and text that does not give two texts of that length.
+    That is options that clash, a model whose cache cannot lose tokens (of another family, with sliding windows), one
+    with fewer positions than are judged, and text that does not give two texts of that length.
     """
     positions, length = kv_shape(model).positions, _length(options)
+    policies_of(options)
     given = sum(len(_tokens(batch)) for batch in batches)
     if given // length < LEAST_BLOCKS:
         raise ConfigError(

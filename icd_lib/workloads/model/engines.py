@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import SimpleNamespace
 
-import torch
 from torch import nn
 
 from icd_lib.decoding import DECODERS
 from icd_lib.decoding.base import Decoder
 from icd_lib.decoding.grouped import exported_row
+from icd_lib.decoding.judged import Judged
 from icd_lib.decoding.openvino import OpenVino, OpenVinoDecoder
 from icd_lib.decoding.stateful import stateful_graph
 from icd_lib.experiment.arms import DENSE, RESULT
@@ -62,14 +61,4 @@ class Engines:
         """The arm as what judges of language models take, compiled for as long."""
         name, whose = self.rows[arm]
         request = DECODERS[name].open(self.graph(arm), last=False).create_infer_request()
-        yield _Judged(OpenVinoDecoder(request), self.models[whose])
-
-
-class _Judged:
-    """What a model is to its judge, with the logits of a graph."""
-
-    def __init__(self, decoder: OpenVinoDecoder, model: nn.Module):
-        self.decoder, self.config, self.parameters = decoder, model.config, model.parameters
-
-    def __call__(self, input_ids: torch.Tensor, **_options) -> SimpleNamespace:
-        return SimpleNamespace(logits=torch.from_numpy(self.decoder.whole(input_ids.numpy())))
+        yield Judged(OpenVinoDecoder(request), self.models[whose])

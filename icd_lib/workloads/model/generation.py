@@ -40,7 +40,7 @@ from icd_lib.records.generation import (
 from icd_lib.storage.record_json import as_json
 from icd_lib.transforms.kv import KvEvictor, KvPolicy, record_cache
 from icd_lib.transforms.options import KvOptions
-from icd_lib.workloads.model.cache import compressed, policy_of
+from icd_lib.workloads.model.cache import compressed, policies_of, policy_of
 from icd_lib.workloads.model.cloze import cloze_points
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.decode_clock import WARMUP, Clock
@@ -54,7 +54,11 @@ from icd_lib.workloads.model.deployed import (
 from icd_lib.workloads.model.engines import Engines
 from icd_lib.workloads.model.solve import settings_of
 
-UNITS: dict[str, dict] = {"token": {}, "page": {"unit": "page"}, "recent": {"score": "recent"}}
+UNITS: dict[str, dict] = {
+    "token": {},
+    "page": {"unit": "page", "pool": 1},  # kv.pool is about single tokens
+    "recent": {"score": "recent", "pool": 1},
+}
 LAYOUT_PROBE = 24  # tokens on which the two layouts' equality is proved
 
 
@@ -84,6 +88,7 @@ def check_generation(context: Context) -> None:
         kv_shape(context.model)
     except ConfigError as error:
         raise ConfigError(f"{error.args[0]}; for a run without it leave the section kv out") from error
+    policies_of(KvOptions(**options.values))
     check_length(adapter, options["context"] + options["continued"], "kv.context with kv.continued", "lower their sum")
     longest = max(length for _, length in options["clock"])
     check_length(

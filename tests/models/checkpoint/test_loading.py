@@ -15,6 +15,8 @@ from icd_lib.models.checkpoint.loading import fetch_models, load_model, load_opt
 from icd_lib.models.checkpoint.source import random_checkpoint, resolve_checkpoint
 from icd_lib.models.checkpoint.uniform import to_uniform
 from icd_lib.models.shapes import SHAPES
+from tests.tiny_decoders import tiny_decoder
+from tests.tiny_words import tiny_words
 
 HIDDEN, HEADS, FFN, VOCAB = 32, 4, 64, 40
 
@@ -111,6 +113,22 @@ def test_a_sharded_checkpoint_loads(tmp_path, inputs):
     assert (tmp_path / "m" / "model.safetensors.index.json").exists()
     loaded, _ = load_model(resolve_checkpoint(str(tmp_path / "m")))
     assert torch.equal(output(loaded, inputs), output(model, inputs))
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_sharded_decoder_loads_in_what_is_asked_for_whatever_it_is_stored_in(tmp_path, stored, tied):
+    words, sizes = tiny_words(), {"vocab_size": 264, "tie_word_embeddings": tied}
+    model = tiny_decoder(dtype=stored, **sizes)
+    model.save_pretrained(tmp_path / "m", max_shard_size="20KB")
+    words.save_pretrained(tmp_path / "m")
+    assert len(list((tmp_path / "m").glob("model-*.safetensors"))) > 1
+    loaded, _ = load_model(resolve_checkpoint(str(tmp_path / "m"), family="llama"))
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    expected = tiny_decoder(dtype=torch.float32, **sizes)  # not model.float(), whose rotary angles were rounded too
+    expected.load_state_dict(model.state_dict())
+    inputs = {"input_ids": torch.arange(3, 12)[None], "use_cache": False}
+    assert torch.equal(output(loaded, inputs), output(expected, inputs))
 
 
 def test_dtype_is_the_one_asked_for(tmp_path):

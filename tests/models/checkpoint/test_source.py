@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
-from icd_lib.models.checkpoint.source import random_checkpoint, resolve_checkpoint
+from icd_lib.models.checkpoint.source import find_checkpoint, random_checkpoint, resolve_checkpoint
 from icd_lib.models.families import bert
 from icd_lib.models.families.bert import DEFAULT_CHECKPOINT
 from icd_lib.models.shapes import SHAPES
@@ -132,6 +132,17 @@ def test_the_embedded_default_serves_no_name_and_its_own_name(tmp_path, monkeypa
     assert resolve_checkpoint(None).source == "embedded"
     monkeypatch.setattr(bert, "EMBEDDED_MODULE", "no_such_module_here")
     assert resolve_checkpoint(None).source == "hf_cache"
+
+
+def test_a_name_alone_finds_its_family(tmp_path):
+    assert (found := find_checkpoint("mamba-verse")).family == "mamba" and found.source == "embedded"
+    assert find_checkpoint(str(write_model(tmp_path / "mine"))).family == "bert"
+    with pytest.raises(ResourceError, match="'org/none' was not found"):
+        find_checkpoint("org/none")
+    config = write_model(tmp_path / "odd") / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "t5", "architectures": ["T5Model"]}))
+    with pytest.raises(ConfigError, match=r"(?s)no family takes this model; .*bert: .*llama: "):
+        find_checkpoint(str(tmp_path / "odd"))
 
 
 def test_without_the_embedded_package_the_error_names_it(monkeypatch):

@@ -1,40 +1,13 @@
-"""A model by its name, whichever family it is of, with its tokenizer."""
+"""The folders that commands read and write."""
 
 from pathlib import Path
 
-import transformers
-from torch import nn
-
 from icd_lib.errors import ArtifactError, ConfigError
 from icd_lib.experiment.arms import RESULT
-from icd_lib.models.checkpoint.loading import load_model, load_optimized
 from icd_lib.models.checkpoint.optimized import RECORD
-from icd_lib.models.checkpoint.source import Checkpoint, resolve_checkpoint
-from icd_lib.models.families import FAMILIES
 from icd_lib.paths import user_path
 from icd_lib.runtimes import REFERENCE, RUNTIMES
 from icd_lib.storage.json_text import read_text
-
-
-def open_model(name: str) -> tuple[nn.Module, object, str]:
-    """(model in evaluation mode, tokenizer, name without a path) of a checkpoint or of a folder that ICD wrote."""
-    folder = user_path(name)
-    if (folder / RECORD).is_file():
-        return load_optimized(folder), _tokenizer_of(folder), folder.resolve().name
-    checkpoint = find_checkpoint(name)
-    model, tokenizer = load_model(checkpoint)
-    return model, tokenizer, checkpoint.name
-
-
-def find_checkpoint(name: str) -> Checkpoint:
-    """The checkpoint of that name, of the first family that takes it; `ConfigError` with every family's reason."""
-    reasons = []
-    for family in FAMILIES:
-        try:
-            return resolve_checkpoint(name, family=family)
-        except ConfigError as error:
-            reasons.append(f"{family}: {error.args[0]}")
-    raise ConfigError("no family takes this model; " + "; ".join(reasons))
 
 
 def origin_of(folder: str) -> str:
@@ -75,10 +48,3 @@ def check_out(out: str | Path, *, force: bool = False) -> Path:
         if not force:
             raise ArtifactError(f"--out {out} holds an optimised model; --force replaces it")
     return folder
-
-
-def _tokenizer_of(folder: Path):
-    try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError):
-        return None  # a model can be saved without one, and measured
