@@ -1,4 +1,4 @@
-"""benchmarks/order_tables.py: a line per model, grid and order, in that order, and what a file does not have is a dash."""
+"""benchmarks/order_tables.py: a line per model, grid and order; what a file does not have is a dash."""
 
 import sys
 from pathlib import Path
