@@ -82,7 +82,7 @@ def work(job: Job, part: Part, begun_on: str | None = None) -> Done:
 
 
 def dismiss() -> None:
-    """End what this worker's kernels come from, unless it is at work: for another sweep, or for one that was stopped."""
+    """End what this worker's kernels come from, unless it is at work, for another sweep or one that was stopped."""
     if _AT_WORK.acquire(blocking=False):
         try:
             for servers in _SERVERS.values():
@@ -159,7 +159,7 @@ def run_parts(
             left = jobs[start : start + size]
             for part in PARTS:
                 left = crew.run(left, part)
-    finally:  # workers may stay for other sweeps, and need not keep a gigabyte for this one
+    finally:  # workers may stay for other sweeps, and need not hold the libraries in memory for this one
         with contextlib.suppress(OSError):
             client.run(dismiss, on_error="ignore")
 
