@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +42,7 @@ ASKED_EVERY_S = 1.0  # who is there
 # A worker's own, from its first part to the end of the sweep. Where several solve on one machine, threads that wait
 # must leave the cores to the others; what is timed waits as in any run. How a thread waits changes no number.
 _SERVERS = {"timed": WarmServers(), "solve": WarmServers({"OMP_WAIT_POLICY": "PASSIVE"})}
+_AT_WORK = threading.Lock()
 # Dask's command line, in a process that ends with the one that started it.
 _DASK = """
 import sys
@@ -72,16 +74,21 @@ def work(job: Job, part: Part, begun_on: str | None = None) -> Done:
             check_model(run)
         job.run(run, parts, echo=lambda line: None, servers=_SERVERS["solve" if part == "solve" else "timed"])
 
-    outcome = attempt(job, act)
+    with _AT_WORK:
+        outcome = attempt(job, act)
     if outcome.is_done and part != "finish":
         return Done(here, elapsed_s=outcome.elapsed_s)
     return Done(here, with_figures(job, outcome), outcome.elapsed_s)
 
 
 def dismiss() -> None:
-    """End this worker's kernels and what they come from."""
-    for servers in _SERVERS.values():
-        servers.close()
+    """End what this worker's kernels come from, unless it is at work, for another sweep or one that was stopped."""
+    if _AT_WORK.acquire(blocking=False):
+        try:
+            for servers in _SERVERS.values():
+                servers.close()
+        finally:
+            _AT_WORK.release()
 
 
 def check_model(run: Run) -> None:
@@ -152,7 +159,7 @@ def run_parts(
             left = jobs[start : start + size]
             for part in PARTS:
                 left = crew.run(left, part)
-    finally:  # a worker stays, and what it still runs of a sweep that was stopped would hold its points' folders
+    finally:  # workers may stay for other sweeps, and need not hold the libraries in memory for this one
         with contextlib.suppress(OSError):
             client.run(dismiss, on_error="ignore")
 

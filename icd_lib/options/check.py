@@ -38,7 +38,8 @@ def check_values(
         path = _joined(where, key)
         if field.section is not None:
             if key in given and given[key] is None and field.default is OMITTED:
-                checked |= {key: None} if partial else {}
+                if partial:
+                    checked[key] = None
             elif key in given or not (partial or field.default is OMITTED):
                 inner = given.get(key, {})
                 checked[key] = check_values(inner, field.section, path, partial=partial, whole=whole)

@@ -151,6 +151,16 @@ def test_a_point_that_finishes_on_another_machine_is_run_again_there_from_the_st
     assert ran == [(("begin",), False), (("finish",), False), (("begin", "solve", "finish"), True)]
 
 
+def test_a_worker_lets_go_of_its_kernels_unless_it_is_at_work(tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(module, "_SERVERS", {"solve": SimpleNamespace(close=lambda: closed.append("solve"))})
+    with module._AT_WORK:
+        module.dismiss()
+    assert closed == []
+    module.dismiss()
+    assert closed == ["solve"] and not module._AT_WORK.locked()
+
+
 def test_a_scheduler_that_is_not_there_is_named_with_the_cure(tmp_path, monkeypatch):
     with pytest.raises(ResourceError, match="there is no scheduler file"), connected(str(tmp_path / "gone.json")):
         pass
