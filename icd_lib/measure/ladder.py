@@ -16,7 +16,7 @@ from torch import nn
 
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.measure.comparison import relative
-from icd_lib.measure.latency import measure_interleaved
+from icd_lib.measure.latency import SETTLE_MS, measure_interleaved
 from icd_lib.measure.statistics import bootstrap_ci, paired_ratio, summarise
 from icd_lib.metric import figure
 from icd_lib.models.export import as_tensors, export_onnx
@@ -41,6 +41,7 @@ def measure_ladder(
     calibration: Sequence[dict] | None = None,
     threads: int | None = None,
     progress: Callable[[str], None] | None = None,
+    settle_ms: float = SETTLE_MS,
 ) -> dict:
     """Every arm under every runtime, at every shape, arms interleaved within a runtime and with the reference.
 
@@ -49,6 +50,7 @@ def measure_ladder(
     runtimes  names of rows of `icd_lib.runtimes.RUNTIMES` (default: all)
     threads   CPU threads of every runtime, torch's included for the time of the measurement (default: torch's)
     progress  called with one line per finished runtime
+    settle_ms as in `measure_interleaved`: other runtimes' threads spin on for milliseconds
 
     Returns {"baseline", "threads", "runtimes": {runtime: entry}}, where an entry is {"status": "measured", "label",
     "setup_s": {arm: s}, "shapes": {shape: {"arms": {arm: {"latency_ms", "p95_ms", "vs_baseline", "vs_eager",
@@ -89,7 +91,9 @@ def measure_ladder(
                         calls = {arm: one.call(item) for arm, one in prepared.items()}
                         if beside is not None and name != REFERENCE:
                             calls[BESIDE] = beside.call(item)
-                        samples = measure_interleaved(calls, repeats=repeats, warmup=warmup, seed=seed)
+                        samples = measure_interleaved(
+                            calls, repeats=repeats, warmup=warmup, seed=seed, settle_ms=settle_ms
+                        )
                         reference = samples.pop(BESIDE, samples[baseline] if name == REFERENCE else None)
                         errors = {arm: _error(one.run(item), references[arm][label]) for arm, one in prepared.items()}
                         timed[label] = _shape_entry(samples, errors, baseline, reference, seed, resamples)

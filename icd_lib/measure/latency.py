@@ -3,6 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from icd_lib.errors import MeasureError
 
 Name = TypeVar("Name", bound=Hashable)
+SETTLE_MS = 20.0  # after which a short call takes what it takes alone (docs/DECISIONS.md)
 
 
 def measure_interleaved(
@@ -20,13 +22,16 @@ def measure_interleaved(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     time_round: Callable[[list[Callable[[], object]]], list[int]] | None = None,
+    settle_ms: float = 0.0,
 ) -> dict[Name, np.ndarray]:
     """Time every arm once per round: arm -> float64 array of shape (repeats,) in ms, one entry per round.
 
     Each round visits the arms in its own random order (from `seed`), so that samples of one round are pairs and no arm
     always follows the same other one. `warmup` rounds run first and are not kept. The garbage collector is off within a
-    round. For an A/A control give the same callable under two names. `progress(done, total)` is called after each round
-    (warm-up included), outside the timed region. `time_round` gives the nanoseconds of each call of a round (default:
+    round. With `settle_ms`, an arm that takes less is called untimed for so long before its timed call: else a short
+    call pays for the arm before it, whose threads still spin and whose weights fill the caches. For an A/A control give
+    the same callable under two names. `progress(done, total)` is called after each round (warm-up included), outside
+    the timed region. `time_round` gives the nanoseconds of each call of a round, and then nothing settles (default:
     by this process's clock). Raises MeasureError when there is nothing to measure.
     """
     if not arms or repeats < 1 or warmup < 0:
@@ -37,9 +42,10 @@ def measure_interleaved(
     names = list(arms)
     rng = np.random.default_rng(seed)
     elapsed_ns = np.zeros((len(names), repeats), dtype=np.int64)
+    time_round = time_round or partial(_time_round, settle_ns=int(settle_ms * 1e6))
     for round_index in range(-warmup, repeats):
         order = rng.permutation(len(names))
-        durations = (time_round or _time_round)([arms[names[i]] for i in order])
+        durations = time_round([arms[names[i]] for i in order])
         if round_index >= 0:
             elapsed_ns[order, round_index] = durations
         if progress is not None:
@@ -47,16 +53,24 @@ def measure_interleaved(
     return {name: elapsed_ns[i] / 1e6 for i, name in enumerate(names)}
 
 
-def _time_round(callables: list[Callable[[], object]]) -> list[int]:
-    """Nanoseconds of each call, one after the other, without garbage collection in between."""
+def _time_round(callables: list[Callable[[], object]], settle_ns: int = 0) -> list[int]:
+    """Nanoseconds of each call, one after the other, without garbage collection in between.
+
+    A call that takes less than `settle_ns` is made again until so much time has passed; the last one counts.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         durations = []
         for call in callables:
-            start = time.perf_counter_ns()
-            call()
-            durations.append(time.perf_counter_ns() - start)
+            end = time.perf_counter_ns() + settle_ns
+            while True:
+                start = time.perf_counter_ns()
+                call()
+                now = time.perf_counter_ns()
+                if now >= end:
+                    break
+            durations.append(now - start)
     finally:
         if was_enabled:
             gc.enable()

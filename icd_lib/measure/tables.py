@@ -12,7 +12,7 @@ from scipy.optimize import isotonic_regression
 from torch import nn
 
 from icd_lib.axes.compact import compact
-from icd_lib.measure.latency import measure_interleaved
+from icd_lib.measure.latency import SETTLE_MS, measure_interleaved
 from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter
 from icd_lib.runtimes import reference_call
@@ -85,6 +85,7 @@ def measure_width_curves(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
     call: Call = reference_call,
+    settle_ms: float = SETTLE_MS,
 ) -> tuple[float, dict[str, WidthCurve]]:
     """Dense milliseconds, and one curve per axis kind in `widths`; all variants interleaved in one process.
 
@@ -94,7 +95,7 @@ def measure_width_curves(
     for kind, kept in widths.items():
         for width in kept[:-1]:
             arms[kind, width] = call(narrowed_copy(adapter, kind, width), inputs)
-    samples = measure_interleaved(arms, repeats=repeats, warmup=3, seed=seed, progress=progress)
+    samples = measure_interleaved(arms, repeats=repeats, warmup=3, seed=seed, progress=progress, settle_ms=settle_ms)
     dense = samples["dense", 0]
     layers = len({block.layer for block in adapter.blocks()})
     curves = {}

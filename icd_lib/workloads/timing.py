@@ -2,17 +2,24 @@
 
 from collections.abc import Callable
 
-from icd_lib.experiment.arms import DENSE
+from icd_lib.experiment.arms import DENSE, MODEL
 from icd_lib.experiment.comparisons import pairs_to_see
 from icd_lib.measure.conditions import clocks_locked, warnings_of, watched
 from icd_lib.measure.environment import is_virtualised
+from icd_lib.measure.latency import SETTLE_MS
 from icd_lib.measure.power import measure_until_clear
 from icd_lib.progress import follow
 from icd_lib.records.measured import Clocks
 from icd_lib.records.verdict import Stability
+from icd_lib.run.artifacts import Run
 from icd_lib.workloads.base import Workload
 
 DRIFT_LOCKED, DRIFT_UNLOCKED = 0.01, 0.05  # of the dense arm's median between the halves of the rounds
+
+
+def settle_ms(run: Run) -> float:
+    """For how long a model is called before a timed call, `measure_interleaved` says why; a quick run saves it."""
+    return 0.0 if run.scenario.quick else SETTLE_MS
 
 
 def time_arms(workload: Workload, arms: dict[str, Callable[[], object]], label: str) -> tuple[dict, dict]:
@@ -30,6 +37,7 @@ def time_arms(workload: Workload, arms: dict[str, Callable[[], object]], label: 
             resamples=get("measure.bootstrap"),
             progress=follow(workload.progress, label),
             say=workload.progress,
+            settle_ms=settle_ms(workload.run) if workload.lays_out == MODEL else 0.0,
         )
     warnings = warnings_of(conditions, power["rounds"])
     for warning in warnings:

@@ -1,6 +1,7 @@
 """Interleaving: every arm once per round, in a seeded random order, and only rounds after the warm-up are kept."""
 
 import gc
+import time
 
 import numpy as np
 import pytest
@@ -37,6 +38,23 @@ def test_samples_go_to_the_arm_that_took_the_time():
     work = {"none": lambda: None, "much": lambda: sum(range(20000))}
     samples = measure_interleaved(work, repeats=15, warmup=2, seed=0)
     assert np.median(samples["much"]) > 5 * np.median(samples["none"])
+
+
+def test_a_short_call_is_made_until_the_arm_has_settled_and_a_long_one_once():
+    calls = []
+
+    def long():
+        calls.append("long")
+        end = time.perf_counter() + 0.02
+        while time.perf_counter() < end:
+            pass
+
+    arms = {"short": lambda: calls.append("short"), "long": long}
+    samples = measure_interleaved(arms, repeats=2, warmup=0, settle_ms=5)
+    assert calls.count("long") == 2 and calls.count("short") > 4, "the same arm again, until 5 ms have passed"
+    assert samples["short"].shape == (2,) and (samples["short"] < 5).all(), "the last call alone counts"
+    together = [name for name, before in zip(calls, [None, *calls], strict=False) if name != before]
+    assert len(together) <= 4, "one arm's calls follow each other"
 
 
 def test_garbage_collection_is_off_inside_and_back_on_after_an_error():

@@ -48,7 +48,7 @@ def test_the_noisiest_pair_decides_and_a_shift_changes_nothing():
 def test_more_rounds_are_taken_only_where_the_noise_asks_and_up_to_the_cap(monkeypatch, spread, cap, expected):
     taken = []
 
-    def pretend(arms, *, repeats, warmup, seed, progress):
+    def pretend(arms, *, repeats, warmup, seed, progress, settle_ms):
         taken.append((repeats, warmup, seed))
         return {arm: noisy(repeats, spread, seed=seed + i) for i, arm in enumerate(arms)}
 

@@ -20,6 +20,7 @@ from icd_lib.storage.machine import keep, processor, read_kept
 from icd_lib.storage.record_json import as_json, from_json
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
 from icd_lib.workloads.model.solve import judgement_of, settings_of
+from icd_lib.workloads.timing import settle_ms
 
 KIND = "deploy"
 REPEATS = 10
@@ -105,6 +106,7 @@ def dense_latencies(context: Context, names: list[str]) -> list[Tried]:
         resamples=100,
         calibration=context.deploy_calibration,
         progress=context.progress,
+        settle_ms=settle_ms(context.run),
     )
     found = []
     for name in names:
@@ -197,6 +199,7 @@ def machine_key(context: Context, names: list[str]) -> dict:
         "max_length": get("data.max_length"),
         "budget": {name: get(f"codesign.{name}") for name in ("quality_budget_pp", "dropin_budget_pp", "selection_z")},
         "lead": LEAD,
+        "settle_ms": settle_ms(context.run),
         "seed": get("seed"),
         "threads": torch.get_num_threads(),
         **processor(),

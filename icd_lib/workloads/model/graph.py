@@ -31,6 +31,7 @@ from icd_lib.transforms.weights.transform import PRECISIONS as WEIGHTS_ALONE
 from icd_lib.version import sources_sha256
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.solve import findings_of, moments_key
+from icd_lib.workloads.timing import settle_ms
 
 SENSITIVITY_BATCHES = 6
 # Multiply-adds, of a quick run too; each block's probe runs the blocks behind it.
@@ -71,6 +72,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
         "shapes": shapes,
         "widths": widths,
         "repeats": repeats,
+        "settle_ms": settle_ms(context.run),
         "threads": torch.get_num_threads(),
         **processor(),
         "torch": torch.__version__,
@@ -90,6 +92,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
                     seed=context.get("seed"),
                     progress=follow(progress, f"width curves {batch}x{length}"),
                     call=call_for_clock(context),
+                    settle_ms=settle_ms(context.run),
                 )
                 for batch, length in shapes
             ]

@@ -38,6 +38,7 @@ from icd_lib.workloads.base import Timed
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
 from icd_lib.workloads.model.setup import own_quality
 from icd_lib.workloads.model.solve import judgement_of, settings_of
+from icd_lib.workloads.timing import settle_ms
 
 
 def measured(context: Context, models: dict[str, nn.Module], extra: dict[str, nn.Module]) -> dict:
@@ -282,6 +283,7 @@ def ladder_of(context: Context, runtimes: list[str], models: dict[str, nn.Module
         resamples=context.get("measure.bootstrap"),
         calibration=context.deploy_calibration,
         progress=context.progress,
+        settle_ms=settle_ms(context.run),
     )
 
 
