@@ -47,7 +47,7 @@ def _with_ends(figure: dict, digits: int) -> str:
 
 def _percent(figure: dict) -> str:
     low, high = figure["ci95"]
-    return f"{figure['value']:+.1%} ({low:+.1%} … {high:+.1%})"
+    return f"{100 * figure['value']:+.1f} % ({100 * low:+.1f} … {100 * high:+.1f})"
 
 
 def main() -> int:
