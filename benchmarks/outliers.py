@@ -24,7 +24,7 @@ from icd_lib.errors import IcdError
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.conditions import warnings_of, watched
 from icd_lib.measure.environment import fingerprint
-from icd_lib.measure.latency import measure_interleaved
+from icd_lib.measure.latency import SETTLE_MS, measure_interleaved
 from icd_lib.measure.statistics import bootstrap_ci, paired_ratio, summarise
 from icd_lib.metric import figure
 from icd_lib.models.families import find_adapter
@@ -104,7 +104,7 @@ def measure(context: Context, tiles: list[int], rounds: int, warmup: int) -> dic
                 one.warm(inputs)
             calls = {name: one.call(inputs) for name, one in ready.items()}
             with watched() as conditions:
-                samples = measure_interleaved(calls, repeats=rounds, warmup=warmup, seed=SEED)
+                samples = measure_interleaved(calls, repeats=rounds, warmup=warmup, seed=SEED, settle_ms=SETTLE_MS)
             found["shapes"][f"{batch}x{length}"] = {
                 "warnings": warnings_of(conditions, rounds),
                 "arms": {name: entry(ms, samples[INT8], arms.get(name)) for name, ms in samples.items()},

@@ -26,7 +26,7 @@ from icd_lib.measure.battery import BatteryResult, over_domains
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.conditions import warnings_of, watched
 from icd_lib.measure.environment import fingerprint
-from icd_lib.measure.latency import measure_interleaved
+from icd_lib.measure.latency import SETTLE_MS, measure_interleaved
 from icd_lib.measure.statistics import bootstrap_ci, paired_difference, paired_ratio, summarise
 from icd_lib.metric import figure
 from icd_lib.report.marked import with_marked
@@ -125,7 +125,7 @@ def clock(context: Context, arms: dict[str, Prepared], rounds: int, warmup: int)
         calls = {DENSE: EAGER.call(context.model, inputs)} | {name: one.call(inputs) for name, one in arms.items()}
         context.progress(f"timing {len(calls)} arms at {batch} x {length}, {rounds} rounds")
         with watched() as conditions:
-            samples = measure_interleaved(calls, repeats=rounds, warmup=warmup, seed=SEED)
+            samples = measure_interleaved(calls, repeats=rounds, warmup=warmup, seed=SEED, settle_ms=SETTLE_MS)
         entries = {name: entry(ms, samples) for name, ms in samples.items()}
         shapes[f"{batch}x{length}"] = {"warnings": warnings_of(conditions, rounds), "arms": entries}
     return shapes
