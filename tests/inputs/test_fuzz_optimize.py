@@ -166,7 +166,7 @@ def surroundings():
 
 
 @fuzz(
-    100,
+    40,
     2000,
     {
         "width": 16,

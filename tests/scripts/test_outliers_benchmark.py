@@ -62,6 +62,7 @@ def test_the_table_has_a_line_for_each_arm(arms):
 
 
 @pytest.mark.wide
+@pytest.mark.slow
 def test_every_arm_is_timed_in_openvino_at_every_shape():
     pytest.importorskip("openvino")
     batch, model = small_batches()[0], small_model(dtype=torch.float32, intermediate_size=640)

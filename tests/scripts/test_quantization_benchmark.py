@@ -54,6 +54,7 @@ def found(context):
 
 
 @pytest.mark.wide
+@pytest.mark.slow
 def test_every_arm_is_judged_in_its_own_graph_on_both_texts(found):
     for split in quantization.SPLITS:
         arms = found[split]["arms"]
@@ -68,6 +69,7 @@ def test_every_arm_is_judged_in_its_own_graph_on_both_texts(found):
 
 
 @pytest.mark.wide
+@pytest.mark.slow
 def test_every_arm_is_timed_at_every_shape_with_eager_and_a_control(found):
     assert list(found["shapes"]) == ["2x8", "1x4"]
     for at in found["shapes"].values():
@@ -82,6 +84,7 @@ def test_every_arm_is_timed_at_every_shape_with_eager_and_a_control(found):
 
 
 @pytest.mark.wide
+@pytest.mark.slow
 def test_the_tables_have_a_line_for_each_arm(found):
     quality, latency = quantization.tables(found).split("\n\n")
     assert len(quality.splitlines()) == 2 + 2 * 3 and len(latency.splitlines()) == 2 + 5
