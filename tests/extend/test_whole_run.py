@@ -20,7 +20,7 @@ data: {calibration_texts: 40, distill_texts: 0}
 graph: {nnz_cap: 5000}
 solver: {refine_steps: 20}
 codesign: {strengths: [-0.02], max_rounds: 1, latency_target_rel: -0.05}
-measure: {shapes: [[4, 32]], repeats: 4, max_repeats: 4, warmup: 1, bootstrap: 200, runtimes: [eager, toy]}
+measure: {shapes: [[8, 64]], repeats: 4, max_repeats: 4, warmup: 1, bootstrap: 200, runtimes: [eager, toy]}
 gates: {smoke: {latency_rel: null, l2_pp: null, ept_rel: null, toy_arms: 3}}
 """
 pytestmark = pytest.mark.notebooks

@@ -105,7 +105,17 @@ FAMILY = Family(
     classes={"ToyModel": ToyModel},
     tiny=tiny,
 )
-SHAPE = Shape("toy", {"model_type": "toy", "architectures": ["ToyModel"], "vocab_size": 30522})
+# as wide as its width curves need to be curves
+SHAPE = Shape(
+    "toy",
+    {
+        "model_type": "toy",
+        "architectures": ["ToyModel"],
+        "vocab_size": 30522,
+        "hidden_size": 32,
+        "ffn_size": 256,
+    },
+)
 
 AutoConfig.register("toy", ToyConfig, exist_ok=True)
 AutoModel.register(ToyConfig, ToyModel, exist_ok=True)
