@@ -10,6 +10,7 @@ import torch
 from icd_lib.errors import MeasureError
 from icd_lib.measure import ladder as ladder_module
 from icd_lib.measure.ladder import measure_ladder
+from icd_lib.measure.latency import SETTLE_MS
 from icd_lib.records.measured import AtShape, Ladder
 from icd_lib.storage.atomic import to_json
 from icd_lib.storage.record_json import from_json
@@ -58,8 +59,9 @@ def test_the_speed_of_the_machine_in_a_minute_changes_no_ratio(monkeypatch):
     """The second runtime is timed while everything takes ten times as long."""
     timed = []
 
-    def slower(calls, *, repeats, **_):
+    def slower(calls, *, repeats, settle_ms, **_):
         timed.append(list(calls))
+        assert settle_ms == SETTLE_MS, "threads of the runtime before spin on"
         pace = 10.0 ** len(timed)
         return {arm: np.full(repeats, pace * (2.0 if arm == ladder_module.BESIDE else 1.0)) for arm in calls}
 

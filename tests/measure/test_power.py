@@ -50,13 +50,14 @@ def test_more_rounds_are_taken_only_where_the_noise_asks_and_up_to_the_cap(monke
 
     def pretend(arms, *, repeats, warmup, seed, progress, settle_ms):
         taken.append((repeats, warmup, seed))
+        assert settle_ms == 7
         return {arm: noisy(repeats, spread, seed=seed + i) for i, arm in enumerate(arms)}
 
     monkeypatch.setattr(power, "measure_interleaved", pretend)
     arms = {"dense": None, "iterative": None}
     pairs = [("iterative", "dense"), ("iterative", "oneshot")]
     samples, found = measure_until_clear(
-        arms, pairs, repeats=10, max_repeats=cap, effect=0.02, warmup=3, seed=5, resamples=200
+        arms, pairs, repeats=10, max_repeats=cap, effect=0.02, warmup=3, seed=5, resamples=200, settle_ms=7
     )
     assert {len(ms) for ms in samples.values()} == {expected} and found["rounds"] == expected
     assert found["planned"] == 10 and found["cap"] == cap and list(found["detectable"]) == ["iterative vs dense"]

@@ -1,8 +1,13 @@
 """How the measuring stages judge their own time: drift between halves of the rounds, and how fixed clocks are."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from icd_lib.experiment.arms import MODEL, ROWS
+from icd_lib.measure.latency import SETTLE_MS
 from icd_lib.records.measured import Clocks
+from icd_lib.workloads import timing
 from icd_lib.workloads.timing import clock_state, half_drift, stability
 
 
@@ -34,3 +39,18 @@ def test_the_scenario_can_say_that_clocks_are_not_fixed():
     found = clock_state(Context("unlocked"))
     assert not found.locked and "measure.clocks" in found.reason
     assert isinstance(clock_state(Context("auto")).locked, bool)
+
+
+def test_a_quick_run_does_not_settle_and_tables_of_rows_never_do(monkeypatch):
+    asked = []
+
+    def pretend(arms, pairs, *, settle_ms, **_):
+        asked.append(settle_ms)
+        return {}, {"rounds": 100}
+
+    monkeypatch.setattr(timing, "measure_until_clear", pretend)
+    for lays_out, quick in ((MODEL, False), (MODEL, True), (ROWS, False)):
+        run = SimpleNamespace(scenario=SimpleNamespace(quick=quick))
+        workload = SimpleNamespace(lays_out=lays_out, run=run, get=lambda path: 1, progress=lambda line: None)
+        timing.time_arms(workload, {}, "8x128")
+    assert asked == [SETTLE_MS, 0.0, 0.0]
