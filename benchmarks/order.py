@@ -359,7 +359,7 @@ def main() -> int:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--mean-bits", nargs="*", type=float, default=list(MEAN_BITS), help="budgets of the part bits")
     parser.add_argument("--nncf", nargs="*", type=float, default=list(NNCF_SHARES), help="shares in int4 by NNCF")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="folder of order.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="file, or folder of order.json")
     parser.add_argument("--resume", action="store_true", help="keep the points of an interrupted call")
     args = parser.parse_args()
     try:
@@ -382,7 +382,7 @@ def run(args: argparse.Namespace) -> int:
             print(reason, flush=True)
         blocks[split] = domain_blocks(tokenizer, texts, LENGTH, tokens // LENGTH)
     batches = [batch for found in blocks["seen"].values() for batch in found.batches(2048)]
-    file = args.out / "order.json"
+    file = args.out if args.out.suffix == ".json" else args.out / "order.json"
     result = read_text(file) if args.resume and file.is_file() else {}
     result = {"matrices": [], "points": [], "bits": []} | result
     result |= {
