@@ -165,9 +165,13 @@ def _own(entry: SplitLoss | None) -> Figure | None:
     return None if entry is None else lost(entry.own, entry.n_items)
 
 
+def _deployed(results: Results) -> str:
+    return results.deploy.runtime if results.deploy else REFERENCE
+
+
 def _judged_in(results: Results, ladder: Ladder, name: str) -> dict[str, SplitLoss]:
     """Split → what the model loses in a runtime; empty where it was not judged there, nor in another that is exact."""
-    deployed = results.deploy.runtime if results.deploy else REFERENCE
+    deployed = _deployed(results)
     if name == deployed or not (RUNTIMES[name].rounds or RUNTIMES[deployed].rounds):
         return results.lost(RESULT)
     found = ladder.judged.get(name)
@@ -196,8 +200,22 @@ def card_of(run: Run, results: Results, row: Runtime, elsewhere: dict[str, dict]
         speeds=tuple(speeds),
         losses=tuple(_losses(results, ladder, row)),
         again=scrub_text(run.command()),
-        notes=(*results.badges, *_by_shape(results, row, elsewhere)),
+        notes=(*results.badges, *_at_any_shape(results, row), *_by_shape(results, row, elsewhere)),
     )
+
+
+def _at_any_shape(results: Results, row: Runtime) -> list[str]:
+    """What the speeds become where the graph is compiled for inputs of any shape, as libraries load it."""
+    if not row.fits_shapes:
+        return []
+    assert results.verdict, "a runtime was chosen by it"
+    section = results.verdict.sections.get("any_shape_vs_eager") if row.name == _deployed(results) else None
+    timed = {} if section is None else {shape: item for shape, item in section.shapes.items() if not item.is_missing}
+    told = "; ".join(f"{shape}: {told_figure(item)}" for shape, item in timed.items()) or "not measured"
+    return [
+        "The speeds above are of the graph compiled for the shape. Compiled for inputs of any shape, as the libraries "
+        f"load it, against the dense model in PyTorch, fp32: {told}."
+    ]
 
 
 def _by_shape(results: Results, row: Runtime, elsewhere: dict[str, dict]) -> list[str]:

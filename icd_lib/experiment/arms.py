@@ -23,7 +23,7 @@ class Arm:
     the context and returns a layout with its mask (`icd_lib.workloads.rows.arms`). None: this run has no such arm.
     energy: whether its energy is measured too; runs_in: where it is timed, `AS_DEPLOYED`, `IN_REFERENCE` or `IN_FP32`.
     step: whether it is there to take the deployment apart alone: it is timed at the first shape, and left out of a run
-    whose runtime refuses it.
+    whose runtime refuses it. any_shape: compiled for inputs of any shape where the others are compiled for theirs.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Arm:
     energy: bool = False
     runs_in: str = AS_DEPLOYED
     step: bool = False
+    any_shape: bool = False
 
     def maker(self, workload: str) -> Callable:
         """The function that makes the arm for a workload."""
@@ -79,6 +80,11 @@ _OWN = (
         "dense_eager",
         {MODEL: "the dense model in PyTorch eager, fp32, where the others are deployed elsewhere"},
         runs_in=IN_REFERENCE,
+    ),
+    _control(
+        "any_shape",
+        {MODEL: "iterative compiled for inputs of any shape, not for the one that is timed"},
+        any_shape=True,
     ),
     _control(
         "same_transform",

@@ -99,6 +99,20 @@ _OWN = (
         plain=True,
     ),
     Comparison(
+        "any_shape_vs_eager",
+        {
+            MODEL: Pair(
+                "dense_eager",
+                "iterative, deployed for inputs of any shape, vs the dense model in PyTorch eager",
+                "the dense model in PyTorch eager, fp32",
+                place=56,
+            )
+        },
+        "dense in eager",
+        arm="any_shape",
+        plain=True,
+    ),
+    Comparison(
         "vs_oneshot",
         {
             MODEL: Pair(

@@ -7,7 +7,7 @@ from icd_lib.errors import ArtifactError
 from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS
 from icd_lib.metric import Figure
 from icd_lib.paths import project_root
-from icd_lib.records.verdict import Unknown
+from icd_lib.records.verdict import Unknown, Verdict
 from icd_lib.report.compared import gates_a_prompt, judged, latency_states, other_arm, states_text
 from icd_lib.report.marked import with_marked
 from icd_lib.report.results import Results, check_current
@@ -41,7 +41,7 @@ def load_reference(folder: Path) -> Results:
 def latency_table(results: Results) -> str:
     """Every comparison at every shape, what the gates judge first."""
     verdict, judged_key = results.verdict, results.gates_comparison
-    eager = ["vs_eager"] if results.deployed else []
+    eager = [key for key in ("vs_eager", "any_shape_vs_eager") if _was_timed(verdict, key)]
     named = [*latency_states(results), "vs_dense", *eager, AA_CONTROL]
     titles = {key: COMPARISONS[key].pairs[results.workload].title for key in named}
     if gates_a_prompt(results):
@@ -56,6 +56,10 @@ def latency_table(results: Results) -> str:
         cells = " | ".join(as_change(verdict.section(key).shapes[shape]) for shape in shapes)
         lines.append(f"| {title} | {cells} |")
     return "\n".join(lines)
+
+
+def _was_timed(verdict: Verdict, key: str) -> bool:
+    return key in verdict.sections and not any(item.is_missing for item in verdict.sections[key].shapes.values())
 
 
 def quality_table(results: Results) -> str:

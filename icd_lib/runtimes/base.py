@@ -71,6 +71,7 @@ class Runtime(ABC):
     needs: packages that it imports and that the project can do without
     tolerance: largest absolute difference to eager that is rounding, for outputs of a size around one
     installs: package → pip's name, where it is another one; fixed_shapes: whether every shape is a compile
+    fits_shapes: whether `warm` compiles for a shape what runs at others too, and slower there
     from_onnx: whether it reads a model's ONNX file, which all runtimes that do can share
     users: how others load what is exported for it; None where nothing can be
     """
@@ -82,6 +83,7 @@ class Runtime(ABC):
     tolerance: float = 1e-5
     from_onnx: ClassVar[bool] = False
     fixed_shapes: ClassVar[bool] = False
+    fits_shapes: ClassVar[bool] = False
     users: ClassVar[Users | None] = None
 
     @property

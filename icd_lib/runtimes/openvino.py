@@ -1,6 +1,6 @@
 """OpenVINO on the CPU: in fp32, in bf16, and in int8 by NNCF's post-training quantization."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +17,44 @@ from icd_lib.runtimes.onnx_based import OnnxBased
 
 
 class PreparedRequest(Prepared):
-    def __init__(self, request):
-        self.request = request
+    """A network compiled for inputs of any shape, and once more for every shape that it is warmed for.
+
+    compiled: network → its inference request; `run` takes the one of the inputs' shape, where there is one.
+    """
+
+    def __init__(self, network, compiled: Callable):
+        self.network, self.compiled = network, compiled
+        self.request = compiled(network)
+        self.of_shape: dict[tuple[int, ...], object] = {}
+
+    def warm(self, inputs: dict) -> None:
+        shape = _shape(arrays := as_arrays(inputs))
+        if shape not in self.of_shape:
+            network = self.network.clone()
+            network.reshape({port: list(shape) for port in network.inputs})
+            self.of_shape[shape] = self.compiled(network)
+        self.run(arrays)
 
     def run(self, inputs: dict) -> np.ndarray:
         # The inputs are read where they lie; the output is a copy, since the request writes to its own again.
-        return self.request.infer(as_arrays(inputs), share_inputs=True, share_outputs=False)[0]
+        arrays = as_arrays(inputs)
+        request = self.of_shape.get(_shape(arrays), self.request)
+        return request.infer(arrays, share_inputs=True, share_outputs=False)[0]
 
     def close(self) -> None:
-        self.request = None
+        self.network = self.request = None
+        self.of_shape.clear()
+
+
+def _shape(arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
+    return next(iter(arrays.values())).shape
 
 
 class OpenVino(OnnxBased):
     """`hint`: the precision that OpenVINO is told; left to itself it computes fp32 models in bf16 where the CPU can."""
 
     hint = "f32"
+    fits_shapes = True
     users = Users(
         backend="openvino",
         module="optimum.intel",
@@ -39,7 +62,10 @@ class OpenVino(OnnxBased):
         argument="ov_config",
         code='import openvino\ncompiled = openvino.Core().compile_model("{folder}/openvino_model.xml", "CPU", {hints})',
         note="OpenVINO keeps no precision in its files, and left to itself computes in bf16 where the processor can. "
-        "SentenceTransformer reads the hints from sentence_bert_config.json; elsewhere they are passed as above.",
+        "SentenceTransformer reads the hints from sentence_bert_config.json; elsewhere they are passed as above. "
+        "All of them compile for inputs of any shape. Where every batch has the same, `network = core.read_model(…)`, "
+        "`network.reshape([8, 128])` and compiling that is faster; latencies are of graphs compiled so, unless it is "
+        "said.",
         packages=("openvino", "onnx", "torch", "transformers"),
     )
 
@@ -51,12 +77,16 @@ class OpenVino(OnnxBased):
         return self.transform(load_optional("openvino").convert_model(str(path)), calibration)
 
     def open(self, graph, threads: int) -> PreparedRequest:
-        settings = {**self.hints, "INFERENCE_NUM_THREADS": threads}
-        compiled = load_optional("openvino").Core().compile_model(graph, "CPU", settings)
-        used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if used != self.hint:
-            raise ResourceError(f"OpenVINO computes in {used} on this CPU though {self.hint} was asked for")
-        return PreparedRequest(compiled.create_infer_request())
+        core, settings = load_optional("openvino").Core(), {**self.hints, "INFERENCE_NUM_THREADS": threads}
+
+        def compiled(network):
+            found = core.compile_model(network, "CPU", settings)
+            used = found.get_property("INFERENCE_PRECISION_HINT").to_string()
+            if used != self.hint:
+                raise ResourceError(f"OpenVINO computes in {used} on this CPU though {self.hint} was asked for")
+            return found.create_infer_request()
+
+        return PreparedRequest(graph, compiled)
 
     def save(self, graph, folder: Path) -> None:
         save_ir(graph, folder / "openvino_model.xml")

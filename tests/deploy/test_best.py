@@ -118,6 +118,24 @@ def test_what_is_faster_at_another_shape_is_named_with_the_command_that_exports_
     assert notes[-1] == "At 1x32: this one is the fastest there too."
 
 
+def test_the_card_says_what_the_graph_takes_when_it_is_compiled_for_any_shape(run):
+    change(run.dir, "measure/ladder.json", other_at_1x32)
+    results = Results.load(run.dir)
+    row = best.choose_runtime(results)
+    (told,) = (note for note in best.card_of(run, results, row, {}, "org/toy").notes if "any shape" in note)
+    assert row.fits_shapes and told.endswith("against the dense model in PyTorch, fp32: not measured.")
+
+    def deployed(setup):
+        setup["deploy"] = {"runtime": row.name, "label": row.label, "precision": "bf16", "asked": ["auto", "auto"]}
+        setup["deploy"]["why"] = "the fastest"
+
+    change(run.dir, "setup/setup.json", deployed)
+    change(run.dir, "verdict.json", lambda verdict: verdict.update(any_shape_vs_eager=verdict["placebo"]))
+    results = Results.load(run.dir)
+    (told,) = (note for note in best.card_of(run, results, row, {}, "org/toy").notes if "any shape" in note)
+    assert "PyTorch, fp32: 8x128: " in told and "not measured" not in told
+
+
 def test_where_other_text_was_judged_in_the_runtime_the_card_has_it(run):
     change(run.dir, "measure/ladder.json", other_at_1x32)
     results = Results.load(run.dir)

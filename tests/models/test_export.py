@@ -10,7 +10,7 @@ from transformers import BertForSequenceClassification
 
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.models import export
-from icd_lib.models.export import export_onnx, run_onnx
+from icd_lib.models.export import export_onnx, plain_attention, run_onnx
 from tests.tiny_encoders import batch, prune, tiny_bert, tiny_config
 
 
@@ -40,6 +40,20 @@ def test_export_leaves_the_model_in_its_mode_and_unchanged(tmp_path):
     export_onnx(model, batch(2, 8), tmp_path / "model.onnx")
     assert not any(module.training for module in model.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_attention_is_written_out_without_a_search_for_nan_and_stays_the_models_own(tmp_path):
+    model = tiny_bert()
+    assert model.config._attn_implementation == "sdpa"
+    path = export_onnx(model, batch(2, 8), tmp_path / "model.onnx")
+    kinds = {node.op_type for node in pytest.importorskip("onnx").load(path).graph.node}
+    assert "Softmax" in kinds and "IsNaN" not in kinds
+    assert model.config._attn_implementation == "sdpa"
+    model.set_attn_implementation("eager")
+    with plain_attention(model):
+        assert model.config._attn_implementation == "eager"
+    with plain_attention(torch.nn.Linear(1, 1)):
+        pass
 
 
 def test_export_of_a_classifier_gives_logits_and_a_missing_mask_means_ones(tmp_path):

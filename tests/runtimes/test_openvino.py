@@ -27,6 +27,26 @@ def test_fp32_is_fp32_and_bf16_is_not(tmp_path):
     assert abs(exact - expected).max() < 1e-5 < abs(rounded - expected).max()
 
 
+def test_a_shape_that_it_is_warmed_for_gets_a_graph_of_its_own(tmp_path):
+    model, inputs, others = tiny_bert(), batch(4, 16), batch(2, 9)
+    try:
+        prepared = FP32.prepare(model, inputs, workdir=tmp_path)
+    except ResourceError as error:
+        pytest.skip(error.args[0])
+    before = prepared.run(inputs)
+    prepared.warm(inputs)
+    prepared.warm(inputs)
+    (fitted,) = prepared.of_shape.values()
+    assert {tuple(port.shape) for port in fitted.model_inputs} == {(4, 16)}
+    assert all(port.partial_shape.is_dynamic for port in prepared.request.model_inputs)
+    assert abs(prepared.run(inputs) - before).max() < 1e-5
+    with torch.no_grad():
+        expected = model(**others).last_hidden_state.numpy()
+    assert abs(prepared.run(others) - expected).max() < 1e-5
+    prepared.close()
+    assert not prepared.of_shape
+
+
 def test_weights_in_groups_are_not_int8_to_a_runtime():
     """They say nothing of inputs, whose ranges a runtime's int8 takes from text."""
     model = decoder()

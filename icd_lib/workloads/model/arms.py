@@ -123,6 +123,11 @@ def dense_eager(context: Context, solved: Saved | None = None) -> nn.Module | No
     return None if context.target.is_reference else context.model
 
 
+def any_shape(context: Context, solved: Saved) -> nn.Module | None:
+    """Iterative's model; None where the runtime compiles nothing for a shape."""
+    return solved.model if context.target.row.fits_shapes else None
+
+
 def same_transform(context: Context, solved: Saved) -> nn.Module:
     """The mask in π₀."""
     return in_layout(context, solved, solved.before)

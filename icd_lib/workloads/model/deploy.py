@@ -194,6 +194,7 @@ def machine_key(context: Context, names: list[str]) -> dict:
         "model": context.checkpoint.sha256,
         "shapes": [list(shape) for shape in context.deploy_shapes],
         "runtimes": names,
+        "fits_shapes": [name for name in names if RUNTIMES[name].fits_shapes],
         "text": context.suite.sha256s[context.selecting] if context.is_trained else None,
         "calibration": context.calibration_sha256,
         "max_length": get("data.max_length"),

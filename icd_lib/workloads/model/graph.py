@@ -68,6 +68,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
     key = {
         "model": context.checkpoint.sha256,
         "runtime": target.row.name,
+        "fits_shapes": target.row.fits_shapes,
         "quantization": context.config["quantization"] if is_rounded_for_clock(context) else None,
         "shapes": shapes,
         "widths": widths,

@@ -71,10 +71,11 @@ def timed(context: Context, models: dict[str, nn.Module]) -> Iterator[Timed]:
         ready, steps = {}, {}
         for arm, model in models.items():
             if not is_step(arm):
-                ready[arm] = made_ready(target_of(context, arm), model, shapes.values(), held)
+                fitted = [] if ARMS.get(arm, ARMS[DENSE]).any_shape else shapes.values()
+                ready[arm] = made_ready(target_of(context, arm), model, first, fitted, held)
         for arm in filter(is_step, models):
             try:
-                steps[arm] = made_ready(target_of(context, arm), models[arm], [first], held)
+                steps[arm] = made_ready(target_of(context, arm), models[arm], first, [first], held)
             except ResourceError as error:
                 context.left_out[arm] = error.args[0]
                 context.progress(f"{arm} is not timed: {error.args[0]}")
@@ -97,9 +98,9 @@ def target_of(context: Context, arm: str) -> Target:
     return EAGER if where == IN_REFERENCE else context.target
 
 
-def made_ready(target: Target, model: nn.Module, shapes: Collection[dict], held: ExitStack) -> Prepared:
-    """A model ready and warm for the shapes, closed with `held`."""
-    prepared = held.enter_context(closing(target.prepare(model, next(iter(shapes)))))
+def made_ready(target: Target, model: nn.Module, example: dict, shapes: Collection[dict], held: ExitStack) -> Prepared:
+    """A model ready, and warm for the shapes; closed with `held`."""
+    prepared = held.enter_context(closing(target.prepare(model, example)))
     if not target.is_reference:
         for inputs in shapes:
             prepared.warm(inputs)

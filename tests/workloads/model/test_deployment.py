@@ -23,8 +23,8 @@ from icd_lib.runtimes.onnxruntime import OnnxRuntime
 from icd_lib.stages.measure import measure_latency
 from icd_lib.storage.record_json import as_json, from_json
 from icd_lib.transforms.quantization.calibrate import Recipe, quantize
-from icd_lib.workloads.model import graph
-from icd_lib.workloads.model.arms import Saved, scattered
+from icd_lib.workloads.model import graph, measure
+from icd_lib.workloads.model.arms import Saved, any_shape, scattered
 from icd_lib.workloads.model.deploy import choose_target
 from icd_lib.workloads.model.deployment import deployment_steps, judged_at_setup, plan_steps
 from icd_lib.workloads.model.workload import ModelWorkload
@@ -165,6 +165,21 @@ def test_columns_that_stay_float_are_scattered_as_the_first_layout_has_them(depl
         assert np.array_equal(made.encoder.layer[number].output.dense.unrounded, wanted)
     assert scattered(context, saved_of(toy_encoder())) is None, "in float there is nothing to gather"
     assert scattered(deployed(out="eager"), solved) is None
+
+
+@pytest.mark.wide
+def test_one_arm_is_compiled_for_inputs_of_any_shape_where_the_runtime_compiles_for_one(deployed):
+    pytest.importorskip("openvino")
+    solved = saved_of(toy_encoder())
+    assert any_shape(deployed(*INT8), solved) is None
+    context = deployed("deploy.runtime=openvino", "deploy.precision=fp32", out="fitted")
+    arms = {"iterative": solved.model, "any_shape": any_shape(context, solved)}
+    shapes = [tuple(shape) for shape in context.get("measure.shapes")]
+    for found in measure.timed(context, arms):
+        fitted = {arm: list(call.func.__self__.of_shape) for arm, call in found.runners.items()}
+        assert fitted == {"iterative": shapes, "any_shape": []}
+        outputs = [call() for call in found.runners.values()]
+        assert abs(outputs[0] - outputs[1]).max() < 1e-5
 
 
 class Refusing(Runtime):
