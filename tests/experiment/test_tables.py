@@ -49,7 +49,16 @@ def test_rounds_are_taken_for_the_result_first_and_for_the_control(workload):
 
 
 def test_pages_have_an_order_of_their_own():
-    models = ["same_transform", "same_quality", "vs_oneshot", "vs_dense", "vs_eager", "placebo", "aa_control"]
+    models = [
+        "same_transform",
+        "same_quality",
+        "vs_oneshot",
+        "vs_dense",
+        "vs_eager",
+        "any_shape_vs_eager",
+        "placebo",
+        "aa_control",
+    ]
     rows = ["same_transform", "same_quality", "vs_packed", "vs_oneshot", "placebo", "vs_dense", "aa_control"]
     assert [row.key for row in in_page_order(MODEL)] == models
     assert [row.key for row in in_page_order(ROWS)] == rows
