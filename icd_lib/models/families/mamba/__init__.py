@@ -22,8 +22,7 @@ FAMILY = Family(
     refused=_REFUSED,
     kinds=("inner", "state", "dt_rank", "heads", "head_dim", "residual", "vocab"),
     judge="language",
-    default=packaged("mamba-verse", "git checkout -- icd_lib/models/embedded/mamba-verse"),
-    others=(packaged("mamba-worlds", "python scripts/train_language.py --model mamba"),),
+    default=packaged("mamba-worlds", "python scripts/train_language.py --model mamba"),
     layouts=(
         Layout(
             original.is_original,
