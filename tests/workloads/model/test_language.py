@@ -47,7 +47,8 @@ def test_domains_choose_and_judge_and_documents_of_seen_ones_are_held_out(langua
     for name, blocks in context.suite.judged["seen"].items():
         assert not set(blocks.cluster.ravel()) & set(context.data.calibrating[name].documents), name
     described = context.describe_data()
-    assert described["groups"] == {"seen": ["news", "films"], "selection": ["manual"], "unseen": ["products", "glosses"]}
+    groups = {"seen": ["news", "films"], "selection": ["manual"], "unseen": ["products", "glosses"]}
+    assert described["groups"] == groups
     assert described["missing"] == {"glosses": "the text of glosses is missing"}
     assert described["judged"]["unseen"]["products"]["texts"] == 60 and described["block_tokens"] == 16
     assert described["provenance"].keys() == {"news", "films", "manual", "products"}
