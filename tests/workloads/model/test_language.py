@@ -23,9 +23,9 @@ def language(make):
     """Contexts of a language model in the toy world."""
 
     def context(*overrides, weights="trained"):
-        given = make(*overrides, model=small_mamba())
+        given = make(*overrides)
         found = LanguageContext(given.run, given.progress)
-        found.checkpoint, found._loaded = given.checkpoint, given._loaded
+        found.checkpoint, found._loaded = given.checkpoint, (small_mamba(), given.tokenizer)
         found.checkpoint.weights = weights
         return found
 
