@@ -104,7 +104,7 @@ repro_bert: $(DATA)  ## about 20 minutes: the BERT scenario, judged beside the c
 	@$(PY) run_all.py --scenario bert || [ $$? -eq 1 ]
 	@$(PY) -m icd_lib.validate outputs/bert outputs/reference/bert
 
-repro_mamba: $(DATA)  ## about 40 minutes: the Mamba scenario
+repro_mamba: $(DATA)  ## about 15 minutes: the Mamba scenario
 	@$(PY) run_all.py --scenario mamba || [ $$? -eq 1 ]
 	@$(PY) -m icd_lib.validate outputs/mamba
 

@@ -217,10 +217,13 @@ def _check_model(model: nn.Module) -> None:
 
 
 def _with_flags_of(model: nn.Module, result: nn.Module) -> nn.Module:
-    """`result` in eval mode, with the parameters taking gradients that take them in the caller's `model`."""
+    """`result` in eval mode, with the parameters taking gradients that take them in the caller's `model`.
+
+    Those that only the result has, scales of rounded weights, take none.
+    """
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in result.named_parameters():
-        parameter.requires_grad_(wanted[name])
+        parameter.requires_grad_(wanted.get(name, False))
     return result.eval()
 
 

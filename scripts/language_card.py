@@ -23,14 +23,14 @@ be judged on it.
 |---|---:|---:|---:|---:|---|---|
 {data}
 
-Documents are what the scenario `smollm2` calibrates on, less {held_out:.0%} of each domain that is validation text
-here, and the train part of the Bible's chapters. Never read, by model or tokenizer: the held-out documents of these
-domains that `smollm2` judges as *seen*, the chapters that `mamba` judges, and {unread}. Which documents are held
-out follows from `data.split_seed: 0` and from the texts; other versions of the packages above, or another seed,
-deal others.
+Documents are what the scenarios `smollm2` and `mamba` calibrate on, less {held_out:.0%} of each domain that is
+validation text here, and the train part of the Bible's chapters. Never read, by model or tokenizer: the held-out
+documents of these domains that the scenarios judge as *seen*, the other parts of the chapters, and {unread}.
+Which documents are held out follows from `data.split_seed: 0` and from the texts; other versions of the packages above,
+or another seed, deal others.
 
-Before you choose strengths with it: the scenario's selection domain `verses` is for two thirds text that was read here.
-With `data.selection: [manual]` nothing that chooses was.
+Before you choose strengths with it in `smollm2`: that scenario's selection domain `verses` is for two thirds text that
+was read here. With `data.selection: [manual]` nothing that chooses was. `mamba` chooses on domains that were not read.
 
 sha256 of what was read: `{text_sha256}`. The checkpoint carries the licence of the text with the most conditions.
 

@@ -155,11 +155,11 @@ RECIPES: dict[str, Recipe] = {
         layers=6,
         length=256,
         batch=8,
-        steps=900,
+        steps=1800,
         learning_rate=4e-3,
         warmup=100,
-        horizon=1800,
-        decay_from=600,
+        horizon=3600,
+        decay_from=1200,
     ),
 }
 

@@ -1,8 +1,8 @@
 """The text that embedded language models read, and what is kept from them because it judges.
 
-What is read is what the scenario `smollm2` calibrates on, less a part that is held out as validation text, and the
-train part of the embedded chapters. What that scenario judges (held-out documents of seen domains, domains that choose,
-unseen domains) is not read, nor are the other parts of the chapters, which the scenario `mamba` judges.
+What is read is what the scenarios `smollm2` and `mamba` calibrate on, less a part that is held out as validation text,
+and the train part of the embedded chapters. What these scenarios judge (held-out documents of seen domains, domains
+that choose, unseen domains) is not read, nor are the other parts of the chapters.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from icd_lib.data.language import CHAPTERS, LanguageData, load_language_data, pa
 from icd_lib.data.splits import normalise
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.run.scenario import load_scenario
-from icd_lib.workloads.model.decoder import WHOLE
+from icd_lib.workloads.model.language import WHOLE
 
 SCENARIO = "smollm2"
 END_OF_TEXT = "<|endoftext|>"

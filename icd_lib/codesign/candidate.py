@@ -49,8 +49,8 @@ class Candidate:
         return self.plan.predicted_latency_rel if self.plan else 0.0
 
 
-def judged(problem: Problem, candidate: Candidate) -> Candidate:
-    """Distil the candidate toward the dense model, the same for every arm, then judge it."""
+def distilled(problem: Problem, candidate: Candidate) -> Candidate:
+    """The candidate distilled toward the dense model, the same for every arm."""
     inputs, settings, model = problem.inputs, problem.inputs.settings, candidate.model
     if settings.distill_steps:
         model = distill(
@@ -64,7 +64,7 @@ def judged(problem: Problem, candidate: Candidate) -> Candidate:
             states=problem.evidence.observed.teacher_states,
             progress=inputs.progress,
         )
-    return replace(candidate, model=model, before_distill=candidate.model, judgement=inputs.judged(model))
+    return replace(candidate, model=model, before_distill=candidate.model)
 
 
 def objections(settings: Settings, best: Candidate | None, candidate: Candidate) -> list[Reason]:

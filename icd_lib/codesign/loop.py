@@ -15,7 +15,7 @@ from torch import nn
 from icd_lib.axes.expand import expand
 from icd_lib.axes.kinds import SINGLE
 from icd_lib.axes.permutation import invert_permutation
-from icd_lib.codesign.candidate import Candidate, judged, objections, record
+from icd_lib.codesign.candidate import Candidate, distilled, objections, record
 from icd_lib.codesign.evidence import Problem
 from icd_lib.codesign.ladder import Ladder, Rung
 from icd_lib.codesign.layouts import (
@@ -167,8 +167,12 @@ class Arm:
 
     @property
     def onward(self) -> bool:
-        """Whether an attempt goes on from the best candidate so far, and not from the start."""
-        return self.mode.repermutes and not self.transforms[0][1].closed_form
+        """Whether an attempt goes on from the best candidate so far, and not from the start.
+
+        Not where a transform puts weights on a grid: the next attempt would begin with rounded ones.
+        """
+        free = all(transform.trainable for transform, _ in self.transforms)
+        return self.mode.repermutes and free and not self.transforms[0][1].closed_form
 
     @property
     def predicted_latency_rel(self) -> float:
@@ -187,13 +191,16 @@ class Arm:
         return replace(state, strength=strength, plan=join_plans(plans), judgement=judgement)
 
     def attempt(self, strength: float, best: Candidate) -> Candidate:
-        """Transform, re-permute and realise, one transform after the other; then distil and judge."""
-        state = replace(best if self.onward else self.start, changes={}, unquantized=None)
+        """Transform, re-permute and realise, one transform after the other; distil while it can be done, and judge."""
+        state = replace(best if self.onward else self.start, changes={}, unquantized=None, before_distill=None)
+        distils = self.problem.inputs.settings.distill_steps > 0
         plans: dict[str, Plan] = {}
         metas: dict[str, TransformMeta] = {}
         # Without a layout there are no tiles to keep whole.
         tile = self.problem.inputs.settings.tiles if self.mode.permutes else SINGLE
         for transform, known in self.transforms:
+            if distils and metas and not transform.trainable and state.before_distill is None:
+                state = distilled(self.problem, state)
             plan = plans[transform.name] = transform.plan(known, strength, state.widths)
             model, meta = transform.apply(known, plan, state.model, state.origin)
             if metas and is_quantized(model) and not is_quantized(state.model):
@@ -203,7 +210,10 @@ class Arm:
             if self.mode.repermutes:
                 state, effects = self.repermuted(state, effects)
             state = self.realised(state, effects, tile)
-        return judged(self.problem, replace(state, strength=strength, plan=join_plans(plans), metas=metas))
+        if state.before_distill is None:
+            state = distilled(self.problem, state)
+        judgement = self.problem.inputs.judged(state.model)
+        return replace(state, strength=strength, plan=join_plans(plans), metas=metas, judgement=judgement)
 
     def repermuted(self, state: Candidate, effects: dict[str, Effect]) -> tuple[Candidate, dict[str, Effect]]:
         """`state` in the layout that W′ of the effects asks for, and the effects in that layout."""

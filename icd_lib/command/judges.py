@@ -99,5 +99,4 @@ class NextTokenJudge:
 JUDGES: dict[str, Callable[..., Judge]] = {
     "encoder": NeighbourJudge,
     "language": NextTokenJudge,
-    "decoder": NextTokenJudge,
 }

@@ -3,9 +3,9 @@
 The embedded corpus again (`icd_lib.data.text`), this time as chapters, so that a model has context: a document is one
 chapter in one translation. Chapters that share a normalised verse text, in either translation, are chained together,
 and whole chains are dealt, both translations of a chapter always together: no verse of a split is in another one.
-The split does not follow a run's seed, because the embedded language model was trained on its train part.
+The split does not follow a run's seed, because embedded language models were trained on its train part.
 
-Text that no model here has read comes from the other domains (`icd_lib.data.domains`), their texts joined to documents.
+Text of the other domains (`icd_lib.data.domains`) is made running text by joining their texts to documents.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from icd_lib.data.domains.groups import even_shares
 from icd_lib.data.splits import group_by_text, split_groups
 from icd_lib.data.text import Corpus, load_corpus
 from icd_lib.data.tokens import encode
-from icd_lib.errors import ConfigError, MeasureError, ResourceError
+from icd_lib.errors import MeasureError, ResourceError
 
 CHAPTERS = "verses"  # the domain that the embedded corpus is
 LANGUAGE_SPLITS = ("test", "validation", "calibration", "train")
@@ -123,14 +123,12 @@ class LanguageData:
         return self.splits[split]
 
 
-def load_language_data(name: str = "auto", *, chapters: dict[str, int] | None = None) -> LanguageData:
+def load_language_data(chapters: dict[str, int] | None = None) -> LanguageData:
     """The embedded corpus as running text; `chapters` gives other split sizes (test, validation, calibration).
 
-    Other sizes deal other chapters: then the embedded language model has seen held-out text. Raises `ConfigError` for
-    an unknown name or sizes that do not fit, `ResourceError` without the text packages.
+    Other sizes deal other chapters: then embedded language models have seen held-out text. Raises `ConfigError` for
+    sizes that do not fit, `ResourceError` without the text packages.
     """
-    if name not in ("auto", "bible"):
-        raise ConfigError(f"data.name '{name}' is no running text for a language model; use auto or bible")
     return split_chapters(load_corpus(), SPLIT_CHAPTERS if chapters is None else chapters)
 
 

@@ -51,7 +51,7 @@ def export_best(run: Run, progress: Callable[[str], None] = print) -> None:
 def _export(run: Run, progress: Callable[[str], None]) -> dict:
     results = Results.load(run.dir)
     family = results.config.get("model", {}).get("family")
-    if family and find_family(family).judge == "decoder":
+    if family and "kv_groups" in find_family(family).kinds:  # models with keys and values, which go into the graph
         return export_best_decoder(run, results, FOLDER, progress)
     row = choose_runtime(results)
     model = load_optimized(run.dir / RESULT / "model")

@@ -39,7 +39,7 @@ STEPS = (
     Step("mock", "Functional: the whole path without a model", "python run_all.py --scenario mock", 1, True),
     Step("trace", "Functional: the same from a recorded trace", "python run_all.py --scenario trace", 1, True),
     Step("bert", "Reproduced: a trained BERT made faster", "python run_all.py --scenario bert", 20, True),
-    Step("mamba", "Reproduced: a trained Mamba made faster", "python run_all.py --scenario mamba", 40, True),
+    Step("mamba", "Reproduced: a trained Mamba made faster", "python run_all.py --scenario mamba", 15, True),
     Step(
         "judge",
         "Reproduced: the verdicts again from the raw samples, beside the committed runs",

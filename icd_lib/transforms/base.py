@@ -106,6 +106,7 @@ class Transform(ABC):
     survey: place of the function that finds out what graph/<name>.json holds, from what the transform is given.
     is_given: the model comes with it done, such as a mask from elsewhere. It then runs alone and in one attempt, π₀ is
     the order in which the model is stored, and every arm has to compute what the model does.
+    trainable: what it leaves can be distilled; else the model is distilled before it, if another one was at work.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Transform(ABC):
     panels: tuple[str, ...] = ()
     survey: str | None = None
     is_given: bool = False
+    trainable: bool = True
 
     @abstractmethod
     def evidence(self, given: Given) -> Known:

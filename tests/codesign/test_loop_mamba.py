@@ -164,6 +164,24 @@ def test_what_is_pruned_is_rounded_in_groups_that_lie_together(model, mode, tmp_
         assert outputs_error(model_outputs(loaded, inputs), wanted) <= 1e-5
 
 
+@pytest.mark.parametrize("mode", ["linear", "oneshot", "iterative"])
+def test_it_is_distilled_before_it_is_rounded_and_every_attempt_begins_with_float_weights(model, mode):
+    options = dict(QuantizationOptions(precision="int8_weights", group=8))
+    problem = small_problem(model)
+    inputs = replace(problem.inputs, sections={"quantization": options})
+    solution = solve(replace(problem, inputs=inputs, transforms=transforms_of({"quantization": options})), mode)
+    assert [(entry["strength"], entry["accepted"]) for entry in solution.attempts] == [(-0.2, True), (-0.3, True)]
+    best = solution.best
+    assert len(grouped_modules(best.model)) == 3 * LAYERS + 1
+    assert not grouped_modules(best.before_distill) and not grouped_modules(best.unquantized)
+    inputs = batches()[0]
+    before, unrounded, after = (
+        model_outputs(item, inputs) for item in (best.before_distill, best.unquantized, best.model)
+    )
+    assert outputs_error(before, unrounded) > 1e-4, "distilled in between"
+    assert 0 < outputs_error(after, unrounded) < 0.02, "rounded to eight bits, not trained again"
+
+
 def test_the_budget_of_perplexity_is_kept(model):
     judge = lambda candidate: Judgement(0.0, 0.0, {"perplexity_ratio": 1.02})  # noqa: E731
     problem = small_problem(model, judge, max_perplexity_ratio=1.01, distill_steps=0)

@@ -18,10 +18,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from icd_lib.data import language
 from icd_lib.data.domains import DomainText
 from icd_lib.data.language import LanguageData, domain_blocks
-from icd_lib.errors import ArtifactError, ConfigError, MeasureError, NotFinite, ResourceError
+from icd_lib.errors import ArtifactError, MeasureError, NotFinite
 from icd_lib.measure.logits import DenseLogits
 from icd_lib.measure.quality_lm import (
     KL_BLOCKS,
@@ -34,9 +33,6 @@ from icd_lib.measure.quality_lm import (
     score_blocks,
     summarise_result,
 )
-from icd_lib.run.artifacts import Run
-from icd_lib.run.scenario import load_scenario
-from icd_lib.workloads.model.contexts import make_context
 from icd_lib.workloads.model.setup import own_quality
 from icd_lib.workloads.model.solve import judgement_of
 
@@ -306,47 +302,3 @@ def test_what_cannot_be_judged_is_refused(suite, judged, dense):
         compare_language_results(films, news)
     with pytest.raises(MeasureError, match="not of the same documents"):
         compare_language_results(dataclasses.replace(news, clusters=news.clusters + 1), news)
-
-
-def context_of(tmp_path, name="mamba", *overrides):
-    return make_context(Run(load_scenario(name, overrides=list(overrides), quick=True), tmp_path), lambda line: None)
-
-
-def test_the_scenario_judges_seen_and_unseen_text(tmp_path, monkeypatch):
-    def load(name):
-        if name == "news":
-            raise ResourceError("gensim is not there; run make fetch_data")
-        return build_domain(name, 40)
-
-    monkeypatch.setattr(language, "load_domain", load)
-    context = context_of(tmp_path, "mamba", "data.unseen=[films, news, products]", "data.max_length=32")
-    assert (context.selecting, context.judging, context.judged) == ("validation", "seen", ["seen", "unseen"])
-    sizes = {split: {name: len(x) for name, x in found.items()} for split, found in context.suite.judged.items()}
-    assert sizes == {
-        "validation": {"verses": 40},
-        "seen": {"verses": 40},
-        "selection": {},
-        "unseen": {"films": 20, "products": 20},
-    }
-    held_out = {split: context.data.clusters[context.data.splits[split]] for split in ("validation", "test")}
-    for split, part in (("validation", "validation"), ("seen", "test")):
-        assert np.isin(context.suite.judged[split]["verses"].cluster, held_out[part]).all()
-    described = context.describe_data()
-    assert described["missing"] == {"news": "gensim is not there; run make fetch_data"}
-    assert described["groups"] == {"seen": ["verses"], "selection": [], "unseen": ["films", "news", "products"]}
-    assert described["judged"]["unseen"]["films"]["texts"] == 20 and described["block_tokens"] == 32
-    assert described["provenance"].keys() == {"verses", "films", "products"}
-    assert context.calibration_sha256 == context.data.sha256
-    result = context.dense_result("unseen")
-    assert context.suite.compare(result, context.dense_result("unseen"))["own"]["drop_pp"] == 0.0
-
-
-def test_random_weights_load_no_domain(tmp_path, monkeypatch):
-    monkeypatch.setattr(language, "load_domain", lambda name: pytest.fail(f"{name} was loaded"))
-    described = context_of(tmp_path, "mamba_3b", "data.unseen=[news]").describe_data()
-    assert described["judged"] == described["missing"] == {} and described["calibration"]["verses"] > 1000
-
-
-def test_a_language_model_is_calibrated_on_chapters_alone(tmp_path):
-    with pytest.raises(ConfigError, match=r"data.seen is \['news'\].*set it to \[verses\]"):
-        _ = context_of(tmp_path, "mamba", "data.seen=[news]", "data.unseen=[films]").data

@@ -78,6 +78,7 @@ class Quantization(Transform):
     """Rounds weights and inputs of the blocks' Linears to eight bits; the layout is what gathers columns that stay."""
 
     name = options = "quantization"
+    trainable = False
     panels = (
         "icd_lib.report.quantization_figures:linear_errors",
         "icd_lib.report.quantization_figures:channel_ranges",

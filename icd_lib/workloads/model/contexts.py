@@ -12,7 +12,6 @@ JUDGES = Registry(
     {
         "encoder": "icd_lib.workloads.model.context:EncoderContext",
         "language": "icd_lib.workloads.model.language:LanguageContext",
-        "decoder": "icd_lib.workloads.model.decoder:DecoderContext",
     },
 )
 

@@ -135,7 +135,7 @@ def test_the_embedded_default_serves_no_name_and_its_own_name(tmp_path, monkeypa
 
 
 def test_a_name_alone_finds_its_family(tmp_path):
-    assert (found := find_checkpoint("mamba-verse")).family == "mamba" and found.source == "embedded"
+    assert (found := find_checkpoint("mamba-worlds")).family == "mamba" and found.source == "embedded"
     assert find_checkpoint(str(write_model(tmp_path / "mine"))).family == "bert"
     with pytest.raises(ResourceError, match="'org/none' was not found"):
         find_checkpoint("org/none")

@@ -15,6 +15,7 @@ from icd_lib.models.checkpoint.loading import load_model, load_tokenizer
 from icd_lib.models.checkpoint.source import resolve_checkpoint
 from icd_lib.models.families import FAMILIES
 from icd_lib.models.families.mamba.adapter import find_backbone
+from icd_lib.models.grouped import grouped_modules
 from tests.tiny_mambas import tiny_mamba, tiny_mamba2, tokens
 
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32}
@@ -43,7 +44,9 @@ def test_a_relative_is_refused_by_name_and_reason(name):
 @pytest.mark.parametrize("model_type", FAMILIES["mamba"].refused)
 def test_its_checkpoint_is_refused_before_any_weight_is_read(tmp_path, model_type):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
-    with pytest.raises(ConfigError, match=rf"model_type '{model_type}' \(.+\); family 'mamba' takes \['mamba'\]"):
+    cure = "icd.permute takes the loaded model" if model_type == "mamba2" else "take one of Mamba layers alone, such as"
+    says = rf"model_type '{model_type}' \(.*{cure}.*\); family 'mamba' takes \['mamba'\]"
+    with pytest.raises(ConfigError, match=says):
         check_config(tmp_path, "mamba")
 
 
@@ -102,7 +105,11 @@ NARROW = {"d_inner": 64, "d_model": 32, "hidden_size": 32, "intermediate_size": 
 SHALLOW = {"n_layer": 2, "num_hidden_layers": 2}
 
 
-def test_a_folder_like_mamba_130m_hf_goes_through(tmp_path):
+ROUNDED = {"transforms": ["sparsity", "quantization"], "quantization": {"precision": "int8_weights", "group": 16}}
+
+
+@pytest.mark.parametrize(("further", "grouped"), [({}, 0), (ROUNDED, 2 * 3 + 1)], ids=["pruned", "pruned and rounded"])
+def test_a_folder_like_mamba_130m_hf_goes_through(tmp_path, further, grouped):
     """Written by save_pretrained with the hub's config, narrower and with two layers, and random weights."""
     torch.manual_seed(0)
     model = transformers.MambaForCausalLM(transformers.MambaConfig(**CONFIG_130M | NARROW | SHALLOW)).eval()
@@ -115,7 +122,8 @@ def test_a_folder_like_mamba_130m_hf_goes_through(tmp_path):
         assert torch.allclose(loaded(**inputs).logits, model(**inputs).logits, rtol=1e-4, atol=1e-4)
     text = [{"input_ids": tokens(4, 16, seed), "use_cache": False} for seed in range(2)]
     settings = {"axes": ("inner", "state"), "strengths": (-0.05,), "distill_steps": 2}
-    found = icd.optimize(loaded, text, quality=lambda model: 50.0, **settings)
+    found = icd.optimize(loaded, text, quality=lambda model: 50.0, **settings, **further)
+    assert len(grouped_modules(found.model)) == grouped
     assert [entry["accepted"] for entry in found.report["attempts"]] == [True]
     assert found.model.backbone.layers[0].mixer.out_proj.in_features <= 64
     found.save_pretrained(tmp_path / "smaller", tokenizer)

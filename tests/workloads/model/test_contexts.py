@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from icd_lib.errors import ConfigError
 from icd_lib.registry import VARIABLE
 from icd_lib.run.artifacts import open_run
 from icd_lib.workloads.model.context import EncoderContext
@@ -32,13 +31,12 @@ print(type(context).__name__, type(context.model).__name__, [a.name for a in fin
 """
 
 
-def test_the_family_chooses_the_context(tmp_path):
-    encoder = make_context(open_run("bert", ["threads=1"], out=tmp_path))
-    language = make_context(open_run("mamba", ["threads=1"], out=tmp_path))
-    assert type(encoder) is EncoderContext and type(language) is LanguageContext
-    assert encoder.judging == "unseen" and language.judging == "seen"
-    with pytest.raises(ConfigError, match=r"data\.seen is .*'news'.* set it to \[verses\]"):
-        make_context(open_run("mamba", ["threads=1", "data.seen=[news]", "data.unseen=[]"], out=tmp_path)).data  # noqa: B018
+@pytest.mark.parametrize(
+    ("scenario", "kind"), [("bert", EncoderContext), ("mamba", LanguageContext), ("smollm2", LanguageContext)]
+)
+def test_the_family_chooses_the_context(tmp_path, scenario, kind):
+    context = make_context(open_run(scenario, ["threads=1"], out=tmp_path))
+    assert type(context) is kind and context.judging == "unseen" and context.selecting == "selection"
 
 
 def test_a_family_from_outside_takes_part(tmp_path):

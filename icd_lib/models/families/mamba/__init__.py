@@ -5,8 +5,9 @@ from icd_lib.models.families.mamba.adapter import MambaAdapter, prepare_mamba
 from icd_lib.models.families.mamba.mamba2 import Mamba2Adapter
 from icd_lib.models.family import Family, Layout, packaged
 
-_NORMED = "Falcon-Mamba: its mixer normalises Δ, B and C, so states and ranks cannot leave"
-_HYBRID = "a hybrid of Mamba and attention layers; the family reads models of Mamba layers alone"
+_TAKE = "take one of Mamba layers alone, such as state-spaces/mamba-130m-hf"
+_NORMED = f"Falcon-Mamba: its mixer normalises Δ, B and C, so states and ranks cannot leave; {_TAKE}"
+_HYBRID = f"a hybrid of Mamba and attention layers, which no family reads; {_TAKE}"
 _REFUSED = {
     "falcon_mamba": _NORMED,
     "mamba2": "Mamba-2: icd.permute takes the loaded model, icd.compact its states, and no run prunes it",
@@ -22,8 +23,7 @@ FAMILY = Family(
     refused=_REFUSED,
     kinds=("inner", "state", "dt_rank", "heads", "head_dim", "residual", "vocab"),
     judge="language",
-    default=packaged("mamba-verse", "git checkout -- icd_lib/models/embedded/mamba-verse"),
-    others=(packaged("mamba-worlds", "python scripts/train_language.py --model mamba"),),
+    default=packaged("mamba-worlds", "python scripts/train_language.py --model mamba"),
     layouts=(
         Layout(
             original.is_original,
