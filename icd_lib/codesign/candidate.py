@@ -1,5 +1,6 @@
 """A model on the way: what it still has, what is expected of it, what it was judged, and the record of its fate."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -79,9 +80,17 @@ def objections(settings: Settings, best: Candidate | None, candidate: Candidate)
     return reasons + over_budget(candidate.judgement, settings)
 
 
-def record(candidate: Candidate | None, rung: Rung, reasons: list[Reason]) -> Attempt:
-    """One draft or attempt for the log and the report."""
-    attempt = Attempt(what=rung.what, strength=rung.strength, accepted=not reasons, reasons=tuple(reasons))
+def record(
+    candidate: Candidate | None, rung: Rung, reasons: list[Reason], setting: Mapping[str, float] | None = None
+) -> Attempt:
+    """One draft or attempt for the log and the report; setting: that of its `Problem`."""
+    attempt = Attempt(
+        what=rung.what,
+        strength=rung.strength,
+        accepted=not reasons,
+        reasons=tuple(reasons),
+        setting=None if setting is None else dict(setting),
+    )
     if candidate is None:
         return attempt
     attempt = replace(

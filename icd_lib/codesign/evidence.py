@@ -1,8 +1,9 @@
 """What is known before the loop starts: complete and never changed; what is lazy depends on nothing but the inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 import scipy.sparse as sp
@@ -29,17 +30,32 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """All that a mode needs. transforms: what is done to the model, in this order."""
+    """All that a mode needs. transforms: what is done to the model, in this order.
+
+    setting: the rung of the transforms' ladders that this is, by the options' paths; None where there is no choice.
+    """
 
     inputs: Inputs
     evidence: Evidence
     transforms: tuple[Transform, ...] = (SPARSITY,)
+    setting: Mapping[str, float] | None = None
 
     def given(self, transform: Transform, manner: Manner = Manner()) -> Given:  # noqa: B008 (frozen)
         """What a transform may build its own evidence on."""
         inputs = self.inputs
         options = inputs.options(transform.options)
         return Given(self.evidence.observed, self.evidence.findings, options, manner, inputs.settings, inputs.progress)
+
+    def settings(self) -> Iterator["Problem"]:
+        """One problem for every rung of the transforms' ladders of options, the most saving first."""
+        given = [item for item in self.transforms if item.options in self.inputs.sections]
+        ladders = [item.ladder(self.inputs.options(item.options)) for item in given]
+        for rungs in product(*ladders):
+            changes = {item.options: rung for item, rung in zip(given, rungs, strict=True) if rung}
+            sections = {name: {**self.inputs.options(name), **change} for name, change in changes.items()}
+            inputs = replace(self.inputs, sections={**self.inputs.sections, **sections})
+            setting = {f"{name}.{key}": value for name, change in changes.items() for key, value in change.items()}
+            yield replace(self, inputs=inputs, setting=setting) if setting else self
 
     @property
     def is_given(self) -> bool:

@@ -99,12 +99,23 @@ def solve(problem: Problem, mode: str) -> Solution:
     model = start_model(problem)
     if way.permutes:
         model, certificates = apply_layouts(model, perms, problem.inputs.example)
-    arm = Arm(problem, way, Candidate(model, dict(perms), effects=untouched_axes(problem)))
+    best = start = Candidate(model, dict(perms), effects=untouched_axes(problem))
+    tries: list[Attempt] = []
+    for each in problem.settings():
+        best, more = search_arm(Arm(each, way, start))
+        tries += more
+        if best is not start:
+            break
+    return Solution(mode, best, perms, stats, certificates + best.certificates, tries)
+
+
+def search_arm(arm: "Arm") -> tuple[Candidate, list[Attempt]]:
+    """The strongest candidate of an arm that keeps the budget, and what was tried."""
+    problem = arm.problem
     draft = arm.draft if arm.drafts and problem.inputs.settings.rate is None else None
     if problem.is_fixed:
         problem = problem.with_one_strength(arm.predicted_latency_rel)
-    best, tries = search(problem, draft, arm.attempt, arm.start, decisive=arm.decisive, onward=arm.onward)
-    return Solution(mode, best, perms, stats, certificates + best.certificates, tries)
+    return search(problem, draft, arm.attempt, arm.start, decisive=arm.decisive, onward=arm.onward)
 
 
 def start_model(problem: Problem) -> nn.Module:
@@ -276,14 +287,15 @@ def tried(
 ) -> Candidate | None:
     """Make a candidate, judge it, append what became of it to `tries`; returns it if it is accepted."""
     inputs = problem.inputs
-    inputs.progress(f"{rung.what} {len(tries) + 1}: aiming at {rung.strength:+.1%} latency")
+    with_what = "".join(f", {path} {value:g}" for path, value in (problem.setting or {}).items())
+    inputs.progress(f"{rung.what} {len(tries) + 1}: aiming at {rung.strength:+.1%} latency{with_what}")
     try:
         candidate = make()
         reasons = objections(inputs.settings, best, candidate)
     except (TransformError, NotFinite) as error:
         code = "not finite" if isinstance(error, NotFinite) else "transform"
         candidate, reasons = None, [Reason(code, str(error))]
-    tries.append(record(candidate, rung, reasons))
+    tries.append(record(candidate, rung, reasons, problem.setting))
     tell(problem, tries[-1])
     return None if reasons else candidate
 

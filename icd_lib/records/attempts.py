@@ -111,9 +111,11 @@ class Tried:
 class Attempt(Tried):
     """A draft or an attempt of a model; one whose transform was refused got no further than its reasons.
 
-    disagreement: in words, where J rose although the tables predict less time
+    disagreement: in words, where J rose although the tables predict less time; setting: options that were chosen from a
+    ladder, by their paths
     """
 
+    setting: dict[str, float] | None = None
     widths: dict[str, int] | None = None
     predicted_latency_rel: float | None = None
     predicted_loss: float | None = None

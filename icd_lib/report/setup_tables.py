@@ -201,13 +201,18 @@ def _attempt_row(place: int, entry: Attempt) -> list:
     return [
         str(place),
         entry.what,
-        value_text(entry.strength, "fraction"),
+        ", ".join([value_text(entry.strength, "fraction"), *setting_words(entry)]),
         "–" if predicted is None else value_text(predicted, "fraction"),
         _drop(entry.validation),
         change_text(entry.change),
         Verdict("pass" if entry.accepted else "fail"),
         "; ".join(filter(None, [entry.fate, entry.disagreement])),
     ]
+
+
+def setting_words(entry: Attempt) -> list[str]:
+    """The options that were chosen from a ladder, with their values."""
+    return [f"{path} {value:g}" for path, value in (entry.setting or {}).items()]
 
 
 def _drop(validation: Validation | None) -> str:

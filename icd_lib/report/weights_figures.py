@@ -8,6 +8,7 @@ from icd_lib.report.results import Results
 from icd_lib.report.table import DoesNotApply, Missing
 
 _OTHER = DoesNotApply("Weights in groups", "this run rounds inputs too, or no weights at all")
+_MEAN_BITS = "quantization.mean_bits"
 _ORDERS = {  # of `Held.orders`, and the words and colour of each
     "nearest": ("to nearest points, no order", COLOURS["dense"]),
     "random": ("random order", COLOURS["placebo"]),
@@ -71,6 +72,33 @@ def order_errors(results: Results) -> Picture | Missing | DoesNotApply:
     title(drawing, f"Layer {layer}: error by the order of the columns")
     legend(drawing, panel, columns=1)
     return finish(drawing, "weights_orders", " ".join(lines(results)), "What the order is worth, measured.", results)
+
+
+@themed
+def bits_tried(results: Results) -> Picture | Missing | DoesNotApply:
+    """Every attempt on the ladder of bits: what it lost where strengths are chosen, kept or not."""
+    if not (results.lock["config"].get("quantization") or {}).get("bits_ladder"):
+        return DoesNotApply("Bits that were tried", "the scenario gives one mean_bits, and no ladder")
+    tried = [
+        (mode, entry.setting[_MEAN_BITS], entry)
+        for mode in results.solves
+        for entry in results.attempts(mode)
+        if entry.setting and entry.validation and entry.validation.is_judged
+    ]
+    if not tried:
+        return Missing("Bits that were tried", "no attempt of the ladder was judged")
+    drawing, panel = canvas(3.0)
+    for mode in dict.fromkeys(mode for mode, _, _ in tried):
+        points = [(bits, entry) for name, bits, entry in tried if name == mode]
+        for bits, entry in points:
+            face = COLOURS[mode] if entry.accepted else "none"
+            panel.plot(bits, entry.validation.drop_pp, marker=MARKERS[mode], color=COLOURS[mode], markerfacecolor=face)
+        panel.plot([], [], marker=MARKERS[mode], color=COLOURS[mode], linestyle="none", label=mode)
+    panel.set(xlabel="mean bits per weight, scales included", ylabel="quality lost, pp")
+    title(drawing, "Bits that were tried (filled: kept)")
+    legend(drawing, panel)
+    told = (f"{mode} at {bits:g}: {entry.fate}" for mode, bits, entry in tried)
+    return finish(drawing, "weights_bits", "; ".join(told), "Judged on the text that chooses.", results)
 
 
 def lines(results: Results) -> list[str]:

@@ -127,6 +127,13 @@ class Transform(ABC):
         Raises `TransformError` when that is out of reach: the attempt is then rolled back.
         """
 
+    def ladder(self, options) -> list[dict]:
+        """Changes of its options that are tried one after the other, until one gives a result that keeps the budget.
+
+        options: the values of its section. Most saving first; one change of nothing where nothing is searched.
+        """
+        return [{}]
+
     @abstractmethod
     def draft(self, evidence: Known, plan: Plan, model: nn.Module) -> tuple[nn.Module, TransformMeta]:
         """A quick candidate from `model` in the dense model's order; called only where `evidence.drafts`."""

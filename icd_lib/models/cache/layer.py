@@ -44,7 +44,8 @@ class PagedLayer(CacheLayerMixin):
         self.observed = max(observed, evictor.observed if evictor else 0)
         self.seen = self.living = 0  # living: most tokens alive of any row and group
         self.start: torch.Tensor | None = None
-        self.queries: torch.Tensor | None = None  # (B, H, w, d), the last ones
+        self._queries: list[torch.Tensor] = []  # the last ones, as they came: nothing is copied when a token comes
+        self._spare = -self.observed  # queries there beyond those that are to be kept
         self.scaling: float | None = None
         self._columns: torch.Tensor | None = None  # (B, G, capacity)
         self._bias: torch.Tensor | None = None
@@ -66,6 +67,18 @@ class PagedLayer(CacheLayerMixin):
     @property
     def is_croppable(self) -> bool:
         return self.evictor is None and type(self.store) is FloatStore
+
+    @property
+    def queries(self) -> torch.Tensor | None:
+        """The last queries that were kept, (B, H, w, d); None where none were."""
+        if len(self._queries) > 1:
+            self.queries = torch.cat(self._queries, 2)[:, :, -self.observed :]
+        return self._queries[0] if self._queries else None
+
+    @queries.setter
+    def queries(self, kept: torch.Tensor | None) -> None:
+        self._queries = [] if kept is None else [kept]
+        self._spare = (0 if kept is None else kept.shape[2]) - self.observed
 
     @property
     def columns(self) -> torch.Tensor | None:
@@ -228,9 +241,10 @@ class PagedLayer(CacheLayerMixin):
         if not self.observed:
             return
         recent = query[:, :, -self.observed :]
-        if self.queries is not None and recent.shape[2] < self.observed:
-            recent = torch.cat([self.queries, recent], 2)[:, :, -self.observed :]
-        self.queries = recent.clone() if recent.shape[2] < query.shape[2] else recent
+        self._queries.append(recent.clone() if recent.shape[2] < query.shape[2] else recent)
+        self._spare += recent.shape[2]
+        while self._spare >= self._queries[0].shape[2]:
+            self._spare -= self._queries.pop(0).shape[2]
 
     def _mark_padding(self, mask: torch.Tensor, new: int) -> None:
         """Newest columns that the mask hides become holes; `ConfigError` where the last one is hidden."""

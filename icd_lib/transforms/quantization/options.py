@@ -2,10 +2,13 @@
 
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from icd_lib.options import OneOf, Section, option
 
 ALPHA = 0.9  # measured: 0.7 to 1.0 were tried (docs/QUANTIZATION.md)
 ORDERED = ("sparsity", "quantization")
+Bits = Annotated[float, Field(ge=3, le=16)]
 
 
 class QuantizationOptions(Section):
@@ -39,8 +42,18 @@ class QuantizationOptions(Section):
         None, "bits of int4_weights or int8_weights, if not as many as their names say: 3, 4 or 8", low=3, high=8
     )
     symmetric: bool = option(False, "scales without zeros, where weights alone are rounded in groups")
+    follow: bool = option(
+        False,
+        "fit every weight, where weights alone are rounded, to what the unrounded model gives there before rounding it",
+    )
     mean_bits: float = option(
         5.0, "bits per weight, scales included, that mixed_weights may take on average", low=3, high=16
+    )
+    bits_ladder: tuple[Bits, ...] | None = option(
+        None,
+        "values of mean_bits that are tried, the least first; the first whose result keeps the quality is taken; null: "
+        "mean_bits alone",
+        least=1,
     )
     embeddings: Literal["int8", "float"] = option(
         "int8", "token embeddings and head where weights alone are rounded: 8 bits in the same groups, or as they are"

@@ -84,6 +84,7 @@ class Quantization(Transform):
         "icd_lib.report.quantization_figures:channel_ranges",
         "icd_lib.report.weights_figures:order_errors",
         "icd_lib.report.weights_figures:matrix_errors",
+        "icd_lib.report.weights_figures:bits_tried",
     )
 
     def evidence(self, given: Given) -> QuantizationEvidence | WeightsEvidence:
@@ -94,6 +95,21 @@ class Quantization(Transform):
         if precision == "int8":
             check_family(given.observed.model)
         return QuantizationEvidence(given)
+
+    def ladder(self, options) -> list[dict]:
+        """The scenario's `bits_ladder`, the fewest bits first.
+
+        Raises `TransformError` where another precision than mixed_weights would not read it.
+        """
+        bits = options["bits_ladder"]
+        if bits is None:
+            return [{}]
+        if options["precision"] != "mixed_weights":
+            raise TransformError(
+                f"quantization.bits_ladder is {list(bits)} and quantization.precision is {options['precision']}; only "
+                "mixed_weights takes bits from a ladder: leave it at null, or set precision to mixed_weights"
+            )
+        return [{"mean_bits": each} for each in sorted(set(bits))]
 
     def plan(
         self, evidence: QuantizationEvidence | WeightsEvidence, strength: float, present: dict[str, int]

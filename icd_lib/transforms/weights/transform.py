@@ -112,6 +112,11 @@ def weights_evidence(given: Given) -> WeightsEvidence:
                 f"quantization.{name} is {given.options[name]}, which is for rounded inputs; leave it at {off} where "
                 f"quantization.precision is {given.options['precision']}"
             )
+    if given.options["follow"] and not given.options["compensate"]:
+        raise TransformError(
+            "quantization.follow is true and quantization.compensate is false: a weight is fitted by the moments that "
+            "only compensation uses; set compensate to true, or follow to false"
+        )
     return WeightsEvidence(given)
 
 
@@ -151,6 +156,7 @@ def apply_weights(evidence: WeightsEvidence, plan: WeightsPlan, model: nn.Module
         order="descending" if evidence.folds else "stored",
         shared=_shared(columns, evidence.activity) if evidence.folds else {},
         compensate=options["compensate"],
+        follow=options["follow"],
         compared=_compared(model) if evidence.folds else frozenset(),
     )
     found = round_weights(model, evidence.batches, recipe, given.progress)

@@ -19,6 +19,7 @@ from icd_lib.models.checkpoint.optimized import load_optimized, save_optimized
 from icd_lib.models.grouped import check_contiguous, grid_of, grouped_modules
 from icd_lib.report import Results, weights_figures
 from icd_lib.report.full_report import draw_all
+from icd_lib.report.table import DoesNotApply
 from icd_lib.solver.cost import CostConfig
 from icd_lib.stages.report import further_panels
 from icd_lib.storage.atomic import atomic_write, to_json
@@ -32,9 +33,10 @@ from icd_lib.transforms.sparsity.allocate import LatencyTable
 from icd_lib.transforms.weights import transform as weights_transform
 from icd_lib.workloads.model.solve import transform_record
 from tests.report_factory import write_run
-from tests.tiny_grouped import batches, decoder
+from tests.tiny_grouped import batches, decoder, loss_of
 from tests.tiny_problems import assert_same_state, state_of
 
+LADDERED = {"precision": "mixed_weights", "bits_ladder": (11.5, 7.0, 9.0)}
 pytestmark = pytest.mark.wide
 
 
@@ -167,6 +169,35 @@ def test_mixed_bits_keep_their_budget_and_lose_less_than_one_number():
         TRANSFORM.plan(evidence_of(precision="mixed_weights", mean_bits=4.0), 0.0, {})
 
 
+def test_the_fewest_bits_of_the_ladder_that_keep_the_quality_are_taken(tmp_path):
+    """What is judged is the real loss of each rung; the budget lies between those of two rungs."""
+    given = problem(**LADDERED)
+    dense = given.inputs.dense
+    judged = replace(given.inputs, judge=lambda model: Judgement(100 * loss_of(model, dense), 0.0))
+    given = replace(given, inputs=judged)
+    free = judged.settings.but(quality_budget_pp=1e-9)
+    refused = solve(replace(given, inputs=replace(judged, settings=free)), "iterative")
+    assert [entry.setting for entry in refused.tried] == [{"quantization.mean_bits": b} for b in (7.0, 9.0, 11.5)]
+    lost = [entry.validation.drop_pp for entry in refused.tried]
+    assert lost == sorted(lost, reverse=True) and refused.best.judgement is None
+    between = judged.settings.but(quality_budget_pp=(lost[0] + lost[1]) / 2)
+    found = solve(replace(given, inputs=replace(judged, settings=between)), "iterative")
+    assert [entry.accepted for entry in found.tried] == [False, True]
+    assert found.best.judgement.drop_pp == lost[1]
+    folder = write_run(tmp_path / "run")
+    solved = json.loads((folder / "iterative" / "solve.json").read_text())
+    atomic_write(folder / "iterative" / "solve.json", to_json(solved | {"attempts": found.attempts}))
+    results = replace(Results.load(folder), lock={"scenario": "run", "config": {"quantization": options(**LADDERED)}})
+    told = weights_figures.bits_tried(results).alt
+    assert "iterative at 7: rolled back" in told and "iterative at 9: accepted" in told
+    assert isinstance(weights_figures.bits_tried(replace(results, lock={"config": {}})), DoesNotApply)
+
+
+def test_a_ladder_is_for_mixed_weights():
+    with pytest.raises(TransformError, match="bits_ladder is .* and quantization.precision is int4_weights"):
+        list(problem(bits_ladder=(5.0,)).settings())
+
+
 def test_the_most_sensitive_stay_float():
     evidence = evidence_of(float_linears=2)
     plan = TRANSFORM.plan(evidence, 0.0, {})
@@ -207,6 +238,19 @@ def test_bits_and_symmetry_are_the_options():
     assert all(int(module.code_bits) == 3 and grid_of(module).is_symmetric for module in blocks)
 
 
+def test_following_the_dense_stream_is_the_option():
+    """On text that did not calibrate; at 3 bits, where the rounded stream is far from the dense one."""
+    losses = {False: [], True: []}
+    for seed in range(3):
+        model = decoder(seed=seed)
+        for follow, found in losses.items():
+            chosen = options(bits=3, follow=follow, embeddings="float")
+            evidence = TRANSFORM.evidence(Given(Observed(model, batches(8), batches(1)), Findings(), chosen, Manner()))
+            made, _ = TRANSFORM.apply(evidence, TRANSFORM.plan(evidence, 0.0, {}), model, {})
+            found.append(loss_of(made, model))
+    assert all(followed < plain for plain, followed in zip(*losses.values(), strict=True)), losses
+
+
 def test_refusals():
     for changes, words in (
         ({"bits": 5}, "codes have 3, 4 or 8 bits, got 5"),
@@ -217,6 +261,8 @@ def test_refusals():
             TRANSFORM.apply(evidence, TRANSFORM.plan(evidence, 0.0, {}), evidence.given.observed.model, {})
     with pytest.raises(TransformError, match="quantization.outlier_share is 0.1, which is for rounded inputs"):
         evidence_of(outlier_share=0.1)
+    with pytest.raises(TransformError, match="quantization.follow is true and quantization.compensate is false"):
+        evidence_of(follow=True, compensate=False)
     with pytest.raises(TransformError, match="float_linears is 15, but the model has 14 Linears"):
         TRANSFORM.plan(evidence_of(float_linears=15), 0.0, {})
     with pytest.raises(TransformError, match="Linear is of no family"):
