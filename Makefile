@@ -100,7 +100,7 @@ repro_smoke: $(DATA)  ## about 5 minutes: the whole path on a table, and the BER
 	@$(PY) run_all.py --scenario mock
 	@$(PY) run_all.py --scenario bert --quick --out outputs/quick
 
-repro_bert: $(DATA)  ## about 20 minutes: the BERT scenario, judged beside the committed run
+repro_bert: $(DATA)  ## about 35 minutes: the BERT scenario, judged beside the committed run
 	@$(PY) run_all.py --scenario bert || [ $$? -eq 1 ]
 	@$(PY) -m icd_lib.validate outputs/bert outputs/reference/bert
 
