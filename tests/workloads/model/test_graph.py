@@ -18,7 +18,8 @@ def test_width_curves_are_timed_where_models_are_deployed_at_every_shape_of_the_
         seen.append((tuple(inputs["input_ids"].shape), model))
         return lambda: model(**inputs)
 
-    context.target = SimpleNamespace(row=SimpleNamespace(name="another_place", precision="fp32"), call=call)
+    row = SimpleNamespace(name="another_place", precision="fp32", fits_shapes=False)
+    context.target = SimpleNamespace(row=row, call=call)
     settings = SimpleNamespace(tiles=granules(context.get("transform.tile")))
     tables = measure_tables(context, SimpleNamespace(dense=dense, settings=settings), lambda line: None)
     assert {shape for shape, _ in seen} == {(2, 8), (1, 4)} and len(seen) > 2, "the dense model and narrower ones"
