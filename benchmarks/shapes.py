@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from settle import share
 from torch import nn
 
 from icd_lib.errors import IcdError
@@ -165,11 +166,6 @@ def profile_table(found: dict) -> str:
         rows["all"] = list(total.values())
         lines += [f"| {shape} | {kind} | {dense:.2f} | {smaller:.2f} |" for kind, (dense, smaller) in rows.items()]
     return "\n".join(lines)
-
-
-def share(ratio: dict) -> str:
-    low, high = (1 + end for end in ratio["ci95"])
-    return f"{1 + ratio['value']:.3f} ({low:.3f} to {high:.3f})"
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from torch import nn
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.models.export import as_arrays
 from icd_lib.models.quantized import has_eight_bits
-from icd_lib.optional import load_optional
+from icd_lib.optional import brief, load_optional
 from icd_lib.runtimes.base import Prepared, Users
 from icd_lib.runtimes.emulation import emulated
 from icd_lib.runtimes.ir import save_ir
@@ -31,8 +31,11 @@ class PreparedRequest(Prepared):
         shape = _shape(arrays := as_arrays(inputs))
         if shape not in self.of_shape:
             network = self.network.clone()
-            network.reshape({port: list(shape) for port in network.inputs})
-            self.of_shape[shape] = self.compiled(network)
+            try:
+                network.reshape({port: list(shape) for port in network.inputs})
+                self.of_shape[shape] = self.compiled(network)
+            except RuntimeError as error:
+                raise ResourceError(f"OpenVINO cannot compile for inputs of {list(shape)}: {brief(error)}") from error
         self.run(arrays)
 
     def run(self, inputs: dict) -> np.ndarray:

@@ -43,6 +43,14 @@ def test_a_shape_that_it_is_warmed_for_gets_a_graph_of_its_own(tmp_path):
     with torch.no_grad():
         expected = model(**others).last_hidden_state.numpy()
     assert abs(prepared.run(others) - expected).max() < 1e-5
+
+    def refused(network):
+        raise RuntimeError("no such kernel")
+
+    prepared.compiled = refused
+    with pytest.raises(ResourceError, match=r"cannot compile for inputs of \[2, 9\]: .*no such kernel"):
+        prepared.warm(others)
+    assert list(prepared.of_shape) == [(4, 16)]
     prepared.close()
     assert not prepared.of_shape
 
