@@ -57,7 +57,7 @@ class KvOptions(Section):
         "attention", "what decides which tokens stay: what the last queries paid them, or a simpler rule"
     )
     pool: int = option(
-        1, "a token counts as the best of so many neighbours, itself in the middle: words stay whole; odd", low=1
+        7, "a token counts as the best of so many neighbours, itself in the middle: words stay whole; odd", low=1
     )
     sinks: int = option(4, "first tokens, which always stay", unit="tokens", low=0)
     window: int = option(32, "last tokens, which always stay", unit="tokens", low=1)
