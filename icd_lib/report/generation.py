@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from icd_lib.metric import Figure
 from icd_lib.records.decoding import DECODING, Decoding
 from icd_lib.records.generation import (
     EXPORTED_ARM,
@@ -253,7 +254,7 @@ def step_lines(results: Results) -> list[str]:
     told = []
     for shape in clock:
         if (arm := shape.arms.get("iterative")) is not None:
-            change = value_text(arm.step_vs_dense.value, "fraction")
+            change = _change_text(arm.step_vs_dense)
             told.append(f"Iterative takes {change} per token against dense at {shape_label(shape)}, in PyTorch.")
     return told + exported_lines(results)
 
@@ -268,16 +269,16 @@ def exported_lines(results: Results) -> list[str]:
 
 def _exported(arm: DecodeArm, shape: DecodeShape) -> str:
     """What is left for use against dense in PyTorch, and against each way to run dense without this project."""
-    others = [
-        f"{value_text(change.value, 'fraction')} ({interval_text(change.ci95, 'fraction')}) against {peer}"
-        for peer, change in arm.step_vs.items()
-    ]
+    others = [f"{_change_text(change)} against {peer}" for peer, change in arm.step_vs.items()]
     against = f"; with the dense model: {', '.join(others)}" if others else ""
-    change = f"{value_text(arm.step_vs_dense.value, 'fraction')} ({interval_text(arm.step_vs_dense.ci95, 'fraction')})"
     return (
-        f"Exported, with its cache in the graph, it takes {change} per token against dense in PyTorch at "
-        f"{shape_label(shape)}{against}."
+        f"Exported, with its cache in the graph, it takes {_change_text(arm.step_vs_dense)} per token against dense in "
+        f"PyTorch at {shape_label(shape)}{against}."
     )
+
+
+def _change_text(change: Figure) -> str:
+    return f"{value_text(change.value, 'fraction')} ({interval_text(change.ci95, 'fraction')})"
 
 
 def shape_label(shape: DecodeShape) -> str:
