@@ -14,6 +14,7 @@ from icd_lib.codesign.layouts import LayoutChange
 from icd_lib.codesign.options import Settings
 from icd_lib.records.attempts import Attempt, Change, Pair
 from icd_lib.records.reasons import Reason
+from icd_lib.runtimes.devices import back_on_cpu
 from icd_lib.runtimes.emulation import emulated
 from icd_lib.transforms.base import Plan
 from icd_lib.transforms.distill import distill
@@ -39,6 +40,11 @@ class Candidate:
     metas: dict[str, TransformMeta] = field(default_factory=dict)
     changes: dict[str, LayoutChange] = field(default_factory=dict)
     certificates: list[dict] = field(default_factory=list)
+
+    def on_cpu(self) -> "Candidate":
+        """The same with its models on the CPU, where files are written from; what lies there is not copied."""
+        names = ("model", "before_distill", "unquantized")
+        return replace(self, **{name: back_on_cpu(getattr(self, name)) for name in names})
 
     @property
     def widths(self) -> dict[str, int]:

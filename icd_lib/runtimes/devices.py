@@ -5,6 +5,7 @@ Names cost no import: torch is asked when a device is looked for.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -123,8 +124,8 @@ def find_device(asked: str | None, need_bytes: int = 0, where: str = "device") -
         raise ResourceError(f"{where}={asked}: there is no such device; torch sees {there}")
     if (free := _free_bytes(index)) < need_bytes:
         raise ResourceError(
-            f"{where}={asked}: {_label(index)} has {_gb(free)} free, and the run needs about {_gb(need_bytes)}; end what "
-            f"else uses it, take fewer calibration texts (data.calibration_texts), or set {where} to cpu"
+            f"{where}={asked}: {_label(index)} has {_gb(free)} free, and the run needs about {_gb(need_bytes)}; end "
+            f"what else uses it, take fewer calibration texts (data.calibration_texts), or set {where} to cpu"
         )
     return Device(f"{CUDA}:{index}", _label(index), "it is named")
 
@@ -181,6 +182,11 @@ def device_of(model: Any) -> torch.device:
     return torch.device(CPU) if first is None else first.device
 
 
+def back_on_cpu(model: nn.Module | None) -> nn.Module | None:
+    """The model itself where it lies on the CPU, else a copy there."""
+    return model if model is None or device_of(model).type == CPU else copy.deepcopy(model).to(CPU)
+
+
 @contextmanager
 def telling_of_memory(doing: str, cure: str) -> Iterator[None]:
     """A device that runs out of memory within is a `ResourceError` that names what was done, and the cure."""
@@ -191,4 +197,6 @@ def telling_of_memory(doing: str, cure: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         reason = next(iter(str(error).splitlines()), "").strip()[:160]
         torch.cuda.empty_cache()
-        raise ResourceError(f"the device ran out of memory while {doing}: {reason}; {cure}, or set device to cpu") from error
+        raise ResourceError(
+            f"the device ran out of memory while {doing}: {reason}; {cure}, or set device to cpu"
+        ) from error
