@@ -14,8 +14,8 @@ from icd_lib.codesign.layouts import LayoutChange
 from icd_lib.codesign.options import Settings
 from icd_lib.records.attempts import Attempt, Change, Pair
 from icd_lib.records.reasons import Reason
-from icd_lib.runtimes.devices import back_on_cpu
-from icd_lib.runtimes.emulation import emulated
+from icd_lib.runtimes.devices import back_on_cpu, device_of
+from icd_lib.runtimes.emulation import has_bf16
 from icd_lib.transforms.base import Plan
 from icd_lib.transforms.distill import distill
 from icd_lib.transforms.effects import Effect, TransformMeta
@@ -67,7 +67,7 @@ def distilled(problem: Problem, candidate: Candidate) -> Candidate:
             steps=settings.distill_steps,
             learning_rate=settings.distill_lr,
             seed=settings.seed,
-            bf16=bool(settings.distill_bf16) and emulated("bf16") is None,
+            bf16=bool(settings.distill_bf16) and has_bf16(device_of(model)),
             states=problem.evidence.observed.teacher_states,
             progress=inputs.progress,
         )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from icd_lib.codesign.surroundings import set_tf32_of_convolutions
 from icd_lib.data.batches import encode, fixed_batch, token_batches
 from icd_lib.data.domains import GROUPS, DomainGroups, group_domains
 from icd_lib.data.labelled import load_own_domain
@@ -82,7 +83,10 @@ class Context(ABC):
             return Device()
         entry = self.run.read_json("setup/setup.json").get("device")
         known = from_json(Device, entry, "setup/setup.json") if entry else self.find_device()
-        return replace(find_device(known.name), why=known.why)
+        found = replace(find_device(known.name), why=known.why)
+        if not found.is_cpu:
+            set_tf32_of_convolutions(False)  # fp32 is fp32
+        return found
 
     def find_device(self) -> Device:
         """The device that the scenario asks for, with the memory that the run needs there free."""
