@@ -30,6 +30,19 @@ from icd_lib.models.precision import as_given, in_users_dtype, working_copy
 from icd_lib.options.check import check_value, check_values
 from icd_lib.options.field import Field, fields
 from icd_lib.options.option import plain
+from icd_lib.runtimes import reference_of
+from icd_lib.runtimes.devices import (
+    AUTO,
+    CPU,
+    ON_CPU,
+    Device,
+    check_device,
+    device_of,
+    find_device,
+    needed_bytes,
+    placed,
+)
+from icd_lib.runtimes.target import Target
 from icd_lib.solver.cost import CostConfig
 from icd_lib.solver.options import CostOptions
 from icd_lib.transforms import TRANSFORMS
@@ -97,6 +110,7 @@ def optimize(
     transforms: Sequence[str] = ("sparsity",),
     quantization: Mapping | None = None,
     kv: Mapping | None = None,
+    device: str | None = None,
     **settings,
 ) -> Optimized:
     """Smaller copy of `model`, in eval mode, that loses at most `budget_pp` of `quality` (percent, higher is better).
@@ -106,13 +120,16 @@ def optimize(
     quality: model → percent. It gets a copy each time, and begins with the random generators as they are now.
     transforms: what is done, of "sparsity", "quantization" (in the order of this list) and, for decoders, "kv";
     quantization, kv: options of these sections of a scenario. The cache is chosen by perplexity on `calibration`.
+    device: what computes and is timed for: "cpu", "cuda", "cuda:N", or "auto", a GPU that has the memory free, else the
+    CPU; None is the CPU, for a model that lies there. On a GPU sparsity alone is done. `quality` is asked, and the
+    result given back, where the given model lies.
     `latency_target_rel` (e.g. -0.3) asks for a latency instead; where it is not reached, a `UserWarning` says so and
     `report["reached"]` is False. There is one too where no width of an axis fits `tile`, and where `quality` looks like
     fractions. `rate` (e.g. 0.5) asks for a share of the neurons instead. Further settings: fields of
     `icd_lib.codesign.options.Settings`, the options of a scenario's `transform` and `codesign`, with the same defaults
     and bounds. The given model is not changed; its modes, the random generators and torch's switches are as before
-    afterwards. Raises `ConfigError` on bad arguments and inputs that the model does not take, `TransformError` on empty
-    calibration, `MeasureError` when `quality` returns no number, or NaN or infinity for the given model; a candidate
+    afterwards. Raises `ConfigError` on bad arguments and inputs that the model does not take, `ResourceError` for a device
+    that is not there or has too little memory free, `TransformError` on empty calibration, `MeasureError` when `quality` returns no number, or NaN or infinity for the given model; a candidate
     with one of these two is refused, with its reason in `report["attempts"]`.
     """
     mode = check_value(mode, Field(str, choices=MODES), "mode")
@@ -121,9 +138,12 @@ def optimize(
     progress = progress or (lambda line: None)
     check_callable(progress, "progress", "takes a line of text, or None")
     further = _further(transforms, quantization, kv)
-    _check_model(model)
+    asked = check_device(device)
+    _check_model(model, asked)
+    if asked not in (AUTO, CPU) and (kept := [name for name in (*further.names, *further.cache) if name in ON_CPU]):
+        raise ConfigError(f"device={asked}: not with transforms={[*kept]}: {ON_CPU[kept[0]]}; leave device out")
     with our_own(model) as caller:
-        return _optimize(model, calibration, quality, chosen, mode, caller.wrapped(progress), caller, further)
+        return _optimize(model, calibration, quality, chosen, mode, caller.wrapped(progress), caller, further, asked)
 
 
 @dataclass(frozen=True)
@@ -133,6 +153,10 @@ class _Further:
     names: tuple[str, ...]
     quantization: QuantizationOptions | None
     kv: KvOptions | None
+
+    @property
+    def cache(self) -> tuple[str, ...]:
+        return () if self.kv is None else ("kv",)
 
 
 def _further(transforms: Sequence[str], quantization: Mapping | None, kv: Mapping | None) -> _Further:
@@ -154,15 +178,20 @@ def _further(transforms: Sequence[str], quantization: Mapping | None, kv: Mappin
 
 
 def _optimize(
-    model, calibration, quality, chosen: Settings, mode: str, progress, caller: Caller, further: _Further
+    model, calibration, quality, chosen: Settings, mode: str, progress, caller: Caller, further: _Further, asked: str
 ) -> Optimized:
     """`optimize` on arguments that were checked."""
     batches = caller.call(read_batches, calibration)
     check_enough(batches)
     check_savable(model)
     dense, dtypes = working_copy(model)
+    device = _find_device(asked, dense, batches, further)
+    if asked != CPU:
+        progress(f"device {device.name} ({device.label}): {device.why}")
+    home = device_of(model)
     check_vocabulary(dense, batches)
-    check_model(model, batches)
+    check_model(model, [placed(batch, home) for batch in batches])
+    dense, batches = dense.to(device.torch), [device.place(batch) for batch in batches]
     check_runs(dense, batches)
     adapter = find_adapter(dense)
     check_axes(adapter, chosen)
@@ -171,7 +200,7 @@ def _optimize(
     unfit = unfit_axes(adapter, chosen, mode)
     for line in unfit:
         warnings.warn(line, stacklevel=3)
-    judge = QualityJudge(as_given(quality, dtypes), caller, dense)
+    judge = QualityJudge(as_given(quality, dtypes), caller, dense, home)
     inputs = Inputs(
         dense=dense,
         batches=batches,
@@ -185,7 +214,7 @@ def _optimize(
     )
     observed = inputs.observe()
     rows = tuple(TRANSFORMS[name] for name in further.names)
-    solution = solve(Problem(inputs, gather(inputs, _measure_machine(observed, chosen), observed), rows), mode)
+    solution = solve(Problem(inputs, gather(inputs, _measure_machine(observed, chosen, device), observed), rows), mode)
     target = chosen.latency_target_rel
     report = _report(solution) | {"reached": solution.reached(target), "unfit": unfit}
     if chosen.is_bounded:
@@ -202,18 +231,31 @@ def _optimize(
         most = further.kv.max_perplexity_ratio or PERPLEXITY_RATIO
         cache = choose_cache(solution.best.model, batches, further.kv, most, chosen.selection_z, progress)
         report["kv"] = {"keep": cache.keep, "shares": cache.report}
-    return Optimized(_with_flags_of(model, in_users_dtype(solution.best.model, dtypes)), report, cache)
+    result = in_users_dtype(solution.best.model, dtypes).to(home)
+    return Optimized(_with_flags_of(model, result), report, cache)
+
+
+def _find_device(asked: str, dense: nn.Module, batches: list[dict], further: _Further) -> Device:
+    """Where to compute; `ResourceError` where that is not to be had."""
+    kept = [name for name in (*further.names, *further.cache) if name in ON_CPU]
+    if asked == AUTO and kept:
+        return Device(why=f"auto: not with transforms={kept}: {ON_CPU[kept[0]]}")
+    widest = max(max(block.consumer.weight.shape) for block in find_adapter(dense).blocks())
+    return find_device(asked, needed_bytes(dense, sum(batch["input_ids"].numel() for batch in batches), widest))
 
 
 _NAMES = [name for name, given in inspect.signature(optimize).parameters.items() if given.kind is not given.VAR_KEYWORD]
 
 
-def _check_model(model: nn.Module) -> None:
-    """Raise `ConfigError` unless `model` is a torch module of a known family, on the CPU, with finite weights."""
+def _check_model(model: nn.Module, device: str = CPU) -> None:
+    """Raise `ConfigError` unless `model` is a torch module of a known family, with finite weights, on the CPU.
+
+    It may lie elsewhere where another device is asked for.
+    """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model takes a torch.nn.Module, got {model!r:.60} ({type(model).__name__})")
     find_adapter(model)
-    check_weights(model)
+    check_weights(model, anywhere=device != CPU)
 
 
 def _with_flags_of(model: nn.Module, result: nn.Module) -> nn.Module:
@@ -263,12 +305,14 @@ def compact_masked(model: nn.Module, example: dict | Iterable[dict], *, tile: in
     return Optimized(smaller, report)
 
 
-def _measure_machine(observed: Observed, settings: Settings) -> Findings:
+def _measure_machine(observed: Observed, settings: Settings, device: Device) -> Findings:
     """Width → latency tables of this machine, and what an error in each axis does to the output."""
     sizes = {item.kind: item.elements for item in observed.adapter.prunable()}
     widths = {kind: widths_to_try(size, 8, settings.tiles[kind]) for kind, size in sizes.items()}
     largest = max(observed.batches, key=lambda batch: batch["input_ids"].numel())
-    dense_ms, curves = measure_width_curves(observed.adapter, largest, widths, repeats=10, seed=settings.seed)
+    target = Target.named(reference_of(device.name), device=device.name)
+    clock = {"call": target.enqueue, "time_round": target.time_round}
+    dense_ms, curves = measure_width_curves(observed.adapter, largest, widths, repeats=10, seed=settings.seed, **clock)
     tables = {kind: LatencyTable.of(kind, curve.kept, curve.saved_ms) for kind, curve in curves.items()}
     found = measure_sensitivity(
         observed.adapter, observed.moments, observed.element_paths, observed.ridge, observed.batches[:4]

@@ -35,4 +35,4 @@ def _grow(tensor: torch.Tensor, dim: int, places: torch.Tensor, length: int) -> 
     """`tensor` with `length` entries along `dim`: entry i at places[i], zeros where nothing goes."""
     shape = list(tensor.shape)
     shape[dim] = length
-    return tensor.new_zeros(shape).index_copy_(dim, places, tensor)
+    return tensor.new_zeros(shape).index_copy_(dim, places.to(tensor.device), tensor)

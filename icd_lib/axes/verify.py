@@ -52,7 +52,10 @@ def output_permutation_undone(outputs: dict, axis: Axis, perm: np.ndarray) -> di
     """Outputs that carry the axis, put back into the original order."""
     inverse = torch.from_numpy(invert_permutation(perm))
     dims = dict(axis.output_dims)
-    return {name: value.index_select(dims[name], inverse) if name in dims else value for name, value in outputs.items()}
+    return {
+        name: value.index_select(dims[name], inverse.to(value.device)) if name in dims else value
+        for name, value in outputs.items()
+    }
 
 
 def verify_axes(

@@ -69,8 +69,8 @@ def first_rows(inputs: dict) -> dict:
 
 def valid_tokens(inputs: dict) -> torch.Tensor:
     """Bool (B, L): what the mask keeps."""
-    mask = inputs.get("attention_mask")
-    return torch.ones(inputs["input_ids"].shape, dtype=torch.bool) if mask is None else mask.bool()
+    mask, ids = inputs.get("attention_mask"), inputs["input_ids"]
+    return torch.ones(ids.shape, dtype=torch.bool, device=ids.device) if mask is None else mask.bool()
 
 
 def check_vocabulary(model: nn.Module, batches: list[dict]) -> None:

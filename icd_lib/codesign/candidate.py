@@ -14,7 +14,8 @@ from icd_lib.codesign.layouts import LayoutChange
 from icd_lib.codesign.options import Settings
 from icd_lib.records.attempts import Attempt, Change, Pair
 from icd_lib.records.reasons import Reason
-from icd_lib.runtimes.emulation import emulated
+from icd_lib.runtimes.devices import back_on_cpu, device_of
+from icd_lib.runtimes.emulation import has_bf16
 from icd_lib.transforms.base import Plan
 from icd_lib.transforms.distill import distill
 from icd_lib.transforms.effects import Effect, TransformMeta
@@ -40,6 +41,11 @@ class Candidate:
     changes: dict[str, LayoutChange] = field(default_factory=dict)
     certificates: list[dict] = field(default_factory=list)
 
+    def on_cpu(self) -> "Candidate":
+        """The same with its models on the CPU, where files are written from; what lies there is not copied."""
+        names = ("model", "before_distill", "unquantized")
+        return replace(self, **{name: back_on_cpu(getattr(self, name)) for name in names})
+
     @property
     def widths(self) -> dict[str, int]:
         return {axis: len(elements) for axis, elements in self.origin.items()}
@@ -61,7 +67,7 @@ def distilled(problem: Problem, candidate: Candidate) -> Candidate:
             steps=settings.distill_steps,
             learning_rate=settings.distill_lr,
             seed=settings.seed,
-            bf16=bool(settings.distill_bf16) and emulated("bf16") is None,
+            bf16=bool(settings.distill_bf16) and has_bf16(device_of(model)),
             states=problem.evidence.observed.teacher_states,
             progress=inputs.progress,
         )

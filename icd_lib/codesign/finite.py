@@ -7,6 +7,7 @@ from icd_lib.axes.verify import model_outputs
 from icd_lib.codesign.batches import first_rows
 from icd_lib.errors import AxisError, ConfigError
 from icd_lib.models.precision import FLOATS, overflown, quantised
+from icd_lib.runtimes.devices import device_of
 
 MOST_BATCHES = 8
 
@@ -26,12 +27,21 @@ def find_not_finite(model: nn.Module, batches: list[dict]) -> str | None:
     return None
 
 
-def check_weights(model: nn.Module) -> None:
-    """Raise `ConfigError` unless every parameter lies on the CPU and is finite, `AxisError` for one of eight bits."""
+def check_weights(model: nn.Module, *, anywhere: bool = False) -> None:
+    """Raise `ConfigError` unless every parameter is finite and lies on the CPU, `AxisError` for one of eight bits.
+
+    anywhere: they may lie on one other device, all of them
+    """
+    first = device_of(model)
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point() and parameter.dtype not in FLOATS:
             raise AxisError(quantised(name, parameter.dtype))
-        if parameter.device.type != "cpu":
-            raise ConfigError(f"{name} lies on {parameter.device}, and the loop computes on the CPU; pass model.cpu()")
+        if parameter.device.type != "cpu" and not anywhere:
+            raise ConfigError(
+                f"{name} lies on {parameter.device}, and the loop computes on the CPU; pass model.cpu(), or ask "
+                "icd.optimize for a device"
+            )
+        if parameter.device != first:
+            raise ConfigError(f"{name} lies on {parameter.device}, others on {first}; pass a model on one device")
     if (name := overflown(model)) is not None:
         raise ConfigError(f"{name} of the model holds NaN or infinity; mend the model, nothing can be learned from it")

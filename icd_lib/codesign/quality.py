@@ -19,11 +19,13 @@ from icd_lib.errors import ConfigError, MeasureError, NotFinite
 class QualityJudge:
     """Judges by `quality` (model → percent), always of a copy: whatever is done to that, the model stays as it is.
 
-    `values`: what it returned, the dense model's first.
+    `values`: what it returned, the dense model's first. home: where the copies lie, as the caller's inputs do.
     """
 
-    def __init__(self, quality: Callable[[nn.Module], float], caller: Caller, dense: nn.Module):
-        self.quality, self.caller = quality, caller
+    def __init__(
+        self, quality: Callable[[nn.Module], float], caller: Caller, dense: nn.Module, home: torch.device | None = None
+    ):
+        self.quality, self.caller, self.home = quality, caller, home or torch.device("cpu")
         self.values = [self._ask(dense, "the dense model")]
 
     def __call__(self, model: nn.Module) -> Judgement:
@@ -34,7 +36,7 @@ class QualityJudge:
         return Judgement(reference - value, 0.0, {"quality_pct": value, "dense_quality_pct": reference})
 
     def _ask(self, model: nn.Module, whose: str) -> float:
-        return as_percent(self.caller.call(self.quality, copy.deepcopy(model)), whose)
+        return as_percent(self.caller.call(self.quality, copy.deepcopy(model).to(self.home)), whose)
 
     def warn_of_fractions(self, budget_pp: float, stacklevel: int) -> None:
         """Say that a budget in points is not one in fractions, where every value lies in [0, 1]."""

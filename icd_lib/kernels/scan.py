@@ -10,7 +10,7 @@ from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.kernels import cuda_package
 from icd_lib.kernels.reference import causal_conv1d_ref, selective_scan_ref
 
-BACKENDS = ("reference", "cpu", "triton", "mamba_ssm")
+BACKENDS = ("reference", "cpu", "triton", "mamba_ssm", "doubling")
 
 
 def selective_scan(
@@ -36,7 +36,8 @@ def selective_scan(
     h_L is float32, float64 for float64 inputs.
 
     backend None picks: mamba_ssm's kernel on CUDA where it loads, else our Triton kernel, else our compiled kernel on
-    CPUs. The CPU kernel and mamba_ssm are differentiable; with Triton, tensors that need gradients take the reference.
+    CPUs. The CPU kernel and mamba_ssm are differentiable; where Triton's would be taken, tensors that need gradients
+    take log2(L) steps of torch's own ("doubling"), with the memory of one scan.
     Raises `ConfigError` for shapes that do not fit, `ResourceError` for a named backend that is not there.
     """
     if not _is_tracing():
@@ -149,7 +150,7 @@ def _pick(tensors, initial_state) -> str:
         if _usable_package():
             return "mamba_ssm"
     wants_grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (*tensors, initial_state))
-    return "triton" if _has_triton() and not wants_grad else "reference"
+    return "doubling" if wants_grad else "triton" if _has_triton() else "reference"
 
 
 @cache
@@ -176,6 +177,10 @@ def _implementation(name: str):
         from icd_lib.kernels import cpu
 
         return cpu.scan
+    if name == "doubling":
+        from icd_lib.kernels import doubling
+
+        return doubling.selective_scan_recomputed
     if name == "triton":
         from icd_lib.kernels import triton_scan
 

@@ -7,6 +7,7 @@ import torch
 
 from icd_lib.data.batches import token_batches
 from icd_lib.errors import MeasureError, NotFinite
+from icd_lib.runtimes.devices import device_of
 
 TOKENS_PER_BATCH = 2048
 Progress = Callable[[int, int], None]  # (done, in all)
@@ -21,19 +22,20 @@ def embed(
     """
     encoder = model if own_head else getattr(model, "base_model", model)  # without a task head the encoder alone runs
     extra = {"output_hidden_states": True} if own_head else {}
-    total, done = sum(map(len, sequences)), 0
+    total, done, device = sum(map(len, sequences)), 0, device_of(encoder)
     embeddings = logits = None
     with torch.inference_mode():
         for indices, input_ids, mask in token_batches(sequences, TOKENS_PER_BATCH):
-            output = encoder(input_ids=input_ids, attention_mask=mask, **extra)
+            mask = mask.to(device)
+            output = encoder(input_ids=input_ids.to(device), attention_mask=mask, **extra)
             hidden = output.hidden_states[-1] if own_head else output.last_hidden_state
             pooled = mean_pool(hidden, mask)
             if embeddings is None:
                 embeddings = np.empty((len(sequences), pooled.shape[1]), np.float32)
                 logits = np.empty((len(sequences), output.logits.shape[1]), np.float32) if own_head else None
-            embeddings[indices] = pooled.float().numpy()
+            embeddings[indices] = pooled.float().cpu().numpy()
             if logits is not None:
-                logits[indices] = output.logits.float().numpy()
+                logits[indices] = output.logits.float().cpu().numpy()
             done += sum(len(sequences[i]) for i in indices)
             if progress is not None:
                 progress(done, total)

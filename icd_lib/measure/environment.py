@@ -81,7 +81,7 @@ def _torch_facts() -> dict:
             "isa": torch.backends.cpu.get_cpu_capability(),
         },
         "gpu": _or_none(torch.cuda.get_device_name, 0) if torch.cuda.is_available() else None,
-    }
+    } | ({"cuda": torch.version.cuda} if torch.cuda.is_available() else {})
 
 
 def is_virtualised() -> bool | None:

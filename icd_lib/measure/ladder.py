@@ -6,7 +6,7 @@ speed does from one minute to the next then changes no ratio.
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from icd_lib.measure.latency import SETTLE_MS, measure_interleaved
 from icd_lib.measure.statistics import bootstrap_ci, paired_ratio, summarise
 from icd_lib.metric import figure
 from icd_lib.models.export import as_tensors, export_onnx
-from icd_lib.runtimes import REFERENCE, RUNTIMES
+from icd_lib.runtimes import CUDA, REFERENCE, RUNTIMES, reference_of
 from icd_lib.runtimes.base import Prepared, Runtime
+from icd_lib.runtimes.target import Target
 from icd_lib.runtimes.threads import torch_threads
 
 BESIDE = "the baseline in the reference runtime"
@@ -31,7 +32,7 @@ def measure_ladder(
     models: dict[str, nn.Module],
     inputs: Sequence[dict],
     *,
-    runtimes: Sequence[str] | None = None,
+    runtimes: Iterable[str] | None = None,
     repeats: int = 30,
     warmup: int = 3,
     seed: int = 0,
@@ -42,15 +43,17 @@ def measure_ladder(
     threads: int | None = None,
     progress: Callable[[str], None] | None = None,
     settle_ms: float = SETTLE_MS,
+    device: str | None = None,
 ) -> dict:
     """Every arm under every runtime, at every shape, arms interleaved within a runtime and with the reference.
 
     models    arm -> model; `baseline` names the arm the others are compared with
     inputs    one input dict per shape, each (B, L); shapes are labelled "8x128"
-    runtimes  names of rows of `icd_lib.runtimes.RUNTIMES` (default: all)
+    runtimes  names of rows of `icd_lib.runtimes.RUNTIMES` (default: all that compute on the device)
     threads   CPU threads of every runtime, torch's included for the time of the measurement (default: torch's)
     progress  called with one line per finished runtime
     settle_ms as in `measure_interleaved`: other runtimes' threads spin on for milliseconds
+    device    what the runtimes compute on (default: the CPU); the reference runtime is PyTorch eager, fp32, there
 
     Returns {"baseline", "threads", "runtimes": {runtime: entry}}, where an entry is {"status": "measured", "label",
     "setup_s": {arm: s}, "shapes": {shape: {"arms": {arm: {"latency_ms", "p95_ms", "vs_baseline", "vs_eager",
@@ -60,25 +63,28 @@ def measure_ladder(
     """
     if baseline not in models:
         raise MeasureError(f"the baseline arm {baseline!r} is not among the models {', '.join(models)}")
-    runtimes = list(RUNTIMES) if runtimes is None else runtimes
+    on_cpu = reference_of(device) == REFERENCE
+    runtimes = [name for name in RUNTIMES if (name in CUDA) != on_cpu] if runtimes is None else list(runtimes)
     unknown = [name for name in runtimes if name not in RUNTIMES]
     if unknown:
         raise MeasureError(f"unknown runtime {unknown[0]!r}; known are {', '.join(RUNTIMES)}")
     threads = threads or torch.get_num_threads()
     shapes = {shape_label(item): as_tensors(item) for item in inputs}
-    ordered = sorted(runtimes, key=lambda name: name != REFERENCE)
+    targets = {name: Target.named(name, device=device) for name in {*runtimes, reference_of(device)}}
+    against = targets[reference_of(device)]
+    ordered = sorted(runtimes, key=lambda name: name != against.row.name)
     entries: dict[str, dict] = {}
     result = {"baseline": baseline, "threads": threads, "runtimes": entries}
     with torch_threads(threads), tempfile.TemporaryDirectory(dir=workdir) as folder, ExitStack() as whole:
         arms = _Arms(models, shapes, Path(folder), calibration, threads)
-        references = arms.outputs(RUNTIMES[REFERENCE])
+        references = arms.outputs(against.row)
         beside = None
-        if REFERENCE in runtimes:
+        if against.row.name in runtimes:
             alone = _Arms({baseline: models[baseline]}, shapes, Path(folder), None, threads)
-            beside = alone.prepare(RUNTIMES[REFERENCE], whole)[0][baseline]
+            beside = alone.prepare(against.row, whole)[0][baseline]
         for name in ordered:
             start = time.perf_counter()
-            row = RUNTIMES[name]
+            row, is_reference = targets[name].row, targets[name] is against
             with ExitStack() as held:
                 try:
                     prepared, setup_s = arms.prepare(row, held)
@@ -88,15 +94,14 @@ def measure_ladder(
                     timed: dict[str, dict] = {}
                     entry = {"status": "measured", "label": row.label, "setup_s": setup_s, "shapes": timed}
                     for label, item in shapes.items():
-                        calls = {arm: one.call(item) for arm, one in prepared.items()}
-                        if beside is not None and name != REFERENCE:
-                            calls[BESIDE] = beside.call(item)
-                        samples = measure_interleaved(
-                            calls, repeats=repeats, warmup=warmup, seed=seed, settle_ms=settle_ms
-                        )
-                        reference = samples.pop(BESIDE, samples[baseline] if name == REFERENCE else None)
+                        calls = {arm: one.enqueue(item) for arm, one in prepared.items()}
+                        if beside is not None and not is_reference:
+                            calls[BESIDE] = beside.enqueue(item)
+                        clock = {"settle_ms": settle_ms, "time_round": against.time_round}
+                        samples = measure_interleaved(calls, repeats=repeats, warmup=warmup, seed=seed, **clock)
+                        reference = samples.pop(BESIDE, samples[baseline] if is_reference else None)
                         errors = {arm: _error(one.run(item), references[arm][label]) for arm, one in prepared.items()}
-                        timed[label] = _shape_entry(samples, errors, baseline, reference, seed, resamples)
+                        timed[label] = _shape_entry(samples, errors, baseline, reference, seed, resamples, against.row)
             entries[name] = entry
             if progress is not None:
                 progress(f"{name}: {entry['status']} in {time.perf_counter() - start:.1f} s")
@@ -149,12 +154,13 @@ def _error(output: np.ndarray, reference: np.ndarray) -> float:
     return float(np.abs(output - reference).max())
 
 
-def _shape_entry(samples, errors, baseline, reference_samples, seed, resamples) -> dict:
+def _shape_entry(samples, errors, baseline, reference_samples, seed, resamples, row: Runtime) -> dict:
     """Figures of one runtime at one shape, and the raw samples in ms.
 
     reference_samples: the baseline's in the reference runtime in the same rounds; None: there are none
+    row: the reference runtime
     """
-    reference = f"{REFERENCE} {RUNTIMES[REFERENCE].precision}"
+    reference = f"{row.engine} {row.precision}"
     arms = {}
     for arm, sample in samples.items():
         summary = summarise(sample)

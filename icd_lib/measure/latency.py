@@ -11,6 +11,7 @@ import numpy as np
 from icd_lib.errors import MeasureError
 
 Name = TypeVar("Name", bound=Hashable)
+TimeRound = Callable[[list[Callable[[], object]]], list[int]]  # calls → nanoseconds of each
 SETTLE_MS = 20.0  # after which a short call takes what it takes alone (docs/DECISIONS.md)
 
 
@@ -21,7 +22,7 @@ def measure_interleaved(
     warmup: int = 8,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-    time_round: Callable[[list[Callable[[], object]]], list[int]] | None = None,
+    time_round: TimeRound | None = None,
     settle_ms: float = 0.0,
 ) -> dict[Name, np.ndarray]:
     """Time every arm once per round: arm -> float64 array of shape (repeats,) in ms, one entry per round.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from icd_lib.measure.latency import SETTLE_MS, measure_interleaved
+from icd_lib.measure.latency import SETTLE_MS, TimeRound, measure_interleaved
 from icd_lib.measure.statistics import Z95, paired_ratio
 
 POWER, Z_POWER = 0.8, 0.8416212335729143  # the normal quantile of 0.8
@@ -62,6 +62,7 @@ def measure_until_clear(
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
     settle_ms: float = SETTLE_MS,
+    time_round: TimeRound | None = None,
 ) -> tuple[dict[str, np.ndarray], dict]:
     """`measure_interleaved`, and more rounds up to `max_repeats` while a change of `effect` could be missed.
 
@@ -69,9 +70,8 @@ def measure_until_clear(
 
     Returns the samples and their power analysis, which also holds "planned" (`repeats`) and "cap" (`max_repeats`).
     """
-    samples = measure_interleaved(
-        arms, repeats=repeats, warmup=warmup, seed=seed, progress=progress, settle_ms=settle_ms
-    )
+    clock = {"settle_ms": settle_ms, "time_round": time_round}
+    samples = measure_interleaved(arms, repeats=repeats, warmup=warmup, seed=seed, progress=progress, **clock)
     pairs = [pair for pair in pairs if set(pair) <= set(arms)]
     analysis = power_analysis(samples, pairs, effect, seed=seed, resamples=resamples)
     for extension in range(1, MOST_EXTENSIONS + 1):
@@ -79,9 +79,7 @@ def measure_until_clear(
         if more <= 0:
             break
         say(f"the noise asks for {analysis['needed']} rounds to see {effect:.1%}; {more} more are taken")
-        added = measure_interleaved(
-            arms, repeats=more, warmup=1, seed=seed + extension, progress=progress, settle_ms=settle_ms
-        )
+        added = measure_interleaved(arms, repeats=more, warmup=1, seed=seed + extension, progress=progress, **clock)
         samples = {arm: np.concatenate([ms, added[arm]]) for arm, ms in samples.items()}
         analysis = power_analysis(samples, pairs, effect, seed=seed, resamples=resamples)
     return samples, analysis | {"planned": repeats, "cap": max(repeats, max_repeats)}

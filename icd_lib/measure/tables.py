@@ -12,7 +12,7 @@ from scipy.optimize import isotonic_regression
 from torch import nn
 
 from icd_lib.axes.compact import compact
-from icd_lib.measure.latency import SETTLE_MS, measure_interleaved
+from icd_lib.measure.latency import SETTLE_MS, TimeRound, measure_interleaved
 from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter
 from icd_lib.runtimes import reference_call
@@ -86,16 +86,18 @@ def measure_width_curves(
     progress: Callable[[int, int], None] | None = None,
     call: Call = reference_call,
     settle_ms: float = SETTLE_MS,
+    time_round: TimeRound | None = None,
 ) -> tuple[float, dict[str, WidthCurve]]:
     """Dense milliseconds, and one curve per axis kind in `widths`; all variants interleaved in one process.
 
-    call: makes a model ready to be timed, where it is deployed
+    call: makes a model ready to be timed, where it is deployed; time_round: its clock, as in `measure_interleaved`
     """
     arms = {("dense", 0): call(adapter.model, inputs)}
     for kind, kept in widths.items():
         for width in kept[:-1]:
             arms[kind, width] = call(narrowed_copy(adapter, kind, width), inputs)
-    samples = measure_interleaved(arms, repeats=repeats, warmup=3, seed=seed, progress=progress, settle_ms=settle_ms)
+    clock = {"settle_ms": settle_ms, "time_round": time_round}
+    samples = measure_interleaved(arms, repeats=repeats, warmup=3, seed=seed, progress=progress, **clock)
     dense = samples["dense", 0]
     layers = len({block.layer for block in adapter.blocks()})
     curves = {}

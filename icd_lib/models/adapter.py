@@ -84,10 +84,10 @@ class Block:
     attention: Attention | None = None
 
     def weights(self) -> torch.Tensor:
-        """[weight | bias] of the consumer in float64, shape (out, in + 1)."""
+        """[weight | bias] of the consumer in float64 on the CPU, shape (out, in + 1)."""
         linear = self.consumer
         bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(linear.out_features)
-        return torch.cat([linear.weight.detach(), bias.detach()[:, None]], dim=1).double()
+        return torch.cat([linear.weight.detach(), bias.detach()[:, None]], dim=1).double().cpu()
 
     @property
     def elements(self) -> int:

@@ -130,5 +130,5 @@ def _kept(inputs: dict, hidden: torch.Tensor) -> torch.Tensor:
     """Which tokens are compared, bool (B, L): those that the mask keeps."""
     mask = inputs.get("attention_mask")
     if mask is None or mask.shape != hidden.shape[:2]:
-        return torch.ones(hidden.shape[:2], dtype=torch.bool)
+        return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
     return mask.bool()

@@ -6,12 +6,14 @@
 import functools
 import json
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 
 from pydantic import Field, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
-from icd_lib.options import OMITTED, Section, Seeded, check, option
+from icd_lib.options import OMITTED, OneOf, Section, Seeded, check, option
 from icd_lib.registry import Registry
+from icd_lib.runtimes.devices import SUGGESTED
 
 # Name of the section in a scenario -> its class.
 OWN = {
@@ -43,6 +45,11 @@ class RunOptions(Seeded):
     """What belongs to the run as a whole."""
 
     threads: int = option(0, "CPU threads; 0 takes all cores", low=0, high=4096)
+    device: Annotated[str, OneOf(SUGGESTED, suggested=True)] | None = option(
+        OMITTED,
+        "what computes, and what the models are planned and timed for: cpu (also where it is left out), cuda, cuda:N, "
+        "or auto: a GPU that has the memory free, else the CPU",
+    )
 
 
 def sections() -> dict[str, type[Section]]:

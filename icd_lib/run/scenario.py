@@ -22,6 +22,7 @@ from icd_lib.run.configuration import (
 )
 from icd_lib.run.lock import load_lock
 from icd_lib.run.options import check_config
+from icd_lib.runtimes.devices import check_device_of
 
 _BASE = re.compile(r"^base *:", re.MULTILINE)
 
@@ -94,6 +95,7 @@ def load_scenario(
     config = check_config(given)
     check_name(config["scenario"])
     check_domains(config["data"])
+    check_device_of(config)
     config["quick"] = bool(quick)
     digest = config_digest(config)
     return Scenario(config["scenario"], config, digest, str(name_or_path), bool(quick), tuple(overrides), seed)

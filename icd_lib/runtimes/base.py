@@ -36,6 +36,15 @@ class Prepared(ABC):
         """A call without arguments, for the clock; it returns when the work is done."""
         return partial(self.run, inputs)
 
+    def enqueue(self, inputs: dict) -> Callable[[], object]:
+        """As `call`, for a clock that waits for the device itself: it may return before the work is done."""
+        return self.call(inputs)
+
+    @property
+    def judged(self) -> nn.Module | None:
+        """What a judge of models is given, which calls it at many shapes; None where it is no torch module."""
+        return None
+
     def synchronise(self) -> None:  # noqa: B027, a hook that few need
         """Wait for the device; on a CPU a call that has returned has done its work."""
 

@@ -1,7 +1,7 @@
 """PyTorch on an NVIDIA device: eager, compiled, and as a CUDA graph, in fp32, bf16 and fp16.
 
-These rows are no part of `RUNTIMES`: scenarios choose theirs for a CPU. A row prepares a copy of the model on the
-device; the given one stays where it is. fp32 is fp32: torch's TF32 is left off, as it is by default.
+A row prepares a copy of the model on the device; the given one stays where it is. fp32 is fp32: torch's TF32 is left
+off, as it is by default.
 """
 
 import copy
@@ -16,8 +16,9 @@ from icd_lib.errors import ResourceError
 from icd_lib.models.export import main_output
 from icd_lib.optional import brief
 from icd_lib.runtimes.base import Prepared, Runtime
+from icd_lib.runtimes.compile import APART, compiling
 from icd_lib.runtimes.compile import RUNTIME as COMPILE
-from icd_lib.runtimes.compile import compiling
+from icd_lib.runtimes.devices import telling_of_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WARM_UPS = 3  # calls on a side stream before a capture, in which libraries choose their kernels and take their memory
@@ -56,6 +57,11 @@ class PreparedOnDevice(Prepared):
 
         return call_and_wait
 
+    @property
+    def judged(self) -> nn.Module:
+        """The module in the row's precision, as eager computes it: a graph for every shape of a text is not made."""
+        return self.module
+
     def synchronise(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -73,6 +79,10 @@ class PreparedOnDevice(Prepared):
 
 
 class PreparedCompiledOnDevice(PreparedOnDevice):
+    @property
+    def judged(self) -> nn.Module:
+        return self.module._orig_mod
+
     def warm(self, inputs: dict) -> None:
         with compiling():
             self.run(inputs)
@@ -129,6 +139,10 @@ class OnDevice(Runtime):
 
     device: str = "cuda"
 
+    @property
+    def engine(self) -> str:
+        return self.name.removesuffix(f"_{self.precision}")
+
     def check(self) -> None:
         super().check()
         if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
@@ -139,9 +153,10 @@ class OnDevice(Runtime):
 
     def prepare(self, model: nn.Module, example_inputs: dict, **_) -> PreparedOnDevice:
         self.check()
-        copied = copy.deepcopy(model).eval().to(self.device, DTYPES[self.precision])
-        prepared = self.open(copied, torch.device(self.device))
-        prepared.warm(example_inputs)
+        with telling_of_memory(f"{self.name} made a model ready", "measure smaller shapes (measure.shapes)"):
+            copied = copy.deepcopy(model).eval().to(self.device, DTYPES[self.precision])
+            prepared = self.open(copied, torch.device(self.device))
+            prepared.warm(example_inputs)
         return prepared
 
     def open(self, module: nn.Module, device: torch.device) -> PreparedOnDevice:
@@ -158,7 +173,7 @@ class CompiledOnDevice(OnDevice):
         COMPILE.reset()
 
     def open(self, module: nn.Module, device: torch.device) -> PreparedOnDevice:
-        return PreparedCompiledOnDevice(torch.compile(module, dynamic=False), device)
+        return PreparedCompiledOnDevice(torch.compile(module, dynamic=False, **APART), device)
 
 
 class GraphOnDevice(OnDevice):
@@ -183,3 +198,8 @@ def cuda_runtimes() -> dict[str, OnDevice]:
             name = form if precision == "fp32" else f"{form}_{precision}"
             rows[name] = kind(name, f"{label}, {precision}", precision=precision, tolerance=tolerance)
     return rows
+
+
+EAGER, EAGER_BF16, EAGER_FP16, COMPILED, COMPILED_BF16, COMPILED_FP16, GRAPH, GRAPH_BF16, GRAPH_FP16 = (
+    cuda_runtimes().values()
+)

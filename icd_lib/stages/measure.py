@@ -36,7 +36,7 @@ def measure_latency(workload: Workload, arms: dict[str, object]) -> dict:
     raw, taken = {}, {}
     seed, resamples = workload.get("seed"), workload.get("measure.bootstrap")
     for timed in workload.timed(arms):
-        samples, taken[timed.label] = time_arms(workload, timed.runners, timed.words)
+        samples, taken[timed.label] = time_arms(workload, timed)
         raw[timed.label] = {arm: ms.tolist() for arm, ms in samples.items()}
         shapes[timed.label] = {
             arm: latency_entry(ms, samples[DENSE], timed.items, seed, resamples, item=workload.item)

@@ -16,6 +16,7 @@ from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter
 from icd_lib.models.quantized import check_trainable
 from icd_lib.progress import DETAIL
+from icd_lib.runtimes.devices import device_of
 from icd_lib.transforms.streams import room
 
 POOLED_WEIGHT = 20.0  # the mean over tokens is what most heads read; weighted so that both terms start alike
@@ -30,7 +31,7 @@ class TeacherStates:
     def __init__(self, teacher: Adapter, batches: list[dict]):
         self.teacher, self.batches = teacher, batches
         self._kept: dict[int, list[torch.Tensor]] = {}
-        self._room = room()
+        self._room = room(device_of(teacher.model))
 
     def __call__(self, index: int) -> list[torch.Tensor]:
         """States on batch `index`."""
@@ -100,7 +101,7 @@ def _loss(
     teacher: Adapter, student: Adapter, goals: list[torch.Tensor], inputs: dict, bf16: bool
 ) -> tuple[torch.Tensor, float]:
     mask = inputs.get("attention_mask")
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+    with torch.autocast(inputs["input_ids"].device.type, dtype=torch.bfloat16, enabled=bf16):
         states = _layer_states(student, inputs)
     valid = None if mask is None else mask.bool()
     error = sum(

@@ -15,9 +15,10 @@ from icd_lib.models.adapter import Adapter, Block
 KEPT_SHARE = 0.25  # of the free memory
 
 
-def room() -> float:
-    """Bytes that one thing may take which is kept from attempt to attempt only to save time."""
-    return KEPT_SHARE * psutil.virtual_memory().available
+def room(device: torch.device) -> float:
+    """Bytes on a device that one thing may take which is kept from attempt to attempt only to save time."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return KEPT_SHARE * free
 
 
 class Goals:
@@ -37,7 +38,7 @@ class Goals:
             return
         stream, blocks, goals = ResidualStream(self.target, self.batches), list(self.target.blocks()), []
         size = len(blocks) * sum(hidden.numel() * hidden.element_size() for hidden in stream.hidden)
-        keep = size <= room()
+        keep = size <= room(stream.hidden[0].device)
         for block in blocks:
             sums = stream.sums(block, stream.inner(block))
             stream.advance(block, sums)
@@ -58,7 +59,8 @@ class ResidualStream:
             mask = inputs.get("attention_mask")
             self.hidden.append(hidden)
             self.contexts.append(context)
-            self.valid.append(torch.ones(hidden.shape[:2], dtype=torch.bool) if mask is None else mask.bool())
+            everything = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+            self.valid.append(everything if mask is None else mask.bool())
         if not self.hidden:
             raise TransformError("calibration is empty: pass at least one batch of the model's inputs")
 

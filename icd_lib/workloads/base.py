@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from icd_lib.measure.latency import TimeRound
 from icd_lib.metric import Figure
 from icd_lib.records.measured import Measured
 from icd_lib.run.artifacts import Run
@@ -12,12 +13,16 @@ from icd_lib.run.artifacts import Run
 
 @dataclass(frozen=True)
 class Timed:
-    """Arms to be timed against each other: `items` (tokens, events) are done by one call of a runner."""
+    """Arms to be timed against each other: `items` (tokens, events) are done by one call of a runner.
+
+    time_round: the runners' clock, as in `measure_interleaved`
+    """
 
     label: str
     words: str
     items: int
     runners: Mapping[str, Callable[[], object]]
+    time_round: TimeRound | None = None
 
 
 class Workload(ABC):

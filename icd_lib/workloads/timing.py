@@ -1,7 +1,5 @@
 """How the measuring stages take their time: enough rounds for the noise, and a record of what else the machine did."""
 
-from collections.abc import Callable
-
 from icd_lib.experiment.arms import DENSE, MODEL
 from icd_lib.experiment.comparisons import pairs_to_see
 from icd_lib.measure.conditions import clocks_locked, warnings_of, watched
@@ -12,7 +10,7 @@ from icd_lib.progress import follow
 from icd_lib.records.measured import Clocks
 from icd_lib.records.verdict import Stability
 from icd_lib.run.artifacts import Run
-from icd_lib.workloads.base import Workload
+from icd_lib.workloads.base import Timed, Workload
 
 DRIFT_LOCKED, DRIFT_UNLOCKED = 0.01, 0.05  # of the dense arm's median between the halves of the rounds
 
@@ -22,12 +20,12 @@ def settle_ms(run: Run) -> float:
     return 0.0 if run.scenario.quick else SETTLE_MS
 
 
-def time_arms(workload: Workload, arms: dict[str, Callable[[], object]], label: str) -> tuple[dict, dict]:
+def time_arms(workload: Workload, timed: Timed) -> tuple[dict, dict]:
     """Samples of every arm (ms), and {"power", "conditions", "warnings"} of taking them."""
-    get = workload.get
+    get, label = workload.get, timed.words
     with watched() as conditions:
         samples, power = measure_until_clear(
-            arms,
+            dict(timed.runners),
             pairs_to_see(workload.lays_out),
             repeats=get("measure.repeats"),
             max_repeats=get("measure.max_repeats"),
@@ -38,6 +36,7 @@ def time_arms(workload: Workload, arms: dict[str, Callable[[], object]], label: 
             progress=follow(workload.progress, label),
             say=workload.progress,
             settle_ms=settle_ms(workload.run) if workload.lays_out == MODEL else 0.0,
+            time_round=timed.time_round,
         )
     warnings = warnings_of(conditions, power["rounds"])
     for warning in warnings:

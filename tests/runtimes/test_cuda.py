@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from icd_lib.errors import ResourceError
-from icd_lib.runtimes import RUNTIMES
+from icd_lib.runtimes import CUDA, CUDA_ENGINES, RUNTIMES
 from icd_lib.runtimes.cuda import DTYPES, GraphOnDevice, OnDevice, cuda_runtimes
 from tests.tiny_encoders import batch, prune, tiny_bert
 
@@ -15,10 +15,11 @@ ROWS = cuda_runtimes()
 EAGER = {name: replace(row, device="cpu") for name, row in ROWS.items() if type(row) is OnDevice}
 
 
-def test_rows_are_each_form_in_each_precision_and_no_scenario_s():
+def test_rows_are_each_form_in_each_precision_and_in_the_table():
     forms = ("cuda_eager", "cuda_compile", "cuda_graph")
     assert set(ROWS) == {f"{form}{suffix}" for form in forms for suffix in ("", "_bf16", "_fp16")}
-    assert not set(ROWS) & set(RUNTIMES)
+    assert set(ROWS) == set(CUDA) and all(RUNTIMES[name] == row for name, row in ROWS.items())
+    assert {row.engine for row in ROWS.values()} == set(CUDA_ENGINES) == set(forms)
     for name, row in ROWS.items():
         assert row.name == name and row.precision in row.label and row.rounds == (row.precision != "fp32")
         assert name.endswith(row.precision) or row.precision == "fp32"

@@ -13,7 +13,7 @@ from icd_lib.errors import ConfigError
 from icd_lib.registry import VARIABLE
 from icd_lib.report import measure_figures, measure_tables
 from icd_lib.report.results import Results
-from icd_lib.runtimes import BRIDGE, OWN, REFERENCE, RUNTIMES
+from icd_lib.runtimes import BRIDGE, CUDA, OWN, REFERENCE, RUNTIMES
 
 pytestmark = pytest.mark.wide
 
@@ -44,7 +44,7 @@ def run_python(code: str, **environment) -> str:
 
 
 def test_names_cost_no_import():
-    assert run_python(NAMES) == " ".join([*OWN, *BRIDGE, "False"])
+    assert run_python(NAMES) == " ".join([*OWN, *BRIDGE, *CUDA, "False"])
 
 
 def test_the_reference_is_a_row_and_an_unknown_one_is_named():

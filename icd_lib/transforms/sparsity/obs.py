@@ -46,12 +46,13 @@ class Moments:
     bias: bool = True
 
     @classmethod
-    def empty(cls, columns: int, outputs: int, bias: bool = True) -> "Moments":
-        double = torch.float64
+    def empty(cls, columns: int, outputs: int, bias: bool = True, device: torch.device | None = None) -> "Moments":
+        """Nothing yet; the sums grow on `device`, where the batches are (None: the CPU)."""
+        kind = {"dtype": torch.float64, "device": device}
         return cls(
-            torch.zeros(columns + 1, columns + 1, dtype=double),
-            torch.zeros(outputs, columns + 1, dtype=double),
-            torch.zeros(outputs, dtype=double),
+            torch.zeros(columns + 1, columns + 1, **kind),
+            torch.zeros(outputs, columns + 1, **kind),
+            torch.zeros(outputs, **kind),
             0.0,
             0,
             bias,
@@ -73,6 +74,10 @@ class Moments:
         self.target_square += float(targets.double().square().sum())
         self.tokens += len(inputs)
 
+    def on_cpu(self) -> "Moments":
+        """The same where all algebra on them is done."""
+        return replace(self, gram=self.gram.cpu(), cross=self.cross.cpu(), target_sum=self.target_sum.cpu())
+
     @property
     def energy(self) -> float:
         return self.target_square - float(self.target_sum.square().sum()) / max(self.tokens, 1)
@@ -93,9 +98,9 @@ class Moments:
 
 
 def affine(linear: nn.Linear) -> torch.Tensor:
-    """[weight | bias] in float64, shape (out, in + 1)."""
+    """[weight | bias] in float64 on the CPU, shape (out, in + 1)."""
     bias = linear.bias if linear.bias is not None else linear.weight.new_zeros(linear.out_features)
-    return torch.cat([linear.weight.detach(), bias.detach()[:, None]], dim=1).double()
+    return torch.cat([linear.weight.detach(), bias.detach()[:, None]], dim=1).double().cpu()
 
 
 def term_moments(parts: Iterable[torch.Tensor], weight: torch.Tensor) -> Moments:
@@ -105,7 +110,7 @@ def term_moments(parts: Iterable[torch.Tensor], weight: torch.Tensor) -> Moments
     """
     outputs = torch.stack([(part @ weight.T).float().reshape(-1) for part in parts])
     moments = Moments.empty(len(outputs), 1, bias=False)
-    moments.gram[:-1, :-1] = (outputs @ outputs.T).double()
+    moments.gram[:-1, :-1] = (outputs @ outputs.T).double().cpu()
     moments.gram[-1, -1] = moments.tokens = outputs.shape[1] // weight.shape[0]
     moments.cross[:, :-1] = moments.gram[:-1, :-1].sum(0)
     moments.target_square = float(moments.gram[:-1, :-1].sum())

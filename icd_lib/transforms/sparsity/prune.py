@@ -142,10 +142,10 @@ def _prune_terms(terms: Terms, plan: PrunePlan, ridge: float, compensate: bool, 
 
 @torch.inference_mode()
 def _moments(stream: ResidualStream, inner: list[torch.Tensor], targets: list[torch.Tensor], bias: bool) -> Moments:
-    moments = Moments.empty(inner[0].shape[-1], targets[0].shape[-1], bias)
+    moments = Moments.empty(inner[0].shape[-1], targets[0].shape[-1], bias, inner[0].device)
     for x, y in zip(stream.flat(inner), stream.flat(targets), strict=True):
         moments.update(x, y)
-    return moments
+    return moments.on_cpu()
 
 
 def _follow_readers(
@@ -202,7 +202,7 @@ def _prune_block(
 def _write(consumer: nn.Linear, columns: torch.Tensor, weights: torch.Tensor) -> None:
     with torch.no_grad():
         consumer.weight.zero_()
-        consumer.weight[:, columns] = weights[:, :-1].to(consumer.weight.dtype)
+        consumer.weight[:, columns.to(consumer.weight.device)] = weights[:, :-1].to(consumer.weight)
         if isinstance(consumer, QuantizedLinear | GroupedLinear):
             consumer.weight.copy_(consumer.on_grid(consumer.weight))
         if consumer.bias is not None:
@@ -214,7 +214,8 @@ def zero_elements(model: nn.Module, axis: Axis, dead: torch.Tensor) -> None:
     elements = dead.nonzero()[:, 0]
     for slot in axis.slots:
         with torch.no_grad():
-            slot_tensor(model, slot).index_fill_(slot.dim, slot_index(slot, axis.size, elements), 0.0)
+            tensor = slot_tensor(model, slot)
+            tensor.index_fill_(slot.dim, slot_index(slot, axis.size, elements).to(tensor.device), 0.0)
 
 
 def check_plan(plan: PrunePlan, axes: dict[str, Axis], tile: dict[str, int]) -> None:

@@ -107,7 +107,7 @@ def measure_sensitivity(
             path, moment = paths[item.axis], moments[item.axis]
             kept = max(1, round(item.elements * KINDS[item.kind].probe_keep))
             columns = path.alive(item.elements, kept).repeat_interleave(item.unit).nonzero()[:, 0]
-            weights = restrict(moment.damped(ridge), item.weights(), columns).to(block.consumer.weight.dtype)
+            weights = restrict(moment.damped(ridge), item.weights(), columns).to(block.consumer.weight)
             stream.hidden = snapshots[index]
             probe = _sums_of_terms if isinstance(item, Terms) else _sums_of_columns
             stream.advance(block, probe(stream, block, item, columns, weights))
@@ -121,14 +121,14 @@ def measure_sensitivity(
 
 def _sums_of_columns(stream: ResidualStream, block: Block, _item, columns, weights) -> list[torch.Tensor]:
     """The block's sums when its consumer reads only `columns`, by `weights` (out, columns + 1)."""
-    inner = stream.inner(block)
+    inner, columns = stream.inner(block), columns.to(weights.device)
     return [a[..., columns] @ weights[:, :-1].T + weights[:, -1] + h for a, h in zip(inner, stream.hidden, strict=True)]
 
 
 def _sums_of_terms(stream: ResidualStream, block: Block, item: Terms, columns, weights) -> list[torch.Tensor]:
     """The block's sums when of its terms only `columns` are left, scaled by `weights` (1, columns + 1)."""
     factors = torch.zeros(item.elements)
-    factors[columns] = weights[0, :-1].float()
+    factors[columns] = weights[0, :-1].float().cpu()
     sums = []
     for inner, hidden, context in zip(stream.inner(block), stream.hidden, stream.contexts, strict=True):
         for part, factor in zip(item.parts(hidden, context), factors, strict=True):

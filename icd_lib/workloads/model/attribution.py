@@ -9,7 +9,7 @@ from torch import nn
 
 from icd_lib.axes.compact import compact
 from icd_lib.models.families import find_adapter
-from icd_lib.runtimes.target import EAGER, Target
+from icd_lib.runtimes.target import Target
 from icd_lib.workloads.model.arms import Saved, is_rounded, undistilled, unquantized
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.solve import judgement_of
@@ -98,8 +98,9 @@ def lost_unrounded(context: Context, solved: Saved) -> dict | None:
     return {"reason": ROUNDED_FIRST} if model is None else lost_in(context, model)
 
 
-def lost_in(context: Context, model: nn.Module, target: Target = EAGER) -> dict | None:
+def lost_in(context: Context, model: nn.Module, target: Target | None = None) -> dict | None:
     """What a model loses where strengths are chosen, in PyTorch at fp32 or in another runtime."""
+    target = target or context.reference
     with target.judged_form(model, context.example) as judged:
         result = context.suite.evaluate(judged, context.selecting)
     compared = context.suite.compare(result, context.dense_result(context.selecting))

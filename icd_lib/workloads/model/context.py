@@ -1,10 +1,11 @@
 """What every stage of a model needs from the scenario: the model, its text, the judge of quality, fixed inputs."""
 
 import contextlib
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from icd_lib.codesign.surroundings import set_tf32_of_convolutions
 from icd_lib.data.batches import encode, fixed_batch, token_batches
 from icd_lib.data.domains import GROUPS, DomainGroups, group_domains
 from icd_lib.data.labelled import load_own_domain
@@ -24,7 +26,8 @@ from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.records.deploy import Deploy
 from icd_lib.run.artifacts import Run
-from icd_lib.runtimes import REFERENCE, rows_of
+from icd_lib.runtimes import reference_of, rows_of
+from icd_lib.runtimes.devices import AUTO, Device, find_device, needed_bytes, why_on_cpu
 from icd_lib.runtimes.target import Target
 from icd_lib.storage.machine import kept_file, processor
 from icd_lib.storage.record_json import from_json
@@ -73,6 +76,34 @@ class Context(ABC):
     def model(self) -> nn.Module:
         return self._loaded[0]
 
+    @cached_property
+    def device(self) -> Device:
+        """Where the run computes: as stage 00 found."""
+        if self.run.scenario.config.get("device") is None:
+            return Device()
+        entry = self.run.read_json("setup/setup.json").get("device")
+        known = from_json(Device, entry, "setup/setup.json") if entry else self.find_device()
+        found = replace(find_device(known.name), why=known.why)
+        if not found.is_cpu:
+            set_tf32_of_convolutions(False)  # fp32 is fp32
+        return found
+
+    def find_device(self) -> Device:
+        """The device that the scenario asks for, with the memory that the run needs there free."""
+        config = self.run.scenario.config
+        asked = config.get("device")
+        if asked == AUTO and (why := why_on_cpu(config)):
+            return Device(why=f"auto: {why}")
+        texts = max(self.get("data.calibration_texts"), self.get("data.distill_texts"))
+        blocks = list(find_adapter(self.model).blocks())
+        widest = max(max(block.consumer.weight.shape) for block in blocks)
+        return find_device(asked, needed_bytes(self.model, texts * self.get("data.max_length"), widest))
+
+    @cached_property
+    def dense(self) -> nn.Module:
+        """The dense model where the run computes: the loaded one, or its one copy on a device."""
+        return self.model if self.device.is_cpu else copy.deepcopy(self.model).to(self.device.torch)
+
     @property
     def tokenizer(self):
         return self._loaded[1]
@@ -89,21 +120,32 @@ class Context(ABC):
     @cached_property
     def target(self) -> Target:
         """Where the run's models are deployed: the one runtime that fits, or as stage 00 found."""
-        names = rows_of(self.get("deploy.runtime"), self.get("deploy.precision"))
+        names = rows_of(*self.asked_runtime, self.device.name)
         if len(names) == 1:
             return self.deployed(names[0])
         entry = self.run.read_json("setup/setup.json").get("deploy")
-        return self.deployed(from_json(Deploy, entry, "setup/setup.json").runtime if entry else REFERENCE)
+        found = from_json(Deploy, entry, "setup/setup.json").runtime if entry else reference_of(self.device.name)
+        return self.deployed(found)
+
+    @property
+    def asked_runtime(self) -> tuple[str, str]:
+        """Engine and precision, as the scenario asks for them."""
+        return self.get("deploy.runtime"), self.get("deploy.precision")
+
+    @cached_property
+    def reference(self) -> Target:
+        """PyTorch eager at fp32 where the run computes: what outputs and quality are compared with."""
+        return self.deployed(reference_of(self.device.name))
 
     @cached_property
     def plain_target(self) -> Target | None:
         """The engine in which models are deployed, at fp32; None where it has no such row."""
-        names = rows_of(self.target.row.engine, "fp32")
+        names = rows_of(self.target.row.engine, "fp32", self.device.name)
         return self.deployed(names[0]) if names else None
 
     def deployed(self, runtime: str) -> Target:
         """A runtime, with the text that int8 is calibrated on."""
-        return Target.named(runtime, self.deploy_calibration if runtime.endswith("int8") else ())
+        return Target.named(runtime, self.deploy_calibration if runtime.endswith("int8") else (), self.device.name)
 
     @property
     def config(self) -> Mapping:
@@ -165,7 +207,7 @@ class Context(ABC):
         result = self.kept_result(
             self._shared_file("dense", self.suite.sha256s[split]),
             told,
-            lambda: self.suite.evaluate(self.model, split, follow(self.progress, told)),
+            lambda: self.suite.evaluate(self.dense, split, follow(self.progress, told)),
         )
         self.suite.save_result(result, path)
         return result
@@ -209,6 +251,7 @@ class Context(ABC):
             "text": text,
             "threads": torch.get_num_threads(),
             **processor(),
+            **self.device.key,
             "torch": torch.__version__,
         }
         return kept_file(kind, key).with_suffix(".safetensors")

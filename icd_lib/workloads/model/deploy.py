@@ -14,7 +14,7 @@ from icd_lib.measure.ladder import measure_ladder
 from icd_lib.models.families import family_of
 from icd_lib.progress import follow
 from icd_lib.records.deploy import Deploy, Tried
-from icd_lib.runtimes import REFERENCE, RUNTIMES, rows_of
+from icd_lib.runtimes import REFERENCE, RUNTIMES, reference_of, rows_of
 from icd_lib.runtimes.emulation import emulated
 from icd_lib.storage.machine import keep, processor, read_kept
 from icd_lib.storage.record_json import as_json, from_json
@@ -34,10 +34,15 @@ def choose_target(context: Context) -> Deploy:
     was found is kept for this machine, so that two runs go the same way. Raises `ConfigError` where no row fits,
     `ResourceError` with the cure where the one that is named does not work here, or none does.
     """
-    asked = (context.get("deploy.runtime"), context.get("deploy.precision"))
-    names = rows_of(*asked)
+    asked, device = context.asked_runtime, context.device
+    names = rows_of(*asked, device.name)
     if not names:
-        computes = ", ".join(RUNTIMES[name].precision for name in rows_of(asked[0], "auto"))
+        computes = ", ".join(RUNTIMES[name].precision for name in rows_of(asked[0], "auto", device.name))
+        if not computes:
+            raise ConfigError(
+                f"deploy.runtime={asked[0]}: it does not compute on device={device.name} ({device.why}); "
+                + ("set device to cuda" if device.is_cpu else "take auto, eager, compile or cuda_graph")
+            )
         raise ConfigError(f"deploy.precision={asked[1]}: {asked[0]} (deploy.runtime) computes in {computes}")
     if len(names) == 1:
         return named(context, names[0], asked)
@@ -58,8 +63,8 @@ def choose_target(context: Context) -> Deploy:
 
 def check_runtimes(context: Context) -> None:
     """Raise `ResourceError` where no runtime that deploy asks for can read a model of this family; nothing is timed."""
-    asked, family = (context.get("deploy.runtime"), context.get("deploy.precision")), family_of(context.model)
-    names = rows_of(*asked)
+    asked, family = context.asked_runtime, family_of(context.model)
+    names = rows_of(*asked, context.device.name)
     if names and family is not None and family.no_onnx and all(RUNTIMES[name].from_onnx for name in names):
         raise ResourceError(
             f"deploy.precision={asked[1]}: {', '.join(names)} read ONNX files, and of {type(context.model).__name__} "
@@ -95,11 +100,12 @@ def check_judged(context: Context, name: str) -> None:
 def dense_latencies(context: Context, names: list[str]) -> list[Tried]:
     """The dense model in every runtime, by `rank`; those that cannot be measured last, with the reason."""
     inputs = [context.fixed(batch, length) for batch, length in context.deploy_shapes]
-    timed = [name for name in names if name != REFERENCE]
+    reference = reference_of(context.device.name)
     ladder = measure_ladder(
         {"dense": context.model},
         inputs,
-        runtimes=[REFERENCE, *timed],
+        runtimes=dict.fromkeys([reference, *names]),
+        device=context.device.name,
         repeats=REPEATS,
         warmup=2,
         seed=context.get("seed"),
@@ -200,6 +206,7 @@ def machine_key(context: Context, names: list[str]) -> dict:
         "max_length": get("data.max_length"),
         "budget": {name: get(f"codesign.{name}") for name in ("quality_budget_pp", "dropin_budget_pp", "selection_z")},
         "lead": LEAD,
+        **context.device.key,
         "settle_ms": settle_ms(context.run),
         "seed": get("seed"),
         "threads": torch.get_num_threads(),

@@ -14,7 +14,7 @@ from icd_lib.models.quantized import is_quantized
 from icd_lib.records.attempts import Validation
 from icd_lib.records.deploy import Deploy
 from icd_lib.records.measured import Against, DeployStep, Timing
-from icd_lib.runtimes.target import EAGER, Target
+from icd_lib.runtimes.target import Target
 from icd_lib.storage.record_json import from_json
 from icd_lib.workloads.model.arms import Saved, is_rounded
 from icd_lib.workloads.model.attribution import before_quantization, lost_by_result, lost_in
@@ -40,7 +40,7 @@ def plan_steps(context: Context, solved: Saved, arms: set[str]) -> list[Planned]
     target, plain = context.target, context.plain_target
     row, owns, rounds = target.row, is_quantized(solved.model), is_rounded(context, solved)
     rounding = "Q" if owns or row.precision == "int8" else row.precision
-    steps = [Planned("dense in PyTorch eager", REFERENCE_ARM, EAGER, "where everybody begins")]
+    steps = [Planned("dense in PyTorch eager", REFERENCE_ARM, context.reference, "where everybody begins")]
     unrounded = REFERENCE_ARM
     if plain is None or not plain.is_reference:
         unrounded = "dense_fp32" if row.rounds else DENSE

@@ -76,6 +76,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
         "settle_ms": settle_ms(context.run),
         "threads": torch.get_num_threads(),
         **processor(),
+        **context.device.key,
         "torch": torch.__version__,
     }
     known = None if context.get("graph.remeasure") else read_tables(key) or read_shared(context.run, key)
@@ -94,6 +95,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
                     progress=follow(progress, f"width curves {batch}x{length}"),
                     call=call_for_clock(context),
                     settle_ms=settle_ms(context.run),
+                    time_round=target.time_round,
                 )
                 for batch, length in shapes
             ]
@@ -142,7 +144,7 @@ def call_for_clock(context: Context) -> Call:
     """
     target = context.target
     if not is_rounded_for_clock(context):
-        return target.call
+        return target.enqueue
     recipe = Recipe(context.config["quantization"]["alpha"], compensate=False)
 
     def call(model: nn.Module, inputs: dict) -> Callable[[], object]:

@@ -29,9 +29,9 @@ from icd_lib.models.quantized import as_float, has_eight_bits
 from icd_lib.progress import follow
 from icd_lib.records.losses import DEPLOYED, Quality, SplitLoss
 from icd_lib.records.measured import Ladder, Measured
-from icd_lib.runtimes import REFERENCE, RUNTIMES
+from icd_lib.runtimes import REFERENCE, RUNTIMES, rows_of
 from icd_lib.runtimes.base import Prepared
-from icd_lib.runtimes.target import EAGER, Target
+from icd_lib.runtimes.target import Target
 from icd_lib.storage.record_json import as_json, from_json
 from icd_lib.transforms import is_given
 from icd_lib.workloads.base import Timed
@@ -81,8 +81,9 @@ def timed(context: Context, models: dict[str, nn.Module]) -> Iterator[Timed]:
                 context.progress(f"{arm} is not timed: {error.args[0]}")
         for (batch, length), inputs in shapes.items():
             here = ready | steps if inputs is first else ready
-            runners = {arm: prepared.call(inputs) for arm, prepared in here.items()}
-            yield Timed(f"{batch}x{length}", f"latency {batch}x{length}", batch * length, runners)
+            runners = {arm: prepared.enqueue(inputs) for arm, prepared in here.items()}
+            label, clock = f"{batch}x{length}", context.target.time_round
+            yield Timed(label, f"latency {label}", batch * length, runners, clock)
 
 
 def is_step(arm: str) -> bool:
@@ -95,7 +96,7 @@ def target_of(context: Context, arm: str) -> Target:
     where = ARMS[arm].runs_in if arm in ARMS else None
     if where == IN_FP32 and context.plain_target is not None:
         return context.plain_target
-    return EAGER if where == IN_REFERENCE else context.target
+    return context.reference if where == IN_REFERENCE else context.target
 
 
 def made_ready(target: Target, model: nn.Module, example: dict, shapes: Collection[dict], held: ExitStack) -> Prepared:
@@ -256,7 +257,7 @@ def reading_figure(entry: SplitLoss, reading: str) -> Figure:
 def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
     """Dense and iterative under every runtime of the scenario, each in the form that it has there (`form_in`)."""
     chosen = {arm: models[arm] for arm in (DENSE, RESULT) if arm in models}
-    names = context.get("measure.runtimes")
+    names = ladder_names(context)
     if not any(map(has_eight_bits, chosen.values())):
         ladder = ladder_of(context, names, chosen)
     else:
@@ -266,6 +267,13 @@ def measure_runtimes(context: Context, models: dict[str, nn.Module]) -> dict:
         more = ladder_of(context, [REFERENCE, *rounding], chosen)["runtimes"]
         ladder["runtimes"] |= {name: more[name] for name in rounding}
     return ladder | fastest_that_holds(context, ladder, chosen)
+
+
+def ladder_names(context: Context) -> list[str]:
+    """The runtimes of the scenario that compute where the run does; on a GPU all of its own where it names none."""
+    there = rows_of("auto", "auto", context.device.name)
+    named = context.get("measure.runtimes")
+    return named if context.device.is_cpu else [name for name in named if name in there] or there
 
 
 def form_in(runtime: str, model: nn.Module) -> nn.Module:
@@ -279,6 +287,7 @@ def ladder_of(context: Context, runtimes: list[str], models: dict[str, nn.Module
         models,
         [context.fixed(batch, length) for batch, length in context.get("measure.shapes")],
         runtimes=runtimes,
+        device=context.device.name,
         repeats=8 if context.run.scenario.quick else 20,
         seed=context.get("seed"),
         resamples=context.get("measure.bootstrap"),

@@ -19,6 +19,9 @@ def describe(context: Context) -> dict:
     """What setup.json holds of the model, its text and how good it is; writes the dense model's results."""
     context.progress(f"checkpoint {context.checkpoint.name} ({context.checkpoint.source})")
     check_lengths(context)
+    if context.run.scenario.config.get("device") is not None:
+        context.device = context.find_device()
+        context.progress(f"device {context.device.name} ({context.device.label}): {context.device.why}")
     check_runtimes(context)
     if "kv" in context.run.scenario.config:
         from icd_lib.workloads.model.generation import check_generation  # loads what only decoders need
@@ -40,6 +43,8 @@ def describe(context: Context) -> dict:
     }
     if about := {text: subject for text, subject in warnings.items() if subject != WHOLE_RUN}:
         report["badge_subjects"] = about
+    if context.run.scenario.config.get("device") is not None:
+        report["device"] = as_json(context.device)
     if context.is_trained:
         context.check_text()
     check_model(context.model, context.probes())

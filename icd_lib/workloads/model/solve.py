@@ -73,6 +73,7 @@ def moments_key(context: Context) -> dict:
         "term_tokens": TERM_TOKENS,
         "threads": torch.get_num_threads(),
         **processor(),
+        **context.device.key,
         "torch": torch.__version__,
     }
 
@@ -101,11 +102,12 @@ def make_inputs(context: Context) -> Inputs:
     check_axes(find_adapter(context.model), settings)
     tokens = get("transform.distill_tokens")
     texts = get("data.distill_texts") if get("transform.distill_steps") else 1
+    place = context.device.place
     return Inputs(
-        dense=context.model,
-        batches=context.calibration(get("data.calibration_texts"), 2048),
-        distill_batches=context.calibration(texts, tokens),
-        example=context.example,
+        dense=context.dense,
+        batches=[place(batch) for batch in context.calibration(get("data.calibration_texts"), 2048)],
+        distill_batches=[place(batch) for batch in context.calibration(texts, tokens)],
+        example=place(context.example),
         judge=selection_judge(context),
         settings=settings,
         solver=solver_settings(context),
@@ -130,7 +132,7 @@ def selection_judge(context: Context) -> Callable:
     if not context.is_trained:
         return lambda model: Judgement(0.0, 0.0, {"reason": "random weights: quality is not measured"})
 
-    target, example = context.target, context.example
+    target, example = context.target, context.device.place(context.example)
 
     def judge(model) -> Judgement:
         with target.judged_form(model, example) as deployed:
@@ -155,7 +157,7 @@ def write_solution(context: Context, problem: Problem, solution: Solution) -> di
     """Save permutations, graphs, masks, the model and the story of the loop."""
     run, mode, seed = context.run, solution.mode, context.get("seed")
     before, after = solution.perms_before, solution.perms_after
-    best, graphs = solution.best, problem.evidence.graphs
+    best, graphs = solution.best.on_cpu(), problem.evidence.graphs
     run.write_json(f"{mode}/perm_before.json", perm_record(before, seed))
     run.write_json(f"{mode}/perm_after.json", perm_record(after, seed))
     objective = {}

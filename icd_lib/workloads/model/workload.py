@@ -61,7 +61,8 @@ class ModelWorkload(Workload):
 
     def certify(self) -> list[dict]:
         context = self.context
-        certificates = verify_axes(context.model, self._observed.adapter.axes(), context.example, context.get("seed"))
+        axes, example = self._observed.adapter.axes(), context.device.place(context.example)
+        certificates = verify_axes(context.dense, axes, example, context.get("seed"))
         self.progress(f"{len(certificates)} axes verified in float64")
         return certificates
 

@@ -69,11 +69,12 @@ class BertAdapter(Adapter):
         if not causal and (mask is None or bool(mask.all())):
             return hidden, None
         if mask is None:
-            mask = torch.ones(hidden.shape[:2], dtype=torch.long)
-        bias = torch.zeros(mask.shape, dtype=hidden.dtype).masked_fill(mask == 0, least)
+            mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+        bias = torch.zeros(mask.shape, dtype=hidden.dtype, device=hidden.device).masked_fill(mask == 0, least)
         bias = bias[:, None, None, :].expand(-1, 1, mask.shape[1], -1)
         if causal:  # a token sees none that comes after it
-            bias = bias.masked_fill(torch.ones(bias.shape[-2:], dtype=torch.bool).triu(1), least)
+            later = torch.ones(bias.shape[-2:], dtype=torch.bool, device=bias.device).triu(1)
+            bias = bias.masked_fill(later, least)
         return hidden, bias
 
     def blocks(self) -> Iterator[Block]:

@@ -182,7 +182,7 @@ def _scale_states(mixer: nn.Module, factors: torch.Tensor) -> None:
     """Scale what each state dimension adds to the output: C's rows of x_proj."""
     first = mixer.x_proj.out_features - len(factors)
     with torch.no_grad():
-        mixer.x_proj.weight[first:] *= factors[:, None].to(mixer.x_proj.weight.dtype)
+        mixer.x_proj.weight[first:] *= factors[:, None].to(mixer.x_proj.weight)
 
 
 def _normed(layer: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
