@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.measure.nvml import open_board
 from icd_lib.measure.statistics import bootstrap_ci
 from icd_lib.metric import Figure, figure, not_measured
-from icd_lib.optional import brief, load_optional
+from icd_lib.optional import brief
 
 POWERCAP = Path("/sys/class/powercap")
 UNIT = "J/token"
@@ -58,22 +59,27 @@ class NvmlCounter:
 
     name = "NVML total energy consumption"
 
-    def __init__(self, index: int = 0):
-        """Raises ResourceError with the reason without pynvml, a driver, or the counter."""
-        self._nvml = load_optional("pynvml", "nvidia-ml-py")
+    def __init__(self, device: str | int = 0):
+        """Raises ResourceError with the reason without pynvml, a driver, the board (`open_board`) or the counter."""
+        self._nvml, self._handle = open_board(device)
         try:
-            self._nvml.nvmlInit()
-            self._handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
-            self._start_mj = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
+            self._start_mj = self._last_mj = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
         except Exception as error:  # beside NVMLError what ctypes raises on a driver that does not fit
             raise ResourceError(f"NVML has no energy counter here: {str(error) or brief(error)}") from error
 
     def joules(self) -> float:
-        """Joules since this counter was made."""
+        """Joules since this counter was made; ResourceError where the board is lost, or began to count anew."""
         try:
-            return (self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) - self._start_mj) / 1e3
+            now = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
         except Exception as error:
             raise ResourceError(f"NVML's energy counter cannot be read any more: {brief(error)}") from error
+        if now < self._last_mj:
+            raise ResourceError(
+                f"NVML's energy counter went back from {self._last_mj} to {now} mJ: the board or its driver began anew "
+                "while energy was measured; measure again"
+            )
+        self._last_mj = now
+        return (now - self._start_mj) / 1e3
 
 
 def wrapped_difference(before: int, after: int, limit: int) -> int:

@@ -12,8 +12,12 @@ from icd_lib.workloads.timing import clock_state, half_drift, stability
 
 
 class Context:
-    def __init__(self, clocks):
-        self.clocks = clocks
+    def __init__(self, clocks, device="cpu"):
+        self.clocks, self.device, self.said = clocks, device, []
+        self.is_on_gpu = device.startswith("cuda")
+
+    def progress(self, line):
+        self.said.append(line)
 
     def get(self, path):
         return {"measure.clocks": self.clocks}[path]
