@@ -13,7 +13,7 @@ from icd_lib.experiment.arms import DENSE, MODEL, RESULT
 from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS
 from icd_lib.experiment.counters import HITS, JOULES
 from icd_lib.measure.board import Board, as_csv
-from icd_lib.measure.board_energy import board_windows, energy_figure, seconds_of
+from icd_lib.measure.board_energy import SETTLE_S, board_windows, energy_figure, seconds_of
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.energy import UNIT, NvmlCounter
 from icd_lib.measure.options import ENERGY_WINDOW_S, ENERGY_WINDOWS, NCU_BUDGET_S, NCU_ROUNDS
@@ -93,6 +93,7 @@ def _energy(context: Context, models: dict[str, nn.Module]) -> tuple[dict[str, F
             board,
             windows=windows,
             window_s=window_s,
+            settle_s=SETTLE_S,
             seed=context.get("seed"),
             keep=lambda readings: atomic_write(run.path(POWER), as_csv(readings)),
         )
