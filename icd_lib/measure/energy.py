@@ -133,9 +133,11 @@ def energy_windows(
     seed: int = 0,
     enter: Callable[[str], object] = lambda arm: None,
 ) -> dict[str, list[float]]:
-    """J per token of every arm, arm → (windows,): each round runs one window of each, in its own random order.
+    """J per token of every arm, arm → (windows,): each round runs one window of each, in a random order.
 
-    Windows of one round are pairs, so that drift of the board's temperature and clocks hits all arms alike.
+    Windows of one round are pairs, so that drift of the board's temperature and clocks hits all arms alike; every
+    second round is in the reverse order of the one before, so that what comes later in a warmer round comes earlier in
+    the next.
     `enter(arm)` is called before a window. Raises MeasureError when there is nothing to measure, ResourceError as the
     counter does.
     """
@@ -145,8 +147,10 @@ def energy_windows(
         )
     found: dict[str, list[float]] = {arm: [] for arm in arms}
     rng = np.random.default_rng(seed)
-    for _ in range(windows):
-        for arm in rng.permutation(list(arms)).tolist():
+    order: list[str] = []
+    for window in range(windows):
+        order = order[::-1] if window % 2 else rng.permutation(list(arms)).tolist()
+        for arm in order:
             enter(arm)
             found[arm].append(_window(arms[arm], tokens_per_call, counter, window_s))
     return found

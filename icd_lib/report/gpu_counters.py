@@ -3,14 +3,14 @@
 from icd_lib.measure.board import Reading
 from icd_lib.measure.board_energy import IDLE, agreement
 from icd_lib.records.counted import BoardEnergy, BoardState
-from icd_lib.report.picture import COLOURS, FULL, Picture, canvas, finish, legend, themed, title
+from icd_lib.report.picture import COLOURS, Picture, canvas, finish, legend, themed, title
 from icd_lib.report.results import Results
 from icd_lib.report.table import DoesNotApply, Missing, Table, badged
 from icd_lib.report.words import value_text
 
 _ON_CPU = "the models of this run were not measured on a GPU"
 _TITLE = "Counters of the GPU"
-_IDLE_COLOUR = "#bbbbbb"
+_ALL_COLOUR = "#bbbbbb"
 
 
 def is_on_gpu(results: Results) -> bool:
@@ -102,15 +102,17 @@ def board_over_time(results: Results) -> Picture | Missing | DoesNotApply:
     drawn = (("power_w", "power, W"), ("sm_mhz", "SM clock, MHz"), ("temperature_c", "temperature, °C"))
     phases = list(dict.fromkeys(reading.phase for reading in readings))
     for panel, (key, words) in zip(axes, drawn, strict=True):
-        panel.plot(*_series(readings, key), color=_IDLE_COLOUR, linewidth=0.8)
+        panel.plot(*_series(readings, key), color=_ALL_COLOUR, linewidth=0.8)
         for phase in phases:
-            if phase in COLOURS or phase in IDLE:
+            if phase in COLOURS:
                 there = [reading for reading in readings if reading.phase == phase]
-                panel.plot(*_series(there, key), ".", color=COLOURS.get(phase, FULL), markersize=3, label=phase)
+                panel.plot(*_series(there, key), ".", color=COLOURS[phase], markersize=3, label=phase)
         panel.set_ylabel(words)
         panel.grid(axis="y")
     axes[-1].set_xlabel("seconds")
-    title(drawing, "Power, clock and temperature of the whole board; a point a reading, coloured by the arm that runs")
+    title(
+        drawing, "Power, clock and temperature of the whole board; a point a reading of an arm's window, grey line: all"
+    )
     legend(drawing, axes[0])
     told = ", ".join(_told(readings, phase) for phase in phases if phase in COLOURS or phase in IDLE)
     return finish(drawing, "board_power", f"Power of the board: {told}.", name, results)
