@@ -26,22 +26,22 @@ from gpu_readme import readme
 from gpu_scan import compare_mamba, compare_scans
 
 from icd_lib.errors import FOREIGN, IcdError, MeasureError
-from icd_lib.measure.board import Board, Recorder, as_csv, summarise_phase
+from icd_lib.measure.board import Board, as_csv
+from icd_lib.measure.board_energy import SETTLE_S, board_windows
 from icd_lib.measure.cuda_events import time_round_on_device
-from icd_lib.measure.energy import NvmlCounter, energy_windows
+from icd_lib.measure.energy import NvmlCounter
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.ncu import measured_range, profile
-from icd_lib.metric import Figure, figure
 from icd_lib.optional import brief
 from icd_lib.runtimes.cuda import cuda_runtimes
 from icd_lib.scrub import text as scrub
 from icd_lib.storage.atomic import atomic_write, to_json
-from icd_lib.storage.record_json import as_json
+from icd_lib.storage.record_json import as_json, fields_of
 
 BADGE = "random weights: no quality"
 ROUNDS, WARMUP = 60, 8
-WINDOWS, WINDOW_S, SETTLE_S = 4, 5.0, 1.0
+WINDOWS, WINDOW_S = 4, 5.0
 BASE, WIDE, SMALL = CASES
 PROFILED = "cuda_eager_bf16"  # ncu counts kernel by kernel: the same ones as in a graph, without the graph
 WARM_CALLS = 3  # of a profiled program, before its range
@@ -190,50 +190,27 @@ def measure_energy(name: str, row_name: str, bench: Bench) -> None:
     """Joules per token of dense and compacted in interleaved windows, with idle before and after; the board's state."""
     case, row = CASES[name], cuda_runtimes()[row_name]
     inputs = make_inputs(case)
-    counter = NvmlCounter()
     prepared = {arm: row.prepare(model_of(case.shape, arm), inputs) for arm in ("dense", "compacted")}
     calls = {arm: one.call(inputs) for arm, one in prepared.items()}
     calls[CONTROL] = calls["dense"]
-    with Recorder(Board()) as recorder:
-
-        def enter(arm: str) -> None:
-            recorder.phase = "settling"
-            until = time.perf_counter() + SETTLE_S
-            while time.perf_counter() < until:
-                calls[arm]()
-            recorder.phase = arm
-
-        try:
-            before = idle_watts(counter, recorder, "idle before")
-            joules = energy_windows(calls, case.tokens, counter, windows=WINDOWS, window_s=WINDOW_S, enter=enter)
-            after = idle_watts(counter, recorder, "idle after")
-        finally:
-            atomic_write(bench.out / "power.csv", as_csv(recorder.readings))
+    joules, how = board_windows(
+        calls,
+        case.tokens,
+        NvmlCounter(),
+        Board(),
+        windows=WINDOWS,
+        window_s=WINDOW_S,
+        keep=lambda readings: atomic_write(bench.out / "power.csv", as_csv(readings)),
+    )
     for one in prepared.values():
         one.close()
     bench.samples["energy_j_per_token"] = joules
-    phases = ("idle before", "dense", "compacted", CONTROL, "idle after")
     bench.result["energy"] = {
         "case": name,
         "runtime": row_name,
-        "counter": counter.name,
-        "window_s": WINDOW_S,
-        "windows": WINDOWS,
-        "idle_w": {"before": before, "after": after},
-        **energy_figures(joules, counter.name, WINDOW_S),
-        "board": {phase: summarise_phase(recorder.readings, phase) for phase in phases},
+        **fields_of(how),
+        **energy_figures(joules, how.counter, WINDOW_S),
     }
-
-
-def idle_watts(counter, recorder: Recorder, phase: str) -> Figure:
-    """Mean power of one window in which nothing runs."""
-    torch.cuda.synchronize()
-    time.sleep(SETTLE_S)
-    recorder.phase = phase
-    start_j, start = counter.joules(), time.perf_counter()
-    time.sleep(WINDOW_S)
-    watts = (counter.joules() - start_j) / (time.perf_counter() - start)
-    return figure(watts, "W", "measured", n=1, method=f"{counter.name}, one idle window of {WINDOW_S:g} s")
 
 
 def measure_scan(bench: Bench) -> None:

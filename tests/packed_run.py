@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gpu_factory
 import numpy as np
 import report_factory as made_up
 
@@ -13,14 +14,15 @@ from icd_lib.measure.comparison import compare_arms, latency_entry
 from icd_lib.metric import not_measured
 from icd_lib.run.artifacts import Run, open_run
 from icd_lib.run.manifest import write_manifest
+from icd_lib.storage.atomic import to_json
 
 ARMS = {"dense": 10.0, "linear": 9.0, "oneshot": 8.0, "iterative": 6.0, "dense_again": 10.0, "placebo": 9.9}
 ARMS |= {"same_transform": 9.5}
 OPTIONS = ["measure.bootstrap=200", "measure.repeats=12"]
 
 
-def write_finished_run(out: Path, name: str = "bert") -> Run:
-    """Write a finished run of scenario `name` under `out`."""
+def write_finished_run(out: Path, name: str = "bert", *, gpu: bool = False) -> Run:
+    """Write a finished run of scenario `name` under `out`; gpu: with what a GPU's counters said."""
     run = open_run(name, OPTIONS, out=out)
     settings = {"seed": run.scenario.get("seed"), "resamples": run.scenario.get("measure.bootstrap")}
     rng = np.random.default_rng(0)
@@ -38,11 +40,15 @@ def write_finished_run(out: Path, name: str = "bert") -> Run:
         x: {arm: latency_entry(ms, arms["dense"], 1024, **settings) for arm, ms in arms.items()}
         for x, arms in samples.items()
     }
+    if gpu:
+        report |= gpu_factory.counters()
+        for rel, value in gpu_factory.files().items():
+            run.path(rel).write_text(value if isinstance(value, str) else to_json(value))
     report["deployment"] = deployment(samples, report["latency"]["shapes"], settings)
     run.write_json("measure/measure.json", report)
     for arm in ("dense", "linear", "oneshot", "iterative"):
         run.write_json(f"{arm}/metrics.json", metrics(run, arm, report))
-    run.write_json("verdict.json", verdict(run, samples, settings))
+    run.write_json("verdict.json", verdict(run, samples, settings, report if gpu else None))
     run.path("03_measure.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
     run.path("report.html").write_text("<!doctype html><title>r</title><p>10 ms")
     run.path("report.csv").write_text("a,b\n1,2\n")
@@ -74,7 +80,7 @@ def metrics(run: Run, arm: str, report: dict) -> dict:
     return named | figures | sizes | latency | {"vs_dense": changes, "config_sha256": run.scenario.sha256}
 
 
-def verdict(run: Run, samples: dict, settings: dict) -> dict:
+def verdict(run: Run, samples: dict, settings: dict, on_gpu: dict | None) -> dict:
     found = made_up.verdict(True)
     for key, other in (
         ("same_transform",) * 2,
@@ -84,6 +90,8 @@ def verdict(run: Run, samples: dict, settings: dict) -> dict:
     ):
         shapes = compare_arms(samples, "iterative", other, **settings)
         found[key] |= {"shapes": shapes, "latency_rel": next(iter(shapes.values()))}
+        if on_gpu and "l2_pp" in found[key]:
+            found[key] |= gpu_factory.changes(on_gpu, other)
     found["placebo"] = compare_arms(samples, "iterative", "placebo", **settings)
     again = compare_arms(samples, "dense_again", "dense", **settings)
     found["aa_control"] = {"shapes": again, "contains_zero": contains_zero(again)}

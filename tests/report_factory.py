@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import gpu_factory
 import numpy as np
 import scipy.sparse as sp
 
@@ -54,6 +55,7 @@ def write_run(
     budget_on: str = "unseen",
     language: bool = False,
     deployed: bool = False,
+    gpu: bool = False,
 ) -> Path:
     """Write the files of a finished run into `folder` and return it."""
     parts = {
@@ -72,6 +74,11 @@ def write_run(
         parts["setup/setup.json"] |= {"deploy": DEPLOYED}
         parts["measure/measure.json"] |= {"deployment": deployment(trained)}
         parts["verdict.json"] |= {"vs_eager": {"latency_rel": relative(-0.85), "shapes": {"8x128": relative(-0.85)}}}
+    if gpu:
+        parts["measure/measure.json"] |= gpu_factory.counters()
+        for key, other in (("same_transform", "same_transform"), ("same_quality", "linear")):
+            parts["verdict.json"][key] |= gpu_factory.changes(parts["measure/measure.json"], other)
+        parts |= gpu_factory.files()
     for mode in ("linear", "oneshot", "iterative"):
         parts[f"{mode}/solve.json"] = solve(mode, trained)
         for name in ("perm_before", "perm_after"):
@@ -80,7 +87,7 @@ def write_run(
     for rel, value in parts.items():
         path = folder / rel
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(to_json(value), encoding="utf-8")
+        path.write_text(value if isinstance(value, str) else to_json(value), encoding="utf-8")
     for axis, size in SIZES.items():
         dense = np.random.default_rng(0).random((size, size))
         graph = sp.csr_matrix(np.triu(dense, 1) + np.triu(dense, 1).T)

@@ -2,12 +2,13 @@
 
 import csv
 import io
+import itertools
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import astuple, dataclass, fields
 
-from icd_lib.errors import ResourceError
-from icd_lib.optional import brief, load_optional
+from icd_lib.measure.nvml import open_board
 
 # Bits of nvmlDeviceGetCurrentClocksEventReasons (NVML API reference, nvmlClocksEventReasons).
 REASONS = {
@@ -41,14 +42,9 @@ class Reading:
 class Board:
     """Reads the state of one board from NVML."""
 
-    def __init__(self, index: int = 0):
-        """Raises ResourceError with the reason without pynvml or a driver."""
-        self._nvml = load_optional("pynvml", "nvidia-ml-py")
-        try:
-            self._nvml.nvmlInit()
-            self._handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
-        except Exception as error:  # beside NVMLError what ctypes raises on a driver that does not fit
-            raise ResourceError(f"NVML does not work here: {str(error) or brief(error)}") from error
+    def __init__(self, device: str | int = 0):
+        """Raises ResourceError with the reason without pynvml, a driver or the board (`open_board`)."""
+        self._nvml, self._handle = open_board(device)
 
     def read(self, t_s: float, phase: str) -> Reading:
         """The board now."""
@@ -103,6 +99,22 @@ class Recorder:
             self._stop.wait(self.every_s)
 
 
+def integrated_rel(readings: list[Reading], phases: Collection[str]) -> float | None:
+    """Energy of the power samples in some phases relative to that of the energy counter, less 1; None without either.
+
+    sum(w_k dt_k) / sum(dE_k) - 1 over neighbouring readings of one phase, w the mean power of the two.
+    """
+    power_j = counter_j = 0.0
+    for one, other in itertools.pairwise(readings):
+        if one.phase != other.phase or one.phase not in phases:
+            continue
+        if one.power_w is None or other.power_w is None or one.energy_j is None or other.energy_j is None:
+            continue
+        power_j += (one.power_w + other.power_w) / 2 * (other.t_s - one.t_s)
+        counter_j += other.energy_j - one.energy_j
+    return power_j / counter_j - 1 if counter_j > 0 and power_j > 0 else None
+
+
 def as_csv(readings: list[Reading]) -> str:
     """The readings as a table with a head; an empty cell where the driver told nothing."""
     text = io.StringIO()
@@ -110,6 +122,22 @@ def as_csv(readings: list[Reading]) -> str:
     table.writerow([field.name for field in fields(Reading)])
     table.writerows(astuple(reading) for reading in readings)
     return text.getvalue()
+
+
+def from_csv(text: str) -> list[Reading]:
+    """What `as_csv` wrote; ValueError for another table."""
+    names = [field.name for field in fields(Reading)]
+    table = csv.reader(io.StringIO(text))
+    if (head := next(table, None)) != names:
+        raise ValueError(f"expected the columns {', '.join(names)}, got {head}")
+    return [_reading(row) for row in table]
+
+
+def _reading(row: list[str]) -> Reading:
+    t_s, phase, power_w, energy_j, *whole = row
+    watts, joules = (float(cell) if cell else None for cell in (power_w, energy_j))
+    sm_mhz, memory_mhz, temperature_c, event_reasons = (int(cell) if cell else None for cell in whole)
+    return Reading(float(t_s), phase, watts, joules, sm_mhz, memory_mhz, temperature_c, event_reasons)
 
 
 def reasons_of(mask: int) -> list[str]:

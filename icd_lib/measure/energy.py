@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.measure.nvml import open_board
 from icd_lib.measure.statistics import bootstrap_ci
 from icd_lib.metric import Figure, figure, not_measured
-from icd_lib.optional import brief, load_optional
+from icd_lib.optional import brief
 
 POWERCAP = Path("/sys/class/powercap")
 UNIT = "J/token"
@@ -58,22 +59,27 @@ class NvmlCounter:
 
     name = "NVML total energy consumption"
 
-    def __init__(self, index: int = 0):
-        """Raises ResourceError with the reason without pynvml, a driver, or the counter."""
-        self._nvml = load_optional("pynvml", "nvidia-ml-py")
+    def __init__(self, device: str | int = 0):
+        """Raises ResourceError with the reason without pynvml, a driver, the board (`open_board`) or the counter."""
+        self._nvml, self._handle = open_board(device)
         try:
-            self._nvml.nvmlInit()
-            self._handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
-            self._start_mj = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
+            self._start_mj = self._last_mj = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
         except Exception as error:  # beside NVMLError what ctypes raises on a driver that does not fit
             raise ResourceError(f"NVML has no energy counter here: {str(error) or brief(error)}") from error
 
     def joules(self) -> float:
-        """Joules since this counter was made."""
+        """Joules since this counter was made; ResourceError where the board is lost, or began to count anew."""
         try:
-            return (self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) - self._start_mj) / 1e3
+            now = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
         except Exception as error:
             raise ResourceError(f"NVML's energy counter cannot be read any more: {brief(error)}") from error
+        if now < self._last_mj:
+            raise ResourceError(
+                f"NVML's energy counter went back from {self._last_mj} to {now} mJ: the board or its driver began anew "
+                "while energy was measured; measure again"
+            )
+        self._last_mj = now
+        return (now - self._start_mj) / 1e3
 
 
 def wrapped_difference(before: int, after: int, limit: int) -> int:
@@ -127,9 +133,11 @@ def energy_windows(
     seed: int = 0,
     enter: Callable[[str], object] = lambda arm: None,
 ) -> dict[str, list[float]]:
-    """J per token of every arm, arm → (windows,): each round runs one window of each, in its own random order.
+    """J per token of every arm, arm → (windows,): each round runs one window of each, in a random order.
 
-    Windows of one round are pairs, so that drift of the board's temperature and clocks hits all arms alike.
+    Windows of one round are pairs, so that drift of the board's temperature and clocks hits all arms alike; every
+    second round is in the reverse order of the one before, so that what comes later in a warmer round comes earlier in
+    the next.
     `enter(arm)` is called before a window. Raises MeasureError when there is nothing to measure, ResourceError as the
     counter does.
     """
@@ -139,8 +147,10 @@ def energy_windows(
         )
     found: dict[str, list[float]] = {arm: [] for arm in arms}
     rng = np.random.default_rng(seed)
-    for _ in range(windows):
-        for arm in rng.permutation(list(arms)).tolist():
+    order: list[str] = []
+    for window in range(windows):
+        order = order[::-1] if window % 2 else rng.permutation(list(arms)).tolist()
+        for arm in order:
             enter(arm)
             found[arm].append(_window(arms[arm], tokens_per_call, counter, window_s))
     return found

@@ -15,6 +15,13 @@ DRAM_BYTES = "dram__bytes_read.sum"
 DURATION = "gpu__time_duration.sum"
 METRICS = (HIT, MISS, DRAM_BYTES, DURATION)
 SECTOR_BYTES = 32
+# What ncu writes in the row of units, and how many of the base unit one is; base units are what `ncu_command`'s report
+# is printed in, the others are those of a report that was printed without that option.
+_UNITS = {"": 1.0, "sector": 1.0, "byte": 1.0, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9, "Tbyte": 1e12}
+PERMISSION = (
+    "GPU counters are for administrators only; run as root or with CAP_SYS_ADMIN (in a container "
+    "--cap-add=SYS_ADMIN), or load the driver with NVreg_RestrictProfilingToAdminUsers=0"
+)
 CACHE_CONTROL = CLOCK_CONTROL = "none"
 _DRIVER_PARAMS = Path("/proc/driver/nvidia/params")
 
@@ -26,18 +33,15 @@ def ncu_reason(params: Path = _DRIVER_PARAMS) -> str | None:
     if shutil.which("ncu") is None:
         return "ncu (NVIDIA Nsight Compute) is not on the PATH; install the package nsight-compute"
     if "RmProfilingAdminOnly: 1" in params.read_text() and not _may_profile():
-        return (
-            "ERR_NVGPUCTRPERM: GPU counters are for administrators only; run as root or with CAP_SYS_ADMIN "
-            "(in a container --cap-add=SYS_ADMIN), or load the driver with NVreg_RestrictProfilingToAdminUsers=0"
-        )
+        return f"ERR_NVGPUCTRPERM: {PERMISSION}"
     return None
 
 
 def l2_hit_pct(asked: bool = True) -> Figure:
-    """The L2 hit rate where no report was taken: a not_measured figure that says what is missing."""
+    """The L2 hit rate of models on a CPU: a not_measured figure that says what is missing."""
     if not asked:
         return not_measured("%", "ncu is switched off in this scenario (measure.ncu)", method="ncu")
-    reason = ncu_reason() or "no ncu report was taken in this run; profile with the command of ncu_command"
+    reason = ncu_reason() or "the models of this run are on the CPU, ncu counts what runs on an NVIDIA GPU"
     return not_measured("%", reason, method="ncu")
 
 
@@ -79,8 +83,12 @@ def parse_ncu_csv(text: str) -> dict[str, Figure]:
     what was looked up, hit or not, in sectors of 32 bytes. Raises MeasureError as `ncu_kernels` does, and where nothing
     was looked up.
     """
-    kernels = ncu_kernels(text)
-    hits, misses = (sum(_number(row[name], name) for row in kernels) for name in (HIT, MISS))
+    kernels, units = _kernels_and_units(text)
+
+    def total(name: str) -> float:
+        return _scale(units, name) * sum(_number(row[name], name) for row in kernels)
+
+    hits, misses = total(HIT), total(MISS)
     if hits + misses <= 0:
         raise MeasureError("ncu counted no L2 read at all; check the metric names with ncu --query-metrics")
     result = {
@@ -100,7 +108,7 @@ def parse_ncu_csv(text: str) -> dict[str, Figure]:
         ),
     }
     if DRAM_BYTES in kernels[0]:
-        read = sum(_number(row[DRAM_BYTES], DRAM_BYTES) for row in kernels)
+        read = total(DRAM_BYTES)
         result["dram_read_mb"] = figure(read / 1e6, "MB", "measured", n=len(kernels), method=f"ncu, {DRAM_BYTES}")
     return result
 
@@ -110,6 +118,11 @@ def ncu_kernels(text: str) -> list[dict[str, str]]:
 
     Raises MeasureError when the columns of the hit rate are missing, or there is no kernel.
     """
+    return _kernels_and_units(text)[0]
+
+
+def _kernels_and_units(text: str) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """The rows of `ncu_kernels`, and the row of units, column → unit."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("==")]
     rows = list(csv.DictReader(io.StringIO("\n".join(lines))))
     missing = [name for name in (HIT, MISS) if not rows or name not in rows[0]]
@@ -118,7 +131,15 @@ def ncu_kernels(text: str) -> list[dict[str, str]]:
     kernels = [row for row in rows if (row.get("ID") or "").strip()]
     if not kernels:
         raise MeasureError("the ncu CSV holds no kernel; was the NVTX range entered?")
-    return kernels
+    return kernels, next((row for row in rows if not (row.get("ID") or "").strip()), {})
+
+
+def _scale(units: dict[str, str], name: str) -> float:
+    """How many base units one of a column's is."""
+    unit = (units.get(name) or "").strip()
+    if unit not in _UNITS:
+        raise MeasureError(f"ncu reports {name} in {unit!r}, expected one of {', '.join(filter(None, _UNITS))}")
+    return _UNITS[unit]
 
 
 def _number(cell: str, name: str) -> float:

@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from icd_lib.errors import MeasureError, ResourceError
@@ -19,43 +18,25 @@ from icd_lib.measure.l2 import (
     DRAM_BYTES,
     HIT,
     MISS,
+    PERMISSION,
     ncu_command,
     ncu_kernels,
     parse_ncu_csv,
 )
-from icd_lib.metric import Figure
+from icd_lib.records.counted import NcuRecord
 
 METRICS = (HIT, MISS, DRAM_BYTES)
 NVTX_RANGE = "icd_measure"
 PASSES = "profiler__replayer_passes"
 TIMEOUT_S = 300.0
+PLAIN_NUMBERS = {"LC_ALL": "C"}  # ncu groups digits as the user's language does, in some with what is a decimal point
 # ncu's words where it, the driver or the user's rights are in the way, and no program would be profiled.
 _REFUSALS = {
-    "ERR_NVGPUCTRPERM": "GPU counters are for administrators only; run as root or with CAP_SYS_ADMIN",
+    "ERR_NVGPUCTRPERM": PERMISSION,
     "LibraryNotLoaded": "ncu cannot load the driver's profiling library in this kind of container or virtual machine",
     "DriverResourceUnavailable": "another profiler holds the counters; end it and try again",
     "Failed to initialize the profiler": "ncu cannot start its profiler here",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class NcuRecord:
-    """What ncu read of one program, and how.
-
-    metrics: "l2_hit_pct", "l2_read_mb", "dram_read_mb"; kernels: how many were profiled
-    passes: the most that any kernel took; None where ncu does not say
-    replay: what is run again for each pass, "kernel" or "application"
-    command: the call that took the report, files and programs by their names alone
-    """
-
-    metrics: dict[str, Figure]
-    kernels: int
-    passes: int | None
-    replay: str
-    cache_control: str
-    clock_control: str
-    version: str | None
-    command: list[str]
 
 
 def profile(
@@ -76,7 +57,8 @@ def profile(
         said = _run([ncu, *command[1:]], timeout_s)
         if not Path(f"{report}.ncu-rep").is_file():
             raise MeasureError(f"ncu wrote no report; was the NVTX range {NVTX_RANGE!r} entered? It said: {_end(said)}")
-        text = _run([ncu, "--import", f"{report}.ncu-rep", *"--csv --page raw --print-units base".split()], timeout_s)
+        shown = "--csv --page raw --print-units base".split()
+        text = _run([ncu, "--import", f"{report}.ncu-rep", *shown], timeout_s, PLAIN_NUMBERS)
     return read_record(text, command, replay=replay, version=_version(_run([ncu, "--version"], timeout_s)))
 
 
@@ -106,21 +88,27 @@ def shown_command(command: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def measured_range() -> Iterator[None]:
-    """The block whose kernels ncu counts; it begins and ends when the device has nothing to do."""
+def measured_range(device: str = "cuda") -> Iterator[None]:
+    """The block whose kernels ncu counts; it begins and ends when the device has nothing to do.
+
+    On a device that is no CUDA device nothing is marked: ncu then says that there was no kernel.
+    """
     import torch
 
-    torch.cuda.synchronize()
+    if torch.device(device).type != "cuda":
+        yield
+        return
+    torch.cuda.synchronize(device)
     torch.cuda.nvtx.range_push(NVTX_RANGE)
     try:
         yield
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     finally:
         torch.cuda.nvtx.range_pop()
 
 
-def _run(command: list[str], timeout_s: float) -> str:
-    """What a command writes; the errors of `profile` where it fails."""
+def _run(command: list[str], timeout_s: float, environment: dict[str, str] | None = None) -> str:
+    """What a command writes; the errors of `profile` where it fails. environment: laid over this process's."""
     try:
         process = subprocess.Popen(
             command,
@@ -129,6 +117,7 @@ def _run(command: list[str], timeout_s: float) -> str:
             text=True,
             errors="replace",
             start_new_session=True,
+            env=os.environ | (environment or {}),
         )
     except OSError as error:
         raise ResourceError(f"ncu cannot be started: {error.strerror or error}; reinstall nsight-compute") from error

@@ -2,8 +2,12 @@
 
 from typing import Annotated, Literal
 
-from icd_lib.options import OneOf, Section, Shape, option
+from icd_lib.options import OMITTED, OneOf, Section, Shape, option
 from icd_lib.runtimes import OWN, RUNTIMES
+
+# Where a scenario does not say: options of a GPU alone, which a run on a CPU has no key for.
+ENERGY_WINDOWS, ENERGY_WINDOW_S = 5, 5.0
+NCU_ROUNDS, NCU_BUDGET_S = 5, 900.0
 
 
 class MeasureOptions(Section):
@@ -18,9 +22,27 @@ class MeasureOptions(Section):
     warmup: int = option(8, "rounds that are thrown away first", low=0)
     bootstrap: int = option(2000, "bootstrap resamples", low=100)
     ladder: bool = option(True, "measure the other runtimes too")
-    ncu: bool = option(True, "ask for L2 counters (NVIDIA Nsight Compute); false leaves L2 not measured")
-    energy: bool = option(True, "ask for energy counters (RAPL, NVML); false leaves energy not measured")
-    clocks: Literal["auto", "unlocked"] = option("auto", "whether clocks count as fixed: as found, or not at all")
+    ncu: bool = option(
+        True, "ask for L2 counters (NVIDIA Nsight Compute); false leaves L2 not measured", also="ncu_enable"
+    )
+    ncu_rounds: int = option(
+        OMITTED, f"profiles of each arm on a GPU, at most; {NCU_ROUNDS} where it does not say", low=1, high=100
+    )
+    ncu_budget_s: float = option(
+        OMITTED, f"after which no profile is begun on a GPU; {NCU_BUDGET_S:g} where it does not say", unit="s", above=0
+    )
+    energy: bool = option(
+        True, "ask for energy counters (RAPL, NVML); false leaves energy not measured", also="power_enable"
+    )
+    energy_windows: int = option(
+        OMITTED, f"energy windows of each arm on a GPU; {ENERGY_WINDOWS} where it does not say", low=1, high=1000
+    )
+    energy_window_s: float = option(
+        OMITTED, f"length of one on a GPU; {ENERGY_WINDOW_S:g} where it does not say", unit="s", above=0, high=600
+    )
+    clocks: Literal["auto", "unlocked", "fixed"] = option(
+        "auto", "whether clocks count as fixed: as found, not at all, or a GPU's locked for the measurement"
+    )
     runtimes: tuple[Annotated[str, OneOf(RUNTIMES)], ...] = option(tuple(OWN), "runtimes of the ladder")
 
 

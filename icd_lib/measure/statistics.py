@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import rankdata, wilcoxon
+from scipy.stats import rankdata, t, wilcoxon
 
 from icd_lib.errors import MeasureError
 
@@ -124,6 +124,58 @@ def paired_difference(reference, candidate, *, clusters=None) -> dict:
         "ci95": [drop_pp - Z95 * se_pp, drop_pp + Z95 * se_pp],
         "n": len(difference),
         "n_clusters": count,
+    }
+
+
+def mean_ci(values) -> list[float] | None:
+    """95 % interval of the mean of a few independent values by Student's t; None of a single one.
+
+    >>> [round(bound, 2) for bound in mean_ci([1.0, 2.0, 3.0])]
+    [-0.48, 4.48]
+    """
+    sample = _sample(values, "sample")
+    if len(sample) < 2:
+        return None
+    half = float(t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / math.sqrt(len(sample)))
+    return [float(sample.mean()) - half, float(sample.mean()) + half]
+
+
+def mean_difference(a, b) -> dict:
+    """mean(a) - mean(b) of independent samples of any lengths: {"value", "ci95", "n", "method"}; n: of the shorter one.
+
+    The interval is Welch's: t with nu degrees of freedom times the root of va + vb, where va and vb are the squared
+    standard errors and nu = (va + vb)^2 / (va^2 / (na - 1) + vb^2 / (nb - 1)). None where a sample has a single value.
+    """
+    first, second = _sample(a, "first sample"), _sample(b, "second sample")
+    value, n = float(first.mean() - second.mean()), min(len(first), len(second))
+    interval = None
+    if n > 1:
+        squares = [sample.var(ddof=1) / len(sample) for sample in (first, second)]
+        both = sum(squares)
+        weights = sum(v**2 / (len(s) - 1) for v, s in zip(squares, (first, second), strict=True))
+        half = float(t.ppf(0.975, both**2 / weights) * math.sqrt(both)) if weights else 0.0
+        interval = [value - half, value + half]
+    return {"value": value, "ci95": interval, "n": n, "method": "difference of means, Welch's t"}
+
+
+def ratio_of_means(a, b) -> dict:
+    """mean(a) / mean(b) - 1 of few positive pairs: {"value", "ci95", "n", "method"}; ci95 is None of a single pair.
+
+    With R the ratio of the means, the interval is Student's of the residuals (a_i - R b_i) / mean(b), of mean 0.
+
+    >>> ratio_of_means([1.0, 2.0], [2.0, 4.0])["ci95"]
+    [-0.5, -0.5]
+    """
+    first, second = _pair(a, b)
+    if (first <= 0).any() or (second <= 0).any():
+        raise MeasureError("ratio_of_means takes positive values; found one that is zero or negative")
+    ratio = float(first.mean() / second.mean())
+    interval = mean_ci((first - ratio * second) / second.mean())
+    return {
+        "value": ratio - 1,
+        "ci95": interval and [ratio - 1 + bound for bound in interval],
+        "n": len(first),
+        "method": "ratio of means - 1, interleaved pairs, Student's t",
     }
 
 

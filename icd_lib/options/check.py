@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from icd_lib.errors import ConfigError
-from icd_lib.options.field import REQUIRED, Field, fields
+from icd_lib.options.field import REQUIRED, Field, aliases, fields
 from icd_lib.options.option import OMITTED
 
 
@@ -30,6 +30,7 @@ def check_values(
     if not isinstance(given, Mapping):
         raise ConfigError(f"{where or 'the scenario'} takes a mapping of keys, got {_show(given)}")
     whole, options = whole or section, fields(section)
+    given = _by_name(given, section, where)
     for key in given:
         if key not in options:
             raise ConfigError(unknown_key(_joined(where, str(key)), str(key), options, key_paths(whole)))
@@ -50,6 +51,20 @@ def check_values(
         elif field.default is not OMITTED and not partial:
             checked[key] = copy.deepcopy(field.default)
     return checked
+
+
+def _by_name(given: Mapping, section: type[BaseModel], where: str) -> Mapping:
+    """`given` with every option under its own name; `ConfigError` where one is given two values by two names."""
+    names = aliases(section)
+    found = {key: value for key, value in given.items() if key not in names}
+    for alias, value in given.items():
+        if (key := names.get(alias)) is None:
+            continue
+        if key in found and found[key] != value:
+            one, other = f"{_joined(where, key)}={found[key]}", f"{_joined(where, alias)}={value}"
+            raise ConfigError(f"{one} and {other} are two names of one option and contradict each other; keep one")
+        found[key] = value
+    return found
 
 
 def check_value(value: Any, field: Field, path: str) -> Any:

@@ -37,6 +37,7 @@ class Field:
     most: int | None = None
     unit: str | None = None
     is_path: bool = False  # a relative path is made absolute when the scenario is read
+    also: str | None = None  # another name that it may be given by
 
     @property
     def section(self) -> type[BaseModel] | None:
@@ -70,12 +71,19 @@ def fields(section: type[BaseModel]) -> dict[str, Field]:
     return {name: _field(f"{section.__name__}.{name}", info) for name, info in section.model_fields.items()}
 
 
+@functools.cache
+def aliases(section: type[BaseModel]) -> dict[str, str]:
+    """Other name → name, of the options of a section that have one."""
+    return {field.also: name for name, field in fields(section).items() if field.also}
+
+
 def _field(name: str, info: FieldInfo) -> Field:
     notes = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     default = REQUIRED if info.is_required() else plain(info.get_default(call_default_factory=True))
     if notes.get("omitted"):
         default = OMITTED
     more = {"doc": info.description or "", "unit": notes.get("unit"), "is_path": bool(notes.get("is_path"))}
+    more["also"] = notes.get("also")
     return _typed(name, info.annotation, info.metadata, default=default, **more)
 
 

@@ -22,13 +22,15 @@ def option(
     unit: str | None = None,
     least: int | None = None,
     is_path: bool = False,
+    also: str | None = None,
 ) -> Any:
     """One option of a section: its default (... where it must be given), its meaning in a line, bounds and unit.
 
     low, high: included; above: not included; they go with a number. least: how many elements a list has at least.
-    is_path: a relative path, which is made absolute when a scenario is read.
+    is_path: a relative path, which is made absolute when a scenario is read. also: another name that it is given by.
     """
-    notes: dict[str, Any] = {"unit": unit, "is_path": is_path or None, "omitted": True if default is OMITTED else None}
+    notes: dict[str, Any] = {"unit": unit, "is_path": is_path or None, "also": also}
+    notes["omitted"] = True if default is OMITTED else None
     bounds: dict[str, Any] = {"ge": low, "le": high, "gt": above, "min_length": least}
     return Field(
         default=None if default is OMITTED else default,

@@ -11,9 +11,10 @@ JSON Schema and the page of options are derived from them.
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
 
 from icd_lib.options.check import check_values
+from icd_lib.options.field import aliases
 from icd_lib.options.option import option, plain
 
 
@@ -29,6 +30,15 @@ class Section(BaseModel):
     @classmethod
     def _check(cls, given):
         return _held(check_values(plain(given), cls))
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core, handler: GetJsonSchemaHandler) -> dict:
+        """With the other names of options, which editors would underline else."""
+        schema = handler(core)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for alias, name in aliases(cls).items():
+            properties[alias] = properties[name]
+        return schema
 
     def but(self, **changes) -> Self:
         """The same options with some of them changed."""

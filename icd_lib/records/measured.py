@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from icd_lib.metric import Figure, check_bounded
+from icd_lib.metric import Figure, check_bounded, not_measured
 from icd_lib.records.attempts import Pair, RowsSizes, Validation
 from icd_lib.records.losses import Quality, SplitLoss
 
@@ -48,10 +48,11 @@ class Taken:
 
 @dataclass(frozen=True, kw_only=True)
 class Clocks:
-    """Whether the processor's clock is fixed, and why that cannot be said."""
+    """Whether the clock of the processor or GPU is fixed, and why that cannot be said; how: by whom, where ICD did."""
 
     locked: bool
     reason: str | None
+    how: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +141,9 @@ class Measured:
     """All of measure.json. equality: control → precision → relative error (models), what lives → arms (rows).
 
     deployment: None where the models run in PyTorch eager at fp32, and in a run of before the steps were taken apart
+    l2_hit_pct: of each arm where models run on a GPU, else why there is none; None of a table of rows
+    rounds: metric ("l2_hit_pct", "energy_j_per_token") → arm → what gave its mean, where models run on a GPU; the
+    values of energy are pairs by round
     caches: stream → arm → figures, checksums and `shapes` (way of reading → words): of a table of rows only
     """
 
@@ -149,12 +153,24 @@ class Measured:
     sizes: dict[str, ModelSizes | MeasuredRows]
     energy: dict[str, Figure]
     controls: dict[str, str] = field(default_factory=dict)
-    l2_hit_pct: Figure | None = None
+    l2_hit_pct: Figure | dict[str, Figure] | None = None
+    rounds: dict[str, dict[str, list[float]]] | None = None
     attribution: list[Step] | None = None
     deployment: list[DeployStep] | None = None
     checksums: dict[str, dict[str, str]] | None = None
     caches: dict[str, dict[str, dict[str, Figure]]] | None = None
     shapes: dict[str, str] | None = None
+
+    def hits_of(self, arm: str) -> Figure:
+        """The L2 hit rate of a model, or why it is not known."""
+        found = self.l2_hit_pct
+        if isinstance(found, dict):
+            return found.get(arm) or not_measured("%", "this arm was not profiled", method="ncu")
+        return found or not_measured("%", "hits of a table are simulated", method="ncu")
+
+    def rounds_of(self, metric: str, arm: str) -> list[float]:
+        """What gave an arm's mean, empty where that is not kept."""
+        return (self.rounds or {}).get(metric, {}).get(arm, [])
 
 
 @dataclass(frozen=True, kw_only=True)

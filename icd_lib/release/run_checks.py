@@ -10,6 +10,7 @@ from icd_lib.errors import ArtifactError
 from icd_lib.experiment.arms import DENSE, MODES, RESULT, workload_of
 from icd_lib.experiment.comparisons import AA_CONTROL, comparisons_of
 from icd_lib.experiment.cost import cost_change, cost_figures
+from icd_lib.experiment.counters import HITS, energy_by_windows, hit_change
 from icd_lib.experiment.gates import GATES, judge
 from icd_lib.experiment.metrics import COMPARED, metrics_of
 from icd_lib.experiment.verdict import contains_zero, judged_figures
@@ -17,7 +18,7 @@ from icd_lib.measure.comparison import compare_arms, latency_entry
 from icd_lib.metric import Figure
 from icd_lib.records.losses import Quality
 from icd_lib.records.measured import MEASURED, Measured, Metrics
-from icd_lib.records.verdict import VERDICT, Verdict
+from icd_lib.records.verdict import VERDICT, Section, Verdict
 from icd_lib.release.package_file import ASSETS, PackageFile
 from icd_lib.run.artifacts import LOCK
 from icd_lib.run.configuration import config_digest
@@ -227,6 +228,7 @@ def check_gates(run: RunView) -> str:
         raise ArtifactError("verdict.json: a figure that a gate judges is not there")
     _check_drop(drop, report.quality)
     _check_energy(section.ept_rel, report.energy, other)
+    _check_counters(section, report, other)
     latency = next(iter(compare_arms(samples, RESULT, other, **settings).values()))
     judged = judged_figures(section.metrics, drop, cost_figures(cost), verdict.outside_metrics)
     judged["latency_rel"] = latency  # from the samples, not as stated
@@ -259,6 +261,21 @@ def _check_energy(change: Figure, energy: dict[str, Figure], other: str) -> None
         raise ArtifactError("verdict.json: ept_rel says otherwise than measure.json about what was measured")
     if not _close(change.value, expected):
         raise ArtifactError("verdict.json: ept_rel is not what measure.json says")
+
+
+def _check_counters(section: Section, report: Measured, other: str) -> None:
+    """Means of a GPU's counters are those of what gave them, and so are the changes that gates judge."""
+    for metric, arms in (report.rounds or {}).items():
+        for arm, values in arms.items():
+            stated = report.hits_of(arm) if metric == HITS else report.energy.get(arm)
+            if stated is not None and not _close(stated.value, math.fsum(values) / max(1, len(values))):
+                raise ArtifactError(f"measure.json: {metric} of {arm} is not the mean of what gave it")
+    if not report.rounds:
+        return
+    again = {"l2_pp": hit_change(report, other), "ept_rel": energy_by_windows(report, other)}
+    for key, item in again.items():
+        if item is not None and not item.is_missing:
+            _same_figure(section.metrics[key], item, f"verdict.json: {key}")
 
 
 def raw_samples(run: RunView) -> tuple[dict, dict]:

@@ -57,7 +57,8 @@ def stability_rows(results: Results) -> list[list]:
     """Drift of the dense arm within the run, and what the rounds could have detected."""
     rows, stability = [], results.verdict.stability
     if stability:
-        clocks = "fixed clocks" if stability.clocks.locked else f"unlocked, {stability.clocks.reason}"
+        fixed = f"fixed clocks, {stability.clocks.how}" if stability.clocks.how else "fixed clocks"
+        clocks = fixed if stability.clocks.locked else f"unlocked, {stability.clocks.reason}"
         drift, allowed = value_text(stability.latency_drift_rel, "fraction"), 100 * stability.tolerance_rel
         words = f"{drift} between the halves of the rounds (≤ {allowed:.0f} %: {clocks})"
         rows.append(["drift of the dense arm", Verdict("pass" if stability.within else "fail"), words])

@@ -9,6 +9,7 @@ from icd_lib.report import (
     decoding,
     deployment_steps,
     generation,
+    gpu_counters,
     graph_figures,
     loop_figures,
     measure_figures,
@@ -41,6 +42,7 @@ def draw_all(results: Results, panels: Iterable[Callable] = ()) -> dict[str, Pic
         "attribution": measure_figures.attribution(results),
         "ladder": measure_figures.runtime_ladder(results),
         "caches": measure_figures.cache_hits(results),
+        "board": gpu_counters.board_over_time(results),
         "kv_cache": generation.cache_frontier(results),
         "decoding": generation.decode_times(results),
         "throughput": decoding.throughput(results),
@@ -96,6 +98,7 @@ def report_page(results: Results, drawn: dict) -> str:
         "Runtimes": [drawn.get("ladder"), measure_tables.ladder(results)],
         "Compilers": [bridge.compiled_table(results), bridge.passes_table(results), bridge.listings(results)],
         "Sizes": [drawn.get("kept"), setup_tables.widths(results), drawn.get("caches"), measure_tables.sizes(results)],
+        "Counters": [drawn.get("board"), gpu_counters.counters(results)],
         "Layout": [drawn.get("access"), setup_tables.access_graphs(results)],
     }
     for mode in results.solves:

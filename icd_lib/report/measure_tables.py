@@ -62,7 +62,7 @@ def sizes(results: Results) -> Table | Missing:
             *(f"{entry.tiles[kind]:,}" for kind in kinds),
             entry.peak_memory_mb,
             results.measure.energy.get(arm),
-            results.measure.l2_hit_pct,
+            results.measure.hits_of(arm),
         ]
         for arm, entry in results.measure.sizes.items()
     ]

@@ -51,7 +51,8 @@ def published() -> dict[Path, str]:
 
 
 def _row(path: str, field: Field) -> str:
-    cells = [f"`{path}`", _default(field), field.takes(), field.unit or "", field.doc]
+    also = f"; also given as `{path.rpartition('.')[0]}.{field.also}`" if field.also else ""
+    cells = [f"`{path}`", _default(field), field.takes(), field.unit or "", field.doc + also]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

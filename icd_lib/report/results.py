@@ -8,8 +8,10 @@ from icd_lib.errors import ArtifactError
 from icd_lib.experiment.arms import ARMS as ALL_ARMS
 from icd_lib.experiment.arms import DENSE, MODES, ROWS, workload_of
 from icd_lib.experiment.comparisons import judged_names
+from icd_lib.measure.board import Reading, from_csv
 from icd_lib.metric import Figure
 from icd_lib.records.attempts import Attempt, Round, Solved, Tried
+from icd_lib.records.counted import ENERGY, NCU, POWER, BoardEnergy, Counted
 from icd_lib.records.deploy import Deploy
 from icd_lib.records.losses import DEPLOYED, SplitLoss
 from icd_lib.records.measured import LADDER, MEASURED, Ladder, Measured, Timing
@@ -54,6 +56,8 @@ class Results:
     ladder: Ladder | None = None
     verdict: Verdict | None = None
     calibration: dict | None = None
+    counted: Counted | None = None
+    board_energy: BoardEnergy | None = None
     manifest: dict | None = None
     stages: dict = field(default_factory=dict)
 
@@ -76,6 +80,8 @@ class Results:
             ladder=_record(folder, LADDER),
             verdict=_record(folder, VERDICT),
             calibration=_read(folder, "graph/calibration.json"),
+            counted=_record(folder, NCU),
+            board_energy=_record(folder, ENERGY),
             manifest=_read(folder, "manifest.json"),
             stages=(_read(folder, "stages.json") or {}).get("stages", {}),
         )
@@ -251,6 +257,15 @@ class Results:
     @property
     def dropin_budget_pp(self) -> float | None:
         return self.config.get("codesign", {}).get("dropin_budget_pp")
+
+    @property
+    def board_readings(self) -> list[Reading]:
+        """The readings of the board while energy was measured; none where that was not on a GPU."""
+        path = self.dir / POWER
+        try:
+            return from_csv(path.read_text(encoding="utf-8")) if path.is_file() else []
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path} is damaged ({error}); make it again with run_all.py --force") from error
 
     def read(self, rel: str):
         """A JSON file of the run, None if it is not there."""

@@ -73,7 +73,21 @@ def _sizes(results: Results) -> list:
         rows += [(arm, first, f"{kind}_tiles", _plain(n, "tiles", "counted")) for kind, n in entry.tiles.items()]
         if arm in results.measure.energy:
             rows.append((arm, first, "energy_j_per_token", results.measure.energy[arm]))
-    return [*rows, ("all", first, "l2_hit_pct", results.measure.l2_hit_pct)]
+    hits = results.measure.l2_hit_pct
+    if isinstance(hits, dict):
+        return rows + [(arm, first, "l2_hit_pct", item) for arm, item in hits.items()] + _board(results, first)
+    return [*rows, ("all", first, "l2_hit_pct", hits)]
+
+
+def _board(results: Results, shape: str) -> list:
+    """What else a GPU's counters said: bytes of the profiles, idle power, the A/A control of energy."""
+    rows = []
+    for arm, entry in results.counted.arms.items() if results.counted else ():
+        rows += [(arm, shape, key, item) for key, item in entry.figures.items() if key != "l2_hit_pct"]
+    if energy := results.board_energy:
+        rows += [("all", f"idle {when}", "power_w", item) for when, item in energy.idle_w.items()]
+        rows += [("dense_again|dense", shape, "energy_rel", energy.aa_control)] if energy.aa_control else []
+    return rows
 
 
 def _table_sizes(results: Results) -> list:

@@ -14,6 +14,7 @@ _SCALES = {
     "MB": (1.0, "MB"),
     "events/s": (1e-6, "events/µs"),
     "J/event": (1e9, "nJ/event"),
+    "J/token": (1e3, "mJ/token"),
     "1": (1.0, ""),
     "of 1": (1.0, ""),  # near 1, where the third and fourth decimals are what is of interest
 }

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from icd_lib.errors import ConfigError
 from icd_lib.options import Section
-from icd_lib.options.field import Field, fields
+from icd_lib.options.field import Field, aliases, fields
 from icd_lib.options.option import OMITTED
 from icd_lib.paths import user_path
 from icd_lib.run.options import check_config, scenario_options, unknown_key
@@ -92,6 +92,8 @@ def parse_override(override: str) -> dict:
     shown = repr(override if len(override) <= 200 else f"{override[:200]}…")
     section: type[BaseModel] | None = scenario_options()
     for i, key in enumerate(keys := path.split(".")):
+        if section is not None and key in aliases(section):
+            key = keys[i] = aliases(section)[key]
         if section is None:
             raise ConfigError(f"override {shown}: {'.'.join(keys[:i])!r} is a value and has no keys of its own")
         if key not in fields(section):
@@ -109,6 +111,28 @@ def parse_override(override: str) -> dict:
     for key in reversed(keys):
         nested = {key: nested}
     return check_config(nested, partial=True)
+
+
+def check_names(overrides: Iterable[str]) -> None:
+    """Raise `ConfigError` where two of the overrides give one option different values by two names of it."""
+    seen: dict[str, tuple[str, dict]] = {}
+    for override in overrides:
+        nested, path = parse_override(override), override.partition("=")[0].strip()
+        own = _path_of(nested)
+        before, value = seen.setdefault(own, (path, nested))
+        if before != path and value != nested:
+            raise ConfigError(f"{before} and {path} are two names of one option and contradict each other; keep one")
+        seen[own] = (path, nested)
+
+
+def _path_of(nested: Mapping) -> str:
+    """The dotted path of the one value in a nested mapping."""
+    keys = []
+    node = nested
+    while isinstance(node, Mapping) and len(node) == 1:
+        key, node = next(iter(node.items()))
+        keys.append(key)
+    return ".".join(keys)
 
 
 def _text(value: str, field: Field, shown: str) -> str | None:

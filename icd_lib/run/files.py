@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from icd_lib.records.attempts import Solved
+from icd_lib.records.counted import BoardEnergy, Counted
 from icd_lib.records.decoding import Decoding
 from icd_lib.records.deploy import Deploy
 from icd_lib.records.generation import Generation
@@ -110,6 +111,8 @@ SHAPES: dict[str, Any] = {
     r"measure/samples\.json": _Samples,
     r"measure/measure\.json": Measured,
     r"measure/ladder\.json": Ladder | None,
+    r"measure/ncu\.json": Counted,
+    r"measure/energy\.json": BoardEnergy,
     r"measure/generation\.json": Generation,
     r"measure/decoding\.json": Decoding,
     r"verdict\.json": Verdict,

@@ -15,6 +15,7 @@ from icd_lib.run.configuration import (
     absolute_override,
     absolute_paths,
     check_name,
+    check_names,
     config_digest,
     merge,
     parse_override,
@@ -88,6 +89,7 @@ def load_scenario(
         given = merge(given, overlay)
     given = absolute_paths(given, path.parent)
     overrides = [absolute_override(override) for override in _as_strings(overrides)]
+    check_names(overrides)
     for override in overrides:
         given = merge(given, parse_override(override))
     if seed is not None:

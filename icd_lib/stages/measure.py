@@ -6,18 +6,23 @@ from icd_lib.experiment.arms import DENSE
 from icd_lib.measure.comparison import latency_entry
 from icd_lib.records.decoding import DECODING
 from icd_lib.records.generation import GENERATION
-from icd_lib.records.measured import LADDER, MEASURED, Measured, Timing
+from icd_lib.records.measured import LADDER, MEASURED, Clocks, Measured, Timing
 from icd_lib.run.artifacts import Run
 from icd_lib.workloads import make_workload
 from icd_lib.workloads.base import Workload
-from icd_lib.workloads.timing import clock_state, time_arms
+from icd_lib.workloads.timing import clock_state, held_clocks, time_arms
 
 
 def run_stage(run: Run, progress: Callable[[str], None] = print) -> Measured:
     """Write measure/* and <arm>/metrics.json; returns what measure.json holds, as it is read back."""
     workload = make_workload(run, progress)
+    with held_clocks(workload) as clocks:
+        return _measure(run, workload, clocks)
+
+
+def _measure(run: Run, workload: Workload, clocks: Clocks) -> Measured:
     compared, controls = workload.compared(), workload.controls()
-    latency = measure_latency(workload, compared | controls)
+    latency = measure_latency(workload, compared | controls, clocks)
     run.write_json(MEASURED, {"latency": latency, **workload.measured(compared, controls, latency)})
     report = run.read(Measured, MEASURED)
     for arm in compared:
@@ -30,7 +35,7 @@ def run_stage(run: Run, progress: Callable[[str], None] = print) -> Measured:
     return report
 
 
-def measure_latency(workload: Workload, arms: dict[str, object]) -> dict:
+def measure_latency(workload: Workload, arms: dict[str, object], clocks: Clocks | None = None) -> dict:
     """Raw samples to measure/samples.json; per shape and arm the distribution and the paired change against dense."""
     shapes: dict[str, dict[str, Timing]] = {}
     raw, taken = {}, {}
@@ -43,7 +48,7 @@ def measure_latency(workload: Workload, arms: dict[str, object]) -> dict:
             for arm, ms in samples.items()
         }
     workload.run.write_json("measure/samples.json", {"unit": "ms", "order": "one per round", "shapes": raw})
-    return {"threads": workload.threads, "shapes": shapes, "taken": taken, "clocks": clock_state(workload)}
+    return {"threads": workload.threads, "shapes": shapes, "taken": taken, "clocks": clocks or clock_state(workload)}
 
 
 def metrics_of(workload: Workload, arm: str, report: Measured) -> dict:

@@ -46,6 +46,16 @@ class Workload(ABC):
     def threads(self) -> int:
         """Threads that an arm is run on."""
 
+    @property
+    def device(self) -> str:
+        """Where arms are run, as torch names it."""
+        return "cpu"
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether arms are run on an NVIDIA GPU."""
+        return self.device.startswith("cuda")
+
     # Stage 00
     @abstractmethod
     def describe(self) -> dict:

@@ -1,7 +1,12 @@
 """How the measuring stages take their time: enough rounds for the noise, and a record of what else the machine did."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
 from icd_lib.experiment.arms import DENSE, MODEL
 from icd_lib.experiment.comparisons import pairs_to_see
+from icd_lib.measure.clocks import locked_clocks
 from icd_lib.measure.conditions import clocks_locked, warnings_of, watched
 from icd_lib.measure.environment import is_virtualised
 from icd_lib.measure.latency import SETTLE_MS
@@ -44,11 +49,28 @@ def time_arms(workload: Workload, timed: Timed) -> tuple[dict, dict]:
     return samples, {"power": power, "conditions": conditions, "warnings": warnings}
 
 
-def clock_state(context) -> Clocks:
-    """The processor's clock; the scenario may say that it is not to be relied on."""
-    if context.get("measure.clocks") == "unlocked":
+@contextmanager
+def held_clocks(workload: Workload) -> Iterator[Clocks]:
+    """The clocks that latency depends on; where the scenario asks for it, a GPU's are locked for the block."""
+    if workload.is_on_gpu and workload.get("measure.clocks") == "fixed":
+        with locked_clocks(workload.device) as clocks:
+            workload.progress(f"clocks: {clocks.how or clocks.reason}")
+            yield clocks
+    else:
+        yield clock_state(workload)
+
+
+def clock_state(workload: Workload) -> Clocks:
+    """The clock of what computes, as found; the scenario may say that it is not to be relied on."""
+    asked = workload.get("measure.clocks")
+    if asked == "unlocked":
         return Clocks(locked=False, reason="the scenario says so (measure.clocks)")
-    return clocks_locked(virtualised=is_virtualised())
+    if workload.is_on_gpu:
+        return Clocks(locked=False, reason="a GPU's clocks are left alone; measure.clocks=fixed asks NVML to lock them")
+    found = clocks_locked(virtualised=is_virtualised())
+    if asked == "fixed" and not found.locked:
+        return replace(found, reason=f"measure.clocks=fixed locks a GPU's, these are the processor's: {found.reason}")
+    return found
 
 
 def stability(samples: dict, clocks: Clocks) -> Stability:

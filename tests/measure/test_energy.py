@@ -83,6 +83,22 @@ def test_windows_of_arms_are_interleaved_and_each_arm_gets_its_own_joules():
     assert found["dense"] == pytest.approx([2.0] * 5) and found["small"] == pytest.approx([0.5] * 5)
     assert [sorted(entered[i : i + 2]) for i in range(0, 10, 2)] == [["dense", "small"]] * 5
     assert len({tuple(entered[i : i + 2]) for i in range(0, 10, 2)}) == 2, "not always in one order"
+    assert entered[2:4] == entered[1::-1] and entered[6:8] == entered[5:3:-1], "every second round the other way round"
+
+
+def test_a_board_that_grows_warmer_does_not_favour_the_arm_that_comes_first():
+    class Warming(Clockwork):
+        """Each window takes a percent more than the one before, whichever arm it is."""
+
+    counter, windows = Warming(), []
+
+    def call():
+        counter.total += 1.0 + 0.01 * len(windows)
+
+    found = energy_windows(
+        {"dense": call, "again": call}, 1, counter, windows=4, window_s=0.001, enter=lambda arm: windows.append(arm)
+    )
+    assert sum(found["dense"]) == pytest.approx(sum(found["again"]))
 
 
 def test_no_arms_are_refused():

@@ -45,3 +45,16 @@ def test_without_a_driver_the_figure_says_so(tmp_path):
     assert "driver" in ncu_reason(tmp_path / "params")
     item = l2_hit_pct()
     assert item.is_missing and item.value is None and item.reason
+
+
+def test_bytes_in_other_units_are_the_same_bytes_and_an_unknown_unit_is_refused():
+    scaled = REPORT.replace('"sector","sector","byte"', '"sector","sector","Mbyte"')
+    scaled = scaled.replace("1,500,000", "1.5").replace("500,000", "0.5")
+    assert parse_ncu_csv(scaled)["dram_read_mb"].value == pytest.approx(2.0)
+    with pytest.raises(MeasureError, match="in 'furlong', expected one of sector, byte"):
+        parse_ncu_csv(REPORT.replace('"byte"', '"furlong"'))
+
+
+def test_a_report_without_a_row_of_units_is_read_in_base_units():
+    lines = REPORT.splitlines(keepends=True)
+    assert parse_ncu_csv("".join(lines[:2] + lines[3:]))["dram_read_mb"].value == 2.0

@@ -2,9 +2,19 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from icd_lib.errors import MeasureError
-from icd_lib.measure.statistics import bootstrap_ci, paired_difference, paired_ratio, paired_test, summarise
+from icd_lib.measure.statistics import (
+    bootstrap_ci,
+    mean_ci,
+    mean_difference,
+    paired_difference,
+    paired_ratio,
+    paired_test,
+    ratio_of_means,
+    summarise,
+)
 
 
 def test_summary_of_a_known_sample():
@@ -124,3 +134,36 @@ def test_equal_samples_do_not_differ():
     assert paired_test([1.0, 2.0], [1.0, 2.0])["p"] == 1.0
     with pytest.raises(MeasureError):
         paired_test([1.0], [1.0, 2.0])
+
+
+def test_a_mean_of_few_has_student_s_interval_and_one_value_none():
+    assert mean_ci([1.0, 2.0, 4.0]) == pytest.approx(list(stats.t.interval(0.95, 2, 7 / 3, stats.sem([1, 2, 4]))))
+    assert mean_ci([3.0]) is None and mean_ci([3.0, 3.0]) == [3.0, 3.0]
+
+
+def test_a_difference_of_means_is_welch_s():
+    a, b = [1.0, 2.0, 4.0, 4.5], [0.5, 0.7]
+    expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    found = mean_difference(a, b)
+    assert found["value"] == pytest.approx(np.mean(a) - np.mean(b)) and found["n"] == 2
+    assert found["ci95"] == pytest.approx([expected.low, expected.high])
+    assert mean_difference([1.0], b)["ci95"] is None
+    assert mean_difference([2.0, 2.0], [1.0, 1.0])["ci95"] == [1.0, 1.0]
+
+
+def test_a_ratio_of_means_covers_what_it_should_for_few_pairs():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        drift = rng.normal(1, 0.05, 5)
+        low, high = ratio_of_means(0.9 * drift * rng.normal(1, 0.01, 5), drift * rng.normal(1, 0.01, 5))["ci95"]
+        held += low <= -0.1 <= high
+    assert 0.92 <= held / 400 <= 0.98
+
+
+def test_a_ratio_of_means_is_exact_for_proportional_pairs_and_refuses_what_is_not_positive():
+    base = np.array([1.0, 3.0, 2.0])
+    found = ratio_of_means(0.8 * base, base)
+    assert found["value"] == pytest.approx(-0.2) and found["ci95"] == pytest.approx([-0.2, -0.2])
+    assert ratio_of_means([2.0], [1.0])["ci95"] is None
+    with pytest.raises(MeasureError, match="positive"):
+        ratio_of_means([1.0, 0.0], [1.0, 1.0])

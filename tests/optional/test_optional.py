@@ -66,7 +66,7 @@ def test_a_pynvml_that_fails_later_is_no_counter(tmp_path, monkeypatch, where):
     (tmp_path / "pynvml.py").write_text(source)
     monkeypatch.delitem(sys.modules, "pynvml", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ResourceError, match="no energy counter here: no libnvidia-ml.so"):
+    with pytest.raises(ResourceError, match="NVML (does not work|has no energy counter) here: no libnvidia-ml.so"):
         NvmlCounter()
 
 

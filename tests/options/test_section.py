@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, create_model
 from icd_lib.errors import ConfigError
 from icd_lib.options import OMITTED, OneOf, Section, option
 from icd_lib.options.check import check_values, key_paths
-from icd_lib.options.field import fields
+from icd_lib.options.field import aliases, fields
 
 NAMES = ["red", "green"]
 
@@ -30,6 +30,7 @@ class Paint(Section):
     sizes: tuple[Annotated[tuple[int, ...], Field(min_length=2, max_length=2)], ...] = option((), "of the wall")
     note: str | None = option(OMITTED, "for the painter")
     inner: Inner = Field(default_factory=Inner)
+    wet: bool = option(False, "still", also="wet_paint")
 
 
 def test_a_section_and_a_configuration_have_the_same_defaults():
@@ -42,9 +43,10 @@ def test_a_section_and_a_configuration_have_the_same_defaults():
         "layers": [1.0, 2.0],
         "sizes": [],
         "inner": {"depth": 2},
+        "wet": False,
     }
     assert Paint(**config) == paint and paint.layers == (1.0, 2.0) and paint.note is None
-    assert key_paths(Paint) == ["colour", "tone", "thickness", "layers", "sizes", "note", "inner.depth"]
+    assert key_paths(Paint) == ["colour", "tone", "thickness", "layers", "sizes", "note", "inner.depth", "wet"]
 
 
 def test_a_section_cannot_be_changed_but_copied_with_changes():
@@ -111,3 +113,17 @@ def test_a_type_that_no_option_can_have_is_refused_where_it_is_declared(kind):
     odd = create_model("Odd", __base__=Section, either=(kind, option(None, "one or the other")))
     with pytest.raises(TypeError, match="Odd.either: an option is an int, float"):
         fields(odd)
+
+
+def test_an_option_may_be_given_by_its_other_name_and_is_held_by_its_own():
+    assert Paint(wet_paint=True) == Paint(wet=True) == Paint(wet=True, wet_paint=True)
+    assert check_values({"wet_paint": True}, Paint, partial=True) == {"wet": True}
+    assert aliases(Paint) == {"wet_paint": "wet"} and "wet_paint" not in fields(Paint)
+    assert Paint.model_json_schema()["properties"]["wet_paint"]["type"] == "boolean"
+
+
+def test_two_names_of_an_option_with_two_values_are_refused():
+    with pytest.raises(ConfigError, match="hall.wet=False and hall.wet_paint=True are two names of one option"):
+        check_values({"wet_paint": True, "wet": False}, Paint, "hall")
+    with pytest.raises(ConfigError, match="wet takes true or false; got 'yes'"):
+        Paint(wet_paint="yes")

@@ -172,6 +172,40 @@ def test_a_forgery_with_true_hashes_is_noticed_by_its_check(what, files, tmp_pat
     assert check in found or f"{RUN} {check}" in found, found
 
 
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """The files of a package whose run has what a GPU's counters said."""
+    root = tmp_path_factory.mktemp("counted")
+    write_finished_run(root / "outputs", gpu=True)
+    with zipfile.ZipFile(pack(root=root)[0]) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+WINDOWS, RATES = ("rounds", "energy_j_per_token"), ("rounds", "l2_hit_pct")
+COUNTERS = {
+    "a window": ("measure/measure.json", set_in(*WINDOWS, "dense", 0, value=9.0)),
+    "a profile": ("measure/measure.json", set_in(*RATES, "iterative", 1, value=99.0)),
+    "a hit rate": ("measure/measure.json", set_in("l2_hit_pct", "iterative", "value", value=99.0)),
+    "an energy": ("measure/measure.json", set_in("energy", "iterative", "value", value=1e-9)),
+    "hits gained": ("verdict.json", set_in("same_transform", "l2_pp", "value", value=30.0)),
+    "their interval": ("verdict.json", set_in("same_transform", "l2_pp", "ci95", value=[29.0, 31.0])),
+    "energy saved": ("verdict.json", set_in("same_transform", "ept_rel", "value", value=-0.9)),
+    "its interval": ("verdict.json", set_in("same_transform", "ept_rel", "ci95", value=[-0.91, -0.89])),
+}
+
+
+def test_a_package_of_a_gpu_holds(counted, tmp_path):
+    assert failing(write(tmp_path, counted)) == {}
+
+
+@pytest.mark.parametrize("what", COUNTERS)
+def test_a_forgery_of_what_counters_said_is_noticed(what, counted, tmp_path):
+    rel, change = COUNTERS[what]
+    changed = copy.deepcopy(counted)
+    edit(rel, change)(changed)
+    assert f"{RUN} gates" in failing(write(tmp_path, changed))
+
+
 def test_an_unchanged_copy_of_a_forgers_package_holds(files, tmp_path):
     assert failing(write(tmp_path, files)) == {}
 

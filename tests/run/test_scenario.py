@@ -333,3 +333,34 @@ def test_every_shipped_scenario_has_text_to_choose_on(name, quick):
     data, on = load_scenario(name, quick=quick).get("data"), load_scenario(name, quick=quick).get("codesign.budget_on")
     if load_scenario(name).get("workload.kind") == "model" and load_scenario(name).get("model.weights") == "trained":
         assert bool(data["selection"]) == (on == "unseen") and data["seen"] and data["unseen"]
+
+
+def test_counters_are_switched_off_by_the_names_of_the_specification_too():
+    plain = load_scenario("bert", ["measure.ncu=false", "measure.energy=false"])
+    other = load_scenario("bert", ["measure.ncu_enable=false", "measure.power_enable=false"])
+    assert other.config == plain.config and other.sha256 == plain.sha256
+    assert other.get("measure.ncu") is other.get("measure.energy") is False
+    assert load_scenario("bert", ["measure.ncu=true", "measure.ncu_enable=true"]).get("measure.ncu") is True
+
+
+@pytest.mark.parametrize("names", [("ncu", "ncu_enable"), ("power_enable", "energy")])
+def test_two_names_that_contradict_each_other_are_refused_wherever_they_stand(tmp_path, names):
+    first, second = names
+    with pytest.raises(ConfigError, match=f"measure.{first} and measure.{second} are two names of one option"):
+        load_scenario("bert", [f"measure.{first}=true", f"measure.{second}=false"])
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"measure: {{{first}: true, {second}: false}}\n")
+    with pytest.raises(ConfigError, match="two names of one option"):
+        load_scenario(path)
+    path.write_text(f"measure: {{{first}: true}}\n")
+    assert (
+        load_scenario(path, [f"measure.{second}=false"]).config["measure"]["ncu" if "ncu" in first else "energy"]
+        is False
+    )
+
+
+def test_what_only_a_gpu_has_changes_no_other_hash():
+    assert not {"ncu_rounds", "ncu_budget_s", "energy_windows", "energy_window_s"} & set(
+        load_scenario("bert").get("measure")
+    )
+    assert load_scenario("bert", ["measure.energy_windows=3"]).get("measure.energy_windows") == 3

@@ -36,6 +36,7 @@ from icd_lib.storage.record_json import as_json, from_json
 from icd_lib.transforms import is_given
 from icd_lib.workloads.base import Timed
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
+from icd_lib.workloads.model.counters import counted, is_on_gpu
 from icd_lib.workloads.model.setup import own_quality
 from icd_lib.workloads.model.solve import judgement_of, settings_of
 from icd_lib.workloads.timing import settle_ms
@@ -48,9 +49,18 @@ def measured(context: Context, models: dict[str, nn.Module], extra: dict[str, nn
         "quality": measure_quality(context, models),
         "equality": ({} if result is None else same_function(context, result, extra)) | kept_function(context, models),
         "sizes": measure_sizes(context, models),
-        "energy": {arm: measure_energy(context, model) for arm, model in (models | metered(extra)).items()},
-        "l2_hit_pct": l2_hit_pct(context.get("measure.ncu")),
+        **from_counters(context, models | metered(extra)),
         "controls": {arm.name: arm.words[MODEL] for arm in controls_of(MODEL)},
+    }
+
+
+def from_counters(context: Context, models: dict[str, nn.Module]) -> dict:
+    """Energy and L2 hit rates: {"energy", "l2_hit_pct"}, on a GPU with what gave them."""
+    if is_on_gpu(context):
+        return counted(context, models)
+    return {
+        "energy": {arm: measure_energy(context, model) for arm, model in models.items()},
+        "l2_hit_pct": l2_hit_pct(context.get("measure.ncu")),
     }
 
 
@@ -208,7 +218,7 @@ def metrics(arm: str, report: Measured) -> dict:
     """What metrics.json of an arm holds of a model."""
     sizes = report.sizes[arm]
     return {
-        "l2_hit_pct": report.l2_hit_pct,
+        "l2_hit_pct": report.hits_of(arm),
         "energy_j_per_token": report.energy[arm],
         "quality_pct": quality_figure(report.quality, arm),
         "peak_memory_mb": sizes.peak_memory_mb,

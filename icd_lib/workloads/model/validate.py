@@ -8,6 +8,7 @@ from icd_lib.codesign.evidence import build_graphs
 from icd_lib.codesign.layouts import SolverSettings, solve_layouts
 from icd_lib.experiment.arms import DENSE, MODEL, RESULT
 from icd_lib.experiment.comparisons import comparisons_of
+from icd_lib.experiment.counters import energy_by_windows, hit_change
 from icd_lib.graph.contract import is_same_graph
 from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.records.losses import SplitLoss
@@ -24,11 +25,11 @@ from icd_lib.workloads.model.solve import make_inputs
 
 def claim(sections: dict[str, dict], report: Measured) -> None:
     """Add to the comparisons' sections: hits, energy, error of the function, quality lost."""
-    hits = report.l2_hit_pct.reason or "no L2 figures of both arms"
     for row in comparisons_of(MODEL):
         if row.judged:
             other = row.pairs[MODEL].other
-            sections[row.key] |= {"l2_pp": not_measured("pp", hits), "ept_rel": energy_change(report.energy, other)}
+            ept = energy_by_windows(report, other) or energy_change(report.energy, other)
+            sections[row.key] |= {"l2_pp": hit_change(report, other), "ept_rel": ept}
     sections["same_transform"]["max_rel_error"] = report.equality.get("same_transform")
     drops = {arm: drop_figure(report.quality, arm) for arm in report.sizes}
     if DENSE in report.equality:

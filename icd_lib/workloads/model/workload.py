@@ -19,6 +19,7 @@ from icd_lib.workloads.model.arms import Saved, controls, dense_again, load_save
 from icd_lib.workloads.model.attribution import attribute_gain
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.contexts import make_context
+from icd_lib.workloads.model.counters import device_of
 from icd_lib.workloads.model.deployment import deployment_steps
 from icd_lib.workloads.model.graph import learn, write_graphs
 from icd_lib.workloads.model.measure import measure_runtimes, measured, metrics, timed
@@ -39,6 +40,10 @@ class ModelWorkload(Workload):
     @property
     def threads(self) -> int:
         return torch.get_num_threads()
+
+    @property
+    def device(self) -> str:
+        return device_of(self.context.target.row)
 
     def describe(self) -> dict:
         if "decode" in self.run.scenario.config:

@@ -1,0 +1,60 @@
+"""NVIDIA's management library: the board that a CUDA device is."""
+
+import os
+import sys
+from types import ModuleType
+
+from icd_lib.errors import ResourceError
+from icd_lib.optional import brief, load_optional
+
+
+def open_board(device: str | int = 0) -> tuple[ModuleType, object]:
+    """(pynvml, handle) of a board: NVML's own number or UUID of it, or a device as torch names it ("cuda", "cuda:1").
+
+    Raises `ResourceError` with the reason without pynvml, a driver or such a board.
+    """
+    nvml = load_optional("pynvml", "nvidia-ml-py")
+    try:
+        nvml.nvmlInit()
+        return nvml, _handle(nvml, device)
+    except Exception as error:  # beside NVMLError what ctypes raises on a driver that does not fit
+        raise ResourceError(f"NVML does not work here: {str(error) or brief(error)}") from error
+
+
+def board_uuid(device: str | int) -> str:
+    """NVML's UUID of a board, by which another process finds it; `ResourceError` as `open_board`."""
+    nvml, board = open_board(device)
+    try:
+        uuid = nvml.nvmlDeviceGetUUID(board)
+    except Exception as error:
+        raise ResourceError(f"NVML names no UUID of {device}: {str(error) or brief(error)}") from error
+    return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
+
+
+def _handle(nvml: ModuleType, device: str | int):
+    if isinstance(device, int):
+        return nvml.nvmlDeviceGetHandleByIndex(device)
+    if device.startswith("GPU-"):
+        return nvml.nvmlDeviceGetHandleByUUID(device)
+    if nvml.nvmlDeviceGetCount() == 1:
+        return nvml.nvmlDeviceGetHandleByIndex(0)
+    uuid = _uuid_of(device)
+    if uuid is not None:
+        return nvml.nvmlDeviceGetHandleByUUID(uuid)
+    return nvml.nvmlDeviceGetHandleByIndex(_index_of(device))
+
+
+def _uuid_of(device: str) -> str | None:
+    """What NVML calls the board of a device; None where torch has no CUDA or does not say."""
+    torch = sys.modules.get("torch")  # who names a CUDA device has it
+    if torch is None or not torch.cuda.is_available():
+        return None
+    uuid = getattr(torch.cuda.get_device_properties(torch.device(device)), "uuid", None)
+    return None if uuid is None else f"GPU-{uuid}"
+
+
+def _index_of(device: str) -> int:
+    """NVML's number of a device: CUDA_VISIBLE_DEVICES hides boards from CUDA, and none from NVML."""
+    number = int(device.partition(":")[2] or 0)
+    visible = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return int(visible[number]) if number < len(visible) and visible[number].isdigit() else number
