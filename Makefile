@@ -135,17 +135,8 @@ pack: $(STAMP)  ## scrub and pack all runs (or RUNS="outputs/bert …") into PAC
 	@$(PY) -m icd_lib.packaging --to $(PACKAGE) $(RUNS)
 	@$(PY) -m icd_lib.verify $(PACKAGE)
 
-gpu-check: $(STAMP)  ## run the tests that need a CUDA device (tests/gpu)
-	@if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then device=yes; else device=no; fi; \
-	if $(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
-	  $(PY) -c 'import torch; print("gpu-check:", torch.cuda.get_device_name(0), "with CUDA", torch.version.cuda)'; \
-	  $(PY) -m pytest tests/gpu $(ARGS); \
-	elif [ $$device = yes ]; then \
-	  echo "gpu-check: there is an NVIDIA device, but the installed torch cannot use it; install a CUDA build of torch" >&2; \
-	  exit 3; \
-	else \
-	  echo "gpu-check: no CUDA device on this machine; nothing was checked"; \
-	fi
+gpu-check: $(STAMP)  ## tests/gpu, then scenarios on the CUDA device, within MINUTES (scripts/gpu_check.sh says more)
+	@PY=$(PY) MINUTES=$(MINUTES) bash scripts/gpu_check.sh $(ARGS)
 
 env: $(STAMP)  ## create the environment and show what is in it
 	@$(PY) -V

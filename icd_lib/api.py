@@ -41,6 +41,7 @@ from icd_lib.runtimes.devices import (
     find_device,
     needed_bytes,
     placed,
+    telling_of_memory,
 )
 from icd_lib.runtimes.target import Target
 from icd_lib.solver.cost import CostConfig
@@ -128,9 +129,10 @@ def optimize(
     fractions. `rate` (e.g. 0.5) asks for a share of the neurons instead. Further settings: fields of
     `icd_lib.codesign.options.Settings`, the options of a scenario's `transform` and `codesign`, with the same defaults
     and bounds. The given model is not changed; its modes, the random generators and torch's switches are as before
-    afterwards. Raises `ConfigError` on bad arguments and inputs that the model does not take, `ResourceError` for a device
-    that is not there or has too little memory free, `TransformError` on empty calibration, `MeasureError` when `quality` returns no number, or NaN or infinity for the given model; a candidate
-    with one of these two is refused, with its reason in `report["attempts"]`.
+    afterwards. Raises `ConfigError` on bad arguments and inputs that the model does not take, `ResourceError` for a
+    device that is not there or has too little memory free, `TransformError` on empty calibration, `MeasureError` when
+    `quality` returns no number, or NaN or infinity for the given model; a candidate with one of these two is refused,
+    with its reason in `report["attempts"]`.
     """
     mode = check_value(mode, Field(str, choices=MODES), "mode")
     chosen = Settings.of_arguments(budget_pp, latency_target_rel, seed, settings, _NAMES)
@@ -142,7 +144,7 @@ def optimize(
     _check_model(model, asked)
     if asked not in (AUTO, CPU) and (kept := [name for name in (*further.names, *further.cache) if name in ON_CPU]):
         raise ConfigError(f"device={asked}: not with transforms={[*kept]}: {ON_CPU[kept[0]]}; leave device out")
-    with our_own(model) as caller:
+    with our_own(model) as caller, telling_of_memory("the loop computed", "pass fewer or smaller batches"):
         return _optimize(model, calibration, quality, chosen, mode, caller.wrapped(progress), caller, further, asked)
 
 
@@ -217,6 +219,8 @@ def _optimize(
     solution = solve(Problem(inputs, gather(inputs, _measure_machine(observed, chosen, device), observed), rows), mode)
     target = chosen.latency_target_rel
     report = _report(solution) | {"reached": solution.reached(target), "unfit": unfit}
+    if asked != CPU:
+        report["device"] = device.name
     if chosen.is_bounded:
         judge.warn_of_fractions(chosen.quality_budget_pp, stacklevel=4)
     elif report["reached"] is False:

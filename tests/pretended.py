@@ -1,11 +1,26 @@
-"""A pretended device: tensors that say pretend:0, hold CPU data, and refuse to meet CPU tensors as CUDA's do."""
+"""A pretended GPU: tensors that say they lie on pretend:0, hold numbers of the CPU, and refuse to meet the CPU's.
+
+Within `pretending` whatever computes on a device runs as it would on a CUDA one, and a tensor that was left on the CPU
+is met by CUDA's own complaint. Nothing about speed or rounding can be learned from it.
+"""
 
 import contextlib
+from collections.abc import Iterator
+from unittest import mock
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+from icd_lib.runtimes.devices import Device
+
+CPU = torch.device("cpu")
+DEVICE = Device("pretend:0", "a pretended GPU", "the test says so")
+FINDERS = ("icd_lib.api.find_device", "icd_lib.workloads.model.context.find_device")
+_aten = torch.ops.aten
+_INDEXING = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default}
+_INDICES = (torch.int64, torch.bool, torch.uint8)
 
 
 class _Module(_DummyBackendModule):
@@ -14,13 +29,13 @@ class _Module(_DummyBackendModule):
 
 
 _setup_privateuseone_for_python_backend("pretend", _Module())
-DEVICE = torch.device("pretend:0")
-CPU = torch.device("cpu")
-aten = torch.ops.aten
-INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
 
 
 class There(torch.Tensor):
+    """A tensor of the device; `inner` holds its numbers."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
     @staticmethod
     def __new__(cls, inner):
         return torch.Tensor._make_wrapper_subclass(
@@ -30,7 +45,7 @@ class There(torch.Tensor):
             storage_offset=inner.storage_offset(),
             dtype=inner.dtype,
             layout=inner.layout,
-            device=DEVICE,
+            device=DEVICE.torch,
         )
 
     def __init__(self, inner):
@@ -39,95 +54,80 @@ class There(torch.Tensor):
     def __repr__(self):
         return f"There({self.inner})"
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
-
-    @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        return run(func, args, kwargs or {})
-
     def tolist(self):
         return self.inner.tolist()
 
-    def numpy(self, *a, **k):
-        raise TypeError("can't convert pretend:0 device type tensor to numpy. Use Tensor.cpu()")
+    def numpy(self, *_, **__):
+        raise TypeError("can't convert pretend:0 device type tensor to numpy. Use Tensor.cpu() first")
 
-    def __array__(self, *a, **k):
-        self.numpy()
+    __array__ = numpy
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return _run(func, args, kwargs or {})
 
 
-def inside(t):
-    return t.inner if isinstance(t, There) else t
+def _inside(value):
+    return value.inner if isinstance(value, There) else value
 
 
-def run(func, args, kwargs):
-    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-    there = [t for t in tensors if isinstance(t, There)]
-    here = [t for t in tensors if not isinstance(t, There)]
-    if func is aten.copy_.default:
-        inside(args[0]).copy_(inside(args[1]))
+def _run(func, args, kwargs):
+    """An operator on the numbers of both sorts of tensors, if it is one that a device would run."""
+    if func is _aten.copy_.default:  # the one that crosses from device to device
+        _inside(args[0]).copy_(_inside(args[1]))
         return args[0]
-    if there and any(t.dim() > 0 for t in here):
-        allowed = (
-            func in INDEXING
-            and isinstance(args[0], There)
-            and all(t.dtype in (torch.int64, torch.bool, torch.uint8) or t.dim() == 0 for t in here)
-        )
-        if not allowed:
-            raise RuntimeError(
-                f"Expected all tensors to be on the same device, but found pretend:0 and cpu in {func}: {[(type(t).__name__, tuple(t.shape), t.dtype) for t in tensors]}"
-            )
+    tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+    there = [value for value in tensors if isinstance(value, There)]
+    strangers = [value for value in tensors if not isinstance(value, There) and value.ndim]
+    may_index = func in _INDEXING and isinstance(args[0], There) and all(one.dtype in _INDICES for one in strangers)
+    if there and strangers and not may_index:
+        shapes = [(type(value).__name__, tuple(value.shape)) for value in tensors]
+        raise RuntimeError(f"Expected all tensors to be on the same device, pretend:0 and cpu in {func}: {shapes}")
     goes = bool(there)
     if (device := kwargs.get("device")) is not None:
-        goes = torch.device(device).type != "cpu"
-        kwargs = {**kwargs, "device": CPU}
+        goes = torch.device(device).type != CPU.type
+        kwargs = kwargs | {"device": CPU}
     if kwargs.get("pin_memory"):
-        kwargs = {**kwargs, "pin_memory": False}
-    known = {id(t.inner): t for t in there}
-    out = func(*tree_map(inside, args), **tree_map(inside, kwargs))
-    if func is aten._to_copy.default and not goes and there:
-        return out
+        kwargs = kwargs | {"pin_memory": False}
+    known = {id(value.inner): value for value in there}
+    result = func(*tree_map(_inside, args), **tree_map(_inside, kwargs))
 
-    def back(t):
-        if not isinstance(t, torch.Tensor) or isinstance(t, There):
-            return t
-        return known.get(id(t)) or There(t) if goes else t
+    def outside(value):
+        if not goes or not isinstance(value, torch.Tensor) or isinstance(value, There):
+            return value
+        return known[id(value)] if id(value) in known else There(value)
 
-    return tree_map(
-        lambda t: (
-            (known[id(t)] if id(t) in known else There(t))
-            if goes and isinstance(t, torch.Tensor) and not isinstance(t, There)
-            else t
-        ),
-        out,
-    )
+    return tree_map(outside, result)
 
 
-class Pretended(TorchDispatchMode):
+class _Pretended(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        return run(func, args, kwargs or {})
+        return _run(func, args, kwargs or {})
 
 
-class _Inference:
-    """Wrappers cannot be inference tensors: within, `inference_mode` only says whether gradients are kept."""
+def _enter(self):
+    self._gradients = torch.set_grad_enabled(not self.mode)
+    self._gradients.__enter__()
 
-    def enter(self):
-        self._icd_grad = torch.set_grad_enabled(not self.mode)
-        self._icd_grad.__enter__()
 
-    def leave(self, *args):
-        self._icd_grad.__exit__(*args)
+def _leave(self, *error):
+    self._gradients.__exit__(*error)
 
 
 @contextlib.contextmanager
-def pretending():
-    kind = torch.autograd.grad_mode.inference_mode
-    kept = kind.__enter__, kind.__exit__
-    kind.__enter__, kind.__exit__ = _Inference.enter, _Inference.leave
+def pretending() -> Iterator[None]:
+    """Every device that is asked for is the pretended one, as long as the block lasts.
+
+    There `inference_mode` only says whether gradients are kept: a wrapper cannot be an inference tensor.
+    """
+    modes = mock.patch.multiple(torch.autograd.grad_mode.inference_mode, __enter__=_enter, __exit__=_leave)
     # `parameter.data = …` would change what a wrapper says of itself, and not what it holds.
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
-        with Pretended():
-            yield
+        with modes, contextlib.ExitStack() as found:
+            for place in FINDERS:
+                found.enter_context(mock.patch(place, lambda *_, **__: DEVICE))
+            with _Pretended():
+                yield
     finally:
-        kind.__enter__, kind.__exit__ = kept
         torch.__future__.set_swap_module_params_on_conversion(False)

@@ -19,6 +19,8 @@ def run_model(model: nn.Module, inputs: dict):
     """What the model returns; `TransformError` where it does not run on the inputs."""
     try:
         return model(**inputs)
+    except torch.OutOfMemoryError:  # not the inputs' fault: whoever computes says what to make smaller
+        raise
     except FOREIGN as error:
         raise TransformError(
             f"{type(model).__name__} does not run on the inputs {sorted(inputs)} ({type(error).__name__}: {error}); "

@@ -73,6 +73,7 @@ def optimize_command(
     mode: Annotated[str, typer.Option(help="linear, oneshot or iterative")] = "iterative",
     max_length: Annotated[int, typer.Option(help="tokens of a text that are read")] = 128,
     seed: Annotated[int, typer.Option(help="of every random generator")] = 0,
+    device: Annotated[str | None, typer.Option(help="what computes: auto, cpu, cuda or cuda:N")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace an optimised model in --out")] = False,
 ) -> None:
     """Make a faster copy of MODEL from nothing but a file of text."""
@@ -82,7 +83,7 @@ def optimize_command(
     with progress_on(console, "reading the text") as say:
         made = optimize_on_texts(
             model, calibrate, out, target=target, budget=budget, quality=quality, field=field, mode=mode,
-            max_length=max_length, seed=seed, force=force, say=say,
+            max_length=max_length, seed=seed, device=device, force=force, say=say,
         )  # fmt: skip
     console.print(latency_table(made.latency, made.optimized.report["predicted_latency_rel"]))
     detail = made.detail

@@ -16,6 +16,7 @@ from torch import nn
 from icd_lib.data.batches import encode, token_batches
 from icd_lib.errors import ConfigError
 from icd_lib.measure.embed import TOKENS_PER_BATCH, embed
+from icd_lib.runtimes.devices import device_of
 
 NEIGHBOURS = 10
 
@@ -83,9 +84,10 @@ class NextTokenJudge:
             raise ConfigError("no text has two tokens, so there is no next token to judge by; give longer texts")
 
     def __call__(self, model: nn.Module) -> float:
-        right = total = 0
+        right, total, device = 0, 0, device_of(model)
         with torch.inference_mode():
             for _, input_ids, mask in token_batches(self.sequences, TOKENS_PER_BATCH):
+                input_ids, mask = input_ids.to(device), mask.to(device)
                 guess = model(input_ids=input_ids, attention_mask=mask).logits[:, :-1].argmax(-1)
                 real = mask[:, 1:].bool()
                 right += int((guess.eq(input_ids[:, 1:]) & real).sum())

@@ -9,7 +9,7 @@ from torch import nn
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.measure.ladder import measure_ladder
 from icd_lib.models.families import family_of
-from icd_lib.runtimes import REFERENCE, RUNTIMES
+from icd_lib.runtimes import CUDA, REFERENCE, RUNTIMES
 
 SHAPES = ((8, 128), (1, 32))
 REPEATS = 40
@@ -34,6 +34,7 @@ def time_models(
     repeats: int = REPEATS,
     seed: int = 0,
     say: Callable[[str], None] = lambda line: None,
+    device: str | None = None,
 ) -> dict:
     """`measure_ladder` of the models on random tokens; the first of them is what the others are compared with.
 
@@ -58,6 +59,7 @@ def time_models(
             seed=seed,
             baseline=next(iter(models)),
             progress=say,
+            device=device,
         )
 
 
@@ -67,7 +69,7 @@ def runtimes_for(model: nn.Module) -> list[str]:
     no_onnx = family is not None and family.no_onnx is not None
     chosen = []
     for name, row in RUNTIMES.items():
-        if row.precision == "int8" or (row.from_onnx and no_onnx):
+        if name in CUDA or row.precision == "int8" or (row.from_onnx and no_onnx):
             continue
         try:
             row.check()

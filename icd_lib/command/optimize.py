@@ -20,6 +20,8 @@ from icd_lib.data.batches import encode, token_batches
 from icd_lib.errors import ConfigError, TransformError
 from icd_lib.models.checkpoint.loading import open_model
 from icd_lib.models.families import family_of
+from icd_lib.runtimes import reference_of
+from icd_lib.runtimes.devices import AUTO, CPU, check_device, find_device
 
 LEAST_TEXTS, MOST_TEXTS = 64, 2000
 HELD_OUT = 0.25  # of the texts judge and calibrate nothing
@@ -51,6 +53,7 @@ def optimize_on_texts(
     mode: str = "iterative",
     max_length: int = 128,
     seed: int = 0,
+    device: str | None = None,
     force: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Made:
@@ -58,10 +61,11 @@ def optimize_on_texts(
 
     target: latency to reach, relative to dense (default -0.2 where no budget is given); budget: percentage points that
     the judge may fall. quality: "module:function", a judge of one's own (model → percent);
-    without it the judges of `icd_lib.command.judges` ask for no labels. Raises `IcdError` on bad input, before anything
+    without it the judges of `icd_lib.command.judges` ask for no labels. device: as in `icd.optimize`; a model that is
+    for a GPU by name is judged there too. Raises `IcdError` on bad input, before anything
     is computed where that can be known.
     """
-    folder = check_out(out, force=force)
+    folder, asked = check_out(out, force=force), check_device(device, "--device")
     own: Judge | None = None if quality is None else OwnJudge(quality, load_function(quality))
     texts = sample_texts(calibrate, MOST_TEXTS, seed, field)
     if len(texts) < LEAST_TEXTS:
@@ -70,6 +74,8 @@ def optimize_on_texts(
             f"{LEAST_TEXTS}"
         )
     model, tokenizer, label = open_model(name)
+    if asked not in (AUTO, CPU):
+        model.to(find_device(asked, where="--device").torch)
     length = check_length(model, max_length)
     random.Random(seed).shuffle(texts)
     held = texts[: int(len(texts) * HELD_OUT)]
@@ -80,7 +86,15 @@ def optimize_on_texts(
         target = TARGET
     given: dict[str, Any] = {} if budget is None else {"budget_pp": budget}
     made = optimize(
-        model, batches, quality=judge, latency_target_rel=target, mode=mode, seed=seed, progress=say, **given
+        model,
+        batches,
+        quality=judge,
+        latency_target_rel=target,
+        mode=mode,
+        seed=seed,
+        progress=say,
+        device=asked,
+        **given,
     )
     if made.report["validation"] is None:
         raise TransformError(
@@ -89,11 +103,18 @@ def optimize_on_texts(
         )
     reached = judge(made.model)  # the last judged was perhaps another
     say("timing the copy against the dense model")
-    latency = time_models({"dense": model, "icd": made.model}, [(8, length), (1, min(32, length))], seed=seed)
+    where = made.report.get("device", CPU)
+    latency = time_models(
+        {"dense": model, "icd": made.model},
+        [(8, length), (1, min(32, length))],
+        runtimes=[reference_of(where)],
+        seed=seed,
+        device=where,
+    )
     detail = {"value_pct": reached, "dense_pct": made.report["validation"]["dense_quality_pct"]}
     detail |= judge.detail()
     meta = {"command": "icd optimize", "model": label, "judged_by": judge.words, "judged": detail, **made.report}
-    path = Optimized(made.model, meta).save_pretrained(folder, tokenizer)
+    path = Optimized(made.model.cpu(), meta).save_pretrained(folder, tokenizer)
     counts = {"calibrate": len(texts) - len(held), "judge": len(held)}
     return Made(made, judge.words, detail, latency, path, counts)
 

@@ -7,7 +7,7 @@ import torch
 
 from icd_lib.data.batches import token_batches
 from icd_lib.errors import MeasureError, NotFinite
-from icd_lib.runtimes.devices import device_of
+from icd_lib.runtimes.devices import device_of, telling_of_memory
 
 TOKENS_PER_BATCH = 2048
 Progress = Callable[[int, int], None]  # (done, in all)
@@ -27,7 +27,8 @@ def embed(
     with torch.inference_mode():
         for indices, input_ids, mask in token_batches(sequences, TOKENS_PER_BATCH):
             mask = mask.to(device)
-            output = encoder(input_ids=input_ids.to(device), attention_mask=mask, **extra)
+            with telling_of_memory(f"texts of {tuple(mask.shape)} tokens were embedded", "lower data.max_length"):
+                output = encoder(input_ids=input_ids.to(device), attention_mask=mask, **extra)
             hidden = output.hidden_states[-1] if own_head else output.last_hidden_state
             pooled = mean_pool(hidden, mask)
             if embeddings is None:

@@ -87,6 +87,8 @@ def measure_ladder(
             row, is_reference = targets[name].row, targets[name] is against
             with ExitStack() as held:
                 try:
+                    if (name in CUDA) == on_cpu:
+                        raise ResourceError(f"it computes on a {'GPU' if on_cpu else 'CPU'}, and this run does not")
                     prepared, setup_s = arms.prepare(row, held)
                 except ResourceError as error:
                     entry = {"status": "not_measured", "label": row.label, "reason": error.args[0]}

@@ -8,6 +8,7 @@ from torch import nn
 
 from icd_lib.data.language import Blocks
 from icd_lib.errors import ArtifactError, MeasureError
+from icd_lib.runtimes.devices import telling_of_memory
 from icd_lib.storage.tensor_file import load_tensors, save_tensors
 
 TOKENS_PER_BATCH = 4096
@@ -30,7 +31,8 @@ def predictions(model, blocks: Blocks, first: int) -> Iterator[tuple[slice, torc
     start = 0
     for inputs in blocks.batches(min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // vocabulary)):
         input_ids = inputs["input_ids"].to(device)
-        logits = getattr(model(input_ids=input_ids, use_cache=False), "logits", None)
+        with telling_of_memory(f"a batch of {tuple(input_ids.shape)} tokens was judged", "lower data.max_length"):
+            logits = getattr(model(input_ids=input_ids, use_cache=False), "logits", None)
         if logits is None or logits.shape[:2] != input_ids.shape:
             raise MeasureError(
                 f"{type(model).__name__} gives no logits per token; quality needs a causal language model"

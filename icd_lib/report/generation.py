@@ -37,7 +37,11 @@ def generation_of(results: Results) -> Generation | Missing | DoesNotApply:
 def decoding_of(results: Results) -> Decoding | Missing:
     """What the run found of its model with a state; why there is nothing else."""
     found = results.read(DECODING)
-    return from_json(Decoding, found, DECODING) if found else Missing("Generating", "03_measure has not finished")
+    if found:
+        return from_json(Decoding, found, DECODING)
+    left_out = results.on_gpu and results.measure is not None
+    why = "it is timed on the CPU alone so far, and this run's device is a GPU" if left_out else None
+    return Missing("Generating", why or "03_measure has not finished")
 
 
 @badged("model")

@@ -19,6 +19,7 @@ from icd_lib.records.verdict import VERDICT, Verdict
 from icd_lib.run.artifacts import LOCK
 from icd_lib.run.files import as_record, check_shape
 from icd_lib.runtimes import REFERENCE
+from icd_lib.runtimes.devices import CPU
 from icd_lib.storage.json_text import read_text
 from icd_lib.storage.record_json import from_json
 
@@ -185,6 +186,11 @@ class Results:
         """Where the models are deployed; None in a run of before that was asked, and for a table of rows."""
         entry = (self.setup or {}).get("deploy")
         return from_json(Deploy, entry, "setup/setup.json") if entry else None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the run computed on a GPU."""
+        return ((self.setup or {}).get("device") or {}).get("name", CPU) != CPU
 
     @property
     def deployed(self) -> str | None:

@@ -34,12 +34,22 @@ def machine(results: Results) -> Table | Missing:
         ["threads", f"{threads['torch']} (torch)" if "torch" in threads else "1: a pass over the table is one chain"],
         ["system", f"{env['os']}, Python {env['python']}"],
         ["packages", ", ".join(f"{name} {version}" for name, version in env["packages"].items())],
-        ["GPU", env["gpu"] or "none"],
+        ["GPU", _gpu(env)],
     ]
+    if device := results.setup.get("device"):
+        rows.append(["computes on", f"{device['name']} ({device['label']}): {device['why']}"])
     for name, counter in env["counters"].items():
         state = "available" if counter["available"] else f"not available: {counter.get('reason', 'unknown reason')}"
         rows.append([f"counter {name}", state])
     return Table("Machine", ["what", "found"], rows)
+
+
+def _gpu(env: dict) -> str:
+    """The GPU with what drives it."""
+    told = [env["gpu"] or "none"]
+    told += [f"CUDA {env['cuda']}"] if env.get("cuda") else []
+    told += [env["gpu_driver"]] if env["gpu"] and env.get("gpu_driver") else []
+    return ", ".join(told)
 
 
 @badged("model")

@@ -15,7 +15,7 @@ def run_stage(name: str, run, *given) -> dict:
     It has as many of torch's threads as the scenario says, for as long as it takes.
     """
     stage = importlib.import_module(f"{__name__}.{name}").run_stage
-    with _threads(run):
+    with _threads(run), _memory(run, name):
         return stage(run, *given)
 
 
@@ -28,6 +28,15 @@ def stage_modules(run) -> list[str]:
         types = {shape.config["model_type"]: None for shape in SHAPES.values() if shape.family == family}
         modules += [f"transformers.models.{name}.modeling_{name}" for name in types]
     return [*modules, "icd_lib.report", "icd_lib.stages.report"]
+
+
+def _memory(run, name: str) -> AbstractContextManager:
+    """A GPU that runs out of memory is told with the cure."""
+    if not kind_of(run).torch:
+        return nullcontext()
+    from icd_lib.runtimes.devices import telling_of_memory
+
+    return telling_of_memory(f"the stage {name} computed", "take fewer texts (data.calibration_texts)")
 
 
 def _threads(run) -> AbstractContextManager:

@@ -16,7 +16,7 @@ from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter
 from icd_lib.models.quantized import check_trainable
 from icd_lib.progress import DETAIL
-from icd_lib.runtimes.devices import device_of
+from icd_lib.runtimes.devices import device_of, telling_of_memory
 from icd_lib.transforms.streams import room
 
 POOLED_WEIGHT = 20.0  # the mean over tokens is what most heads read; weighted so that both terms start alike
@@ -73,9 +73,11 @@ def distill(
     for step, index in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / steps)
-        loss, distance = _loss(states.teacher, follower, states(index), batches[index], bf16)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        shape = "x".join(map(str, batches[index]["input_ids"].shape))
+        with telling_of_memory(f"a batch of {shape} tokens was distilled", "lower transform.distill_tokens"):
+            loss, distance = _loss(states.teacher, follower, states(index), batches[index], bf16)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         if step % 50 == 0 or step == steps - 1:

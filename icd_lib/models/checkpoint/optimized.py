@@ -27,6 +27,7 @@ from icd_lib.models.families import family_of
 from icd_lib.models.quantized import install_quantized, pack, unpack
 from icd_lib.models.ties import check_ties, has_tied_embeddings, retie, ties_of
 from icd_lib.paths import user_path
+from icd_lib.runtimes.devices import back_on_cpu
 from icd_lib.storage.atomic import put_in_place
 from icd_lib.storage.json_text import read_text
 from icd_lib.storage.tensor_file import usual_rights
@@ -54,6 +55,7 @@ def save_optimized(model: nn.Module, tokenizer, folder, meta: dict | None = None
         raise ArtifactError(f"{folder} is a file; choose another folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
         raise ArtifactError(f"{folder} is not empty and holds no optimised model; choose another folder")
+    model = back_on_cpu(model)
     model = to_uniform(model) if uniform else model
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     try:

@@ -14,7 +14,8 @@ from icd_lib.measure.ladder import measure_ladder
 from icd_lib.models.families import family_of
 from icd_lib.progress import follow
 from icd_lib.records.deploy import Deploy, Tried
-from icd_lib.runtimes import REFERENCE, RUNTIMES, reference_of, rows_of
+from icd_lib.runtimes import CUDA, REFERENCE, RUNTIMES, reference_of, rows_of
+from icd_lib.runtimes.base import Runtime
 from icd_lib.runtimes.emulation import emulated
 from icd_lib.storage.machine import keep, processor, read_kept
 from icd_lib.storage.record_json import as_json, from_json
@@ -80,7 +81,7 @@ def named(context: Context, name: str, asked: tuple[str, str]) -> Deploy:
         check_judged(context, name)
         context.deployed(name).prepare(context.model, context.example).close()
     why = "the scenario names it"
-    if note := emulated(row.precision):
+    if note := emulated_in(row):
         why += f"; {note}"
     return Deploy(runtime=name, label=row.label, precision=row.precision, asked=asked, why=why)
 
@@ -156,15 +157,20 @@ def fastest_that_holds(context: Context, timed: list[Tried], asked: tuple[str, s
         )
     row = RUNTIMES[taken.runtime]
     why = f"the fastest of {len(tried)} for the dense model" + (" whose quality holds" if row.rounds else "")
-    if note := emulated(row.precision):
+    if note := emulated_in(row):
         why += f"; {note}"
     return Deploy(runtime=taken.runtime, label=row.label, precision=row.precision, asked=asked, why=why, tried=tried)
+
+
+def emulated_in(row: Runtime) -> str | None:
+    """Why the processor that a row computes on only emulates its precision; None where it does not."""
+    return None if row.name in CUDA else emulated(row.precision)
 
 
 def passed_over(item: Tried, taken: Tried) -> str:
     """Why a runtime that ranks behind the one that is taken was not."""
     if mean_latency(item) >= mean_latency(taken):
-        note = emulated(RUNTIMES[item.runtime].precision)
+        note = emulated_in(RUNTIMES[item.runtime])
         return f"slower than {taken.runtime}" + (f"; {note}" if note else "")
     return f"less than {LEAD:.0%} faster than {taken.runtime}, and it leaves no file that others load"
 
@@ -185,7 +191,7 @@ def judged(context: Context, item: Tried) -> Tried:
         result = context.suite.evaluate(model, context.selecting, told)
     judgement = judgement_of(context.suite.compare(result, context.dense_result(context.selecting)))
     reasons = over_budget(judgement, settings_of(context).but(latency_target_rel=None, rate=None))
-    note = emulated(row.precision)
+    note = emulated_in(row)
     return replace(
         item,
         validation=judgement.record(),

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# All that needs a CUDA device, in one command: tests/gpu, then scenarios on the device; what cannot run says why.
+#
+#   PY=python3 MINUTES=10 OUT=outputs/gpu RUN_ARGS=--quick bash scripts/gpu_check.sh [arguments of pytest]
+#
+# PY: the interpreter; no virtual environment is needed. MINUTES: for all of it; a step is stopped when they are over.
+# SCENARIOS: which are run, in this order. RUN_ARGS: further arguments of run_all.py, such as --quick or
+# "--override deploy.runtime=auto". Writes to OUT: runs/, reference/ (the same, scrubbed) and gpu_check.txt, a line for
+# every step. Exit: 0 all that ran passed, 3 a device that torch cannot use, else that of the first step that failed.
+set -u -o pipefail
+cd "$(dirname "$0")/.."
+
+PY=${PY:-python3} MINUTES=${MINUTES:-20} OUT=${OUT:-outputs/gpu}
+SCENARIOS=${SCENARIOS:-mamba bert mock} RUN_ARGS=${RUN_ARGS:-}
+began=$(date +%s) failed=0
+ledger=$OUT/gpu_check.txt
+
+left() { echo $((60 * MINUTES - $(date +%s) + began)); }
+
+tell() {
+  echo "gpu-check: $*"
+  echo "$*" >>"$ledger"
+}
+
+# step NAME OK COMMAND...: exit codes up to OK are fine (1 of a run is a gate that was not met).
+step() {
+  local name=$1 fine=$2 start code
+  shift 2
+  if [ "$(left)" -le 10 ]; then
+    tell "$name: skipped, the $MINUTES minutes are over"
+    return 1
+  fi
+  start=$(date +%s)
+  timeout --signal=TERM --kill-after=20 "$(left)" "$@"
+  code=$?
+  if [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then
+    tell "$name: stopped after $(($(date +%s) - start)) s, the $MINUTES minutes are over"
+    [ "$failed" -ne 0 ] || failed=124
+    return 1
+  fi
+  tell "$name: exit $code after $(($(date +%s) - start)) s"
+  if [ "$code" -gt "$fine" ]; then
+    [ "$failed" -ne 0 ] || failed=$code
+    return 1
+  fi
+}
+
+# Exit code 0 where a scenario can run here; else the reason, in a line.
+can_run() {
+  "$PY" - "$1" <<'PYTHON' 2>&1 | tail -n 1
+import contextlib
+import importlib.util
+import io
+import sys
+
+from icd_lib.data.fetch import main as fetch
+from icd_lib.errors import IcdError
+from icd_lib.models.checkpoint.source import resolve_checkpoint
+from icd_lib.run.scenario import load_scenario
+
+if missing := [name for name in ("papermill", "nbconvert", "ipykernel") if importlib.util.find_spec(name) is None]:
+    sys.exit(f"the packages {', '.join(missing)} are not installed")
+try:
+    scenario = load_scenario(sys.argv[1], ["device=cuda"])
+    resolve_checkpoint(
+        scenario.get("model.checkpoint"), revision=scenario.get("model.revision"), family=scenario.get("model.family")
+    )
+except IcdError as error:
+    sys.exit(error.args[0])
+with contextlib.redirect_stdout(io.StringIO()):
+    missing = fetch(["--check"])
+if missing:
+    sys.exit("its texts are not here: python -m icd_lib.data.fetch")
+PYTHON
+}
+
+if ! "$PY" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then
+    echo "gpu-check: there is an NVIDIA device, but the installed torch cannot use it; install a CUDA build of torch" >&2
+    exit 3
+  fi
+  echo "gpu-check: no CUDA device on this machine; nothing was checked"
+  exit 0
+fi
+
+mkdir -p "$OUT"
+: >"$ledger"
+tell "$("$PY" -c 'import torch; print(torch.cuda.get_device_name(0), "with CUDA", torch.version.cuda, "torch", torch.__version__)')"
+step "tests/gpu" 0 "$PY" -m pytest -q -p no:cacheprovider tests/gpu "$@"
+for scenario in $SCENARIOS; do
+  if ! why=$(can_run "$scenario"); then
+    tell "$scenario: skipped, $why"
+    continue
+  fi
+  # shellcheck disable=SC2086
+  if step "$scenario" 1 "$PY" run_all.py --scenario "$scenario" --override device=cuda --out "$OUT/runs" --force $RUN_ARGS; then
+    step "$scenario, scrubbed" 0 "$PY" -c 'import sys; from icd_lib.release.reference import save_reference; save_reference(*sys.argv[1:])' \
+      "$OUT/runs/$scenario" "$OUT/reference/$scenario"
+  fi
+done
+exit "$failed"
