@@ -107,7 +107,7 @@ def test_the_scan_has_gradients_there():
     given[2] = -given[2].exp()
     gradients = []
     for device in ("cpu", CUDA):
-        leaves = [tensor.to(device).requires_grad_() for tensor in given]
+        leaves = [tensor.clone().to(device).requires_grad_() for tensor in given]
         out, last = selective_scan(*leaves, delta_softplus=True, return_last_state=True)
         (out.square().sum() + last.square().sum()).backward()
         gradients.append([leaf.grad.cpu() for leaf in leaves])
@@ -126,9 +126,11 @@ def test_distillation_goes_the_same_way_there(mamba):
     there_texts = [placed(item, CUDA) for item in texts]
     there = distill(on_cuda(student), on_cuda(mamba), there_texts, **common)
     assert device_of(there) == CUDA
+    half = distill(on_cuda(student), on_cuda(mamba), there_texts, bf16=True, **common)
     with torch.no_grad():
-        wanted, found = here(**texts[0]).logits, there(**there_texts[0]).logits
-        rounded = distill(on_cuda(student), on_cuda(mamba), there_texts, bf16=True, **common)(**there_texts[0]).logits
+        wanted, found, rounded = (
+            model(**item).logits for model, item in ((here, texts[0]), (there, there_texts[0]), (half, there_texts[0]))
+        )
     assert apart(found, wanted) <= 10 * OUTPUTS and apart(rounded, wanted) <= FUNCTION
 
 
