@@ -82,7 +82,10 @@ def why_on_cpu(config: Mapping) -> str:
     """What of a scenario computes on the CPU alone, in words; empty where all of it can be on a GPU."""
     if (kind := config["workload"]["kind"]) != "model":
         return f"workload.kind={kind}: a table of rows is laid out for the processor's caches"
-    section = next((name for name in ON_CPU if config.get(name) is not None), None)
+    # A quantization for models that are deployed in int8 alone asks for nothing where no row computes in it.
+    asked = {name for name in ON_CPU if config.get(name) is not None}
+    asked -= {"quantization"} if (config.get("quantization") or {}).get("only_in") == "int8" else set()
+    section = next((name for name in ON_CPU if name in asked), None)
     return "" if section is None else f"the section {section}: {ON_CPU[section]}"
 
 

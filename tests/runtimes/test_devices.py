@@ -85,6 +85,12 @@ def test_what_computes_on_the_cpu_alone_refuses_a_gpu_by_name(scenario, what):
     assert load_scenario(scenario, ["device=auto"]).get("device") == "auto"
 
 
+def test_a_quantization_for_int8_alone_is_no_hindrance():
+    assert load_scenario("bert", ["device=cuda"]).get("quantization.only_in") == "int8"
+    with pytest.raises(ConfigError, match="not with the section quantization"):
+        load_scenario("bert", ["device=cuda", "quantization.only_in=null"])
+
+
 def test_rows_are_those_of_the_device():
     assert rows_of("auto", "auto", "cuda:0") == list(CUDA) and rows_of("auto", "auto") == list(OWN)
     assert rows_of("eager", "bf16", "cuda:1") == ["cuda_eager_bf16"] == rows_of("cuda_eager", "bf16", "cuda:1")
