@@ -12,7 +12,7 @@ from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.experiment.arms import DENSE, MODEL, RESULT
 from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS
 from icd_lib.experiment.counters import HITS, JOULES
-from icd_lib.measure.board import Board, as_csv
+from icd_lib.measure.board import Board
 from icd_lib.measure.board_energy import SETTLE_S, board_windows, energy_figure, seconds_of
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.energy import UNIT, NvmlCounter
@@ -21,7 +21,7 @@ from icd_lib.measure.profiled import count_arms, hit_figure, save_inputs
 from icd_lib.measure.statistics import ratio_of_means
 from icd_lib.metric import Figure, not_measured
 from icd_lib.models.checkpoint.optimized import save_optimized
-from icd_lib.records.counted import ENERGY, NCU, POWER
+from icd_lib.records.counted import ENERGY, NCU, POWER, as_csv
 from icd_lib.run.artifacts import Run
 from icd_lib.runtimes.base import Runtime
 from icd_lib.storage.atomic import atomic_write

@@ -11,8 +11,7 @@ import pytest
 from icd_lib.experiment.counters import energy_by_windows, hit_change
 from icd_lib.experiment.gates import judge
 from icd_lib.measure import profiled
-from icd_lib.measure.board import from_csv
-from icd_lib.records.counted import ENERGY, NCU, POWER, BoardEnergy, Counted
+from icd_lib.records.counted import ENERGY, NCU, POWER, BoardEnergy, Counted, from_csv
 from icd_lib.records.measured import MEASURED, Measured
 from icd_lib.runtimes.cuda import cuda_runtimes
 from icd_lib.runtimes.target import Target
