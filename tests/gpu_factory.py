@@ -1,13 +1,23 @@
 """What the counters of a GPU leave in a run: made-up numbers, the figures of them as the stages make them."""
 
 from icd_lib.experiment.counters import energy_by_windows, hit_change
-from icd_lib.measure.board import Reading, as_csv
 from icd_lib.measure.board_energy import energy_figure
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.profiled import eager_form, means
 from icd_lib.measure.statistics import ratio_of_means
 from icd_lib.metric import figure
-from icd_lib.records.counted import ENERGY, NCU, POWER, BoardEnergy, BoardState, Counted, CountedArm, NcuRecord
+from icd_lib.records.counted import (
+    ENERGY,
+    NCU,
+    POWER,
+    BoardEnergy,
+    BoardState,
+    Counted,
+    CountedArm,
+    NcuRecord,
+    Reading,
+    as_csv,
+)
 from icd_lib.records.measured import MEASURED, Measured
 from icd_lib.runtimes.cuda import cuda_runtimes
 from icd_lib.storage.record_json import as_json, from_json

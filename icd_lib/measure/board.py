@@ -1,14 +1,12 @@
 """The state of an NVIDIA board over time: power, clocks, temperature, and why its clocks are what they are."""
 
-import csv
-import io
 import itertools
 import threading
 import time
 from collections.abc import Collection
-from dataclasses import astuple, dataclass, fields
 
 from icd_lib.measure.nvml import open_board
+from icd_lib.records.counted import Reading
 
 # Bits of nvmlDeviceGetCurrentClocksEventReasons (NVML API reference, nvmlClocksEventReasons).
 REASONS = {
@@ -23,20 +21,6 @@ REASONS = {
     0x100: "display clock setting",
 }
 SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80  # bits that mean the board was held back
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One look at the board; None for what its driver does not tell. `event_reasons` is NVML's bit mask."""
-
-    t_s: float
-    phase: str
-    power_w: float | None
-    energy_j: float | None
-    sm_mhz: int | None
-    memory_mhz: int | None
-    temperature_c: int | None
-    event_reasons: int | None
 
 
 class Board:
@@ -113,31 +97,6 @@ def integrated_rel(readings: list[Reading], phases: Collection[str]) -> float | 
         power_j += (one.power_w + other.power_w) / 2 * (other.t_s - one.t_s)
         counter_j += other.energy_j - one.energy_j
     return power_j / counter_j - 1 if counter_j > 0 and power_j > 0 else None
-
-
-def as_csv(readings: list[Reading]) -> str:
-    """The readings as a table with a head; an empty cell where the driver told nothing."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([field.name for field in fields(Reading)])
-    table.writerows(astuple(reading) for reading in readings)
-    return text.getvalue()
-
-
-def from_csv(text: str) -> list[Reading]:
-    """What `as_csv` wrote; ValueError for another table."""
-    names = [field.name for field in fields(Reading)]
-    table = csv.reader(io.StringIO(text))
-    if (head := next(table, None)) != names:
-        raise ValueError(f"expected the columns {', '.join(names)}, got {head}")
-    return [_reading(row) for row in table]
-
-
-def _reading(row: list[str]) -> Reading:
-    t_s, phase, power_w, energy_j, *whole = row
-    watts, joules = (float(cell) if cell else None for cell in (power_w, energy_j))
-    sm_mhz, memory_mhz, temperature_c, event_reasons = (int(cell) if cell else None for cell in whole)
-    return Reading(float(t_s), phase, watts, joules, sm_mhz, memory_mhz, temperature_c, event_reasons)
 
 
 def reasons_of(mask: int) -> list[str]:

@@ -5,15 +5,13 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from icd_lib.measure.board import Reading, Recorder, integrated_rel, summarise_phase
+from icd_lib.measure.board import Recorder, integrated_rel, summarise_phase
 from icd_lib.measure.energy import UNIT, energy_windows
 from icd_lib.measure.statistics import mean_ci
 from icd_lib.metric import Figure, figure
-from icd_lib.records.counted import BoardEnergy, BoardState
+from icd_lib.records.counted import IDLE, BoardEnergy, BoardState, Reading
 
 SETTLE_S = 1.0  # of an arm before each of its windows: clocks and temperature follow the load
-AGREE_REL = 0.10  # counter and power samples apart by more are named; NVML averages power over up to a second
-IDLE = ("idle before", "idle after")
 SETTLING = "settling"
 
 
@@ -88,18 +86,6 @@ def _idle_watts(counter, recorder: Recorder, phase: str, window_s: float, settle
 def energy_figure(values: Collection[float], how: BoardEnergy) -> Figure:
     """J per token of an arm, the mean of its windows with Student's interval; its method says how it was read."""
     method = f"{how.counter}, the whole board and not the chip, idle power included; mean of interleaved windows of "
-    method += f"{how.window_s:g} s; {agreement(how.integrated_rel)}"
+    method += f"{how.window_s:g} s; {how.agreement}"
     mean = float(np.mean(list(values)))
     return figure(mean, UNIT, "measured", n=len(values), method=method, ci95=mean_ci(list(values)))
-
-
-def agreement(apart: float | None) -> str:
-    """How the integrated power samples compare with the counter, in words.
-
-    >>> agreement(-0.012), agreement(None)
-    ('its power samples give -1.2 %', 'its driver gives no power samples to check it by')
-    """
-    if apart is None:
-        return "its driver gives no power samples to check it by"
-    words = f"its power samples give {100 * apart:+.1f} %"
-    return words if abs(apart) <= AGREE_REL else f"{words}, more than {AGREE_REL:.0%} apart: believe neither blindly"

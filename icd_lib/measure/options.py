@@ -5,9 +5,19 @@ from typing import Annotated, Literal
 from icd_lib.options import OMITTED, OneOf, Section, Shape, option
 from icd_lib.runtimes import OWN, RUNTIMES
 
-# Where a scenario does not say: options of a GPU alone, which a run on a CPU has no key for.
-ENERGY_WINDOWS, ENERGY_WINDOW_S = 5, 5.0
-NCU_ROUNDS, NCU_BUDGET_S = 5, 900.0
+# Options of a GPU alone, which a run on a CPU has no key for: what they are where a scenario does not say, and where a
+# quick run does not.
+ON_GPU = {
+    "ncu_rounds": (5, 2),
+    "ncu_budget_s": (900.0, 120.0),
+    "energy_windows": (5, 2),
+    "energy_window_s": (5.0, 2.0),
+}
+
+
+def _on_gpu(name: str, doc: str, **limits):
+    usual, quick = ON_GPU[name]
+    return option(OMITTED, f"{doc}; {usual:g} where it does not say, {quick:g} in a quick run", **limits)
 
 
 class MeasureOptions(Section):
@@ -25,21 +35,13 @@ class MeasureOptions(Section):
     ncu: bool = option(
         True, "ask for L2 counters (NVIDIA Nsight Compute); false leaves L2 not measured", also="ncu_enable"
     )
-    ncu_rounds: int = option(
-        OMITTED, f"profiles of each arm on a GPU, at most; {NCU_ROUNDS} where it does not say", low=1, high=100
-    )
-    ncu_budget_s: float = option(
-        OMITTED, f"after which no profile is begun on a GPU; {NCU_BUDGET_S:g} where it does not say", unit="s", above=0
-    )
+    ncu_rounds: int = _on_gpu("ncu_rounds", "profiles of each arm on a GPU, at most", low=1, high=100)
+    ncu_budget_s: float = _on_gpu("ncu_budget_s", "after which no profile is begun on a GPU", unit="s", above=0)
     energy: bool = option(
         True, "ask for energy counters (RAPL, NVML); false leaves energy not measured", also="power_enable"
     )
-    energy_windows: int = option(
-        OMITTED, f"energy windows of each arm on a GPU; {ENERGY_WINDOWS} where it does not say", low=1, high=1000
-    )
-    energy_window_s: float = option(
-        OMITTED, f"length of one on a GPU; {ENERGY_WINDOW_S:g} where it does not say", unit="s", above=0, high=600
-    )
+    energy_windows: int = _on_gpu("energy_windows", "energy windows of each arm on a GPU", low=1, high=1000)
+    energy_window_s: float = _on_gpu("energy_window_s", "length of one on a GPU", unit="s", above=0, high=600)
     clocks: Literal["auto", "unlocked", "fixed"] = option(
         "auto", "whether clocks count as fixed: as found, not at all, or a GPU's locked for the measurement"
     )

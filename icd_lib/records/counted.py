@@ -1,12 +1,16 @@
-"""measure/ncu.json and measure/energy.json: what a GPU's counters said of the arms, and how they were read."""
+"""measure/ncu.json, energy.json and power.csv: what a GPU's counters said of the arms, and how they were read."""
 
-from dataclasses import dataclass, field
+import csv
+import io
+from dataclasses import astuple, dataclass, field, fields
 
 from icd_lib.metric import Figure
 
 NCU = "measure/ncu.json"
 ENERGY = "measure/energy.json"
 POWER = "measure/power.csv"  # the readings of the board while energy was measured
+IDLE = ("idle before", "idle after")  # phases of the board beside those of arms
+AGREE_REL = 0.10  # counter and power samples apart by more are named; NVML averages power over up to a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,3 +90,51 @@ class BoardEnergy:
     integrated_rel: float | None
     board: dict[str, BoardState]
     aa_control: Figure | None = None
+
+    @property
+    def agreement(self) -> str:
+        """How the integrated power samples compare with the counter, in words."""
+        if self.integrated_rel is None:
+            return "its driver gives no power samples to check it by"
+        words = f"its power samples give {100 * self.integrated_rel:+.1f} %"
+        far = abs(self.integrated_rel) > AGREE_REL
+        return f"{words}, more than {AGREE_REL:.0%} apart: believe neither blindly" if far else words
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One look at the board; None for what its driver does not tell. `event_reasons` is NVML's bit mask."""
+
+    t_s: float
+    phase: str
+    power_w: float | None
+    energy_j: float | None
+    sm_mhz: int | None
+    memory_mhz: int | None
+    temperature_c: int | None
+    event_reasons: int | None
+
+
+def as_csv(readings: list[Reading]) -> str:
+    """The readings as a table with a head; an empty cell where the driver told nothing."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([field.name for field in fields(Reading)])
+    table.writerows(astuple(reading) for reading in readings)
+    return text.getvalue()
+
+
+def from_csv(text: str) -> list[Reading]:
+    """What `as_csv` wrote; ValueError for another table."""
+    names = [field.name for field in fields(Reading)]
+    table = csv.reader(io.StringIO(text))
+    if (head := next(table, None)) != names:
+        raise ValueError(f"expected the columns {', '.join(names)}, got {head}")
+    return [_reading(row) for row in table]
+
+
+def _reading(row: list[str]) -> Reading:
+    t_s, phase, power_w, energy_j, *whole = row
+    watts, joules = (float(cell) if cell else None for cell in (power_w, energy_j))
+    sm_mhz, memory_mhz, temperature_c, event_reasons = (int(cell) if cell else None for cell in whole)
+    return Reading(float(t_s), phase, watts, joules, sm_mhz, memory_mhz, temperature_c, event_reasons)

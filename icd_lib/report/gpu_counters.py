@@ -1,8 +1,6 @@
 """What a GPU's counters said: L2 and energy of every arm with how they were read, and the board over time."""
 
-from icd_lib.measure.board import Reading
-from icd_lib.measure.board_energy import IDLE, agreement
-from icd_lib.records.counted import BoardEnergy, BoardState
+from icd_lib.records.counted import IDLE, BoardEnergy, BoardState, Reading
 from icd_lib.report.picture import COLOURS, Picture, canvas, finish, legend, themed, title
 from icd_lib.report.results import Results
 from icd_lib.report.table import DoesNotApply, Missing, Table, badged
@@ -79,7 +77,7 @@ def _note(results: Results) -> str:
         idle = " and ".join(value_text(item.value, "W") for item in energy.idle_w.values())
         parts.append(
             f"energy: {energy.counter}, the whole board, idle power included ({idle} before and after), "
-            f"{energy.windows} interleaved windows of {energy.window_s:g} s; {agreement(energy.integrated_rel)}"
+            f"{energy.windows} interleaved windows of {energy.window_s:g} s; {energy.agreement}"
         )
         if (control := energy.aa_control) and control.ci95:
             holds = control.ci95[0] <= 0 <= control.ci95[1]

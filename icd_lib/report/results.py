@@ -8,10 +8,9 @@ from icd_lib.errors import ArtifactError
 from icd_lib.experiment.arms import ARMS as ALL_ARMS
 from icd_lib.experiment.arms import DENSE, MODES, ROWS, workload_of
 from icd_lib.experiment.comparisons import judged_names
-from icd_lib.measure.board import Reading, from_csv
 from icd_lib.metric import Figure
 from icd_lib.records.attempts import Attempt, Round, Solved, Tried
-from icd_lib.records.counted import ENERGY, NCU, POWER, BoardEnergy, Counted
+from icd_lib.records.counted import ENERGY, NCU, POWER, BoardEnergy, Counted, Reading, from_csv
 from icd_lib.records.deploy import Deploy
 from icd_lib.records.losses import DEPLOYED, SplitLoss
 from icd_lib.records.measured import LADDER, MEASURED, Ladder, Measured, Timing

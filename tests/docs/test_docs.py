@@ -19,6 +19,7 @@ from icd_lib.data.domains import DOMAINS
 from icd_lib.errors import ConfigError, IcdError
 from icd_lib.models.families import FAMILIES
 from icd_lib.models.shapes import shape_names
+from icd_lib.options.field import aliases
 from icd_lib.release.evaluate import STEPS
 from icd_lib.run.configuration import parse_override
 from icd_lib.run.options import check_config, key_paths, sections
@@ -132,6 +133,11 @@ def faults_of_key(text: str) -> list[str]:
     return []
 
 
+def other_names() -> list[str]:
+    """The paths by which options may be given beside their own."""
+    return [f"{name}.{other}" for name, section in sections().items() for other in aliases(section)]
+
+
 def wrong_keys(text: str) -> list[str]:
     """Inline code that reads like an option (`cost.g`, `cost.g=16`, `cost.g: 16`) and is none, or not of that value."""
     found = []
@@ -144,7 +150,7 @@ def wrong_keys(text: str) -> list[str]:
             continue
         if value is not None:
             found += faults_of_key(f"{key}={value}")
-        elif not any(path == key or path.startswith(f"{key}.") for path in key_paths()):
+        elif not any(path == key or path.startswith(f"{key}.") for path in [*key_paths(), *other_names()]):
             found.append(key)
     return found
 
@@ -217,6 +223,7 @@ def test_a_page_names_only_what_there_is(page):
         ("runs", "`python run_all.py --override cost.g=x`", "`python run_all.py --override … `"),
         ("keys", "`measure.repeat`", "`measure.repeats`, `measure.json`, `gates.smoke`, `numpy.array`"),
         ("keys", "`cost.k: -1`", "`cost.k: 0`"),
+        ("keys", "`measure.ncu_enabled`", "`measure.ncu_enable`, `measure.ncu_enable=false`"),
         ("keys", "`codesign.seek`", "`codesign.pilots`, `measure.statistics`"),
         ("options", "`--fast`", "`--quick`, `pip --fast`"),
         ("options", "`--seeds`", "`python benchmarks/budget.py bert`, `--seeds`"),

@@ -71,3 +71,9 @@ def test_energy_of_a_board_in_short_windows(mamba):
     assert how.integrated_rel is None or abs(how.integrated_rel) < 0.3
     assert abs(ratio_of_means(joules["dense_again"], joules["dense"])["value"]) < 0.2
     assert {"idle before", "dense", "dense_again", "idle after"} <= {reading.phase for reading in kept}
+
+
+def test_a_mamba_is_captured_as_a_graph_with_its_flag_and_gives_what_eager_gives(mamba):
+    eager = replace(cuda_runtimes()["cuda_eager_bf16"], device="cuda").prepare(mamba, INPUTS).run(INPUTS)
+    captured = ROW.prepare(mamba, INPUTS)
+    assert abs(captured.run(INPUTS) - eager).max() <= 0.02 * abs(eager).max()

@@ -7,7 +7,8 @@ import types
 import pytest
 
 from icd_lib.errors import ResourceError
-from icd_lib.measure.board import Board, Reading, Recorder, as_csv, reasons_of, summarise_phase
+from icd_lib.measure.board import Board, Recorder, reasons_of, summarise_phase
+from icd_lib.records.counted import Reading, as_csv
 
 
 class NVMLError(Exception):

@@ -3,15 +3,16 @@
 import importlib
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from icd_lib.errors import ResourceError
-from icd_lib.measure.board import Board, Reading, as_csv, from_csv, integrated_rel
-from icd_lib.measure.board_energy import agreement, board_windows, energy_figure, seconds_of
+from icd_lib.measure.board import Board, integrated_rel
+from icd_lib.measure.board_energy import board_windows, energy_figure, seconds_of
 from icd_lib.measure.energy import NvmlCounter
 from icd_lib.paths import project_root
-from icd_lib.records.counted import BoardEnergy
+from icd_lib.records.counted import BoardEnergy, Reading, as_csv, from_csv
 from icd_lib.storage.atomic import to_json
 from icd_lib.storage.json_text import parse_text
 from icd_lib.storage.record_json import as_json, from_json
@@ -110,9 +111,12 @@ def test_another_table_is_refused():
         from_csv("a,b\n1,2\n")
 
 
-def test_what_is_far_apart_is_said():
-    assert "believe neither" in agreement(0.2) and "believe" not in agreement(-0.05)
-    assert "no power samples" in agreement(None)
+@pytest.mark.parametrize(
+    ("apart", "says"), [(0.2, "believe neither"), (-0.05, "give -5.0 %"), (None, "no power samples")]
+)
+def test_how_far_counter_and_power_are_apart_is_said(board, apart, says):
+    _, how = board_windows({"dense": sleeping(0.01)}, 10, *board(), **{**SHORT, "windows": 1, "window_s": 0.01})
+    assert says in replace(how, integrated_rel=apart).agreement
 
 
 def test_the_time_that_is_announced_holds_every_window():

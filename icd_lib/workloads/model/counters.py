@@ -12,16 +12,16 @@ from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.experiment.arms import DENSE, MODEL, RESULT
 from icd_lib.experiment.comparisons import AA_CONTROL, COMPARISONS
 from icd_lib.experiment.counters import HITS, JOULES
-from icd_lib.measure.board import Board, as_csv
+from icd_lib.measure.board import Board
 from icd_lib.measure.board_energy import SETTLE_S, board_windows, energy_figure, seconds_of
 from icd_lib.measure.comparison import relative
 from icd_lib.measure.energy import UNIT, NvmlCounter
-from icd_lib.measure.options import ENERGY_WINDOW_S, ENERGY_WINDOWS, NCU_BUDGET_S, NCU_ROUNDS
+from icd_lib.measure.options import ON_GPU
 from icd_lib.measure.profiled import count_arms, hit_figure, save_inputs
 from icd_lib.measure.statistics import ratio_of_means
 from icd_lib.metric import Figure, not_measured
 from icd_lib.models.checkpoint.optimized import save_optimized
-from icd_lib.records.counted import ENERGY, NCU, POWER
+from icd_lib.records.counted import ENERGY, NCU, POWER, as_csv
 from icd_lib.run.artifacts import Run
 from icd_lib.runtimes.base import Runtime
 from icd_lib.storage.atomic import atomic_write
@@ -70,8 +70,7 @@ def measure_energy_on_board(
 
 def _energy(context: Context, models: dict[str, nn.Module]) -> tuple[dict[str, Figure], dict[str, list[float]]]:
     run, row = context.run, context.target.row
-    windows = option(run, "energy_windows", ENERGY_WINDOWS)
-    window_s = option(run, "energy_window_s", ENERGY_WINDOW_S)
+    windows, window_s = option(run, "energy_windows"), option(run, "energy_window_s")
     counter, board = NvmlCounter(device_of(row)), Board(device_of(row))
     batch, length = context.get("measure.shapes")[0]
     inputs = context.fixed(batch, length)
@@ -110,7 +109,7 @@ def measure_hits(context: Context, models: dict[str, nn.Module]) -> tuple[dict[s
         return dict.fromkeys(models, off), {}
     run, row = context.run, context.target.row
     batch, length = context.get("measure.shapes")[0]
-    rounds, budget_s = option(run, "ncu_rounds", NCU_ROUNDS), option(run, "ncu_budget_s", NCU_BUDGET_S)
+    rounds, budget_s = option(run, "ncu_rounds"), option(run, "ncu_budget_s")
     first = [arm for arm in (RESULT, judged_arm(context)) if arm in models]
     groups = [first, [arm for arm in models if arm not in first]]
     context.progress(
@@ -145,9 +144,10 @@ def measure_hits(context: Context, models: dict[str, nn.Module]) -> tuple[dict[s
     return figures, {arm: entry.hit_pct for arm, entry in found.arms.items() if entry.rounds}
 
 
-def option(run: Run, name: str, default):
+def option(run: Run, name: str):
     """An option of a GPU alone: a scenario that does not say has no key for it."""
-    return run.scenario.get("measure").get(name, default)
+    usual, quick = ON_GPU[name]
+    return run.scenario.get("measure").get(name, quick if run.scenario.quick else usual)
 
 
 def judged_arm(context: Context) -> str:

@@ -11,9 +11,9 @@ import pytest
 from icd_lib.experiment.counters import energy_by_windows, hit_change
 from icd_lib.experiment.gates import judge
 from icd_lib.measure import profiled
-from icd_lib.measure.board import from_csv
-from icd_lib.records.counted import ENERGY, NCU, POWER, BoardEnergy, Counted
+from icd_lib.records.counted import ENERGY, NCU, POWER, BoardEnergy, Counted, from_csv
 from icd_lib.records.measured import MEASURED, Measured
+from icd_lib.run.artifacts import open_run
 from icd_lib.runtimes.cuda import cuda_runtimes
 from icd_lib.runtimes.target import Target
 from icd_lib.scrub.text import find_leaks
@@ -163,3 +163,12 @@ def test_the_whole_measurement_runs_its_arms_in_processes_of_their_own(run):
     context, found = run("measure.ncu_rounds=1", real=True)
     assert report_of(found).hits_of("same_transform").kind == "measured"
     assert [line["rc"] for line in lines_of(run.log)] == [0] * 5
+
+
+def test_a_quick_run_takes_fewer_and_shorter_windows_unless_it_says(tmp_path):
+    def found(**how):
+        run = open_run("bert", out=tmp_path, **how)
+        return [counters.option(run, name) for name in ("energy_windows", "energy_window_s", "ncu_rounds")]
+
+    assert found() == [5, 5.0, 5] and found(quick=True) == [2, 2.0, 2]
+    assert found(quick=True, overrides=["measure.energy_windows=4"]) == [4, 2.0, 2]
