@@ -107,7 +107,9 @@ class PreparedGraph(PreparedOnDevice):
         graph, static, output = self._graphs[key]
         tensors = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
 
-        def start() -> torch.Tensor:
+        def start(
+            _weights: nn.Module = self.module,
+        ) -> torch.Tensor:  # the graph reads them
             for name, tensor in tensors.items():
                 static[name].copy_(tensor)
             graph.replay()
@@ -116,7 +118,7 @@ class PreparedGraph(PreparedOnDevice):
         return start
 
     def _capture(self, held: dict) -> tuple:
-        """The graph, the buffers that it reads, and the one that it writes."""
+        """The graph, the buffers that it reads beside the module's weights, and the one that it writes."""
         static = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in held.items()}
         try:
             with torch.no_grad():

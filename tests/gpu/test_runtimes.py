@@ -1,5 +1,7 @@
 """The rows for a CUDA device: the same function, their own buffers, and a call that ends when the device is done."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,17 @@ def test_calls_keep_their_own_inputs_and_outputs_their_own_memory(prepared):
     for name, expected in (("first", wanted), ("second", other), ("first", wanted)):
         assert np.array_equal(calls[name]().float().cpu().numpy(), expected)
     assert np.array_equal(wanted, kept) and not np.array_equal(wanted, other)
+
+
+def test_a_call_goes_on_when_what_was_prepared_for_it_is_gone(row):
+    inputs = batch(2, 12)
+    held = row.prepare(tiny_bert(), inputs)
+    wanted, call = held.run(inputs), held.enqueue(inputs)
+    del held
+    gc.collect()
+    torch.cuda.empty_cache()
+    others = [torch.full((1 << 20,), 7.0, device="cuda") for _ in range(8)]
+    assert np.array_equal(call().float().cpu().numpy(), wanted) and len(others) == 8
 
 
 def test_a_call_ends_when_the_device_is_done(prepared):

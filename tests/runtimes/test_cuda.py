@@ -1,5 +1,7 @@
 """The rows for a CUDA device, as far as a CPU can tell: what they are, what they refuse, and what they leave alone."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 
 from icd_lib.errors import ResourceError
 from icd_lib.runtimes import CUDA, CUDA_ENGINES, RUNTIMES
-from icd_lib.runtimes.cuda import DTYPES, GraphOnDevice, OnDevice, cuda_runtimes
+from icd_lib.runtimes.cuda import DTYPES, GraphOnDevice, OnDevice, PreparedGraph, cuda_runtimes
 from tests.tiny_encoders import batch, prune, tiny_bert
 
 ROWS = cuda_runtimes()
@@ -84,6 +86,20 @@ def test_a_model_that_looks_at_its_results_is_no_graph(monkeypatch):
         pytest.skip("a device is there: tests/gpu/test_runtimes.py captures graphs")
     with pytest.raises(ResourceError, match="BertModel cannot be a CUDA graph"):
         row.prepare(tiny_bert(), batch(1, 4))
+
+
+def test_a_call_of_a_graph_keeps_the_weights_that_the_graph_reads(monkeypatch):
+    """Whoever times calls may let the rest of what was prepared go."""
+    monkeypatch.setattr(PreparedGraph, "_capture", lambda self, held: (None, held, self.module(**held)))
+    module = torch.nn.Flatten()
+    prepared = PreparedGraph(module, torch.device("cpu"))
+    call, weights = prepared.enqueue({"input": torch.zeros(2, 3)}), weakref.ref(module)
+    del prepared, module
+    gc.collect()
+    assert weights() is not None and call is not None
+    del call
+    gc.collect()
+    assert weights() is None
 
 
 def test_a_flag_among_the_inputs_stays_a_flag():
