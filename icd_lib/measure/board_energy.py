@@ -36,7 +36,7 @@ def board_windows(
     """J per token of every arm (arm → (windows,), windows of one round are pairs), and how it was read.
 
     A call returns when the device has done its work. Before a window its arm runs untimed for `settle_s`. `keep` is
-    given the readings of the board also where the measurement fails; `say` the arm or the idle window that begins.
+    given the readings of the board also where the measurement fails; `say` the arm whose window begins.
 
     Raises as `energy_windows`.
     """

@@ -21,6 +21,7 @@ from icd_lib.measure.profiled import count_arms, hit_figure, save_inputs
 from icd_lib.measure.statistics import ratio_of_means
 from icd_lib.metric import Figure, not_measured
 from icd_lib.models.checkpoint.optimized import save_optimized
+from icd_lib.progress import DETAIL
 from icd_lib.records.counted import ENERGY, NCU, POWER, as_csv
 from icd_lib.run.artifacts import Run
 from icd_lib.runtimes.base import Runtime
@@ -95,6 +96,7 @@ def _energy(context: Context, models: dict[str, nn.Module]) -> tuple[dict[str, F
             settle_s=SETTLE_S,
             seed=context.get("seed"),
             keep=lambda readings: atomic_write(run.path(POWER), as_csv(readings)),
+            say=lambda arm: context.progress(f"{DETAIL}energy: a window of {arm}"),
         )
     control = relative(ratio_of_means(joules[AGAIN], joules[DENSE]))
     how = replace(how, aa_control=control)
