@@ -4,6 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -315,7 +316,7 @@ def _measure_machine(observed: Observed, settings: Settings, device: Device) -> 
     widths = {kind: widths_to_try(size, 8, settings.tiles[kind]) for kind, size in sizes.items()}
     largest = max(observed.batches, key=lambda batch: batch["input_ids"].numel())
     target = Target.named(reference_of(device.name), device=device.name)
-    clock = {"call": target.enqueue, "time_round": target.time_round}
+    clock: dict[str, Any] = {"call": target.enqueue, "time_round": target.time_round}
     dense_ms, curves = measure_width_curves(observed.adapter, largest, widths, repeats=10, seed=settings.seed, **clock)
     tables = {kind: LatencyTable.of(kind, curve.kept, curve.saved_ms) for kind, curve in curves.items()}
     found = measure_sensitivity(
