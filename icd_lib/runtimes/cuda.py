@@ -7,6 +7,7 @@ off, as it is by default.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,10 @@ from icd_lib.runtimes.devices import telling_of_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WARM_UPS = 3  # calls on a side stream before a capture, in which libraries choose their kernels and take their memory
+
+
+def _is_flag(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 class PreparedOnDevice(Prepared):
@@ -69,13 +74,18 @@ class PreparedOnDevice(Prepared):
     def close(self) -> None:
         self.module = None
 
-    def on_device(self, inputs: dict) -> dict[str, torch.Tensor]:
-        """Copies of the inputs on the device; a mask of ones is left out, so that no padding has to be looked for."""
-        tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
-        mask = tensors.get("attention_mask")
+    def on_device(self, inputs: dict) -> dict[str, Any]:
+        """Copies of the inputs on the device; a mask of ones is left out, so that no padding has to be looked for.
+
+        Flags stay flags (`use_cache`): to ask a tensor what it says would make the CPU wait, and a capture fail.
+        """
+        held = {name: value if _is_flag(value) else torch.as_tensor(value) for name, value in inputs.items()}
+        mask = held.get("attention_mask")
         if mask is not None and bool(mask.all()):
-            del tensors["attention_mask"]
-        return {name: tensor.to(self.device, copy=True) for name, tensor in tensors.items()}
+            del held["attention_mask"]
+        return {
+            name: value.to(self.device, copy=True) if torch.is_tensor(value) else value for name, value in held.items()
+        }
 
 
 class PreparedCompiledOnDevice(PreparedOnDevice):
@@ -97,22 +107,26 @@ class PreparedGraph(PreparedOnDevice):
 
     def enqueue(self, inputs: dict) -> Callable[[], torch.Tensor]:
         held = self.on_device(inputs)
-        key = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in sorted(held.items()))
+        key = tuple(
+            (name, (tuple(value.shape), value.dtype) if torch.is_tensor(value) else value)
+            for name, value in sorted(held.items())
+        )
         if key not in self._graphs:
             self._graphs[key] = self._capture(held)
         graph, static, output = self._graphs[key]
+        copied = [(static[name], value) for name, value in held.items() if torch.is_tensor(value)]
 
         def start() -> torch.Tensor:
-            for name, tensor in held.items():
-                static[name].copy_(tensor)
+            for buffer, value in copied:
+                buffer.copy_(value)
             graph.replay()
             return output
 
         return start
 
-    def _capture(self, held: dict[str, torch.Tensor]) -> tuple:
+    def _capture(self, held: dict[str, Any]) -> tuple:
         """The graph, the buffers that it reads, and the one that it writes."""
-        static = {name: tensor.clone() for name, tensor in held.items()}
+        static = {name: value.clone() if torch.is_tensor(value) else value for name, value in held.items()}
         try:
             with torch.no_grad():
                 side = torch.cuda.Stream(self.device)
