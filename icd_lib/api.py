@@ -4,6 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -34,6 +35,7 @@ from icd_lib.runtimes import reference_of
 from icd_lib.runtimes.devices import (
     AUTO,
     CPU,
+    HEADS_ON_CPU,
     ON_CPU,
     Device,
     check_device,
@@ -142,8 +144,8 @@ def optimize(
     further = _further(transforms, quantization, kv)
     asked = check_device(device)
     _check_model(model, asked)
-    if asked not in (AUTO, CPU) and (kept := [name for name in (*further.names, *further.cache) if name in ON_CPU]):
-        raise ConfigError(f"device={asked}: not with transforms={[*kept]}: {ON_CPU[kept[0]]}; leave device out")
+    if asked not in (AUTO, CPU) and (why := _why_on_cpu(chosen, further)):
+        raise ConfigError(f"device={asked}: not with {why}; leave device out, or take that out")
     with our_own(model) as caller, telling_of_memory("the loop computed", "pass fewer or smaller batches"):
         return _optimize(model, calibration, quality, chosen, mode, caller.wrapped(progress), caller, further, asked)
 
@@ -155,10 +157,6 @@ class _Further:
     names: tuple[str, ...]
     quantization: QuantizationOptions | None
     kv: KvOptions | None
-
-    @property
-    def cache(self) -> tuple[str, ...]:
-        return () if self.kv is None else ("kv",)
 
 
 def _further(transforms: Sequence[str], quantization: Mapping | None, kv: Mapping | None) -> _Further:
@@ -187,12 +185,35 @@ def _optimize(
     check_enough(batches)
     check_savable(model)
     dense, dtypes = working_copy(model)
-    device = _find_device(asked, dense, batches, further)
+    device = _find_device(asked, dense, batches, chosen, further)
     if asked != CPU:
         progress(f"device {device.name} ({device.label}): {device.why}")
-    home = device_of(model)
     check_vocabulary(dense, batches)
-    check_model(model, [placed(batch, home) for batch in batches])
+    check_model(model, [placed(batch, device_of(model)) for batch in batches])
+    with device.current():
+        report, best, cache = _computed(
+            dense, dtypes, batches, quality, chosen, mode, progress, caller, further, device
+        )
+    if asked != CPU:
+        report["device"] = device.name
+    result = in_users_dtype(best, dtypes).to(device_of(model))
+    return Optimized(_with_flags_of(model, result), report, cache)
+
+
+def _computed(
+    dense: nn.Module,
+    dtypes,
+    batches,
+    quality,
+    chosen: Settings,
+    mode: str,
+    progress,
+    caller: Caller,
+    further: _Further,
+    device: Device,
+) -> tuple[dict, nn.Module, CacheChoice | None]:
+    """Report, model and cache of the loop, computed on a device."""
+    home = device_of(dense)
     dense, batches = dense.to(device.torch), [device.place(batch) for batch in batches]
     check_runs(dense, batches)
     adapter = find_adapter(dense)
@@ -201,7 +222,7 @@ def _optimize(
         check_cache(dense, batches, further.kv)
     unfit = unfit_axes(adapter, chosen, mode)
     for line in unfit:
-        warnings.warn(line, stacklevel=3)
+        warnings.warn(line, stacklevel=4)
     judge = QualityJudge(as_given(quality, dtypes), caller, dense, home)
     inputs = Inputs(
         dense=dense,
@@ -219,33 +240,38 @@ def _optimize(
     solution = solve(Problem(inputs, gather(inputs, _measure_machine(observed, chosen, device), observed), rows), mode)
     target = chosen.latency_target_rel
     report = _report(solution) | {"reached": solution.reached(target), "unfit": unfit}
-    if asked != CPU:
-        report["device"] = device.name
     if chosen.is_bounded:
-        judge.warn_of_fractions(chosen.quality_budget_pp, stacklevel=4)
+        judge.warn_of_fractions(chosen.quality_budget_pp, stacklevel=5)
     elif report["reached"] is False:
         refused = [entry["reasons"][0] for entry in solution.attempts if entry["reasons"]] or ["no attempt fits"]
         warnings.warn(
             f"latency_target_rel={target:+.0%} was not reached: the tables predict "
             f"{report['predicted_latency_rel']:+.1%} for the best candidate ({refused[-1]})",
-            stacklevel=3,
+            stacklevel=4,
         )
     cache = None
     if further.kv is not None:
         most = further.kv.max_perplexity_ratio or PERPLEXITY_RATIO
         cache = choose_cache(solution.best.model, batches, further.kv, most, chosen.selection_z, progress)
         report["kv"] = {"keep": cache.keep, "shares": cache.report}
-    result = in_users_dtype(solution.best.model, dtypes).to(home)
-    return Optimized(_with_flags_of(model, result), report, cache)
+    return report, solution.best.model, cache
 
 
-def _find_device(asked: str, dense: nn.Module, batches: list[dict], further: _Further) -> Device:
+def _find_device(asked: str, dense: nn.Module, batches: list[dict], chosen: Settings, further: _Further) -> Device:
     """Where to compute; `ResourceError` where that is not to be had."""
-    kept = [name for name in (*further.names, *further.cache) if name in ON_CPU]
-    if asked == AUTO and kept:
-        return Device(why=f"auto: not with transforms={kept}: {ON_CPU[kept[0]]}")
+    if asked == AUTO and (why := _why_on_cpu(chosen, further)):
+        return Device(why=f"auto: not with {why}")
     widest = max(max(block.consumer.weight.shape) for block in find_adapter(dense).blocks())
     return find_device(asked, needed_bytes(dense, sum(batch["input_ids"].numel() for batch in batches), widest))
+
+
+def _why_on_cpu(chosen: Settings, further: _Further) -> str:
+    """What was asked for that computes on the CPU alone, in words; empty where there is nothing."""
+    if chosen.head_dim is not None:
+        return f"head_dim: {HEADS_ON_CPU}"
+    named = [*further.names, *([] if further.kv is None else ["kv"])]
+    name = next((name for name in named if name in ON_CPU), None)
+    return "" if name is None else f"transforms={named}: {ON_CPU[name]}"
 
 
 _NAMES = [name for name, given in inspect.signature(optimize).parameters.items() if given.kind is not given.VAR_KEYWORD]
@@ -315,7 +341,7 @@ def _measure_machine(observed: Observed, settings: Settings, device: Device) -> 
     widths = {kind: widths_to_try(size, 8, settings.tiles[kind]) for kind, size in sizes.items()}
     largest = max(observed.batches, key=lambda batch: batch["input_ids"].numel())
     target = Target.named(reference_of(device.name), device=device.name)
-    clock = {"call": target.enqueue, "time_round": target.time_round}
+    clock: dict[str, Any] = {"call": target.enqueue, "time_round": target.time_round}
     dense_ms, curves = measure_width_curves(observed.adapter, largest, widths, repeats=10, seed=settings.seed, **clock)
     tables = {kind: LatencyTable.of(kind, curve.kept, curve.saved_ms) for kind, curve in curves.items()}
     found = measure_sensitivity(

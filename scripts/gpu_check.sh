@@ -86,7 +86,7 @@ fi
 mkdir -p "$OUT"
 : >"$ledger"
 tell "$("$PY" -c 'import torch; print(torch.cuda.get_device_name(0), "with CUDA", torch.version.cuda, "torch", torch.__version__)')"
-step "tests/gpu" 0 "$PY" -m pytest -q -p no:cacheprovider tests/gpu "$@"
+step "tests/gpu" 0 "$PY" -m pytest -q -p no:cacheprovider -m "gpu and not slow" tests/gpu "$@"
 for scenario in $SCENARIOS; do
   if ! why=$(can_run "$scenario"); then
     tell "$scenario: skipped, $why"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ def measure_ladder(
                         calls = {arm: one.enqueue(item) for arm, one in prepared.items()}
                         if beside is not None and not is_reference:
                             calls[BESIDE] = beside.enqueue(item)
-                        clock = {"settle_ms": settle_ms, "time_round": against.time_round}
+                        clock: dict[str, Any] = {"settle_ms": settle_ms, "time_round": against.time_round}
                         samples = measure_interleaved(calls, repeats=repeats, warmup=warmup, seed=seed, **clock)
                         reference = samples.pop(BESIDE, samples[baseline] if is_reference else None)
                         errors = {arm: _error(one.run(item), references[arm][label]) for arm, one in prepared.items()}

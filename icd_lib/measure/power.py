@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def measure_until_clear(
 
     Returns the samples and their power analysis, which also holds "planned" (`repeats`) and "cap" (`max_repeats`).
     """
-    clock = {"settle_ms": settle_ms, "time_round": time_round}
+    clock: dict[str, Any] = {"settle_ms": settle_ms, "time_round": time_round}
     samples = measure_interleaved(arms, repeats=repeats, warmup=warmup, seed=seed, progress=progress, **clock)
     pairs = [pair for pair in pairs if set(pair) <= set(arms)]
     analysis = power_analysis(samples, pairs, effect, seed=seed, resamples=resamples)

@@ -6,6 +6,7 @@ Timing the whole model rather than a lone Linear keeps what matters in situ: cac
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -96,7 +97,7 @@ def measure_width_curves(
     for kind, kept in widths.items():
         for width in kept[:-1]:
             arms[kind, width] = call(narrowed_copy(adapter, kind, width), inputs)
-    clock = {"settle_ms": settle_ms, "time_round": time_round}
+    clock: dict[str, Any] = {"settle_ms": settle_ms, "time_round": time_round}
     samples = measure_interleaved(arms, repeats=repeats, warmup=3, seed=seed, progress=progress, **clock)
     dense = samples["dense", 0]
     layers = len({block.layer for block in adapter.blocks()})

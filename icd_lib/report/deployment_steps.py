@@ -27,7 +27,7 @@ def table(results: Results) -> Table | Missing | DoesNotApply:
     """Latency and quality of each step, and of what it differs from in one thing alone."""
     if not results.measure:
         return Missing(TITLE, "03_measure has not finished")
-    if results.deployed is None:
+    if results.in_eager:
         return DoesNotApply(TITLE, "the models run in PyTorch eager at fp32, where everybody begins")
     if results.measure.deployment is None:
         return Missing(TITLE, OLDER)

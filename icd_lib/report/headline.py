@@ -117,11 +117,11 @@ def _model_lines(results: Results) -> list[str]:
 
 def _against_eager(results: Results) -> list[str]:
     """What deployment and optimisation save together, where the arms were not timed in PyTorch as it is."""
-    shapes = results.verdict.section("vs_eager").shapes if results.deployed else {}
+    shapes = results.verdict.section("vs_eager").shapes if not results.in_eager else {}
     item = next(iter(shapes.values()), None)
     if item is None or item.is_missing:
         return []
-    return [_speed(f"iterative in {results.deployed}", item, "the dense model in PyTorch eager, fp32", results)]
+    return [_speed(f"iterative in {results.deployed}", item, f"the dense model in {results.eager}", results)]
 
 
 def _lost_briefly(results: Results, splits: list[str]) -> str:

@@ -104,9 +104,7 @@ def told(results: Results) -> str:
     if others:
         lines.append(f"Put to the same limits of latency: {'; '.join(others)}.")
     threads = environment["threads"]["torch"]
-    lines.append(
-        f"Deployed in: {results.deployed or 'PyTorch eager, fp32'}; all arms, the dense model too, are timed there."
-    )
+    lines.append(f"Deployed in: {results.deployed or results.eager}; all arms, the dense model too, are timed there.")
     lines.append(f"Machine: {processor_text(environment['cpu'])}; {threads} threads.")
     badges = results.badges_about("model", "layout", "timing")
     return "\n".join([*lines, f"Badges: {'; '.join(badges)}."] if badges else lines)

@@ -17,7 +17,7 @@ from icd_lib.records.measured import LADDER, MEASURED, Ladder, Measured, Timing
 from icd_lib.records.verdict import VERDICT, Verdict
 from icd_lib.run.artifacts import LOCK
 from icd_lib.run.files import as_record, check_shape
-from icd_lib.runtimes import REFERENCE
+from icd_lib.runtimes import CUDA_REFERENCE, REFERENCE
 from icd_lib.runtimes.devices import CPU
 from icd_lib.storage.json_text import read_text
 from icd_lib.storage.record_json import from_json
@@ -190,6 +190,16 @@ class Results:
     def on_gpu(self) -> bool:
         """Whether the run computed on a GPU."""
         return ((self.setup or {}).get("device") or {}).get("name", CPU) != CPU
+
+    @property
+    def eager(self) -> str:
+        """The reference runtime in words."""
+        return "PyTorch eager on CUDA, fp32" if self.on_gpu else "PyTorch eager, fp32"
+
+    @property
+    def in_eager(self) -> bool:
+        """Whether the arms were timed in PyTorch eager at fp32, with which all else is compared."""
+        return self.deploy is None or self.deploy.runtime in (REFERENCE, CUDA_REFERENCE)
 
     @property
     def deployed(self) -> str | None:

@@ -107,9 +107,8 @@ class PreparedGraph(PreparedOnDevice):
         graph, static, output = self._graphs[key]
         tensors = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
 
-        def start(
-            _weights: nn.Module = self.module,
-        ) -> torch.Tensor:  # the graph reads them
+        def start(_weights: nn.Module = self.module) -> torch.Tensor:
+            """Whoever holds this call holds the weights too: the graph reads them where they are."""
             for name, tensor in tensors.items():
                 static[name].copy_(tensor)
             graph.replay()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ ON_CPU = {
     "masked": "masks are taken out on the CPU",
     "quantization": "weights are put on a grid on the CPU, and no runtime of a GPU computes in int8 here",
 }
+HEADS_ON_CPU = "heads are made smaller on the CPU"
 # Bytes of the dense model that the loop holds at its widest: dense, the best so far, the one being changed and its copy
 # (4), its gradients and Adam's two moments (3), and one float64 copy for certificates (2).
 WORKING_COPIES = 9
@@ -54,6 +55,12 @@ class Device:
         import torch
 
         return torch.device(self.name)
+
+    def current(self) -> AbstractContextManager:
+        """Within, what names no device of its own (kernels, events, captures) goes to this one."""
+        import torch
+
+        return torch.cuda.device(self.torch) if self.torch.type == CUDA else nullcontext()
 
     @property
     def key(self) -> dict[str, str]:
@@ -82,6 +89,8 @@ def why_on_cpu(config: Mapping) -> str:
     """What of a scenario computes on the CPU alone, in words; empty where all of it can be on a GPU."""
     if (kind := config["workload"]["kind"]) != "model":
         return f"workload.kind={kind}: a table of rows is laid out for the processor's caches"
+    if config["transform"]["head_dim"] is not None:
+        return f"transform.head_dim: {HEADS_ON_CPU}"
     # A quantization for models that are deployed in int8 alone asks for nothing where no row computes in it.
     asked = {name for name in ON_CPU if config.get(name) is not None}
     asked -= {"quantization"} if (config.get("quantization") or {}).get("only_in") == "int8" else set()

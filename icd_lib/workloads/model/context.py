@@ -84,9 +84,14 @@ class Context(ABC):
         entry = self.run.read_json("setup/setup.json").get("device")
         known = from_json(Device, entry, "setup/setup.json") if entry else self.find_device()
         found = replace(find_device(known.name), why=known.why)
-        if not found.is_cpu:
-            set_tf32_of_convolutions(False)  # fp32 is fp32
-        return found
+        return self.settled(found)
+
+    def settled(self, device: Device) -> Device:
+        """The device as this process's own, which is the run's: what names none goes there, and fp32 is fp32."""
+        if device.torch.type == "cuda":
+            torch.cuda.set_device(device.torch)
+            set_tf32_of_convolutions(False)
+        return device
 
     def find_device(self) -> Device:
         """The device that the scenario asks for, with the memory that the run needs there free."""

@@ -75,7 +75,7 @@ def check_runtimes(context: Context) -> None:
 
 def named(context: Context, name: str, asked: tuple[str, str]) -> Deploy:
     """The one runtime that fits; it is tried at once, so that a missing package is known before anything is solved."""
-    row = RUNTIMES[name]
+    row = context.deployed(name).row
     row.check()
     if name != REFERENCE:
         check_judged(context, name)

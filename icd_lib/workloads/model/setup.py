@@ -20,7 +20,7 @@ def describe(context: Context) -> dict:
     context.progress(f"checkpoint {context.checkpoint.name} ({context.checkpoint.source})")
     check_lengths(context)
     if context.run.scenario.config.get("device") is not None:
-        context.device = context.find_device()
+        context.device = context.settled(context.find_device())
         context.progress(f"device {context.device.name} ({context.device.label}): {context.device.why}")
     check_runtimes(context)
     if "kv" in context.run.scenario.config:
