@@ -116,7 +116,8 @@ repro_codesign: $(DATA)  ## about 20 minutes: cost against time and cache hits (
 	@$(PY) run_all.py --scenario trace || [ $$? -eq 1 ]
 	@$(PY) benchmarks/solver.py --out artifacts/solver
 
-repro_bridge: $(DATA)  ## about an hour, with EXTRAS=dev,runtimes,bridge: equality and latency in StableHLO/IREE and TVM (docs/PASS_DOC.md)
+repro_bridge: $(DATA)  ## about an hour: equality and latency in StableHLO/IREE and TVM, which it installs (docs/PASS_DOC.md)
+	@$(MAKE) --no-print-directory venv EXTRAS=$(EXTRAS),bridge
 	@$(PY) benchmarks/bridge.py equivalence bert mamba --repeats 60
 
 repro_full: $(DATA)  ## about two hours: every step of the evaluator's list, again

@@ -1,10 +1,12 @@
 """Models in the compilers of the bridge: equal to eager, how fast, and whether tiles that the compiler knows help.
 
-    python benchmarks/bridge.py equivalence          random models of every family, several shapes, relative errors
+    python benchmarks/bridge.py equivalence          random models of every family, several shapes, relative errors;
+                                                     cases of compilers that --engines leaves out stay
     python benchmarks/bridge.py bert mamba           the embedded models, dense and in the widths of the reference runs
     python benchmarks/bridge.py bert --repeats 60    more rounds; --shapes 8x128 1x32, --engines tvm_relax
 
 Figures go to docs/figures/bridge.json (section by section; the others stay) and the tables of docs/PASS_DOC.md.
+A compiler whose packages are missing is an error before anything runs.
 Latencies are interleaved in one process; "again" is the same module once more (A/A).
 """
 
@@ -12,6 +14,7 @@ import argparse
 import copy
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -23,11 +26,12 @@ import transformers
 from torch import nn
 
 from icd_lib.axes.compact import compact
+from icd_lib.bridge.compile import PACKAGES
 from icd_lib.bridge.options import BridgeOptions
 from icd_lib.bridge.program import MainOutput
 from icd_lib.bridge.settings import Settings, using
 from icd_lib.errors import ResourceError
-from icd_lib.measure.environment import fingerprint
+from icd_lib.measure.environment import fingerprint, versions
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.statistics import paired_ratio, summarise
 from icd_lib.models.checkpoint.loading import load_model
@@ -44,16 +48,25 @@ KINDS = ("ffn", "inner", "state")
 TILE = 16
 
 
-def main() -> None:
+def main() -> int:
     options = parse_options()
+    try:
+        for engine in options.engines:
+            RUNTIMES[engine].check()
+    except ResourceError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
     found = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
     for what in options.what:
-        section = equivalence(options) if what == "equivalence" else embedded(what, options)
-        found[what] = section | {"threads": options.threads, "environment": fingerprint()}
+        if what == "equivalence":
+            found[what] = with_others(found.get(what, {}), equivalence(options), options.engines)
+        else:
+            found[what] = embedded(what, options) | {"threads": options.threads, "environment": fingerprint()}
         atomic_write(FIGURES, to_json(found))
         bridge_tables.main()
+    return 0
 
 
 def parse_options() -> argparse.Namespace:
@@ -126,7 +139,20 @@ def equivalence(options: argparse.Namespace) -> dict:
                         case["reason"] = error.args[0]
                     print(case, flush=True)
                     cases.append(case)
-    return {"norm": "l2 over all tokens that are not padded, relative", "cases": cases}
+    ran = {"threads": options.threads, "environment": fingerprint()}
+    return {
+        "norm": "l2 over all tokens that are not padded, relative",
+        "cases": cases,
+        "ran": {engine: ran | {"packages": versions(PACKAGES[engine].values())} for engine in options.engines},
+    }
+
+
+def with_others(earlier: dict, section: dict, engines: list[str]) -> dict:
+    """The section of these compilers with what the earlier one has of others."""
+    cases = [case for case in earlier.get("cases", []) if case["engine"] not in engines] + section["cases"]
+    others = {engine: ran for engine, ran in earlier.get("ran", {}).items() if engine not in engines}
+    order = list(BRIDGE).index
+    return section | {"cases": sorted(cases, key=lambda case: order(case["engine"])), "ran": others | section["ran"]}
 
 
 def random_models(seeds: int) -> Iterator[tuple[str, str, int, nn.Module]]:
@@ -255,4 +281,4 @@ def ratios(samples: dict[str, np.ndarray]) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -3,7 +3,9 @@
 python benchmarks/bridge_tables.py
 """
 
+import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from icd_lib.storage.atomic import atomic_write
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES, PAGE = ROOT / "docs" / "figures" / "bridge.json", ROOT / "docs" / "PASS_DOC.md"
 NOT_RUN = "Not measured yet."
+NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 
 
 def equivalence_table(section: dict) -> str:
@@ -34,9 +37,23 @@ def equivalence_table(section: dict) -> str:
             token = max(case["per_token_to_float64"]["max"] for case in good)
             cells = [f"{value:.1e}" for value in (np.median(exact), max(exact), *largest, token)]
             lines.append(f"| `{engine}` | {family} | {len(good)} | {' | '.join(cells)} |")
-        for reason in sorted({case["reason"] for case in cases if "reason" in case}):
-            lines.append(f"| `{engine}` | {family} | – | not measured: {reason} | | | | |")
+        for reason, count in alike(sorted(case["reason"] for case in cases if "reason" in case)):
+            lines.append(f"| `{engine}` | {family} | {count} | not measured: {reason} | | | | |")
     return "\n".join(lines)
+
+
+def alike(reasons: list[str]) -> list[tuple[str, int]]:
+    """(reason, how many): those that differ only in their numbers are one, with the least and the largest of each."""
+    groups: dict[tuple[str, ...], list[list[str]]] = {}
+    for reason in reasons:
+        groups.setdefault(tuple(NUMBER.split(reason)), []).append(NUMBER.findall(reason))
+    return [(_joined(words, numbers), len(numbers)) for words, numbers in groups.items()]
+
+
+def _joined(words: tuple[str, ...], numbers: list[list[str]]) -> str:
+    spans = [sorted(set(column), key=float) for column in zip(*numbers, strict=True)]
+    told = [span[0] if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans]
+    return "".join(itertools.chain(*itertools.zip_longest(words, told, fillvalue="")))
 
 
 def latency_table(section: dict) -> str:

@@ -33,9 +33,9 @@ TOLERANCE = 1e-6  # relative, l2 over all tokens that are not padded
 FLOAT = torch.float32
 MODELS = {
     "bert": (tiny_bert, partial(batch, 2, 12, padded=True)),
-    "bert, pruned": (lambda: prune(tiny_bert()), partial(batch, 2, 12, padded=True)),
+    "bert, pruned": (lambda: prune(tiny_bert()), partial(batch, 3, 9, padded=True)),
     "mamba, uneven": (lambda: make_uneven(tiny_mamba("backbone", dtype=FLOAT)), lambda: {"input_ids": tokens(2, 9)}),
-    "llama": (lambda: tiny_decoder("backbone", dtype=FLOAT), lambda: {"input_ids": tokens(2, 12)}),
+    "llama": (lambda: tiny_decoder("backbone", dtype=FLOAT), lambda: {"input_ids": tokens(1, 7)}),
 }
 
 

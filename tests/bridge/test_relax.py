@@ -93,6 +93,32 @@ def test_tiles_are_offered_and_the_function_stays(tmp_path):
     assert np.allclose(run(module, tmp_path), expected, atol=1e-4)
 
 
+# Rows that no tile of four, or two, divides within one matrix; widths without a divisor that is a vector; both.
+PRODUCTS = {
+    "texts of 7 tokens": ((2, 7, 64), (64, 48)),
+    "heads of 7 tokens": ((1, 4, 7, 7), (1, 4, 7, 16)),
+    "an odd width": ((5, 16), (16, 5)),
+    "an odd width of one text": ((1, 7, 16), (16, 7)),
+    "an odd width of heads": ((1, 4, 33, 16), (1, 4, 16, 33)),
+    "three rows at once": ((2, 33, 16), (16, 48)),
+    "one row for each text": ((6, 1, 64), (64, 48)),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_is_right_whatever_its_sizes(name, tmp_path):
+    shapes = PRODUCTS[name]
+    builder = R.BlockBuilder()
+    x, w = (R.Var(var, R.TensorType(list(shape), "float32")) for var, shape in zip("xw", shapes, strict=True))
+    with builder.function("main", [x, w], attrs={"num_input": 2}):
+        with builder.dataflow():
+            output = builder.emit_output(R.op.matmul(x, w))
+        builder.emit_func_output(output)
+    relax.lower(builder.get(), {}, {}, 16, tmp_path / "m.so")
+    given = [RNG.normal(size=shape).astype(np.float32) for shape in shapes]
+    assert np.allclose(open_tvm(str(tmp_path / "m.so"), 1)(*given), np.matmul(*given), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("tile", "dtype", "reason"),
     [

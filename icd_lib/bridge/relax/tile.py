@@ -11,6 +11,7 @@ from icd_lib.bridge.relax.imported import weight_vars
 from icd_lib.bridge.tiles import output_tile, row_tile
 from icd_lib.optional import load_optional
 
+NEAR_ROWS = 4  # of a tile, at most
 _OPAQUE = 8  # OpPatternKind: what is scheduled already is not fused with others
 
 
@@ -57,14 +58,11 @@ def _product(function, offers: dict[tuple[int, int], int], lanes: int):
     block = root[0]
     *outer, columns, depth = schedule.get_loops(block)
     sizes = [int(schedule.get(loop).extent) for loop in (*outer, columns, depth)]
-    rows = 1
-    for size in sizes[:-2]:
-        rows *= size
     width = sizes[-2]
     tile = offers.get((sizes[-1], width)) or row_tile(width, 64)
-    # Vectors and rows of other sizes than powers of two gave other numbers in this TVM.
     vector = next(size for size in (64, 32, 16, 8, 4, 2, 1) if size <= 4 * lanes and tile % size == 0)
-    near_rows = next(size for size in (4, 2, 1) if rows % size == 0)
+    # Rows of a tile are rows of one matrix: where they reach into the next, TVM copies rows that are not computed yet.
+    near_rows = row_tile(next((size for size in reversed(sizes[:-2]) if size > 1), 1), NEAR_ROWS)
     if not outer:
         return None
     line = schedule.fuse(*outer) if len(outer) > 1 else outer[0]
@@ -76,7 +74,8 @@ def _product(function, offers: dict[tuple[int, int], int], lanes: int):
     schedule.parallel(schedule.fuse(far, across))
     schedule.unroll(near)
     schedule.vectorize(lane)
-    schedule.vectorize(schedule.get_loops(cell)[-1])
+    if vector > 1:  # else the copy has no loop of its own for it, and its last one would be `along` or the rows
+        schedule.vectorize(schedule.get_loops(cell)[-1])
     started = schedule.decompose_reduction(block, depth)
     schedule.vectorize(schedule.get_loops(started)[-1])
     return schedule.mod["main"]
