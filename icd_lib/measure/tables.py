@@ -25,7 +25,7 @@ Call = Callable[[nn.Module, dict], Callable[[], object]]  # a model and its inpu
 class WidthCurve:
     """Milliseconds of the model when every layer keeps `kept[i]` elements of the axes of `kind` (last = all).
 
-    `saved_ms[i]`: median paired saving per layer against the dense model, made monotone by isotonic regression.
+    `saved_ms[i]`: median paired saving per layer against the dense model, made monotone (`monotone_savings`).
     """
 
     kind: str
@@ -77,6 +77,18 @@ def narrowed_copy(adapter: Adapter, kind: str, kept: int) -> nn.Module:
     return narrow
 
 
+def monotone_savings(saved: list[float]) -> list[float]:
+    """What the widths below the dense one save, ascending, with a 0 for dense: never less for a smaller width.
+
+    A width that is slower than dense saves nothing. Were it left negative, the regression would put dense, whose saving
+    is 0 by definition, on a step with it, and that width would seem to save something.
+
+    >>> monotone_savings([0.19, -0.07, -0.06, -0.26])
+    [0.19, 0.0, 0.0, 0.0, 0.0]
+    """
+    return isotonic_regression([*np.maximum(saved, 0.0), 0.0], increasing=False).x.tolist()
+
+
 def measure_width_curves(
     adapter: Adapter,
     inputs: dict,
@@ -103,9 +115,7 @@ def measure_width_curves(
     layers = len({block.layer for block in adapter.blocks()})
     curves = {}
     for kind, kept in widths.items():
-        saved = [float(np.median(dense - samples[kind, width])) / layers for width in kept[:-1]] + [0.0]
-        monotone = isotonic_regression(saved, increasing=False).x
-        monotone = np.maximum(monotone - monotone[-1], 0.0)  # nothing removed saves nothing
+        saved = [float(np.median(dense - samples[kind, width])) / layers for width in kept[:-1]]
         model_ms = [float(np.median(samples[kind, width])) for width in kept[:-1]] + [float(np.median(dense))]
-        curves[kind] = WidthCurve(kind, list(kept), model_ms, monotone.tolist())
+        curves[kind] = WidthCurve(kind, list(kept), model_ms, monotone_savings(saved))
     return float(np.median(dense)), curves
