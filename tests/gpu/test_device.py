@@ -16,8 +16,8 @@ from icd_lib.measure.quality_lm import judge_blocks
 from icd_lib.measure.tables import measure_width_curves
 from icd_lib.models.checkpoint.loading import open_model
 from icd_lib.models.families import find_adapter
-from icd_lib.runtimes.devices import device_of, find_device, placed
 from icd_lib.runtimes.target import Target
+from icd_lib.storage.devices import device_of, find_device, placed
 from icd_lib.transforms.distill import distill
 from icd_lib.transforms.sparsity.prune import consumer_moments
 from tests.tiny_encoders import batch, tiny_bert
