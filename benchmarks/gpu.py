@@ -28,7 +28,6 @@ from gpu_scan import compare_mamba, compare_scans
 from icd_lib.errors import FOREIGN, IcdError, MeasureError
 from icd_lib.measure.board import Board
 from icd_lib.measure.board_energy import SETTLE_S, board_windows
-from icd_lib.measure.cuda_events import time_round_on_device
 from icd_lib.measure.energy import NvmlCounter
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.latency import measure_interleaved
@@ -36,6 +35,7 @@ from icd_lib.measure.ncu import measured_range, profile
 from icd_lib.optional import brief
 from icd_lib.records.counted import as_csv
 from icd_lib.runtimes.cuda import cuda_runtimes
+from icd_lib.runtimes.cuda_events import time_round_on_device
 from icd_lib.scrub import text as scrub
 from icd_lib.storage.atomic import atomic_write, to_json
 from icd_lib.storage.record_json import as_json, fields_of

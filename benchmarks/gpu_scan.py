@@ -9,10 +9,10 @@ import transformers
 from gpu_figures import aa_control, change, largest_error
 
 from icd_lib.kernels import selective_scan, selective_scan_ref, use_fast_scan
-from icd_lib.measure.cuda_events import time_round_on_device
 from icd_lib.measure.latency import measure_interleaved
 from icd_lib.measure.statistics import summarise
 from icd_lib.models.shapes import SHAPES
+from icd_lib.runtimes.cuda_events import time_round_on_device
 
 WIDTH, STATES = 1536, 16  # inner channels and states of the 130M shape
 PLACES = {"prefill 8x256": (8, 256), "one token, batch 8": (8, 1)}

@@ -32,7 +32,10 @@ from icd_lib.options.check import check_value, check_values
 from icd_lib.options.field import Field, fields
 from icd_lib.options.option import plain
 from icd_lib.runtimes import reference_of
-from icd_lib.runtimes.devices import (
+from icd_lib.runtimes.target import Target
+from icd_lib.solver.cost import CostConfig
+from icd_lib.solver.options import CostOptions
+from icd_lib.storage.devices import (
     AUTO,
     CPU,
     HEADS_ON_CPU,
@@ -45,9 +48,6 @@ from icd_lib.runtimes.devices import (
     placed,
     telling_of_memory,
 )
-from icd_lib.runtimes.target import Target
-from icd_lib.solver.cost import CostConfig
-from icd_lib.solver.options import CostOptions
 from icd_lib.transforms import TRANSFORMS
 from icd_lib.transforms.masked.compact import remove_dead
 from icd_lib.transforms.masked.plain import plain_copy

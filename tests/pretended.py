@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-from icd_lib.runtimes.devices import Device
+from icd_lib.storage.devices import Device
 
 CPU = torch.device("cpu")
 DEVICE = Device("pretend:0", "a pretended GPU", "the test says so")

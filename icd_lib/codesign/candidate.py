@@ -14,8 +14,8 @@ from icd_lib.codesign.layouts import LayoutChange
 from icd_lib.codesign.options import Settings
 from icd_lib.records.attempts import Attempt, Change, Pair
 from icd_lib.records.reasons import Reason
-from icd_lib.runtimes.devices import back_on_cpu, device_of
 from icd_lib.runtimes.emulation import has_bf16
+from icd_lib.storage.devices import back_on_cpu, device_of
 from icd_lib.transforms.base import Plan
 from icd_lib.transforms.distill import distill
 from icd_lib.transforms.effects import Effect, TransformMeta

@@ -7,7 +7,7 @@ from icd_lib.axes.verify import model_outputs
 from icd_lib.codesign.batches import first_rows
 from icd_lib.errors import AxisError, ConfigError
 from icd_lib.models.precision import FLOATS, overflown, quantised
-from icd_lib.runtimes.devices import device_of
+from icd_lib.storage.devices import device_of
 
 MOST_BATCHES = 8
 

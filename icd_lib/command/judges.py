@@ -16,7 +16,7 @@ from torch import nn
 from icd_lib.data.batches import encode, token_batches
 from icd_lib.errors import ConfigError
 from icd_lib.measure.embed import TOKENS_PER_BATCH, embed
-from icd_lib.runtimes.devices import device_of
+from icd_lib.storage.devices import device_of
 
 NEIGHBOURS = 10
 

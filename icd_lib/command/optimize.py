@@ -21,7 +21,7 @@ from icd_lib.errors import ConfigError, TransformError
 from icd_lib.models.checkpoint.loading import open_model
 from icd_lib.models.families import family_of
 from icd_lib.runtimes import reference_of
-from icd_lib.runtimes.devices import AUTO, CPU, check_device, find_device
+from icd_lib.storage.devices import AUTO, CPU, check_device, find_device
 
 LEAST_TEXTS, MOST_TEXTS = 64, 2000
 HELD_OUT = 0.25  # of the texts judge and calibrate nothing

@@ -7,7 +7,7 @@ import torch
 
 from icd_lib.data.batches import token_batches
 from icd_lib.errors import MeasureError, NotFinite
-from icd_lib.runtimes.devices import device_of, telling_of_memory
+from icd_lib.storage.devices import device_of, telling_of_memory
 
 TOKENS_PER_BATCH = 2048
 Progress = Callable[[int, int], None]  # (done, in all)

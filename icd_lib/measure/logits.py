@@ -8,7 +8,7 @@ from torch import nn
 
 from icd_lib.data.language import Blocks
 from icd_lib.errors import ArtifactError, MeasureError
-from icd_lib.runtimes.devices import telling_of_memory
+from icd_lib.storage.devices import telling_of_memory
 from icd_lib.storage.tensor_file import load_tensors, save_tensors
 
 TOKENS_PER_BATCH = 4096

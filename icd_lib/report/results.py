@@ -18,7 +18,7 @@ from icd_lib.records.verdict import VERDICT, Verdict
 from icd_lib.run.artifacts import LOCK
 from icd_lib.run.files import as_record, check_shape
 from icd_lib.runtimes import CUDA_REFERENCE, REFERENCE
-from icd_lib.runtimes.devices import CPU
+from icd_lib.storage.devices import CPU
 from icd_lib.storage.json_text import read_text
 from icd_lib.storage.record_json import from_json
 

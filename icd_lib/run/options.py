@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from icd_lib.options import OMITTED, OneOf, Section, Seeded, check, option
 from icd_lib.registry import Registry
-from icd_lib.runtimes.devices import SUGGESTED
+from icd_lib.storage.devices import SUGGESTED
 
 # Name of the section in a scenario -> its class.
 OWN = {

@@ -23,7 +23,7 @@ from icd_lib.run.configuration import (
 )
 from icd_lib.run.lock import load_lock
 from icd_lib.run.options import check_config
-from icd_lib.runtimes.devices import check_device_of
+from icd_lib.storage.devices import check_device_of
 
 _BASE = re.compile(r"^base *:", re.MULTILINE)
 

@@ -18,7 +18,7 @@ from icd_lib.optional import brief
 from icd_lib.runtimes.base import Prepared, Runtime
 from icd_lib.runtimes.compile import APART, compiling
 from icd_lib.runtimes.compile import RUNTIME as COMPILE
-from icd_lib.runtimes.devices import telling_of_memory
+from icd_lib.storage.devices import telling_of_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WARM_UPS = 3  # calls on a side stream before a capture, in which libraries choose their kernels and take their memory

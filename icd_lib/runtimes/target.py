@@ -9,12 +9,11 @@ from functools import partial
 import torch
 from torch import nn
 
-from icd_lib.measure.cuda_events import time_round_on_device
-from icd_lib.measure.latency import TimeRound
 from icd_lib.runtimes import CUDA_REFERENCE, REFERENCE, RUNTIMES, row_on
 from icd_lib.runtimes.base import Prepared, Runtime
-from icd_lib.runtimes.devices import CPU, device_of
+from icd_lib.runtimes.cuda_events import time_round_on_device
 from icd_lib.runtimes.encoder import RuntimeEncoder
+from icd_lib.storage.devices import CPU, device_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +39,7 @@ class Target:
         return self.row.name in (REFERENCE, CUDA_REFERENCE)
 
     @property
-    def time_round(self) -> TimeRound | None:
+    def time_round(self) -> Callable[[list[Callable[[], object]]], list[int]] | None:
         """The clock: events of the device; None for this process's own, where the work is done when a call returns."""
         if torch.device(self.device).type != "cuda":
             return None

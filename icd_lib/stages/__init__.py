@@ -34,7 +34,7 @@ def _memory(run, name: str) -> AbstractContextManager:
     """A GPU that runs out of memory is told with the cure."""
     if not kind_of(run).torch:
         return nullcontext()
-    from icd_lib.runtimes.devices import telling_of_memory
+    from icd_lib.storage.devices import telling_of_memory
 
     return telling_of_memory(f"the stage {name} computed", "take fewer texts (data.calibration_texts)")
 

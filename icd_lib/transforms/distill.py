@@ -16,7 +16,7 @@ from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter
 from icd_lib.models.quantized import check_trainable
 from icd_lib.progress import DETAIL
-from icd_lib.runtimes.devices import device_of, telling_of_memory
+from icd_lib.storage.devices import device_of, telling_of_memory
 from icd_lib.transforms.streams import room
 
 POOLED_WEIGHT = 20.0  # the mean over tokens is what most heads read; weighted so that both terms start alike

@@ -8,9 +8,9 @@ import torch
 
 from icd_lib.errors import ResourceError
 from icd_lib.measure.board import Board, Recorder, summarise_phase
-from icd_lib.measure.cuda_events import time_round_on_device
 from icd_lib.measure.energy import NvmlCounter
 from icd_lib.measure.ncu import profile
+from icd_lib.runtimes.cuda_events import time_round_on_device
 
 pytestmark = pytest.mark.gpu
 

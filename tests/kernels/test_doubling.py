@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from icd_lib.kernels import use_fast_scan
-from icd_lib.kernels.doubling import selective_scan_doubling
+from icd_lib.kernels.doubling import selective_scan_doubling, selective_scan_recomputed
 from icd_lib.kernels.mixer import DoublingMambaMixer, doubling_scan
 from icd_lib.kernels.reference import selective_scan_ref
 from tests.tiny_mambas import tiny_mamba, tokens
@@ -24,6 +24,20 @@ def arguments(length, dtype, strong=1.0):
 def test_it_is_the_recurrence(length):
     given = arguments(length, torch.float64)
     assert torch.allclose(selective_scan_doubling(*given), selective_scan_ref(*given), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("length", [1, 5, 8])
+def test_it_goes_on_from_a_state_and_gives_the_last_with_gradients(length):
+    given = arguments(length, torch.float64)
+    state = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = []
+    for scan in (selective_scan_ref, selective_scan_recomputed):
+        u, first = given[0].clone().requires_grad_(), state.clone().requires_grad_()
+        out, last = scan(u, *given[1:], first, True)
+        (out.square().sum() + last.sum()).backward()
+        found.append((out, last, u.grad, first.grad))
+    for wanted, got in zip(*found, strict=True):
+        assert torch.allclose(got, wanted, rtol=1e-10, atol=1e-12)
 
 
 def test_decays_that_multiply_to_nothing_cost_no_digits():

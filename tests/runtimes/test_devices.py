@@ -6,7 +6,8 @@ import torch
 from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.run.scenario import load_scenario
 from icd_lib.runtimes import CUDA, OWN, row_on, rows_of
-from icd_lib.runtimes.devices import (
+from icd_lib.runtimes.target import Target
+from icd_lib.storage.devices import (
     Device,
     back_on_cpu,
     check_device,
@@ -16,7 +17,6 @@ from icd_lib.runtimes.devices import (
     placed,
     telling_of_memory,
 )
-from icd_lib.runtimes.target import Target
 from tests.tiny_encoders import batch, tiny_bert
 
 GB = 10**9

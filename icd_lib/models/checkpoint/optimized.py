@@ -27,8 +27,8 @@ from icd_lib.models.families import family_of
 from icd_lib.models.quantized import install_quantized, pack, unpack
 from icd_lib.models.ties import check_ties, has_tied_embeddings, retie, ties_of
 from icd_lib.paths import user_path
-from icd_lib.runtimes.devices import back_on_cpu
 from icd_lib.storage.atomic import put_in_place
+from icd_lib.storage.devices import back_on_cpu
 from icd_lib.storage.json_text import read_text
 from icd_lib.storage.tensor_file import usual_rights
 

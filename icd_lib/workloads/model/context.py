@@ -27,8 +27,8 @@ from icd_lib.progress import follow
 from icd_lib.records.deploy import Deploy
 from icd_lib.run.artifacts import Run
 from icd_lib.runtimes import reference_of, rows_of
-from icd_lib.runtimes.devices import AUTO, Device, find_device, needed_bytes, why_on_cpu
 from icd_lib.runtimes.target import Target
+from icd_lib.storage.devices import AUTO, Device, find_device, needed_bytes, why_on_cpu
 from icd_lib.storage.machine import kept_file, processor
 from icd_lib.storage.record_json import from_json
 from icd_lib.storage.tensor_file import load_tensors, save_tensors

@@ -10,6 +10,7 @@ from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.records.deploy import Tried
 from icd_lib.runtimes import RUNTIMES
 from icd_lib.runtimes.eager import Eager, PreparedEager
+from icd_lib.storage.devices import Device
 from icd_lib.storage.record_json import as_json
 from icd_lib.workloads.model import deploy
 from icd_lib.workloads.model.deploy import check_runtimes, choose_target
@@ -95,7 +96,8 @@ def test_a_runtime_that_leaves_no_file_has_to_be_faster_by_more_than_the_noise(m
 )
 def test_a_family_without_onnx_is_refused_before_anything_is_timed(runtime, precision, fits):
     asked = {"deploy.runtime": runtime, "deploy.precision": precision}
-    context = SimpleNamespace(model=tiny_mamba(), get=asked.get)
+    asked_runtime = (asked["deploy.runtime"], asked["deploy.precision"])
+    context = SimpleNamespace(model=tiny_mamba(), get=asked.get, asked_runtime=asked_runtime, device=Device())
     if fits:
         check_runtimes(context)
         return

@@ -19,7 +19,7 @@ def test_width_curves_are_timed_where_models_are_deployed_at_every_shape_of_the_
         return lambda: model(**inputs)
 
     row = SimpleNamespace(name="another_place", precision="fp32", fits_shapes=False)
-    context.target = SimpleNamespace(row=row, call=call)
+    context.target = SimpleNamespace(row=row, enqueue=call, time_round=None)
     settings = SimpleNamespace(tiles=granules(context.get("transform.tile")))
     tables = measure_tables(context, SimpleNamespace(dense=dense, settings=settings), lambda line: None)
     assert {shape for shape, _ in seen} == {(2, 8), (1, 4)} and len(seen) > 2, "the dense model and narrower ones"
@@ -39,9 +39,9 @@ def test_width_curves_are_timed_where_models_are_deployed_at_every_shape_of_the_
     ],
 )
 def test_only_eight_bit_products_are_rounded_for_the_clock(section, row, plain):
-    target = SimpleNamespace(row=SimpleNamespace(precision=row), call=lambda model, inputs: None)
+    target = SimpleNamespace(row=SimpleNamespace(precision=row), enqueue=lambda model, inputs: None)
     context = SimpleNamespace(target=target, config={"quantization": section})
-    assert (call_for_clock(context) is target.call) == plain
+    assert (call_for_clock(context) is target.enqueue) == plain
 
 
 def test_sensitivity_is_kept_for_runs_of_the_same_model_text_and_sources(make, monkeypatch):
