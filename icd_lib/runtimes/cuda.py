@@ -63,17 +63,13 @@ class PreparedOnDevice(Prepared):
     def close(self) -> None:
         self.module = None
 
-    def on_device(self, inputs: dict) -> dict:
-        """Copies of the inputs on the device; a mask of ones is left out, so that no padding has to be looked for.
-
-        What is no tensor or array stays what it is: a model that branches on a flag would wait for the device else.
-        """
-        flags = {name: value for name, value in inputs.items() if not isinstance(value, torch.Tensor | np.ndarray)}
-        tensors = {name: torch.as_tensor(value) for name, value in inputs.items() if name not in flags}
+    def on_device(self, inputs: dict) -> dict[str, torch.Tensor]:
+        """Copies of the inputs on the device; a mask of ones is left out, so that no padding has to be looked for."""
+        tensors = {name: torch.as_tensor(value) for name, value in inputs.items()}
         mask = tensors.get("attention_mask")
         if mask is not None and bool(mask.all()):
             del tensors["attention_mask"]
-        return {name: tensor.to(self.device, copy=True) for name, tensor in tensors.items()} | flags
+        return {name: tensor.to(self.device, copy=True) for name, tensor in tensors.items()}
 
 
 class PreparedCompiledOnDevice(PreparedOnDevice):
@@ -91,23 +87,22 @@ class PreparedGraph(PreparedOnDevice):
 
     def enqueue(self, inputs: dict) -> Callable[[], torch.Tensor]:
         held = self.on_device(inputs)
-        key = tuple((name, *_kind(value)) for name, value in sorted(held.items()))
+        key = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in sorted(held.items()))
         if key not in self._graphs:
             self._graphs[key] = self._capture(held)
         graph, static, output = self._graphs[key]
-        tensors = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
 
         def start() -> torch.Tensor:
-            for name, tensor in tensors.items():
+            for name, tensor in held.items():
                 static[name].copy_(tensor)
             graph.replay()
             return output
 
         return start
 
-    def _capture(self, held: dict) -> tuple:
+    def _capture(self, held: dict[str, torch.Tensor]) -> tuple:
         """The graph, the buffers that it reads, and the one that it writes."""
-        static = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in held.items()}
+        static = {name: tensor.clone() for name, tensor in held.items()}
         try:
             with torch.no_grad():
                 side = torch.cuda.Stream(self.device)
@@ -126,11 +121,6 @@ class PreparedGraph(PreparedOnDevice):
     def close(self) -> None:
         super().close()
         self._graphs.clear()
-
-
-def _kind(value) -> tuple:
-    """What a graph is captured for: shape and type of a tensor, of anything else the value."""
-    return (tuple(value.shape), value.dtype) if isinstance(value, torch.Tensor) else (value,)
 
 
 @dataclass(frozen=True)

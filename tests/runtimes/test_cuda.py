@@ -83,14 +83,3 @@ def test_a_model_that_looks_at_its_results_is_no_graph(monkeypatch):
         pytest.skip("a device is there: tests/gpu/test_runtimes.py captures graphs")
     with pytest.raises(ResourceError, match="BertModel cannot be a CUDA graph"):
         row.prepare(tiny_bert(), batch(1, 4))
-
-
-def test_a_flag_among_the_inputs_stays_a_flag():
-    class Flagged(torch.nn.Module):
-        def forward(self, input_ids, use_cache):
-            assert use_cache is False
-            return input_ids.float()[..., None]
-
-    given = {"input_ids": batch(2, 5)["input_ids"], "use_cache": False}
-    output = EAGER["cuda_eager"].prepare(Flagged(), given).run(given)
-    assert np.array_equal(output[..., 0], given["input_ids"].numpy())
