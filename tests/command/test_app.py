@@ -64,7 +64,7 @@ def known_clock(monkeypatch):
     """Tables that say what the clock of a busy machine may not: a narrower FFN takes less time."""
     widths, heads = np.arange(0, 49, 16), np.arange(1, 3)
 
-    def tables(observed, settings):
+    def tables(observed, settings, device):
         ffn = LatencyTable("ffn", widths, 2.0 * (1 - widths / 48))
         found = {"ffn": ffn, "heads": LatencyTable("heads", heads, 0.4 * (1 - heads / 2))}
         return Findings(found, 10.0, {item.axis: 1.0 for item in observed.adapter.prunable()})

@@ -30,7 +30,7 @@ ONE = ("bert",)  # for what is not about the family's tiny model
 QUICK = {"tile": 8, "distill_steps": 0, "strengths": (-0.02,), "max_rounds": 1, "mode": "oneshot"}
 
 
-def known_machine(observed: Observed, settings) -> Findings:
+def known_machine(observed: Observed, settings, device) -> Findings:
     """Tables by hand instead of measured ones: every tile of every axis saves the same, half of 20 ms in all."""
     items = list(observed.adapter.prunable())
     tables = {}

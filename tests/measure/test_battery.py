@@ -334,7 +334,7 @@ def test_quality_is_what_optimize_takes(battery, dense, tokenizer, domains, monk
     from icd_lib.transforms.observed import Findings
     from tests.tiny_problems import small_tables
 
-    def hand_made(observed, settings):
+    def hand_made(observed, settings, device):
         rates = {item.axis: 1.0 for item in observed.adapter.prunable()}
         return Findings({"ffn": small_tables()["ffn"]}, 20.0, rates)
 
