@@ -74,6 +74,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
         "widths": widths,
         "repeats": repeats,
         "settle_ms": settle_ms(context.run),
+        "savings": "never negative",  # curves that were kept under another rule are measured again
         "threads": torch.get_num_threads(),
         **processor(),
         **context.device.key,
