@@ -1,17 +1,12 @@
-"""The decoder's scenario for real, on the embedded SmolLM2: six notebooks in quick mode."""
+"""The decoder's scenario for real, as a quick run goes: six notebooks on the small decoder of this project."""
 
 import json
 
 import pytest
 
 import run_all
-from icd_lib.models.families.llama import FAMILY
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.notebooks,
-    pytest.mark.skipif(FAMILY.default.folder() is None, reason=f"no embedded decoder: {FAMILY.default.cure}"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.notebooks]
 
 
 @pytest.fixture(scope="module")
