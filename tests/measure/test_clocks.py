@@ -14,7 +14,8 @@ from tests.gpu_stand_ins import lines_of, put_pynvml
 LOCKED = [["graphics", 1575, 1575], ["memory", 2619, 2619]]
 BACK = [["graphics reset"], ["memory reset"]]
 BLOCK = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from icd_lib.measure.clocks import locked_clocks
 with locked_clocks("cuda"):
     print("held", flush=True)

@@ -48,9 +48,9 @@ def test_the_noisiest_pair_decides_and_a_shift_changes_nothing():
 def test_more_rounds_are_taken_only_where_the_noise_asks_and_up_to_the_cap(monkeypatch, spread, cap, expected):
     taken = []
 
-    def pretend(arms, *, repeats, warmup, seed, progress, settle_ms):
+    def pretend(arms, *, repeats, warmup, seed, progress, settle_ms, time_round):
         taken.append((repeats, warmup, seed))
-        assert settle_ms == 7
+        assert settle_ms == 7 and time_round is None
         return {arm: noisy(repeats, spread, seed=seed + i) for i, arm in enumerate(arms)}
 
     monkeypatch.setattr(power, "measure_interleaved", pretend)

@@ -9,6 +9,7 @@ from icd_lib.experiment.arms import MODEL, ROWS
 from icd_lib.measure.latency import SETTLE_MS
 from icd_lib.records.measured import Clocks
 from icd_lib.workloads import timing
+from icd_lib.workloads.base import Timed
 from icd_lib.workloads.timing import clock_state, half_drift, held_clocks, stability
 
 
@@ -57,7 +58,7 @@ def test_a_quick_run_does_not_settle_and_tables_of_rows_never_do(monkeypatch):
     for lays_out, quick in ((MODEL, False), (MODEL, True), (ROWS, False)):
         run = SimpleNamespace(scenario=SimpleNamespace(quick=quick))
         workload = SimpleNamespace(lays_out=lays_out, run=run, get=lambda path: 1, progress=lambda line: None)
-        timing.time_arms(workload, {}, "8x128")
+        timing.time_arms(workload, Timed("8x128", "latency 8x128", 1024, {}))
     assert asked == [SETTLE_MS, 0.0, 0.0]
 
 

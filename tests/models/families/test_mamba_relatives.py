@@ -121,7 +121,7 @@ def test_a_folder_like_mamba_130m_hf_goes_through(tmp_path, further, grouped):
     with torch.no_grad():
         assert torch.allclose(loaded(**inputs).logits, model(**inputs).logits, rtol=1e-4, atol=1e-4)
     text = [{"input_ids": tokens(4, 16, seed), "use_cache": False} for seed in range(2)]
-    settings = {"axes": ("inner", "state"), "strengths": (-0.05,), "distill_steps": 2}
+    settings = {"axes": ("inner", "state"), "rate": 0.2, "distill_steps": 2}
     found = icd.optimize(loaded, text, quality=lambda model: 50.0, **settings, **further)
     assert len(grouped_modules(found.model)) == grouped
     assert [entry["accepted"] for entry in found.report["attempts"]] == [True]
