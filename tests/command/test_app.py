@@ -73,7 +73,7 @@ def known_clock(monkeypatch):
 
 
 @pytest.mark.wide
-@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@pytest.mark.parametrize("form", ["jsonl", pytest.param("csv", marks=pytest.mark.slow)])
 def test_objects_and_rows_and_a_budget(place, capsys, known_clock, form):
     texts = toy_domain().texts
     if form == "jsonl":

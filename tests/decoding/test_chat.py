@@ -75,6 +75,7 @@ def test_what_cannot_be_talked_to_is_named(tmp_path):
         open_folder(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_example_chats_with_a_folder(tmp_path):
     words = tiny_words()
     model = tiny_decoder(seed=3, dtype=torch.float32, vocab_size=264, eos_token_id=2)

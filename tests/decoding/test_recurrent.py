@@ -105,7 +105,7 @@ def test_texts_are_read_in_pieces_too():
         assert apart(OpenVinoDecoder(request).whole(ids, pieces), expected) < 1e-4
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_weights_in_groups_are_packed_and_multiplied_as_they_are(bits):
     dense = tiny_mamba(dtype=torch.float32, hidden_size=48)
     model = round_weights(dense, batches(), Recipe(spec_of=lambda name: Spec(bits, 16), order="stored")).model

@@ -33,6 +33,7 @@ from tests.tiny_domains import toy_encoder, toy_tokenizer
 from tests.tiny_encoders import batch, prune, tiny_bert, tiny_config
 
 TARGETS = list(targets())
+TRIED = (("openvino", "int8"), ("openvino", "fp32"), ("onnxruntime", "fp32"))  # by the fast tests
 CALIBRATION = [batch(2, 12, seed=seed) for seed in range(3)]
 WIDE = pytest.mark.wide
 FILES = {"openvino": "openvino_model.bin", "onnxruntime": "model.onnx", "eager": "model.safetensors"}
@@ -94,7 +95,9 @@ def written(tmp_path, tokenizer):
 
 
 @WIDE
-@pytest.mark.parametrize("target", TARGETS, ids=" ".join)
+@pytest.mark.parametrize(
+    "target", [one if one in TRIED else pytest.param(one, marks=pytest.mark.slow) for one in TARGETS], ids=" ".join
+)
 def test_what_is_exported_is_what_the_ladder_measures(tmp_path, target):
     """A pruned model with widths of its own in every layer, in every runtime and precision."""
     runtime, precision = target

@@ -223,7 +223,7 @@ def test_a_worker_that_dies_costs_its_point_a_retry_and_nothing_else(go, tmp_pat
     assert again["pid"] != died["pid"]
 
 
-@pytest.mark.wide
+@pytest.mark.slow
 def test_points_go_in_rounds_so_that_some_are_finished_early(go, monkeypatch):
     monkeypatch.setattr(module, "ROUND", 1)  # two points a round, with two workers
     _, noted = go(note)
@@ -231,7 +231,7 @@ def test_points_go_in_rounds_so_that_some_are_finished_early(go, monkeypatch):
     assert parts == ["begin"] * 2 + ["solve"] * 2 + ["finish"] * 2 + ["begin", "solve", "finish"]
 
 
-@pytest.mark.wide
+@pytest.mark.slow
 def test_a_budget_starts_no_further_round_and_lets_what_is_begun_finish(go, monkeypatch):
     monkeypatch.setattr(module, "ROUND", 1)
     run = Crew.run
@@ -248,7 +248,7 @@ def test_a_budget_starts_no_further_round_and_lets_what_is_begun_finish(go, monk
     assert NAMES[2] not in {entry["point"] for entry in noted}
 
 
-@pytest.mark.wide
+@pytest.mark.slow
 def test_a_point_that_loses_too_much_is_not_measured_and_a_stronger_one_neither(go, monkeypatch):
     monkeypatch.setattr(module, "ROUND", 1)
     lost = {NAMES[0]: 0.1, NAMES[1]: 3.0, NAMES[2]: 9.0}
