@@ -34,7 +34,7 @@ from icd_lib.workloads.model.solve import findings_of, moments_key
 from icd_lib.workloads.timing import settle_ms
 
 SENSITIVITY_BATCHES = 6
-# Multiply-adds, of a quick run too; each block's probe runs the blocks behind it.
+# Multiply-adds, of a quick run and where nothing is to be pruned too; each block's probe runs the blocks behind it.
 SENSITIVITY_WORK, QUICK_WORK = 6.5e12, 8e11
 
 
@@ -156,7 +156,7 @@ def call_for_clock(context: Context) -> Call:
 
 def known_sensitivity(context: Context, observed: Observed) -> list[dict]:
     """`sensitivity_map`, kept by this machine for runs of the same model, text and sources."""
-    work = QUICK_WORK if context.run.scenario.quick else SENSITIVITY_WORK
+    work = QUICK_WORK if context.run.scenario.quick or not removes_anything(context) else SENSITIVITY_WORK
     key = moments_key(context) | {"ridge": observed.ridge, "work": work, "sources": sources_sha256()}
     if (known := read_kept("sensitivity", key)) is not None:
         context.progress("which layer and axis hurts is known of this model and text")
@@ -165,6 +165,12 @@ def known_sensitivity(context: Context, observed: Observed) -> list[dict]:
     found = sensitivity_map(observed, work)
     keep("sensitivity", key, {"blocks": found})
     return found
+
+
+def removes_anything(context: Context) -> bool:
+    """Whether an element may go: else the map chooses nothing and is for the page alone."""
+    get = context.get
+    return any([*get("codesign.strengths"), get("codesign.latency_target_rel"), get("transform.rate")])
 
 
 def sensitivity_map(observed: Observed, work: float = SENSITIVITY_WORK) -> list[dict]:
