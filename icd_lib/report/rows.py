@@ -243,16 +243,15 @@ def _quality_numbers(results: Results) -> list[tuple[str, Figure | None, str]]:
 
 
 def _table_numbers(results: Results) -> list[tuple[str, Figure, str]]:
-    verdict, there = results.verdict, {row.key for row in on_pages(results)}
-    same, packed, oneshot = (
-        verdict.section(key) if key in there else None for key in ("same_quality", "vs_packed", "vs_oneshot")
-    )
+    verdict, same = results.verdict, "same_quality"
+    linear, packed, oneshot = (verdict.section(key) for key in (same, "vs_packed", "vs_oneshot"))
     chosen = [
-        ("latency, iterative vs linear", same and same.latency_rel, "one transform, unseen events"),
-        ("latency, iterative vs compaction alone", packed and packed.latency_rel, "what π₁ adds to packing"),
-        ("latency, iterative vs oneshot", oneshot and oneshot.latency_rel, "removal in the original order"),
-        ("C, π₁ vs π₀", verdict.judged.get("delta_c_rel"), "on the surviving accesses, computed"),
-        ("L2 hit rate, iterative vs linear", same and same.l2_pp, "this machine's caches"),
-        ("energy, iterative vs linear", same and same.ept_rel, "from the simulated hits"),
+        (same, "latency, iterative vs linear", linear.latency_rel, "one transform, unseen events"),
+        ("vs_packed", "latency, iterative vs compaction alone", packed.latency_rel, "what π₁ adds to packing"),
+        ("vs_oneshot", "latency, iterative vs oneshot", oneshot.latency_rel, "removal in the original order"),
+        ("", "C, π₁ vs π₀", verdict.judged.get("delta_c_rel"), "on the surviving accesses, computed"),
+        (same, "L2 hit rate, iterative vs linear", linear.l2_pp, "this machine's caches"),
+        (same, "energy, iterative vs linear", linear.ept_rel, "from the simulated hits"),
     ]
-    return [(what, item, remark) for what, item, remark in chosen if item]
+    left_out = verdict.sections.keys() - {row.key for row in on_pages(results)}
+    return [(what, item, remark) for key, what, item, remark in chosen if item and key not in left_out]
