@@ -14,8 +14,9 @@ comma  := ,
 space  := $(subst ,, )
 # mamba-ssm is built against the torch that is there, so it comes after the rest, and only where CUDA is.
 PLAIN  := $(subst $(space),$(comma),$(filter-out mamba,$(subst $(comma),$(space),$(EXTRAS))))
-# A file's tests stay together, for they share what they made; one thread each, for workers would wait for each other's.
-FAST   := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile
+# A file's tests stay together, for they share what they made, and long files come first (tests/conftest.py); one thread
+# each, for workers would wait for each other's.
+FAST   := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # The stamp's name holds a checksum of what is installed from, so a second call has nothing to do.
 STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)-$(subst $(comma),-,$(EXTRAS))
 # Likewise for the texts: what is fetched, and the variables that say where to. It is made only once nothing is missing.
@@ -44,8 +45,7 @@ check: lint $(DATA)  ## before a commit, two minutes: lint, types, and the tests
 
 test: $(DATA)  ## the fast tests, those that execute notebooks too
 ifeq ($(strip $(ARGS)),)
-	@$(FAST) -m "not slow and not gpu and not notebooks"
-	@$(FAST) -m "notebooks and not slow and not gpu"
+	@$(FAST) -m "not slow and not gpu"
 else
 	@$(PY) -m pytest -m "not slow and not gpu" $(ARGS)
 endif
@@ -61,16 +61,12 @@ lint: $(STAMP)  ## ruff, types, and no outputs in committed notebooks
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@for notebook in notebooks/*.ipynb; do \
-	  if [ -e "$$notebook" ]; then $(PY) -m nbstripout --verify "$$notebook"; fi || exit 1; \
-	done
+	@$(PY) -m nbstripout --verify notebooks/*.ipynb
 
 format: $(STAMP)  ## let ruff and nbstripout put it right
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
-	@for notebook in notebooks/*.ipynb; do \
-	  if [ -e "$$notebook" ]; then $(PY) -m nbstripout "$$notebook"; fi || exit 1; \
-	done
+	@$(PY) -m nbstripout notebooks/*.ipynb
 
 lab: $(DATA)  ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab notebooks $(ARGS)

@@ -179,10 +179,14 @@ def nvmlDeviceSetMemoryLockedClocks(board, low, high):
 
 def nvmlDeviceResetGpuLockedClocks(board):
     note("graphics reset")
+    if MODE == "keeps them":
+        raise NVMLError("Unknown Error")
 
 
 def nvmlDeviceResetMemoryLockedClocks(board):
     note("memory reset")
+    if MODE == "one memory clock":
+        raise NVMLError("Not Supported")
 '''
 
 
@@ -203,7 +207,7 @@ def put_pynvml(folder: Path, mode: str = "counts", watts: float = 120.0) -> Path
     """A module `pynvml` in a folder; returns the file to which it writes what is set.
 
     mode: "counts", "no driver", "no counter", "lost" or "reset" (after a dozen readings), "no permission",
-    "one memory clock"
+    "one memory clock" or "keeps them" (does not give back the graphics clock)
     """
     state = folder / "board.jsonl"
     (folder / "pynvml.py").write_text(PYNVML.format(state=str(state), mode=mode, watts=watts))

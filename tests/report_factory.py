@@ -41,6 +41,17 @@ def with_section(results, key, **changes):
     return with_verdict(results, sections=sections | {key: replace(sections[key], **changes)})
 
 
+def without_arm(results, arm, *keys):
+    """Results of a run that has not this arm: it was not timed, and the comparisons with it (`keys`) say so."""
+    gone = not_measured("fraction", f"the run has no arm {arm!r}")
+    for key in keys:
+        shapes = dict.fromkeys(results.verdict.section(key).shapes, gone)
+        results = with_section(results, key, shapes=shapes, latency_rel=gone)
+    timed = {shape: {one: item for one, item in arms.items() if one != arm} for shape, arms in results.shapes.items()}
+    latency = replace(results.measure.latency, shapes=timed)
+    return replace(results, measure=replace(results.measure, latency=latency))
+
+
 def with_solved(results, mode, **changes):
     """Results in which a mode went otherwise."""
     return replace(results, solves=results.solves | {mode: replace(results.solves[mode], **changes)})

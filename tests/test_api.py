@@ -15,6 +15,7 @@ from icd_lib.errors import ConfigError, MeasureError, TransformError
 from icd_lib.transforms.observed import Findings
 from icd_lib.transforms.sparsity.allocate import LatencyTable
 
+pytestmark = pytest.mark.usefixtures("unsettled")
 SETTINGS = {
     "tile": 8,
     "distill_steps": 2,

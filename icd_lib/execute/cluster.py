@@ -367,14 +367,8 @@ def local_cluster(workers: int) -> Iterator[str]:
                 started.append(_start("worker", *given, *resources, *common))
             yield str(file)
         finally:
-            for process in reversed(started):
-                process.terminate()
-            for process in started:
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            _terminate(started[1:])  # a worker takes its leave of the scheduler, and waits for one that is gone
+            _terminate(started[:1])
 
 
 def _start(*command: str) -> subprocess.Popen:
@@ -386,6 +380,18 @@ def _start(*command: str) -> subprocess.Popen:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+
+def _terminate(processes: list[subprocess.Popen]) -> None:
+    """Ask them to end, and kill what has not after ten seconds."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _wait_for(file: Path, scheduler: subprocess.Popen) -> None:

@@ -1,5 +1,7 @@
 """An executed notebook as one HTML page that opens offline: nothing is loaded from anywhere, images carry alt text."""
 
+from functools import cache
+
 import nbformat
 
 _TEMPLATE = """
@@ -50,13 +52,19 @@ def to_html(notebook: nbformat.NotebookNode, title: str, home: str = "index.html
     Alt text of a figure comes from its output metadata (`{"image/png": {"alt": …}}` or `{"alt": …}`), else from the
     metadata of its cell.
     """
+    resources = {"metadata": {"name": title}, "icd_home": home}
+    page, _ = _exporter().from_notebook_node(notebook, resources=resources)
+    return page
+
+
+@cache
+def _exporter():
+    """One for all pages: its templates are compiled once."""
     from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(
+    return HTMLExporter(
         extra_loaders=[DictLoader({"icd.html.j2": _TEMPLATE})],
         template_file="icd.html.j2",
         **dict.fromkeys(_REMOTE, ""),
     )
-    page, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}, "icd_home": home})
-    return page

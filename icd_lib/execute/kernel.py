@@ -4,10 +4,12 @@ Without that, the kernel of a run that was killed would go on writing while the 
 """
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
 from pathlib import Path
+from types import ModuleType
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -23,15 +25,18 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def main() -> None:
-    """Start the kernel with ipykernel's own command line."""
-    die_with_parent(int(os.environ["JPY_PARENT_PID"]))
-    # As ipykernel_launcher does: what lies in the working directory must not stand in for a library.
+def load() -> ModuleType:
+    """ipykernel's application. As with ipykernel_launcher no file of the working directory stands in for a library."""
     if sys.path[0] == "" or Path(sys.path[0]) == Path.cwd():
         del sys.path[0]
-    from ipykernel import kernelapp
+    return importlib.import_module("ipykernel.kernelapp")
 
-    kernelapp.launch_new_instance()
+
+def main() -> None:
+    """Start the kernel with ipykernel's own command line."""
+    parent = int(os.environ["JPY_PARENT_PID"])
+    die_with_parent(parent)
+    load().launch_new_instance(parent_handle=parent)  # its default is of when it was imported: before a fork
 
 
 if __name__ == "__main__":

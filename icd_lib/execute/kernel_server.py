@@ -187,6 +187,9 @@ def main(descriptor: str, *modules: str) -> None:
         # A stage that needs a library which is not there says so itself.
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
+    path = list(sys.path)
+    kernel.load()
+    sys.path[:] = path  # the kernels leave the working directory out of it, this process need not
     command = serve(connection)
     if command is not None:
         sys.argv = command

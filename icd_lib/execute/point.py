@@ -1,6 +1,7 @@
 """One point of a sweep, run here: wholly, or in the parts that a cluster hands to its workers."""
 
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,6 +78,7 @@ def attempt(job: Job, act: Callable[[Run], str | None]) -> Outcome:
         first = str(error.args[0]).partition("\n")[0]
         ended = {"status": status_of(error), "reason": first, "code": error.code}
     except Exception as error:  # a bug in one point must not take the others' time with it; it is on the page
+        traceback.print_exc()
         ended = {"status": "failed", "reason": f"{type(error).__name__}: {error}", "code": "E_INT_900"}
     command = replace(run, out=job.out).command() if run else ""
     ended |= {"config_sha256": scenario.sha256 if scenario else "", "command": command}

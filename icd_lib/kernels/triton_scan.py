@@ -11,8 +11,8 @@ from icd_lib.errors import ResourceError
 try:
     import triton
     import triton.language as tl
-except Exception:  # a broken installation is none: its own words are many, and the reference scan needs no triton
-    triton = None
+except Exception as error:  # a broken one raises what it likes; it is said when the kernel is asked for
+    triton, why_not = None, f"{type(error).__name__}: {error}"
 
 BLOCK = 32  # channels of a program
 _WARPS = 4
@@ -106,9 +106,12 @@ if triton is not None:
 
 
 def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, return_last_state):
-    """`selective_scan` by the Triton kernel; no gradients. `ResourceError` where Triton is not installed."""
+    """`selective_scan` by the Triton kernel; no gradients. `ResourceError` says why there is none."""
     if triton is None:
-        raise ResourceError("Triton is not installed (it comes with torch's CUDA wheels); leave the backend unset")
+        raise ResourceError(
+            f"the scan's Triton kernel cannot be used ({why_not}); Triton comes with torch's CUDA wheels, and "
+            "backend='reference' needs none"
+        )
     kind = torch.float64 if u.dtype == torch.float64 else torch.float32
     (sequences, width, length), states = u.shape, A.shape[1]
     u_rows, delta, B, C, z = (None if x is None else _rows(x) for x in (u, delta, B, C, z))

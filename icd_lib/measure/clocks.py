@@ -8,6 +8,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -19,6 +20,7 @@ from icd_lib.records.measured import Clocks
 SHARE = 0.8  # of the highest graphics clock: below it a board keeps its clock under load, at it power and heat decide
 _LOCKED, _REFUSED = "locked ", "refused "
 _END_S = 30.0  # that giving back may take
+_RESETS = {"graphics": "nvmlDeviceResetGpuLockedClocks", "memory": "nvmlDeviceResetMemoryLockedClocks"}
 
 
 @contextlib.contextmanager
@@ -26,7 +28,7 @@ def locked_clocks(device: str) -> Iterator[Clocks]:
     """Lock the graphics and memory clocks of the board of a device for the block; gives what came of it.
 
     Not permitted is no failure: the clocks are then as they were, and the reason says so. When it ends NVML's reset is
-    asked for, so that a lock from before is gone too.
+    asked for, so that a lock from before is gone too; a warning says what may still be locked.
     """
     try:
         name = board_uuid(device)
@@ -41,11 +43,25 @@ def locked_clocks(device: str) -> Iterator[Clocks]:
         text=True,
         start_new_session=True,  # what ends this process's group must not end the one that gives the clocks back
     )
+    clocks = _answer(keeper.stdout.readline() if keeper.stdout else "")
     try:
-        yield _answer(keeper.stdout.readline() if keeper.stdout else "")
+        yield clocks
     finally:
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            keeper.communicate(timeout=_END_S)  # ends its input and waits
+        left = _end(keeper)
+        if left and clocks.locked:
+            warnings.warn(
+                f"the GPU's clocks may still be locked: {left}; give them back with nvidia-smi -rgc and -rmc",
+                stacklevel=3,
+            )
+
+
+def _end(keeper: subprocess.Popen) -> str:
+    """End the process's input and wait for it; what it could not give back, empty where it gave back all."""
+    try:
+        left = keeper.communicate(timeout=_END_S)[0].strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"the process that locked them does not end ({brief(error)})"
+    return left or (f"the process that locked them ended with {keeper.returncode}" if keeper.returncode else "")
 
 
 def _answer(line: str) -> Clocks:
@@ -65,19 +81,20 @@ def main(name: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     try:
         nvml, board = open_board(name)
-        said = _LOCKED + lock(nvml, board)
+        said, locked = lock(nvml, board)
     except ResourceError as error:
         print(f"{_REFUSED}{error.args[0]}", flush=True)
         return
     try:
-        print(said, flush=True)
+        print(f"{_LOCKED}{said}", flush=True)
         sys.stdin.read()
     finally:
-        restore(nvml, board)
+        left = restore(nvml, board)
+    print(", ".join(f"{clock} ({left[clock]})" for clock in locked if clock in left), flush=True)
 
 
-def lock(nvml: ModuleType, board) -> str:
-    """Lock the clocks at what the board can keep; returns what they are now. `ResourceError` with the cure if not."""
+def lock(nvml: ModuleType, board) -> tuple[str, list[str]]:
+    """Lock the clocks at what the board can keep; what they are now, and which. `ResourceError` has the cure if not."""
     try:
         memory = max(nvml.nvmlDeviceGetSupportedMemoryClocks(board))
         choices = nvml.nvmlDeviceGetSupportedGraphicsClocks(board, memory)
@@ -89,15 +106,19 @@ def lock(nvml: ModuleType, board) -> str:
     try:
         nvml.nvmlDeviceSetMemoryLockedClocks(board, memory, memory)
     except Exception as error:  # boards whose memory has one clock do not take it
-        return f"NVML: graphics at {graphics} MHz; memory as it is ({str(error) or brief(error)})"
-    return f"NVML: graphics at {graphics} MHz, memory at {memory} MHz"
+        return f"NVML: graphics at {graphics} MHz; memory as it is ({str(error) or brief(error)})", ["graphics"]
+    return f"NVML: graphics at {graphics} MHz, memory at {memory} MHz", ["graphics", "memory"]
 
 
-def restore(nvml: ModuleType, board) -> None:
-    """Let the board choose its clocks again."""
-    for reset in ("nvmlDeviceResetGpuLockedClocks", "nvmlDeviceResetMemoryLockedClocks"):
-        with contextlib.suppress(Exception):  # the one must be tried also where the other fails
+def restore(nvml: ModuleType, board) -> dict[str, str]:
+    """Let the board choose its clocks again; which it did not give back, and why."""
+    left = {}
+    for clock, reset in _RESETS.items():
+        try:
             getattr(nvml, reset)(board)
+        except Exception as error:  # whatever NVML or ctypes raises: the one must be tried also where the other fails
+            left[clock] = str(error) or brief(error)
+    return left
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What is compared with what, and whether a gate's limit of latency is met: the same words on every page."""
 
-from icd_lib.experiment.comparisons import COMPARISONS, in_page_order
+from icd_lib.experiment.arms import MODES
+from icd_lib.experiment.comparisons import COMPARISONS, Comparison, in_page_order
 from icd_lib.experiment.gates import GATES
 from icd_lib.experiment.metrics import PER_TOKEN
 from icd_lib.metric import Figure
@@ -13,6 +14,24 @@ _STATES = {"pass": "met", "fail": "not met", "partial": "not decided", "not_meas
 def other_arm(results: Results, key: str) -> str:
     """What iterative is compared with in a section of the verdict."""
     return COMPARISONS[key].pairs[results.workload].words
+
+
+def on_pages(results: Results) -> list[Comparison]:
+    """The verdict's comparisons in the order of the pages, without those of an arm that nobody asked this run for.
+
+    What the gates judge always stands there, and so does what was to be measured and was not, with its reason.
+    """
+    rows = [row for row in in_page_order(results.workload) if row.key in results.verdict.sections]
+    return [row for row in rows if row.key == results.gates_comparison or not _unasked(results, row)]
+
+
+def _unasked(results: Results, row: Comparison) -> bool:
+    """Whether no shape has a figure, for want of an arm that this run was not to have."""
+    if not all(item.is_missing for item in results.verdict.section(row.key).shapes.values()):
+        return False
+    timed = {arm for arms in results.shapes.values() for arm in arms}
+    solved = {mode for mode in MODES if f"02_solve[{mode}]" in results.stages}
+    return not {row.arm, row.pairs[results.workload].other} <= timed | solved
 
 
 def compared(results: Results) -> str:
@@ -50,8 +69,8 @@ def latency_states(results: Results) -> dict[str, dict[str, str]]:
     others = verdict.other_comparisons
     states = {
         row.key: {gate: others.get(row.key, {}).get(gate, "not_measured") for gate in own}
-        for row in in_page_order(results.workload)
-        if row.limited and row.key in verdict.sections
+        for row in on_pages(results)
+        if row.limited
     }
     return {key: own} | {other: by_gate for other, by_gate in states.items() if other != key}
 

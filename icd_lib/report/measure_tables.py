@@ -2,12 +2,12 @@
 
 from icd_lib.axes.kinds import KINDS
 from icd_lib.experiment.arms import RESULT
-from icd_lib.experiment.comparisons import COMPARISONS, in_page_order
+from icd_lib.experiment.comparisons import COMPARISONS
 from icd_lib.experiment.gates import GATES
 from icd_lib.experiment.metrics import AT_MOST, COMPARED, EXACT, LOST, METRICS, Metric, metrics_of
 from icd_lib.records.attempts import Validation
 from icd_lib.report import quality_tables, workload_tables
-from icd_lib.report.compared import compared, gates_a_prompt, judged, latency_states, state_text
+from icd_lib.report.compared import compared, gates_a_prompt, judged, latency_states, on_pages, state_text
 from icd_lib.report.evidence import NOTE, comparison_rows, control_rows
 from icd_lib.report.kinds import for_tables, models_only
 from icd_lib.report.losses import NEARNESS, lost_in, stated
@@ -86,7 +86,7 @@ def comparisons(results: Results) -> Table | Missing:
     if not verdict:
         return Missing("Comparisons", "04_validate has not finished")
     states = latency_states(results)
-    rest = [row.key for row in in_page_order(results.workload) if row.key in verdict.sections and row.key not in states]
+    rest = [row.key for row in on_pages(results) if row.key not in states]
     titles = {key: COMPARISONS[key].pairs[results.workload].title for key in (*states, *rest)}
     if gates_a_prompt(results):
         titles[results.gates_comparison] += " (the gates judge this one)"

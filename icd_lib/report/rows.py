@@ -11,7 +11,7 @@ from icd_lib.records.losses import DomainLoss, SplitLoss
 from icd_lib.records.measured import Timing
 from icd_lib.records.verdict import Unknown, Verdict
 from icd_lib.report import deployment_steps, generation_rows
-from icd_lib.report.compared import latency_of, latency_states, other_arm, states_text
+from icd_lib.report.compared import latency_of, latency_states, on_pages, other_arm, states_text
 from icd_lib.report.losses import METHOD, NEARNESS, READINGS, flagged, lost, lost_in, near, readings
 from icd_lib.report.results import Results
 from icd_lib.report.table import Flagged
@@ -243,14 +243,15 @@ def _quality_numbers(results: Results) -> list[tuple[str, Figure | None, str]]:
 
 
 def _table_numbers(results: Results) -> list[tuple[str, Figure, str]]:
-    verdict = results.verdict
-    same = verdict.section("same_quality")
+    verdict, same = results.verdict, "same_quality"
+    linear, packed, oneshot = (verdict.section(key) for key in (same, "vs_packed", "vs_oneshot"))
     chosen = [
-        ("latency, iterative vs linear", same.latency_rel, "one transform, unseen events"),
-        ("latency, iterative vs compaction alone", verdict.section("vs_packed").latency_rel, "what π₁ adds to packing"),
-        ("latency, iterative vs oneshot", verdict.section("vs_oneshot").latency_rel, "removal in the original order"),
-        ("C, π₁ vs π₀", verdict.judged.get("delta_c_rel"), "on the surviving accesses, computed"),
-        ("L2 hit rate, iterative vs linear", same.l2_pp, "this machine's caches"),
-        ("energy, iterative vs linear", same.ept_rel, "from the simulated hits"),
+        (same, "latency, iterative vs linear", linear.latency_rel, "one transform, unseen events"),
+        ("vs_packed", "latency, iterative vs compaction alone", packed.latency_rel, "what π₁ adds to packing"),
+        ("vs_oneshot", "latency, iterative vs oneshot", oneshot.latency_rel, "removal in the original order"),
+        ("", "C, π₁ vs π₀", verdict.judged.get("delta_c_rel"), "on the surviving accesses, computed"),
+        (same, "L2 hit rate, iterative vs linear", linear.l2_pp, "this machine's caches"),
+        (same, "energy, iterative vs linear", linear.ept_rel, "from the simulated hits"),
     ]
-    return [(what, item, remark) for what, item, remark in chosen if item]
+    left_out = verdict.sections.keys() - {row.key for row in on_pages(results)}
+    return [(what, item, remark) for key, what, item, remark in chosen if item and key not in left_out]

@@ -1,7 +1,7 @@
 """Tables of a run on a table of rows: its accesses, its arms, what their caches would do, and what was judged."""
 
 from icd_lib.experiment.arms import ARMS, DENSE, ROWS
-from icd_lib.experiment.comparisons import in_page_order
+from icd_lib.report.compared import on_pages
 from icd_lib.report.evidence import NOTE, comparison_rows, control_rows
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Note, Table, Verdict
@@ -208,11 +208,7 @@ def comparisons(results: Results) -> Table | Missing:
     verdict = results.verdict
     if not verdict:
         return Missing("Comparisons", "04_validate has not finished")
-    groups = {
-        row.pairs[results.workload].title: verdict.sections[row.key].shapes
-        for row in in_page_order(results.workload)
-        if row.key in verdict.sections
-    }
+    groups = {row.pairs[results.workload].title: verdict.sections[row.key].shapes for row in on_pages(results)}
     shapes = list(verdict.section("vs_dense").shapes)
     note = (
         "change of latency on unseen events, negative = faster. One transform for all arms: the same transform and the "

@@ -1,5 +1,6 @@
 """Points on workers: who is taken, who is refused by name, what times runs alone, and who dies costs a retry."""
 
+import contextlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -171,18 +172,37 @@ def test_a_scheduler_that_is_not_there_is_named_with_the_cure(tmp_path, monkeypa
             pass
 
 
-@pytest.fixture
-def client():
-    """A real scheduler and two real worker processes on loopback; one has the resource."""
+@contextlib.contextmanager
+def two_workers():
+    """A client of a real scheduler and two real worker processes on loopback; one has the resource."""
     pytest.importorskip("distributed")
     with local_cluster(2) as file, connected(json.loads(Path(file).read_text())["address"]) as found:
         found.wait_for_workers(2, timeout=120)
         yield found
 
 
+@pytest.fixture(scope="module")
+def client():
+    """Of workers that live on from test to test."""
+    with two_workers() as found:
+        yield found
+
+
 @pytest.fixture
 def go(client, tmp_path):
     """Run three points with some work; gives their outcomes and the notes of the workers."""
+    return runner(client, tmp_path)
+
+
+@pytest.fixture
+def go_and_die(tmp_path):
+    """As `go`, with workers of the test's own, for work that kills them."""
+    with two_workers() as client:
+        yield runner(client, tmp_path)
+
+
+def runner(client, tmp_path):
+    """What `go` gives."""
 
     def run(work, patience_s=60.0, lost=None, **more):
         folder = tmp_path / "mine"
@@ -214,8 +234,8 @@ def test_what_times_runs_alone_and_on_one_worker_and_the_rest_fans_out(go):
 
 
 @pytest.mark.wide
-def test_a_worker_that_dies_costs_its_point_a_retry_and_nothing_else(go, tmp_path):
-    outcomes, noted = go(die_once)
+def test_a_worker_that_dies_costs_its_point_a_retry_and_nothing_else(go_and_die, tmp_path):
+    outcomes, noted = go_and_die(die_once)
     assert {name: outcome.status for name, outcome in outcomes.items()} == dict.fromkeys(NAMES, "done")
     assert set(Counter((entry["point"], entry["part"]) for entry in noted).values()) == {1}
     died = json.loads((tmp_path / "mine" / "died").read_text())
@@ -269,8 +289,8 @@ def test_a_disk_that_is_full_on_a_worker_ends_the_sweep(go, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_waits_for_a_worker_that_is_gone_for_good_has_failed_and_says_so(go):
-    outcomes, _ = go(die_timing, patience_s=2.0)
+def test_what_waits_for_a_worker_that_is_gone_for_good_has_failed_and_says_so(go_and_die):
+    outcomes, _ = go_and_die(die_timing, patience_s=2.0)
     assert {outcome.status for outcome in outcomes.values()} == {"failed"}
     assert {outcome.reason for outcome in outcomes.values()} == {
         "no worker with the resource 'timing' is left to run its part 'begin'"

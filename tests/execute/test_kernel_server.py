@@ -24,6 +24,10 @@ BODY = (
     "print(x, os.getpid(), os.getppid(), 'fractions' in sys.modules, os.getcwd(), os.environ['PYTHONHASHSEED'],\n"
     "      signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL, hash('icd'))"
 )
+WATCHES = (
+    "import os\nfrom ipykernel.kernelapp import IPKernelApp\n"
+    "app = IPKernelApp.instance()\nprint(app.parent_handle == app.poller.parent_pid == os.getppid())"
+)
 
 
 def a_notebook(folder, body):
@@ -54,6 +58,19 @@ def test_each_stage_gets_a_fresh_copy_with_the_imports_done(tmp_path):
         assert seen[2:7] == [str(parent), "True", str(tmp_path), "0", "True"]
     assert first[7] == second[7] == run(source, tmp_path, None)[7]
     assert not any(psutil.pid_exists(int(pid)) for pid in (parent, first[1], second[1]))
+
+
+def test_a_kernel_watches_the_server_though_what_it_runs_was_imported_there(tmp_path):
+    source = a_notebook(tmp_path, WATCHES)
+    with KernelServer([], tmp_path) as server:
+        assert run(source, tmp_path, server) == ["True"]
+
+
+def test_no_file_of_the_folder_stands_in_for_a_library(tmp_path):
+    (tmp_path / "zmq.py").write_text("raise RuntimeError('this is not pyzmq')")
+    source = a_notebook(tmp_path, "print('ran')")
+    with KernelServer([], tmp_path) as server:
+        assert run(source, tmp_path, server) == ["ran"]
 
 
 def test_a_warm_server_serves_the_next_run_and_one_that_died_is_replaced(tmp_path):

@@ -118,7 +118,14 @@ def test_an_error_is_shown_in_any_encoding(encoding):
 
 @pytest.mark.notebooks
 @pytest.mark.parametrize(
-    "how", ["PYTHONIOENCODING=ascii {}", "LANG=C LC_ALL=C {}", "{} | head -n 1", "{} >&-", "{} >&- 2>&- <&-"]
+    "how",
+    [
+        "PYTHONIOENCODING=ascii {}",
+        pytest.param("LANG=C LC_ALL=C {}", marks=pytest.mark.slow),
+        "{} | head -n 1",
+        pytest.param("{} >&-", marks=pytest.mark.slow),
+        "{} >&- 2>&- <&-",
+    ],
 )
 def test_a_whole_run_ends_as_ever(tmp_path, how):
     body = BODIES["01_build_graph"] + '\nprint("ΔC → π₀ · 模型", flush=True)\nimport os\nos.write(1, "π\\n".encode())'

@@ -139,6 +139,15 @@ def test_page_loads_nothing_from_anywhere_and_keeps_alt_text():
     assert "<script" not in page and "cdn" not in page and 'name="viewport"' in page and 'lang="en"' in page
 
 
+def test_a_page_does_not_depend_on_the_pages_before_it():
+    v4 = nbformat.v4
+    one = v4.new_notebook(cells=[v4.new_markdown_cell("one", id="a")], metadata={"language_info": {"name": "python"}})
+    other = v4.new_notebook(cells=[v4.new_code_cell("1 + 1", id="b")])
+    first = to_html(one, "first", "index.html")
+    assert "<title>other</title>" in (page := to_html(other, "other", "../index.html")) and "../index.html" in page
+    assert to_html(one, "first", "index.html") == first
+
+
 def test_lines_are_handed_over_when_complete():
     lines = []
     writer = LineWriter(lines.append)

@@ -123,6 +123,7 @@ def test_a_cells_error_becomes_the_exit_code(tmp_path, capsys, monkeypatch, erro
         raise CellFailure(4, "f()", error, "reason").to_error(source.name)
 
     monkeypatch.setattr(pipeline, "execute", fail)
+    monkeypatch.setattr(pipeline, "_index_what_is_there", lambda run: None)  # a process that draws pages, tested there
     args = ["--no-measure", "--out", str(tmp_path / "out")]
     assert run_all.main(args, write_project(tmp_path / "notebooks")) == code
     err = capsys.readouterr().err

@@ -16,7 +16,9 @@ SCENARIO = """# Toys only
 model: {family: toy, weights: random, shape: toy-tiny}
 toy: {bits: 6, group: 4}
 transform: {axes: [ffn], tile: 4, distill_steps: 0}
-data: {calibration_texts: 40, distill_texts: 0}
+data:
+  {seen: [news, docstrings], selection: [verses, manual], unseen: [products, glosses], calibration_texts: 40,
+  distill_texts: 0, validation_items: 60, test_items: 120}
 graph: {nnz_cap: 5000}
 solver: {refine_steps: 20}
 codesign: {strengths: [-0.02], max_rounds: 1, latency_target_rel: -0.05}

@@ -145,7 +145,7 @@ def calibrations(draw):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled():
+def compiled(unsettled):
     """What is compiled or imported on first use is there, so that no case is taken to write files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

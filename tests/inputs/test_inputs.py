@@ -11,6 +11,7 @@ from tests.inputs.case import Case, Ground
 from tests.inputs.cases import all_cases
 from tests.tiny_families import FACTORIES
 
+pytestmark = pytest.mark.usefixtures("unsettled")
 RUNS = [(case, family) for case in all_cases() for family in case.families or FACTORIES]
 
 

@@ -1,6 +1,7 @@
 """Every fast path against the slow reference."""
 
 import os
+import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,15 @@ import pytest
 import torch
 
 from icd_lib.errors import ConfigError, ResourceError
-from icd_lib.kernels import cpu_pool, cuda_package, scan, selective_scan, selective_scan_ref, selective_scan_step
+from icd_lib.kernels import (
+    cpu_pool,
+    cuda_package,
+    scan,
+    selective_scan,
+    selective_scan_ref,
+    selective_scan_step,
+    triton_scan,
+)
 from icd_lib.kernels.cpu_scan import CHUNK
 from tests.scan_cases import TOLERANCE, assert_agrees, make_inputs, relative_error
 
@@ -290,9 +299,20 @@ def test_the_triton_kernel_in_triton_s_interpreter():
     assert result.returncode == 0, result.stderr[-2000:]
 
 
-def test_without_triton_the_backend_says_so():
-    from icd_lib.kernels import triton_scan
-
-    if triton_scan.triton is None:
-        with pytest.raises(ResourceError, match="Triton is not installed"):
-            selective_scan(**make_inputs(), backend="triton")
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (None, "ModuleNotFoundError: .*triton"),
+        ("raise RuntimeError('no libLLVM')", "RuntimeError: no libLLVM"),
+    ],
+)
+def test_without_triton_or_with_a_broken_one_the_backend_says_so(tmp_path, monkeypatch, body, says):
+    if body:
+        (tmp_path / "triton.py").write_text(body)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "triton", raising=False)
+    else:
+        monkeypatch.setitem(sys.modules, "triton", None)
+    found = runpy.run_path(triton_scan.__file__)
+    with pytest.raises(ResourceError, match=f"{says}.*backend='reference' needs none"):
+        found["scan"](*[None] * 11)

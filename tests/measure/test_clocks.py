@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
+import psutil
 import pytest
 
 from icd_lib.measure.clocks import locked_clocks
@@ -68,6 +70,21 @@ def test_they_are_given_back_after_a_kill(board, number):
     assert lines_of(state) == LOCKED + BACK
 
 
+def test_what_is_not_given_back_is_told_with_the_cure(board):
+    state = board("keeps them")
+    with pytest.warns(UserWarning, match=r"still be locked: graphics \(Unknown Error\); .* nvidia-smi -rgc"):
+        with locked_clocks("cuda") as clocks:
+            assert clocks.locked
+    assert lines_of(state) == LOCKED + BACK, "the memory's clock is given back all the same"
+
+
+def test_it_is_told_when_the_process_that_holds_them_is_gone(board):
+    board()
+    with pytest.warns(UserWarning, match="the process that locked them ended with -9"), locked_clocks("cuda"):
+        (keeper,) = (one for one in psutil.Process().children() if "icd_lib.measure.clocks" in one.cmdline())
+        keeper.kill()
+
+
 def test_without_permission_nothing_is_changed_and_the_cure_is_given(board):
     state = board("no permission")
     with locked_clocks("cuda") as clocks:
@@ -78,7 +95,7 @@ def test_without_permission_nothing_is_changed_and_the_cure_is_given(board):
 
 def test_memory_with_one_clock_is_left_as_it_is(board):
     state = board("one memory clock")
-    with locked_clocks("cuda") as clocks:
+    with warnings.catch_warnings(action="error"), locked_clocks("cuda") as clocks:
         assert clocks.locked and "memory as it is (Not Supported)" in clocks.how
     assert lines_of(state) == [LOCKED[0], *BACK]
 

@@ -3,14 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from report_factory import with_verdict, write_run
+from report_factory import relative, with_section, with_verdict, without_arm, write_run
 
 from icd_lib.experiment.gates import GATES
+from icd_lib.metric import not_measured
 from icd_lib.report import measure_tables
 from icd_lib.report.compared import judged, latency_states, other_arm
 from icd_lib.report.readme import latency_table
 from icd_lib.report.results import Results
-from icd_lib.report.rows import key_numbers
+from icd_lib.report.rows import key_numbers, report_csv
 
 SAME, HARDER = "the same transform in linear's layout", "linear at the same quality budget"
 
@@ -84,3 +85,31 @@ def test_gates_on_the_time_per_token_say_so_and_mark_no_comparison_of_calls(resu
 def test_on_a_table_of_rows_both_comparisons_are_one(results):
     table = replace(results, lock={"config": {"workload": {"kind": "table"}}})
     assert other_arm(table, "same_transform") == other_arm(table, "same_quality") == "linear, with the same transform"
+
+
+ONESHOT = "iterative vs oneshot at the same quality budget"
+
+
+def rows_of(results) -> list[str]:
+    return [row[0] for row in measure_tables.comparisons(results).rows]
+
+
+def test_a_comparison_with_an_arm_that_nobody_asked_for_is_on_no_page(results):
+    assert ONESHOT in rows_of(results)
+    other = without_arm(results, "oneshot", "vs_oneshot")
+    assert rows_of(other) == [row for row in rows_of(results) if row != ONESHOT]
+    assert "vs_oneshot" not in latency_states(other) and "oneshot" not in latency_table(other)
+    assert not [what for what, *_ in key_numbers(other) if "oneshot" in what]
+    assert "oneshot" in report_csv(other), "the file keeps what the verdict says"
+
+
+def test_what_was_to_be_measured_and_was_not_stays_with_its_reason(results):
+    """An arm that was solved, or timed; a shape that has a figure; and whatever the gates judge."""
+    gone = without_arm(results, "oneshot", "vs_oneshot")
+    assert ONESHOT in rows_of(replace(gone, stages={"02_solve[oneshot]": {"status": "failed"}}))
+    assert ONESHOT in rows_of(replace(gone, measure=results.measure))
+    figures = {"8x128": not_measured("fraction", "the run has no arm 'oneshot'"), "1x64": relative(-0.1)}
+    assert ONESHOT in rows_of(with_section(gone, "vs_oneshot", shapes=figures))
+    judged_too = without_arm(judging(results, "same_quality"), "linear", "same_quality")
+    assert rows_of(judged_too)[0] == f"iterative vs {HARDER} (the gates judge this one)"
+    assert f"iterative vs {HARDER}" not in rows_of(without_arm(results, "linear", "same_quality"))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_factory import relative, with_section, with_solved, write_run
+from report_factory import relative, with_section, with_solved, without_arm, write_run
 from table_factory import open_small, run_stages, vetoed, without_veto
 
 from icd_lib.metric import not_measured
@@ -133,6 +133,15 @@ def test_csv_has_every_figure_once(results):
     ) in keys
     assert {row["kind"] for row in rows if row["metric"].startswith("r2.")} <= {"modelled", "not_measured"}
     assert [what for what, *_ in key_numbers(results)][0] == "latency, iterative vs linear"
+
+
+def test_without_linear_only_what_the_gates_judge_is_held_against_it(results):
+    other = replace(without_arm(results, "linear", "same_transform", "same_quality"), stages={})
+    numbers = [what for what, *_ in key_numbers(results)]
+    assert [what for what, *_ in key_numbers(other)] == [what for what in numbers if "vs linear" not in what] != numbers
+    rows = {row[0]: row for row in workload_tables.comparisons(other).rows}
+    assert rows.keys() == {row[0] for row in workload_tables.comparisons(results).rows}
+    assert rows["iterative vs linear, same transform"][1].is_missing
 
 
 def test_the_last_lines_of_a_run_give_the_layout_and_what_it_gained(run, results):

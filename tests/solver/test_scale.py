@@ -96,7 +96,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_mixtures_of_the_whole_range_neither_crash_nor_differ_from_run_to_run(seed):
     command = [
         sys.executable,

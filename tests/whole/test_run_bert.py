@@ -20,6 +20,9 @@ SMALLER = [
     "data.validation_items=40",
     "codesign.quality_budget_pp=30",  # so that something is accepted with so few texts
     "codesign.dropin_budget_pp=30",
+    "data.seen=[news, docstrings]",
+    "data.selection=[verses, manual]",
+    "data.unseen=[products, glosses]",
     "measure.repeats=6",
 ]
 
@@ -76,7 +79,9 @@ def test_one_mask_in_two_layouts_is_one_function(run_dir):
 def test_layouts_are_permutations_with_the_recorded_hashes(run_dir):
     for mode in ("linear", "iterative"):
         for name in ("perm_before", "perm_after"):
-            for axis, entry in read(run_dir, f"{mode}/{name}.json")["axes"].items():
+            axes = read(run_dir, f"{mode}/{name}.json")["axes"]
+            assert {"ffn.0", "heads.0"} <= axes.keys()
+            for axis, entry in axes.items():
                 perm = np.array(entry["pi"])
                 assert sorted(perm.tolist()) == list(range(entry["D"])), axis
                 assert hash_permutation(perm) == entry["hash"], axis

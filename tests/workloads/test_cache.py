@@ -73,6 +73,7 @@ def test_the_models_attention_is_given_back(model):
 
 
 @pytest.mark.wide
+@pytest.mark.usefixtures("unsettled")
 def test_all_three_transforms_in_one_call(model, tmp_path):
     opt = icd.optimize(
         model,

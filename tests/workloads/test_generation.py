@@ -98,6 +98,7 @@ def test_every_cache_is_judged_and_the_smallest_that_holds_is_chosen(found):
 
 
 def test_packing_reads_fewer_pages_than_holes(found):
+    assert {"token", "page"} <= {point.unit for point in found.points}
     for point in found.points:
         if point.unit == "token":
             assert point.pages_iterative < point.pages_linear <= point.pages_full

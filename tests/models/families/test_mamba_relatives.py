@@ -109,6 +109,7 @@ ROUNDED = {"transforms": ["sparsity", "quantization"], "quantization": {"precisi
 
 
 @pytest.mark.parametrize(("further", "grouped"), [({}, 0), (ROUNDED, 2 * 3 + 1)], ids=["pruned", "pruned and rounded"])
+@pytest.mark.usefixtures("unsettled")
 def test_a_folder_like_mamba_130m_hf_goes_through(tmp_path, further, grouped):
     """Written by save_pretrained with the hub's config, narrower and with two layers, and random weights."""
     torch.manual_seed(0)
