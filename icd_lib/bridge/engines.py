@@ -38,6 +38,7 @@ def through_iree(program: torch.export.ExportedProgram, job: dict, folder: Path)
     passes["legalize-layout"] = mlir.legalize_layout(module, float_lanes())
     if job["tiles"]:
         passes["tile"] = mlir.tile_products(module, float_lanes())
+    passes["pieces"] = mlir.sum_pieces(module)
     (folder / AFTER).write_text(mlir.printed(module, short=True))
     (folder / "module.mlir").write_text(mlir.printed(module))
     seconds.mark("passes")
