@@ -112,9 +112,10 @@ repro_codesign: $(DATA)  ## about 20 minutes: cost against time and cache hits (
 	@$(PY) run_all.py --scenario trace || [ $$? -eq 1 ]
 	@$(PY) benchmarks/solver.py --out artifacts/solver
 
-repro_bridge: $(DATA)  ## about an hour: equality and latency in StableHLO/IREE and TVM, which it installs (docs/PASS_DOC.md)
+# What is compiled stays in artifacts/bridge (about 2 GB), so that a call that was interrupted goes on.
+repro_bridge:  ## about an hour: equality and latency in StableHLO/IREE and TVM, which it installs (docs/PASS_DOC.md)
 	@$(MAKE) --no-print-directory venv EXTRAS=$(EXTRAS),bridge
-	@$(PY) benchmarks/bridge.py equivalence bert mamba --repeats 60
+	@$(PY) benchmarks/bridge.py equivalence bert mamba --repeats 60 --kept artifacts/bridge $(ARGS)
 
 repro_full: $(DATA)  ## about two hours: every step of the evaluator's list, again
 	@$(PY) -m icd_lib.release.evaluate --force

@@ -15,6 +15,7 @@ from icd_lib.storage.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES, PAGE = ROOT / "docs" / "figures" / "bridge.json", ROOT / "docs" / "PASS_DOC.md"
+MODELS = {"bert": ["8x128", "1x32"], "mamba": ["1x64"]}  # embedded model → its shapes
 NOT_RUN = "Not measured yet."
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 
@@ -64,8 +65,9 @@ def latency_table(section: dict) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for shape, entry in section["shapes"].items():
-        for label, median in entry["median_ms"].items():
+        for label in entry["median_ms"] or entry["compiled"]:
             engine, arm, *how = label.split("/")
+            median = entry["median_ms"].get(label)
             ratios, made = entry["ratios"].get(label, {}), entry["compiled"].get(label)
             error = entry["errors"].get(label)
             cells = [
@@ -73,16 +75,41 @@ def latency_table(section: dict) -> str:
                 f"`{engine}`",
                 arm,
                 how[0] if how else "–",
-                f"{median:.2f} ms",
+                f"{median:.2f} ms" if median else "not measured",
                 *(_change(ratios.get(name)) for name in ("vs_dense", "vs_plain", "vs_eager")),
                 f"{made['seconds']['lower']:.0f} s" if made else "–",
                 f"{made['peak_memory_mb']:.0f} MB" if made else "–",
                 f"{error['to_float64']:.1e}" if error else "–",
             ]
             lines.append(f"| {' | '.join(cells)} |")
-    lines += [f"\n`{label}` was not measured: {reason}" for label, reason in section["refused"].items()]
-    rounds = next(iter(section["shapes"].values()))["rounds"]
-    return "\n".join(lines) + f"\n\n{section['model']}, {section['threads']} threads, {rounds} interleaved rounds."
+    for shape, entry in section["shapes"].items():
+        lines += [f"\n`{label}` was not measured at {shape}: {why}" for label, why in entry["refused"].items()]
+        ran = f"{entry['threads']} threads, {entry['rounds']} interleaved rounds"
+        lines.append(f"\n{section['model']} at {shape}: {ran}.")
+    return "\n".join(lines)
+
+
+def errors_table(found: dict) -> str:
+    """One line per compiler, embedded model, shape and arm: its errors, with tiles and without the larger one."""
+    lines = [
+        "| compiler | model | shape | arm | to float64 | to eager | eager to float64 | one token: median | p95 | "
+        "largest |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in (name for name in MODELS if name in found):
+        for shape, entry in found[name]["shapes"].items():
+            groups: dict[tuple[str, str], list[dict]] = {}
+            for label, error in entry["errors"].items():
+                engine, arm, _ = label.split("/")
+                groups.setdefault((engine, arm), []).append(error)
+            for (engine, arm), errors in groups.items():
+                worst = max(errors, key=lambda error: error["to_float64"])
+                token = worst["per_token_to_float64"]
+                values = [worst[key] for key in ("to_float64", "to_eager", "eager_to_float64")]
+                values += [token[key] for key in ("median", "p95", "max")]
+                cells = [f"`{engine}`", name, shape, arm, *(f"{value:.2e}" for value in values)]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else NOT_RUN
 
 
 def _change(ratio: dict | None) -> str:
@@ -95,8 +122,9 @@ def _change(ratio: dict | None) -> str:
 def main() -> None:
     found = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
     page = PAGE.read_text(encoding="utf-8")
-    for name, table in (("equivalence", equivalence_table), ("bert", latency_table), ("mamba", latency_table)):
+    for name, table in {"equivalence": equivalence_table, **dict.fromkeys(MODELS, latency_table)}.items():
         page = with_marked(page, f"bridge-{name}", table(found[name]) if name in found else NOT_RUN)
+    page = with_marked(page, "bridge-errors", errors_table(found))
     atomic_write(PAGE, page)
 
 

@@ -72,6 +72,12 @@ def compile_model(
     return entry
 
 
+def kept_or_compiled(engine: str, model: nn.Module, inputs: dict, folder: Path) -> dict:
+    """What icd.json says of the artifact in `folder`, which `compile_model` leaves there unless it has one."""
+    file = folder / RECORD  # written last
+    return read_text(file) if file.is_file() else compile_model(engine, model, inputs, folder)
+
+
 def run_child(engine: str, name: str, folder: Path, timeout_s: float, command: list[str] | None = None) -> dict:
     """What the child says of its work; `ResourceError` where it refuses, fails, or takes too long (it is killed)."""
     command = command or [sys.executable, "-m", "icd_lib.bridge.child", str(folder)]

@@ -10,6 +10,7 @@ import torch
 
 from icd_lib.bridge import mlir, relax
 from icd_lib.bridge.target import float_lanes
+from icd_lib.storage.memory import largest_resident, peak_resident
 
 BEFORE, AFTER = "before.txt", "after.txt"  # the IR without its weights, for readers
 
@@ -37,6 +38,7 @@ def through_iree(program: torch.export.ExportedProgram, job: dict, folder: Path)
     passes["legalize-layout"] = mlir.legalize_layout(module, float_lanes())
     if job["tiles"]:
         passes["tile"] = mlir.tile_products(module, float_lanes())
+    passes["pieces"] = mlir.sum_pieces(module)
     (folder / AFTER).write_text(mlir.printed(module, short=True))
     (folder / "module.mlir").write_text(mlir.printed(module))
     seconds.mark("passes")
@@ -68,12 +70,12 @@ def through_tvm(program: torch.export.ExportedProgram, job: dict, folder: Path) 
 
 
 def _told(seconds: Seconds, passes: dict[str, list[str]], left, artifact: str, source: str) -> dict:
-    used = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    used = max(peak_resident(), largest_resident(resource.RUSAGE_CHILDREN))  # this process, or IREE's compiler
     return {
         "artifact": artifact,
         "source": source,
         "seconds": seconds,
-        "peak_memory_mb": round(used / 1024, 1),
+        "peak_memory_mb": round(used / 1e6, 1),
         "passes": passes,
         "gathers": asdict(left),
     }

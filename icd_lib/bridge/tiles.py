@@ -1,5 +1,7 @@
 """Tile sizes of a matrix product that follow the layout: multiples of g that divide what they cut."""
 
+import math
+
 MOST = 128  # elements of a tile along an output dimension: three tiles of it stay in a core's L1 and L2
 
 
@@ -20,3 +22,14 @@ def row_tile(rows: int, most: int = 64) -> int:
     (64, 32, 24)
     """
     return max(size for size in range(1, min(rows, most) + 1) if rows % size == 0)
+
+
+def depth_pieces(depth: int, most: int, granule: int = 16) -> list[int]:
+    """As few pieces of a depth as `most` allows, about alike; multiples of the granule where the depth is one.
+
+    >>> depth_pieces(384, 128), depth_pieces(400, 128), depth_pieces(130, 128), depth_pieces(100, 128)
+    ([128, 128, 128], [112, 112, 112, 64], [65, 65], [100])
+    """
+    unit = granule if depth % granule == 0 else 1
+    size = math.ceil(depth / math.ceil(depth / most) / unit) * unit
+    return [min(size, depth - start) for start in range(0, depth, size)]

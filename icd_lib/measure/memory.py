@@ -2,7 +2,6 @@
 
 import math
 import resource
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from torch import nn
 from icd_lib.errors import MeasureError
 from icd_lib.metric import Figure, figure
 from icd_lib.models.quantized import held_by
+from icd_lib.storage.memory import largest_resident, peak_resident
 
-_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def parameter_bytes(model: nn.Module) -> int:
@@ -32,12 +32,11 @@ def peak_memory_mb(call: Callable[[], object]) -> Figure:
     was_reset = _reset_high_water_mark()
     call()
     if was_reset:
-        value, method = _high_water_mark_kb() * 1024 / 1e6, "peak resident set during the call (VmHWM, reset before it)"
+        value, method = peak_resident(), "peak resident set during the call (VmHWM, reset before it)"
     else:
-        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux (getrusage(2))
-        value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+        value = largest_resident(resource.RUSAGE_SELF)
         method = "peak resident set since the process started (ru_maxrss)"
-    return figure(value, "MB", "measured", n=1, method=method)
+    return figure(value / 1e6, "MB", "measured", n=1, method=method)
 
 
 def linear_flops(model: nn.Module, batch: int, length: int) -> int:
@@ -96,10 +95,3 @@ def _reset_high_water_mark() -> bool:
     except OSError:
         return False
     return True
-
-
-def _high_water_mark_kb() -> int:
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1])
-    raise MeasureError("the kernel reports no VmHWM in /proc/self/status")

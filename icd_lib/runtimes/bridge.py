@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from icd_lib.bridge.compile import PACKAGES, compile_model
+from icd_lib.bridge.compile import PACKAGES, kept_or_compiled
 from icd_lib.bridge.load import load
 from icd_lib.models.export import as_arrays
 from icd_lib.optional import find_optional
@@ -20,13 +21,15 @@ class PreparedBridge(Prepared):
     """A model and what was compiled of it; `warm` compiles a further shape.
 
     records: shape of the first input → what icd.json says of its artifact
+    folder: where artifacts stay and one that is there is taken as it is; else they go with `close`
     """
 
-    def __init__(self, engine: str, model: nn.Module, threads: int):
+    def __init__(self, engine: str, model: nn.Module, threads: int, folder: Path | None = None):
         self.engine, self.model, self.threads = engine, model, threads
         self.records: dict[tuple[int, ...], dict] = {}
         self._calls: dict[tuple[int, ...], Callable[..., np.ndarray]] = {}
-        self._folder = tempfile.TemporaryDirectory()
+        self._held = ExitStack()
+        self._folder = folder or Path(self._held.enter_context(tempfile.TemporaryDirectory()))
 
     def run(self, inputs: dict) -> np.ndarray:
         arrays = as_arrays(inputs)
@@ -37,13 +40,13 @@ class PreparedBridge(Prepared):
 
     def close(self) -> None:
         self._calls.clear()
-        self._folder.cleanup()
+        self._held.close()
 
     def _ready(self, arrays: dict[str, np.ndarray]):
         shape = next(iter(arrays.values())).shape
         if shape not in self._calls:
-            folder = Path(self._folder.name) / "x".join(map(str, shape))
-            self.records[shape] = compile_model(self.engine, self.model, arrays, folder)
+            folder = self._folder / "x".join(map(str, shape))
+            self.records[shape] = kept_or_compiled(self.engine, self.model, arrays, folder)
             self._calls[shape] = load(folder, self.threads)
         return self._calls[shape]
 

@@ -1,6 +1,7 @@
-"""The memory that this process may still take: of the machine, of its containers, and of its own limits."""
+"""The memory that this process may still take, of the machine, of its containers and of its own limits; and took."""
 
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,23 @@ def free_memory(cgroups: Path = CGROUPS, process: Path = SELF) -> int:
     """
     left = [psutil.virtual_memory().available, *_left_by_cgroups(cgroups, process), *_left_by_limits(process)]
     return max(0, min(left))
+
+
+def peak_resident(process: Path = SELF) -> int:
+    """Bytes of the most memory that this process held at once.
+
+    Linux's own mark of it (VmHWM): `ru_maxrss`, the answer elsewhere, begins there with what the process that started
+    this one had held.
+    """
+    for line in _text(process / "status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return largest_resident(resource.RUSAGE_SELF)
+
+
+def largest_resident(who: int) -> int:
+    """`ru_maxrss` in bytes, which macOS gives and Linux does not (getrusage(2)); who: as in `resource.getrusage`."""
+    return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _left_by_cgroups(cgroups: Path, process: Path) -> Iterator[int]:

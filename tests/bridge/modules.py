@@ -61,5 +61,14 @@ def product(weight: np.ndarray, permutation: np.ndarray | None = None, dtype: st
     return text.replace("xf32", f"x{dtype}") + weights(w=weight)
 
 
+def errors_of_sums(x: np.ndarray, weight: np.ndarray, found: np.ndarray) -> tuple[float, float]:
+    """Relative errors of `found` for x (B, L, K) times the transposed weight (N, K), and of one float32 sum over K."""
+    exact = x.astype(np.float64) @ weight.T.astype(np.float64)
+    one = np.zeros_like(exact, dtype=np.float32)
+    for place in range(weight.shape[1]):
+        one += x[..., place : place + 1] * weight[:, place]
+    return tuple(np.linalg.norm(item - exact) / np.linalg.norm(exact) for item in (found, one))
+
+
 def layout(width: int, tile: int = 16, dim: int = 0, axis: str = "ffn.0") -> Layout:
     return {"w": [{"axis": axis, "dim": dim, "tile": tile, "width": width, "pi": "abc"}]}

@@ -6,11 +6,10 @@ import pytest
 pytest.importorskip("iree.compiler")
 pytest.importorskip("iree.runtime")
 
-from bridge.modules import product  # noqa: E402
-
 from icd_lib.bridge import foreign  # noqa: E402
 from icd_lib.bridge.load import open_iree  # noqa: E402
 from icd_lib.errors import ArtifactError, ResourceError  # noqa: E402
+from tests.bridge.modules import product  # noqa: E402
 
 WEIGHT = np.random.default_rng(0).normal(size=(48, 64)).astype(np.float32)
 

@@ -6,12 +6,11 @@ import pytest
 pytest.importorskip("iree.compiler")
 pytest.importorskip("iree.runtime")
 
-from bridge.modules import layout, product, two_gathers  # noqa: E402
-
 from icd_lib.bridge import mlir  # noqa: E402
 from icd_lib.bridge.gathers import Gathers  # noqa: E402
 from icd_lib.bridge.load import open_iree  # noqa: E402
 from icd_lib.errors import ArtifactError  # noqa: E402
+from tests.bridge.modules import errors_of_sums, layout, product, two_gathers  # noqa: E402
 
 RNG = np.random.default_rng(0)
 PERM = RNG.permutation(64)
@@ -81,6 +80,26 @@ def test_tiles_are_multiples_of_g_and_the_function_stays(tmp_path):
     assert np.allclose(tiled, X @ WEIGHT.T, atol=1e-4)
     assert mlir.strip(module) == 2 and "distribution" not in mlir.printed(module)
     assert np.allclose(run(module, tmp_path, X), tiled, atol=1e-5)
+
+
+@pytest.mark.parametrize("tiled", [True, False])
+def test_a_deep_product_is_summed_in_pieces_that_round_less(tiled, tmp_path):
+    weight, x = (RNG.uniform(size=shape).astype(np.float32) for shape in ((48, 2000), (2, 4, 2000)))
+    module = mlir.parse(product(weight))
+    if tiled:
+        mlir.annotate(module, layout(48))
+        mlir.tile_products(module, 16)
+    assert mlir.sum_pieces(module) == ["w: a depth of 2000 in 16 pieces of at most 128"]
+    text = mlir.printed(module, short=True)
+    assert text.count("compilation_info = ") == (16 if tiled else 0) and text.count("stablehlo.add") == 15
+    given, one = errors_of_sums(x, weight, run(module, tmp_path, x))
+    assert given < one / 2
+
+
+def test_what_is_not_deep_is_one_sum():
+    module = mlir.parse(product(WEIGHT))
+    before = mlir.printed(module)
+    assert mlir.sum_pieces(module) == [] and mlir.printed(module) == before
 
 
 def test_without_a_layout_nothing_is_tiled():

@@ -9,6 +9,7 @@ from tvm import relax as R  # noqa: E402
 from icd_lib.bridge import relax  # noqa: E402
 from icd_lib.bridge.gathers import Gathers  # noqa: E402
 from icd_lib.bridge.load import open_tvm  # noqa: E402
+from tests.bridge.modules import errors_of_sums  # noqa: E402
 
 RNG = np.random.default_rng(0)
 PERM, CYCLE = RNG.permutation(64), np.roll(np.arange(64), 1)
@@ -102,21 +103,36 @@ PRODUCTS = {
     "an odd width of heads": ((1, 4, 33, 16), (1, 4, 16, 33)),
     "three rows at once": ((2, 33, 16), (16, 48)),
     "one row for each text": ((6, 1, 64), (64, 48)),
+    "a depth in pieces": ((2, 7, 384), (384, 48)),
+    "a depth in pieces and an odd width": ((1, 7, 96), (96, 5)),
+    "a depth in pieces and heads": ((1, 4, 33, 96), (1, 4, 96, 16)),
+    "one row and a depth in pieces": ((1, 1, 96), (96, 7)),
+    "a depth without pieces": ((2, 4, 97), (97, 48)),
 }
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_a_product_is_right_whatever_its_sizes(name, tmp_path):
-    shapes = PRODUCTS[name]
+    given = [RNG.normal(size=shape).astype(np.float32) for shape in PRODUCTS[name]]
+    assert np.allclose(multiplied(given, tmp_path), np.matmul(*given), atol=1e-4)
+
+
+def test_a_deep_product_is_summed_in_pieces_that_round_less(tmp_path):
+    weight, x = (RNG.uniform(size=shape).astype(np.float32) for shape in ((48, 2000), (2, 4, 2000)))
+    given, one = errors_of_sums(x, weight, multiplied([x, np.ascontiguousarray(weight.T)], tmp_path))
+    assert given < one / 2
+
+
+def multiplied(arrays, folder):
+    """The product of two arrays as TVM computes it."""
     builder = R.BlockBuilder()
-    x, w = (R.Var(var, R.TensorType(list(shape), "float32")) for var, shape in zip("xw", shapes, strict=True))
+    x, w = (R.Var(name, R.TensorType(list(array.shape), "float32")) for name, array in zip("xw", arrays, strict=True))
     with builder.function("main", [x, w], attrs={"num_input": 2}):
         with builder.dataflow():
             output = builder.emit_output(R.op.matmul(x, w))
         builder.emit_func_output(output)
-    relax.lower(builder.get(), {}, {}, 16, tmp_path / "m.so")
-    given = [RNG.normal(size=shape).astype(np.float32) for shape in shapes]
-    assert np.allclose(open_tvm(str(tmp_path / "m.so"), 1)(*given), np.matmul(*given), atol=1e-4)
+    relax.lower(builder.get(), {}, {}, 16, folder / "m.so")
+    return open_tvm(str(folder / "m.so"), 1)(*arrays)
 
 
 @pytest.mark.parametrize(

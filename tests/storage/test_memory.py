@@ -1,4 +1,4 @@
-"""Free memory: the least of the machine's, every control group's and the process's own limits."""
+"""Free memory: the least of the machine's, every control group's and the process's own limits; the most it took."""
 
 import resource
 import subprocess
@@ -93,3 +93,20 @@ def test_a_real_limit_is_seen():
     code += "from icd_lib.storage.memory import free_memory; print(free_memory())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=project_root(), check=True)
     assert 0 < int(done.stdout) < 2**31
+
+
+PEAK = "from icd_lib.storage.memory import peak_resident; print(peak_resident())"
+HOLDS = """import subprocess, sys
+held = bytearray(b"x") * (1 << 29)
+subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_the_peak_of_a_process_is_its_own_and_not_that_of_what_started_it():
+    def peak(*command):
+        command = [sys.executable, "-c", *command]
+        return int(subprocess.run(command, capture_output=True, text=True, cwd=project_root(), check=True).stdout)
+
+    alone = peak(PEAK)
+    assert peak(HOLDS, PEAK) < alone + (1 << 28)
+    assert peak(f"held = bytearray(b'x') * (1 << 29); {PEAK}") > alone + (1 << 28)

@@ -6,6 +6,7 @@ from icd_lib.bridge.mlir.imported import import_stablehlo
 from icd_lib.bridge.mlir.legalize import legalize_layout
 from icd_lib.bridge.mlir.lower import lower
 from icd_lib.bridge.mlir.module import parse, printed, weights_in
+from icd_lib.bridge.mlir.pieces import sum_pieces
 from icd_lib.bridge.mlir.tile import tile_products
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "parse",
     "printed",
     "strip",
+    "sum_pieces",
     "tile_products",
     "weights_in",
 ]

@@ -12,6 +12,8 @@ from icd_lib.bridge.tiles import output_tile, row_tile
 from icd_lib.optional import load_optional
 
 NEAR_ROWS = 4  # of a tile, at most
+# A sum over so many elements at most is added to the one before it: one sum over all of a depth rounds worse by far.
+MOST_DEPTH, LEAST_DEPTH = 64, 16
 _OPAQUE = 8  # OpPatternKind: what is scheduled already is not fused with others
 
 
@@ -65,20 +67,43 @@ def _product(function, offers: dict[tuple[int, int], int], lanes: int):
     near_rows = row_tile(next((size for size in reversed(sizes[:-2]) if size > 1), 1), NEAR_ROWS)
     if not outer:
         return None
+    near_depth = row_tile(sizes[-1], MOST_DEPTH)
+    parts = None
+    if LEAST_DEPTH <= near_depth < sizes[-1]:
+        parts = schedule.rfactor(schedule.split(depth, [None, near_depth])[0], 0)
+        *outer, columns, depth = schedule.get_loops(block)
     line = schedule.fuse(*outer) if len(outer) > 1 else outer[0]
     cell = schedule.cache_write(block, 0, "local")
     far, near = schedule.split(line, [None, near_rows])
     across, along, lane = schedule.split(columns, [None, tile // vector, vector])
     schedule.reorder(far, across, along, depth, near, lane)
+    if parts is not None:
+        schedule.compute_at(parts, depth)
+        schedule.set_scope(parts, 0, "local")
     schedule.reverse_compute_at(cell, along)
     schedule.parallel(schedule.fuse(far, across))
     schedule.unroll(near)
     schedule.vectorize(lane)
     if vector > 1:  # else the copy has no loop of its own for it, and its last one would be `along` or the rows
         schedule.vectorize(schedule.get_loops(cell)[-1])
+    if parts is not None:
+        _in_registers(schedule, parts, vector)
     started = schedule.decompose_reduction(block, depth)
     schedule.vectorize(schedule.get_loops(started)[-1])
     return schedule.mod["main"]
+
+
+def _in_registers(schedule, parts, vector: int) -> None:
+    """The sums of one piece of the depth: for every element of it all of a tile's rows and columns."""
+    _parallel, _along, _depth, *near, piece = schedule.get_loops(parts)
+    schedule.reorder(piece, *near)
+    if vector > 1:
+        schedule.vectorize(near.pop())
+    for loop in near:
+        schedule.unroll(loop)
+    started = schedule.decompose_reduction(parts, piece)
+    if vector > 1:
+        schedule.vectorize(schedule.get_loops(started)[-1])
 
 
 def _spread(function, lanes: int):
