@@ -162,7 +162,7 @@ def test_a_small_one_of_the_family_goes_from_set_up_to_verdict(name, monkeypatch
     more = {
         "bert_large": ("measure.shapes=[[2, 8]]", "measure.runtimes=[cuda_eager, cuda_eager_bf16]"),
         "mamba_3b": (
-            "measure.shapes=[[1, 16], [1, 1]]",
+            "measure.shapes=[[1, 16], [1, 4]]",
             "measure.runtimes=[cuda_eager_bf16]",
             "decode.clock=[[1, 16]]",
         ),
