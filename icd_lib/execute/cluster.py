@@ -425,7 +425,7 @@ def _start(*command: str, environment: Mapping[str, str] = MappingProxyType({}))
     return subprocess.Popen(
         [sys.executable, "-c", _DASK, str(os.getpid()), *command],
         cwd=project_root(),
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))) | environment,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -13,7 +13,7 @@ from icd_lib.experiment.arms import DENSE, RESULT
 from icd_lib.experiment.gates import GATES
 from icd_lib.paths import project_root, user_path
 from icd_lib.records.measured import Ladder
-from icd_lib.records.verdict import VERDICT
+from icd_lib.records.verdict import VERDICT, Verdict
 from icd_lib.release.claims import Claim, compare, load_claims
 from icd_lib.report.compared import compared, state_text
 from icd_lib.report.results import Results
@@ -49,19 +49,24 @@ def page(folder: Path, root: Path) -> str:
 def told_of(results: Results) -> str:
     """A scenario's judged comparison beside the limits of both gates, and how it compares with the runtimes there."""
     heading = f"### {results.scenario}"
-    if results.verdict is None:
+    verdict = results.verdict
+    if verdict is None:
         return f"{heading}\n\nIt ended before there was a verdict ({VERDICT})."
     where = f"deployed in {results.deployed or results.eager}" if results.on_gpu else "on the CPU"
-    lines = [heading, f"{compared(results)}; {where}.", gates_table(results), *against_runtimes(results)]
+    lines = [
+        heading,
+        f"{compared(results)}; {where}.",
+        gates_table(verdict, results.gates_comparison),
+        *against_runtimes(results),
+    ]
     if results.badges:
         lines.append(f"Badges: {'; '.join(results.badges)}.")
     return "\n\n".join(lines)
 
 
-def gates_table(results: Results) -> str:
-    """Metric, what was measured, and whether each gate's limit is met."""
-    verdict = results.verdict
-    section = verdict.section(results.gates_comparison)
+def gates_table(verdict: Verdict, comparison: str) -> str:
+    """Metric, what was measured in the judged comparison, and whether each gate's limit is met."""
+    section = verdict.section(comparison)
     found = section.metrics | verdict.judged
     found |= {"quality_drop_pp": lost} if (lost := verdict.section("vs_dense").lost) else {}
     checks = {gate: verdict.gate(gate).checks for gate in GATES}
