@@ -53,12 +53,8 @@ def told_of(results: Results) -> str:
     if verdict is None:
         return f"{heading}\n\nIt ended before there was a verdict ({VERDICT})."
     where = f"deployed in {results.deployed or results.eager}" if results.on_gpu else "on the CPU"
-    lines = [
-        heading,
-        f"{compared(results)}; {where}.",
-        gates_table(verdict, results.gates_comparison),
-        *against_runtimes(results),
-    ]
+    lines = [heading, f"{compared(results)}; {where}.", gates_table(verdict, results.gates_comparison)]
+    lines += against_runtimes(results)
     if results.badges:
         lines.append(f"Badges: {'; '.join(results.badges)}.")
     return "\n\n".join(lines)
@@ -70,7 +66,8 @@ def gates_table(verdict: Verdict, comparison: str) -> str:
     found = section.metrics | verdict.judged
     found |= {"quality_drop_pp": lost} if (lost := verdict.section("vs_dense").lost) else {}
     checks = {gate: verdict.gate(gate).checks for gate in GATES}
-    asked = [name for name in dict.fromkeys([*_METRICS, *found]) if any(name in states for states in checks.values())]
+    judged = {name for states in checks.values() for name in states}
+    asked = sorted(judged, key=lambda name: (list(_METRICS).index(name) if name in _METRICS else len(_METRICS), name))
     lines = [f"| | measured | {' | '.join(GATES)} |", "|---" * (2 + len(GATES)) + "|"]
     for name in asked:
         states = [state_text(states[name]) if name in states else "–" for states in checks.values()]
