@@ -65,6 +65,11 @@ class Claim:
         """Whether it takes an NVIDIA GPU to make the number again."""
         return "CUDA" in self.hardware
 
+    @property
+    def board(self) -> str:
+        """The GPU that the number is of, as torch names it; empty where it is of none, or of any."""
+        return self.hardware.partition("CUDA:")[2].strip()
+
     def value(self, root: Path, fresh: Mapping[str, str] | None = None):
         """The number (or figure, or word) in the source, or in what was made anew.
 
@@ -129,6 +134,8 @@ def commands(claims: list[Claim], minutes: float) -> tuple[list[str], dict[str, 
     for claim in claims:
         if claim.needs_cuda and not has_cuda():
             left[claim.id] = f"takes {claim.hardware}"
+        elif claim.needs_cuda and claim.board not in (name := cuda_name()):
+            left[claim.id] = f"is of {claim.board}, and here is {name}"
         elif claim.minutes > minutes:
             left[claim.id] = f"takes about {claim.minutes:g} minutes, more than {minutes:g}"
         elif claim.command not in chosen:
@@ -141,6 +148,13 @@ def has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def cuda_name() -> str:
+    """What torch calls its first CUDA device."""
+    import torch
+
+    return torch.cuda.get_device_name(0)
 
 
 def compare(claim: Claim, root: Path, fresh: Mapping[str, str] | None = None) -> tuple[bool, str]:

@@ -120,9 +120,8 @@ def settles(claim: Claim, folder: Path, root: Path, device: str) -> tuple[str, s
         holds, words = compare(claim, root, {KEPT: f"{folder.resolve()}/"})
     except ArtifactError:
         return "–", f"no: it was not made again here; run `{claim.command}`"
-    stated_of = claim.hardware.partition(":")[2].strip()
-    if stated_of and stated_of not in device:
-        return words, f"no: it is of {stated_of}"
+    if claim.board not in device:
+        return words, f"no: it is of {claim.board}"
     return words, "yes: it holds" if holds else "yes: BROKEN"
 
 

@@ -17,6 +17,8 @@ from icd_lib.workloads.model.contexts import make_context
 from tests.pretended import DEVICE, pretending
 from tests.tiny_domains import toy_encoder
 
+pytestmark = pytest.mark.wide
+
 GB = 10**9
 LARGE = ("bert_large", "mamba_3b")
 BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
