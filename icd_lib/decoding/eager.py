@@ -45,7 +45,7 @@ class EagerDecoder(Decoder):
         if not self.has_state:
             past = {
                 "past_key_values": self.cache,
-                "position_ids": self._there(np.ascontiguousarray(positions)),
+                "position_ids": self._there(np.array(positions)),
             }
         with torch.inference_mode():
             found = self.call(

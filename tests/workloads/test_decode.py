@@ -125,8 +125,8 @@ def test_on_a_device_every_arm_generates_there_and_what_is_of_the_cpu_says_so(pr
 
 
 def test_a_decoder_generates_on_a_device_with_its_own_cache():
-    decode.check_state(tiny_decoder(), DEVICE.name)
-    dense = tiny_decoder(dtype=torch.float32)
+    dense = tiny_decoder(dtype=torch.float32, max_position_embeddings=128)
+    decode.check_state(dense, DEVICE.name, DecodeOptions(**SMALL))
     with pretending():
         found = from_json(
             Decoding, decode.measure_decode(Text(DEVICE), {"dense": dense, "iterative": dense}, {}), DECODING
@@ -134,6 +134,20 @@ def test_a_decoder_generates_on_a_device_with_its_own_cache():
     short, _, long = found.clock
     assert set(short.arms) == {"dense", "dense_again", "iterative"}, "there are no other mixers to put in"
     assert long.arms["dense"].bytes_per_token.value > short.arms["dense"].bytes_per_token.value
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"clock": ((1, 124),)}, "the longest of decode.clock with its steps has 129"),
+        ({"greedy": 80}, "decode.greedy has 144"),
+    ],
+)
+def test_texts_longer_than_a_decoders_positions_are_refused_by_name(changes, says):
+    decoder = tiny_decoder(max_position_embeddings=128)
+    with pytest.raises(ConfigError, match=f"{says} tokens"):
+        decode.check_state(decoder, DEVICE.name, DecodeOptions(**SMALL | changes))
+    decode.check_state(tiny_mamba(), options=DecodeOptions(**SMALL | changes))
 
 
 def results_of(tmp_path, entry, config) -> Results:

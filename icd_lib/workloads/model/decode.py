@@ -20,13 +20,15 @@ from icd_lib.errors import ConfigError
 from icd_lib.experiment.arms import ARMS, DENSE, MODEL, MODES, RESULT
 from icd_lib.kernels import use_stock_scan
 from icd_lib.measure.options import DecodeOptions
+from icd_lib.models.check import check_length
+from icd_lib.models.families import find_adapter
 from icd_lib.models.families.mamba.adapter import find_backbone
 from icd_lib.records.decoding import Decoding, SameTokens
 from icd_lib.records.generation import EXPORTED_ARM, DeployedPoint
 from icd_lib.storage.devices import CPU
 from icd_lib.storage.record_json import as_json
 from icd_lib.workloads.model.context import Context
-from icd_lib.workloads.model.decode_clock import Arms, Clock
+from icd_lib.workloads.model.decode_clock import WARMUP, Arms, Clock
 from icd_lib.workloads.model.deployed import deployed_points, label_of
 from icd_lib.workloads.model.engines import Engines
 
@@ -72,16 +74,21 @@ def rows_of_run(context: Context) -> tuple[DecodeRuntime, DecodeRuntime]:
     return row, row if deployed == context.precision else row_at(there, context.precision)
 
 
-def check_state(model: nn.Module, device: str = CPU) -> None:
-    """Raise `ConfigError` for a model that the section `decode` is not for; device: where the run computes.
+def check_state(model: nn.Module, device: str = CPU, options: DecodeOptions | None = None) -> None:
+    """Raise `ConfigError` for a model that the section `decode` is not for, or whose positions its texts exceed.
 
-    On a GPU a decoder may have it too: the section kv, which times it on the CPU, is refused there.
+    device: where the run computes. On a GPU a decoder may have the section too: kv, which times it on the CPU, is
+    refused there.
     """
     if not hasattr(model, "lm_head") or (find_backbone(model) is None and device == CPU):
         raise ConfigError(
             f"the section decode times a Mamba with a language head while it generates, and {type(model).__name__} is "
             "none; leave it out (decoders have the section kv)"
         )
+    if options is not None:
+        adapter, longest = find_adapter(model), max(length for _, length in options.clock)
+        check_length(adapter, longest + options.steps + WARMUP, "the longest of decode.clock with its steps", "cut it")
+        check_length(adapter, PROMPT + options.greedy, f"a prompt of {PROMPT} tokens with decode.greedy", "cut it")
 
 
 def arms_of(engines: Engines, controls: Mapping[str, nn.Module], row: DecodeRuntime) -> Arms:

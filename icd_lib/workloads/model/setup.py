@@ -5,6 +5,7 @@ import torch
 from icd_lib.codesign.tiles import unfit_axes
 from icd_lib.experiment.arms import MODES
 from icd_lib.measure.memory import parameter_bytes
+from icd_lib.measure.options import DecodeOptions
 from icd_lib.models.check import check_length, check_model
 from icd_lib.models.checkpoint.source import MADE
 from icd_lib.models.families import find_adapter
@@ -30,7 +31,8 @@ def describe(context: Context) -> dict:
     if "decode" in context.run.scenario.config:
         from icd_lib.workloads.model.decode import check_state  # loads what only such models need
 
-        check_state(context.model, context.device.name)
+        options = DecodeOptions(**context.run.scenario.config["decode"])
+        check_state(context.model, context.device.name, options)
     check_runtimes(context)
     if "kv" in context.run.scenario.config:
         from icd_lib.workloads.model.generation import check_generation  # loads what only decoders need
