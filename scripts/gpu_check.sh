@@ -62,7 +62,7 @@ told() {
     # Its sections kv and quantization are of the CPU; what is left is a decoder that is pruned, read with and generates.
     smollm2)
       echo device=cuda kv=null quantization=null codesign.strengths=[-0.2] \
-        decode.clock=[[1,128],[8,512]] decode.rounds=1 decode.steps=8 decode.greedy=16 \
+        decode.clock=[[1,128],[8,256]] decode.rounds=1 decode.steps=8 decode.greedy=16 \
         gates.smoke.latency_rel=-0.1 gates.smoke.token_rel=null gates.strict.latency_rel=-0.2 gates.strict.token_rel=null
       ;;
     mock | trace) ;; # a table of rows is laid out for the processor's caches
