@@ -29,7 +29,7 @@ EXPORTS := $(foreach name,openvino onnx,.venv-exports/$(name)/.installed-$(shell
 
 .DEFAULT_GOAL := help
 .PHONY: help run check test test-all test-exports lint lab format fetch_models fetch_data train_language reference validate claims pack sbom \
-  repro_smoke repro_bert repro_mamba repro_ablation repro_codesign repro_bridge repro_full repro_ae gpu-check env venv clean distclean
+  repro_smoke repro_bert repro_mamba repro_ablation repro_codesign repro_bridge repro_large_models repro_full repro_ae gpu-check env venv clean distclean
 
 help:  ## list the targets
 	@grep -E '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z_-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -116,6 +116,11 @@ repro_codesign: $(DATA)  ## about 20 minutes: cost against time and cache hits (
 repro_bridge:  ## about an hour: equality and latency in StableHLO/IREE and TVM, which it installs (docs/PASS_DOC.md)
 	@$(MAKE) --no-print-directory venv EXTRAS=$(EXTRAS),bridge
 	@$(PY) benchmarks/bridge.py equivalence bert mamba --repeats 60 --kept artifacts/bridge $(ARGS)
+
+repro_large_models: $(DATA)  ## on an NVIDIA GPU of 80 GB: BERT-large and the 2.8B Mamba with random weights (docs/GPU.md)
+	@$(PY) run_all.py --scenario bert_large $(ARGS) || [ $$? -eq 1 ]
+	@$(PY) run_all.py --scenario mamba_3b $(ARGS) || [ $$? -eq 1 ]
+	@$(PY) -m icd_lib.validate outputs/bert_large outputs/mamba_3b
 
 repro_full: $(DATA)  ## about two hours: every step of the evaluator's list, again
 	@$(PY) -m icd_lib.release.evaluate --force

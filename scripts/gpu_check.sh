@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # All that needs a CUDA device, in one command: tests/gpu, then scenarios on the device; what cannot run says why.
 #
-#   PY=python3 MINUTES=10 OUT=outputs/gpu RUN_ARGS=--quick bash scripts/gpu_check.sh [arguments of pytest]
+#   PY=python3 MINUTES=20 OUT=outputs/gpu RUN_ARGS=--quick bash scripts/gpu_check.sh [arguments of pytest]
 #
 # PY: the interpreter; no virtual environment is needed. MINUTES: for all of it; a step is stopped when they are over.
-# SCENARIOS: which are run, in this order. RUN_ARGS: further arguments of run_all.py, such as --quick or
-# "--override deploy.runtime=auto". Writes to OUT: runs/, reference/ (the same, scrubbed) and gpu_check.txt, a line for
-# every step. Exit: 0 all that ran passed, 3 a device that torch cannot use, else that of the first step that failed.
-set -u -o pipefail
+# SCENARIOS: which are run, in this order. RUN_ARGS: further arguments of run_all.py; --quick where it is not set, since
+# whole runs take longer than these minutes: RUN_ARGS= MINUTES=180. What a scenario is told beside that stands in `told`.
+# Writes to OUT: runs/, reference/ (the same, scrubbed), gpu.json and README.md of benchmarks/gpu.py, gpu_check.txt, a
+# line for every step, and gpu-check.md, which says what was settled. Exit: 0 all that ran passed, 3 a device that torch
+# cannot use, else that of the first step that failed.
+set -u -o pipefail -o noglob
 cd "$(dirname "$0")/.."
 
 PY=${PY:-python3} MINUTES=${MINUTES:-20} OUT=${OUT:-outputs/gpu}
-SCENARIOS=${SCENARIOS:-mamba bert mock} RUN_ARGS=${RUN_ARGS:-}
+SCENARIOS=${SCENARIOS:-mamba bert bert_large smollm2 mock} RUN_ARGS=${RUN_ARGS---quick}
+BENCHMARK_MINUTES=4
 began=$(date +%s) failed=0
 ledger=$OUT/gpu_check.txt
 
@@ -45,9 +48,31 @@ step() {
   fi
 }
 
-# Exit code 0 where a scenario can run here; else the reason, in a line.
+# told SCENARIO: what it is told besides its file, a line each. Gates on energy need windows enough for an interval.
+told() {
+  case $1 in
+    mamba | bert)
+      echo device=cuda deploy.runtime=cuda_graph deploy.precision=fp32 measure.ladder=true \
+        measure.energy_windows=5 measure.energy_window_s=5 measure.ncu_rounds=3
+      ;;&
+    mamba) echo measure.runtimes=[cuda_eager,cuda_eager_bf16,cuda_graph,cuda_graph_bf16] ;;
+    bert)
+      echo measure.runtimes=[cuda_eager,cuda_eager_bf16,cuda_compile,cuda_compile_bf16,cuda_graph,cuda_graph_bf16]
+      ;;
+    # Its sections kv and quantization are of the CPU; what is left is a decoder that is pruned, read with and generates.
+    smollm2)
+      echo device=cuda kv=null quantization=null codesign.strengths=[-0.2] \
+        decode.clock=[[1,128],[8,256]] decode.rounds=1 decode.steps=8 decode.greedy=16 \
+        gates.smoke.latency_rel=-0.1 gates.smoke.token_rel=null gates.strict.latency_rel=-0.2 gates.strict.token_rel=null
+      ;;
+    mock | trace) ;; # a table of rows is laid out for the processor's caches
+    *) echo device=cuda ;;
+  esac | tr ' ' '\n'
+}
+
+# Exit code 0 where a scenario can run here with these overrides; else the reason, in a line.
 can_run() {
-  "$PY" - "$1" <<'PYTHON' 2>&1 | tail -n 1
+  "$PY" - "$@" <<'PYTHON' 2>&1 | tail -n 1
 import contextlib
 import importlib.util
 import io
@@ -61,7 +86,7 @@ from icd_lib.run.scenario import load_scenario
 if missing := [name for name in ("papermill", "nbconvert", "ipykernel") if importlib.util.find_spec(name) is None]:
     sys.exit(f"the packages {', '.join(missing)} are not installed")
 try:
-    scenario = load_scenario(sys.argv[1], ["device=cuda"])
+    scenario = load_scenario(sys.argv[1], sys.argv[2:])
     resolve_checkpoint(
         scenario.get("model.checkpoint"), revision=scenario.get("model.revision"), family=scenario.get("model.family")
     )
@@ -88,14 +113,27 @@ mkdir -p "$OUT"
 tell "$("$PY" -c 'import torch; print(torch.cuda.get_device_name(0), "with CUDA", torch.version.cuda, "torch", torch.__version__)')"
 step "tests/gpu" 0 "$PY" -m pytest -q -p no:cacheprovider -m "gpu and not slow" tests/gpu "$@"
 for scenario in $SCENARIOS; do
-  if ! why=$(can_run "$scenario"); then
+  mapfile -t overrides < <(told "$scenario")
+  case $scenario in
+    mock | trace) tell "$scenario: on the CPU, a table of rows is laid out for the processor's caches" ;;
+    smollm2) tell "$scenario: without its sections kv and quantization, which are of the CPU" ;;
+  esac
+  if ! why=$(can_run "$scenario" "${overrides[@]}"); then
     tell "$scenario: skipped, $why"
     continue
   fi
+  words=()
+  for override in "${overrides[@]}"; do words+=(--override "$override"); done
   # shellcheck disable=SC2086
-  if step "$scenario" 1 "$PY" run_all.py --scenario "$scenario" --override device=cuda --out "$OUT/runs" --force $RUN_ARGS; then
+  if step "$scenario" 1 "$PY" run_all.py --scenario "$scenario" "${words[@]}" --out "$OUT/runs" --force $RUN_ARGS; then
     step "$scenario, scrubbed" 0 "$PY" -c 'import sys; from icd_lib.release.reference import save_reference; save_reference(*sys.argv[1:])' \
       "$OUT/runs/$scenario" "$OUT/reference/$scenario"
   fi
 done
+if [ "$(left)" -gt $((60 * BENCHMARK_MINUTES)) ]; then
+  step "benchmarks/gpu.py" 0 "$PY" benchmarks/gpu.py --out "$OUT" --minutes "$BENCHMARK_MINUTES"
+else
+  tell "benchmarks/gpu.py: skipped, its $BENCHMARK_MINUTES minutes are not left"
+fi
+"$PY" -m icd_lib.release.gpu_page "$OUT" && echo "gpu-check: $OUT/gpu-check.md says what was settled"
 exit "$failed"

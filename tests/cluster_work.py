@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from sweep_factory import HERE, KEPT
@@ -12,6 +13,7 @@ from sweep_factory import HERE, KEPT
 from icd_lib.errors import ArtifactError
 from icd_lib.execute.cluster import Done
 from icd_lib.storage.atomic import write_error
+from icd_lib.storage.machine import this_machine
 from icd_lib.sweeps.outcome import Outcome
 
 SECONDS = {"begin": 1.0, "solve": 20.0, "finish": 300.0}
@@ -24,6 +26,7 @@ def note(job, part, begun_on=None):
     if part == "solve" and (job.folder / "lost.json").is_file():
         lost_so_much(job)
     line = {"point": job.point.name, "part": part, "pid": os.getpid(), "from": began, "to": time.time()}
+    line |= {"device": os.environ.get("CUDA_VISIBLE_DEVICES"), "machine": this_machine()}
     with open(job.folder / "notes.jsonl", "a") as file:
         file.write(json.dumps(line | {"begun_on": begun_on}) + "\n")
     outcome = Outcome(point=job.point.name, status="done", where=HERE) if part == "finish" else None
@@ -52,6 +55,21 @@ def die_once(job, part, begun_on=None):
 def die_timing(job, part, begun_on=None):
     """Who times is killed."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_on_its_gpu(job, part, begun_on=None):
+    """As `note`, but the worker of the second GPU is killed when it first solves something."""
+    first = job.folder / "died"
+    if part == "solve" and os.environ.get("CUDA_VISIBLE_DEVICES") == "GPU-b" and not first.exists():
+        first.write_text(json.dumps({"pid": os.getpid(), "point": job.point.name}))
+        os.kill(os.getpid(), signal.SIGKILL)
+    done = note(job, part, begun_on)
+    return replace(done, machine=this_machine())
+
+
+def on_its_gpu(job, part, begun_on=None):
+    """As `note`, and says the machine that it is."""
+    return replace(note(job, part, begun_on), machine=this_machine())
 
 
 def fail(job, part, begun_on=None):

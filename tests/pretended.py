@@ -77,6 +77,8 @@ def _run(func, args, kwargs):
         _inside(args[0]).copy_(_inside(args[1]))
         return args[0]
     tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+    if any(value.is_meta for value in tensors) or torch.device(kwargs.get("device") or CPU).type == "meta":
+        return func(*args, **kwargs)  # shapes alone are nowhere
     there = [value for value in tensors if isinstance(value, There)]
     strangers = [value for value in tensors if not isinstance(value, There) and value.ndim]
     may_index = func in _INDEXING and isinstance(args[0], There) and all(one.dtype in _INDICES for one in strangers)
@@ -105,6 +107,15 @@ class _Pretended(TorchDispatchMode):
         return _run(func, args, kwargs or {})
 
 
+_tensor = torch.tensor
+
+
+def _made_there(*args, device=None, **kwargs):
+    """`torch.tensor`, which reaches no dispatch mode before it asks for memory of the device."""
+    made = _tensor(*args, **kwargs)
+    return made if device is None else made.to(device)
+
+
 def _enter(self):
     self._gradients = torch.set_grad_enabled(not self.mode)
     self._gradients.__enter__()
@@ -125,6 +136,7 @@ def pretending() -> Iterator[None]:
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
         with modes, contextlib.ExitStack() as found:
+            found.enter_context(mock.patch("torch.tensor", _made_there))
             for place in FINDERS:
                 found.enter_context(mock.patch(place, lambda *_, **__: DEVICE))
             with _Pretended():

@@ -12,6 +12,7 @@ from icd_lib.decoding.bytes import cache_bytes_of, state_bytes_of, weight_bytes_
 from icd_lib.decoding.prompt import Prompt
 from icd_lib.models.families.mamba.adapter import find_backbone
 from icd_lib.runtimes.eager import in_bf16
+from icd_lib.storage.devices import device_of
 
 
 class EagerDecoder(Decoder):
@@ -25,6 +26,7 @@ class EagerDecoder(Decoder):
         self.weight_bytes, self.cache_bytes = weight_bytes_of(model), cache_bytes_of(model, dtype.itemsize)
         self.state_bytes = state_bytes_of(model, dtype.itemsize)
         self.has_state = find_backbone(model) is not None  # what was padded is in no state, and no position counts
+        self._device = device_of(model)
 
     def _prefill(self, prompt: Prompt) -> np.ndarray:
         self.cache = self._new_cache()
@@ -43,17 +45,21 @@ class EagerDecoder(Decoder):
         if not self.has_state:
             past = {
                 "past_key_values": self.cache,
-                "position_ids": torch.from_numpy(np.ascontiguousarray(positions)),
+                "position_ids": self._there(np.array(positions)),
             }
         with torch.inference_mode():
             found = self.call(
-                input_ids=torch.from_numpy(ids),
-                attention_mask=None if mask is None else torch.from_numpy(mask),
+                input_ids=self._there(ids),
+                attention_mask=None if mask is None else self._there(mask),
                 use_cache=True,
                 logits_to_keep=1,
                 **past,
             )
-        return found.logits[:, -1].float().numpy()
+        return found.logits[:, -1].float().cpu().numpy()
+
+    def _there(self, array: np.ndarray) -> torch.Tensor:
+        """Where the model is."""
+        return torch.from_numpy(array).to(self._device)
 
     def call(self, **inputs):
         """The model's own call."""

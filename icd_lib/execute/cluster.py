@@ -5,6 +5,9 @@ worker with the resource `timing`, one at a time, and nothing else runs meanwhil
 all workers at once. All workers see the sweep's folder. A worker that dies costs its part a retry elsewhere; a point
 whose `finish` lands on another machine than its `begin` is run again there from the start, since a run is of one
 machine.
+
+A worker that has a GPU of its own (`WORKER_DEVICE`) counts as a machine. There every part of a point runs on one
+worker, and so do all points that are compared with each other; workers of other GPUs time theirs meanwhile.
 """
 
 import contextlib
@@ -16,19 +19,22 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.execute.kernel_server import WarmServers
 from icd_lib.execute.point import PARTS, Job, Part, attempt, stopped, this_machine, with_figures
+from icd_lib.execute.where import VISIBLE, comparison_of
 from icd_lib.experiment.arms import MODEL
 from icd_lib.measure.environment import PACKAGES, versions
 from icd_lib.optional import brief, load_optional
 from icd_lib.paths import project_root
 from icd_lib.run.artifacts import Run
+from icd_lib.storage.machine import WORKER_DEVICE
 from icd_lib.sweeps.outcome import Outcome
 from icd_lib.sweeps.prune import too_much
 from icd_lib.version import VERSION, sources_sha256
@@ -110,6 +116,7 @@ def describe_worker(marker: str) -> dict[str, Any]:
     return {
         "same": {"icd_lib": VERSION, "icd_lib's sources": sources_sha256(), **versions(PACKAGES)},
         "machine": this_machine(),
+        "has_device": WORKER_DEVICE in os.environ,
         "sees_folder": Path(marker).is_file(),
     }
 
@@ -168,8 +175,9 @@ def run_parts(
 class Crew:
     """The workers of a sweep; known: address → what one that was checked said of itself.
 
-    begun: point → the machine of its first part; spent: point → seconds of its parts so far; there: address → what the
-    scheduler knew of a worker when it was `asked` last.
+    begun: point → the machine of its first part; homes: comparison → its machine, where GPUs are divided; pinned: a
+    part's future → the machine that it has to run on; spent: point → seconds of its parts so far; there: address →
+    what the scheduler knew of a worker when it was `asked` last.
     """
 
     client: Any
@@ -178,6 +186,8 @@ class Crew:
     patience_s: float = PATIENCE_S
     known: dict[str, Any] = field(default_factory=dict)
     begun: dict[str, str] = field(default_factory=dict)
+    homes: dict[tuple[str, str], str] = field(default_factory=dict)
+    pinned: dict[Any, str] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
     there: dict[str, dict] = field(default_factory=dict)
     asked: float = -math.inf
@@ -238,6 +248,7 @@ class Crew:
                     yield job, failed(job, f"{who} is left to run its part {part!r}")
                 return
             if not finished:
+                waiting += [running.pop(future) for future in self._stranded(running)]
                 self._wait(list(running))
 
     def _workers(self) -> dict[str, dict]:
@@ -274,11 +285,36 @@ class Crew:
         with self.client.as_current(), contextlib.suppress(TimeoutError):
             distributed.wait(futures, timeout=ASKED_EVERY_S, return_when="FIRST_COMPLETED")
 
+    def _divides(self, here: Iterable[str]) -> bool:
+        """Whether workers have GPUs of their own."""
+        return any(self.known[address].get("has_device") for address in here if address in self.known)
+
+    def _home(self, job: Job, here: Iterable[str]) -> str | None:
+        """The machine of a point's comparison: the one that has fewest, kept as long as it is there."""
+        machines = list(dict.fromkeys(filter(None, map(self._machine, here))))
+        group = comparison_of(job)
+        if self.homes.get(group) not in machines and machines:
+            held = Counter(self.homes.values())
+            self.homes[group] = min(machines, key=lambda machine: (held[machine], machine))
+        return self.homes.get(group)
+
+    def _stranded(self, running: Iterable[Any]) -> list[Any]:
+        """Parts whose machine is gone before they ended, taken back from the scheduler."""
+        machines = set(map(self._machine, self._workers()))
+        lost = [future for future in running if self.pinned.get(future) not in (None, *machines)]
+        self.client.cancel(lost)
+        return lost
+
     def _submit(self, job: Job, part: Part, timed: bool) -> Any:
-        """Hand a part over, the last one to the machine of the first if that is still there."""
-        machine = self.begun.get(job.point.name)
-        there = [address for address in self._workers() if part == "finish" and self._machine(address) == machine]
-        return self.client.submit(
+        """Hand a part over, the last one to the machine of the first if that is still there.
+
+        Where workers have GPUs of their own, every part goes to that of the point's comparison.
+        """
+        machine, here = self.begun.get(job.point.name), self._workers()
+        goes_to = self._home(job, here) if self._divides(here) else machine if part == "finish" else None
+        there = [address for address in here if goes_to is not None and self._machine(address) == goes_to]
+        is_pinned = bool(there) and self._divides(here)
+        future = self.client.submit(
             self.work,
             job,
             part,
@@ -286,9 +322,12 @@ class Crew:
             key=f"{part}-{job.point.name}-{time.monotonic_ns()}",
             resources={TIMING: 1} if timed else None,
             workers=there or None,
-            allow_other_workers=bool(there),
+            allow_other_workers=bool(there) and not is_pinned,
             pure=False,
         )
+        if is_pinned and goes_to is not None:
+            self.pinned[future] = goes_to
+        return future
 
 
 def workers_of(client: Any) -> dict[str, dict]:
@@ -322,10 +361,11 @@ def failed(job: Job, reason: str) -> Done:
 
 
 @contextlib.contextmanager
-def connected(cluster: str, workers: int = 1) -> Iterator[Any]:
+def connected(cluster: str, workers: int = 1, devices: Sequence[str] = ()) -> Iterator[Any]:
     """A Dask client of `cluster`: "local" for processes of this machine, an address, or a scheduler file.
 
-    workers: how many a local one has. Raises `ResourceError` where Dask is missing or nobody answers.
+    workers: how many a local one has; devices: their GPUs, one each. Raises `ResourceError` where Dask is missing or
+    nobody answers.
     """
     is_file = cluster != "local" and "://" not in cluster
     if is_file and not Path(cluster).is_file():
@@ -335,7 +375,9 @@ def connected(cluster: str, workers: int = 1) -> Iterator[Any]:
         )
     distributed = load_optional("distributed", "'icd-lib[cluster]'")
     with contextlib.ExitStack() as held:
-        file = held.enter_context(local_cluster(workers)) if cluster == "local" else cluster if is_file else None
+        file = (
+            held.enter_context(local_cluster(workers, devices)) if cluster == "local" else cluster if is_file else None
+        )
         where = {"scheduler_file": file} if file else {"address": cluster}
         try:
             client = held.enter_context(distributed.Client(timeout=CONNECT_S, set_as_default=False, **where))
@@ -349,10 +391,10 @@ def connected(cluster: str, workers: int = 1) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def local_cluster(workers: int) -> Iterator[str]:
+def local_cluster(workers: int, devices: Sequence[str] = ()) -> Iterator[str]:
     """Scheduler and workers as processes on loopback, the first worker with the resource; gives the scheduler's file.
 
-    They end with the block.
+    devices: one for each worker, which sees no other; then all have the resource. They end with the block.
     """
     with tempfile.TemporaryDirectory(prefix="icd-cluster-") as folder:
         file, started = Path(folder) / "scheduler.json", []
@@ -361,22 +403,23 @@ def local_cluster(workers: int) -> Iterator[str]:
             started.append(_start("scheduler", "--port", "0", *common))
             _wait_for(file, started[0])
             for number in range(workers):
-                resources = ["--resources", f"{TIMING}=1"] if number == 0 else []
+                resources = ["--resources", f"{TIMING}=1"] if number == 0 or devices else []
+                sees = {VISIBLE: devices[number], WORKER_DEVICE: devices[number]} if devices else {}
                 # Without a nanny, which would set OMP_NUM_THREADS: a run has its scenario's threads.
                 given = ["--no-nanny", "--nthreads", "1", "--memory-limit", "0", "--local-directory", folder]
-                started.append(_start("worker", *given, *resources, *common))
+                started.append(_start("worker", *given, *resources, *common, environment=sees))
             yield str(file)
         finally:
             _terminate(started[1:])  # a worker takes its leave of the scheduler, and waits for one that is gone
             _terminate(started[:1])
 
 
-def _start(*command: str) -> subprocess.Popen:
+def _start(*command: str, environment: Mapping[str, str] = MappingProxyType({})) -> subprocess.Popen:
     """A command of Dask's in a process that finds what this one imports."""
     return subprocess.Popen(
         [sys.executable, "-c", _DASK, str(os.getpid()), *command],
         cwd=project_root(),
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -11,7 +11,7 @@ from icd_lib.execute.kernel_server import WarmServers
 from icd_lib.execute.notebook import execute
 from icd_lib.execute.pipeline import PLANNED_MODES, as_time, notebooks_folder, only_one
 from icd_lib.execute.point import Job, run_whole
-from icd_lib.execute.where import chosen_cluster
+from icd_lib.execute.where import Place, chosen_place
 from icd_lib.experiment.arms import DENSE
 from icd_lib.options.option import plain
 from icd_lib.paths import project_root, user_path
@@ -82,7 +82,7 @@ def run_sweep(
     notebooks: Path | None = None,
     echo: Callable[[str], None] = print,
 ) -> SweepResult:
-    """Run what is not finished, in order or on a cluster (`chosen_cluster`), and write the sweep's pages.
+    """Run what is not finished, in order or on a cluster (`chosen_place`), and write the sweep's pages.
 
     A point that fails ends with its reason, and the next one begins. Raises `ResourceError` if another sweep writes
     into the folder or there is no such cluster, `ArtifactError` if that cannot be written; KeyboardInterrupt goes
@@ -96,16 +96,16 @@ def run_sweep(
         shown = str(Path(out) / planned.name)
         jobs = [Job(point, folder, shown, mode, planned.quick, force, notebooks) for point in planned.points]
         waiting = [job for job in jobs if not course.keep(job)]
-        where, workers = chosen_cluster(cluster, len(waiting), echo) if waiting else (None, 1)
+        place = chosen_place(cluster, waiting, echo) if waiting else Place()
         with shared_folder(folder):
-            if where is None:
+            if place.cluster is None:
                 with WarmServers() as servers:
                     for job in waiting:
                         course.end(job, course.ruled_out(job) or run_whole(job, planned.options.prune, servers))
             else:
                 from icd_lib.execute.cluster import connected, run_parts
 
-                with connected(where, workers) as client:
+                with connected(place.cluster, place.workers, place.devices) as client:
                     run_parts(client, waiting, course)
         write_pages(folder, notebooks, echo)
     return SweepResult.load(folder)

@@ -8,7 +8,7 @@ import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,10 +60,23 @@ class Claim:
     tolerance: float
     verdict: str
 
-    def value(self, root: Path, fresh: bool = False):
-        """The number (or figure, or word) in the source, or in what a rerun has written."""
+    @property
+    def needs_cuda(self) -> bool:
+        """Whether it takes an NVIDIA GPU to make the number again."""
+        return "CUDA" in self.hardware
+
+    @property
+    def board(self) -> str:
+        """The GPU that the number is of, as torch names it; empty where it is of none, or of any."""
+        return self.hardware.partition("CUDA:")[2].strip()
+
+    def value(self, root: Path, fresh: Mapping[str, str] | None = None):
+        """The number (or figure, or word) in the source, or in what was made anew.
+
+        fresh: beginnings of the committed files' paths → where the command that makes them again has written
+        """
         file, _, path = self.source.partition(" : ")
-        for kept, made in FRESH.items() if fresh else ():
+        for kept, made in (fresh or {}).items():
             file = made + file.removeprefix(kept) if file.startswith(kept) else file
         node = _read(root / file)
         for key in path.split(" / "):
@@ -119,8 +132,10 @@ def commands(claims: list[Claim], minutes: float) -> tuple[list[str], dict[str, 
     """Commands to run, each once, and for claims that are left out the reason."""
     chosen, left = [], {}
     for claim in claims:
-        if "CUDA" in claim.hardware and not has_cuda():
+        if claim.needs_cuda and not has_cuda():
             left[claim.id] = f"takes {claim.hardware}"
+        elif claim.needs_cuda and claim.board not in (name := cuda_name()):
+            left[claim.id] = f"is of {claim.board}, and here is {name}"
         elif claim.minutes > minutes:
             left[claim.id] = f"takes about {claim.minutes:g} minutes, more than {minutes:g}"
         elif claim.command not in chosen:
@@ -135,9 +150,16 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def compare(claim: Claim, root: Path) -> tuple[bool, str]:
-    """Whether a rerun bears the claim out, and the words for it."""
-    old, new = (number_of(claim.value(root, fresh)) for fresh in (False, True))
+def cuda_name() -> str:
+    """What torch calls its first CUDA device."""
+    import torch
+
+    return torch.cuda.get_device_name(0)
+
+
+def compare(claim: Claim, root: Path, fresh: Mapping[str, str] | None = None) -> tuple[bool, str]:
+    """Whether what was made anew (`Claim.value`, by default by a rerun) bears the claim out, and the words for it."""
+    old, new = (number_of(claim.value(root, places)) for places in (None, FRESH if fresh is None else fresh))
     if isinstance(old, str) or old is None or new is None:
         return old == new, f"{new} (stated: {old})"
     return abs(new - old) <= claim.tolerance + 1e-12, f"{new:.4g} (stated: {old:.4g}, ± {claim.tolerance:g})"

@@ -39,9 +39,7 @@ def decoding_of(results: Results) -> Decoding | Missing:
     found = results.read(DECODING)
     if found:
         return from_json(Decoding, found, DECODING)
-    left_out = results.on_gpu and results.measure is not None
-    why = "it is timed on the CPU alone so far, and this run's device is a GPU" if left_out else None
-    return Missing("Generating", why or "03_measure has not finished")
+    return Missing("Generating", "03_measure has not finished")
 
 
 @badged("model")

@@ -194,7 +194,10 @@ class Results:
     @property
     def eager(self) -> str:
         """The reference runtime in words."""
-        return "PyTorch eager on CUDA, fp32" if self.on_gpu else "PyTorch eager, fp32"
+        if not self.on_gpu:
+            return "PyTorch eager, fp32"
+        in_bf16 = self.config.get("model", {}).get("dtype") == "bfloat16"
+        return f"PyTorch eager on CUDA, {'bf16' if in_bf16 else 'fp32'}"
 
     @property
     def in_eager(self) -> bool:

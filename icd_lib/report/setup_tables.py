@@ -7,6 +7,7 @@ from icd_lib.report.losses import what_it_is
 from icd_lib.report.results import Results
 from icd_lib.report.table import Missing, Table, Verdict, badged
 from icd_lib.report.words import bytes_text, change_text, interval_text, number, value_text
+from icd_lib.storage.devices import as_gb
 from icd_lib.storage.machine import ISA_LIMIT
 
 
@@ -38,6 +39,10 @@ def machine(results: Results) -> Table | Missing:
     ]
     if device := results.setup.get("device"):
         rows.append(["computes on", f"{device['name']} ({device['label']}): {device['why']}"])
+    if needs := results.setup.get("needs"):
+        gpu, disk = max(needs["solving"], needs["timing"]), needs["run"] + needs["temporary"] + needs["cache"]
+        told = f"about {as_gb(gpu)} of the GPU, {as_gb(needs['host'])} of memory, {as_gb(disk)} of disk"
+        rows.append(["takes at its widest", told])
     for name, counter in env["counters"].items():
         state = "available" if counter["available"] else f"not available: {counter.get('reason', 'unknown reason')}"
         rows.append([f"counter {name}", state])

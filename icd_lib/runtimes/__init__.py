@@ -51,9 +51,15 @@ ENGINES = tuple(dict.fromkeys(name.partition("_")[0] for name in OWN))
 CUDA_ENGINES = tuple(name for name in CUDA if name.count("_") == 1)
 
 
-def reference_of(device: str | None) -> str:
-    """The row that others are compared with on a device; None: the CPU."""
-    return REFERENCE if device in (None, "cpu") else CUDA_REFERENCE
+def reference_of(device: str | None, precision: str = "fp32") -> str:
+    """The row that others are compared with on a device; None: the CPU. precision: that of a GPU's, of the weights.
+
+    >>> reference_of("cuda:0", "bf16"), reference_of("cpu", "bf16")
+    ('cuda_eager_bf16', 'eager')
+    """
+    if device in (None, "cpu"):
+        return REFERENCE
+    return CUDA_REFERENCE if precision == "fp32" else f"{CUDA_REFERENCE}_{precision}"
 
 
 def rows_of(engine: str, precision: str, device: str | None = None) -> list[str]:

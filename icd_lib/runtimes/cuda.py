@@ -144,6 +144,15 @@ def _kind(value) -> tuple:
     return (tuple(value.shape), value.dtype) if isinstance(value, torch.Tensor) else (value,)
 
 
+def check_cuda(name: str, device: str) -> None:
+    """Raise `ResourceError` where the row `name` is to compute on a CUDA device and torch can use none."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ResourceError(
+            f"{name}: no CUDA device that torch {torch.__version__} can use; install a CUDA build of torch on "
+            "a machine with an NVIDIA device, or choose a runtime of the CPU"
+        )
+
+
 @dataclass(frozen=True)
 class OnDevice(Runtime):
     """`device`: where the copy goes, as torch names it."""
@@ -156,11 +165,7 @@ class OnDevice(Runtime):
 
     def check(self) -> None:
         super().check()
-        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
-            raise ResourceError(
-                f"{self.name}: no CUDA device that torch {torch.__version__} can use; install a CUDA build of torch on "
-                "a machine with an NVIDIA device, or choose a runtime of the CPU"
-            )
+        check_cuda(self.name, self.device)
 
     def prepare(self, model: nn.Module, example_inputs: dict, **_) -> PreparedOnDevice:
         self.check()

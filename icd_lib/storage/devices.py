@@ -31,9 +31,15 @@ ON_CPU = {
     "quantization": "weights are put on a grid on the CPU, and no runtime of a GPU computes in int8 here",
 }
 HEADS_ON_CPU = "heads are made smaller on the CPU"
-# Bytes of the dense model that the loop holds at its widest: dense, the best so far, the one being changed and its copy
-# (4), its gradients and Adam's two moments (3), and one float64 copy for certificates (2).
-WORKING_COPIES = 9
+_SEVERAL = re.compile(r"cuda(:[0-9]+)?(\s*,\s*(cuda:)?[0-9]+)+")
+_ONE = (
+    "a run computes on one device: its clock, CUDA graphs, profiles and board counters are of one, and a layer that "
+    "waits for another device would be timed with the way between them; take one with the memory (cuda:N), or a "
+    "smaller model"
+)
+# Copies of the dense model that the loop holds at its widest: dense, the best so far, the one being changed and its
+# copy (4), its gradients and Adam's two moments (3); and, of every number, one in float64 for certificates.
+WORKING_COPIES, CERTIFICATE_BYTES = 7, 8
 # Of every calibration token: the stream, what the consumer reads, sums, goals, and what a product needs beside them.
 ACTIVATION_COPIES = 6
 
@@ -80,6 +86,8 @@ def check_device(asked: Any, where: str = "device") -> str:
     """
     if asked is None:
         return DEFAULT
+    if isinstance(asked, str) and _SEVERAL.fullmatch(asked):
+        raise ConfigError(f"{where}={asked}: {_ONE}")
     if not isinstance(asked, str) or not _NAME.fullmatch(asked):
         raise ConfigError(f"{where} takes {_TAKES}; got {asked!r:.60}")
     return asked
@@ -128,16 +136,19 @@ def find_device(asked: str | None, need_bytes: int = 0, where: str = "device") -
         index = max(range(count), key=_free_bytes)
         free = _free_bytes(index)
         if free < need_bytes:
-            return Device(why=f"auto: {_label(index)} has {_gb(free)} free, and the run needs about {_gb(need_bytes)}")
-        return Device(f"{CUDA}:{index}", _label(index), f"auto: {_gb(free)} are free, {_gb(need_bytes)} are needed")
+            return Device(
+                why=f"auto: {_label(index)} has {as_gb(free)} free, and the run needs about {as_gb(need_bytes)}"
+            )
+        return Device(f"{CUDA}:{index}", _label(index), f"auto: {as_gb(free)} are free, {as_gb(need_bytes)} are needed")
     index = int(asked.partition(":")[2] or torch.cuda.current_device())
     if index >= count:
         there = ", ".join(f"cuda:{i} ({_label(i)})" for i in range(count))
         raise ResourceError(f"{where}={asked}: there is no such device; torch sees {there}")
     if (free := _free_bytes(index)) < need_bytes:
         raise ResourceError(
-            f"{where}={asked}: {_label(index)} has {_gb(free)} free, and the run needs about {_gb(need_bytes)}; end "
-            f"what else uses it, take fewer calibration texts (data.calibration_texts), or set {where} to cpu"
+            f"{where}={asked}: {_label(index)} has {as_gb(free)} free, and the run needs about {as_gb(need_bytes)}"
+            + (f" (the memory of {count} GPUs is not put together: a run computes on one)" if count > 1 else "")
+            + f"; end what else uses it, take fewer calibration texts (data.calibration_texts), or set {where} to cpu"
         )
     return Device(f"{CUDA}:{index}", _label(index), "it is named")
 
@@ -165,17 +176,24 @@ def _label(index: int) -> str:
     return torch.cuda.get_device_name(index)
 
 
-def _gb(count: float) -> str:
+def as_gb(count: float) -> str:
+    """Bytes in words."""
     return f"{count / 1e9:.1f} GB"
 
 
 def needed_bytes(model: nn.Module, tokens: int, widest: int) -> int:
-    """What a run holds on a device: copies of the dense model, and what `tokens` of calibration text are there.
+    """What the loop holds on a device: copies of the dense model, and what `tokens` of calibration text are there.
 
-    widest: the most numbers that a block reads or writes per token
+    model: it may be an outline, on torch's meta device; widest: the most numbers that a block reads or writes per token
     """
     held = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
-    return WORKING_COPIES * held + ACTIVATION_COPIES * 4 * tokens * widest
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    return WORKING_COPIES * held + CERTIFICATE_BYTES * numbers + activation_bytes(tokens, widest)
+
+
+def activation_bytes(tokens: int, widest: int) -> int:
+    """What passes of so many tokens hold beside the model."""
+    return ACTIVATION_COPIES * 4 * tokens * widest
 
 
 def placed(inputs: dict, device: torch.device) -> dict:

@@ -17,6 +17,7 @@ from icd_lib.paths import home_folder, user_path
 from icd_lib.storage.atomic import atomic_write, to_json
 from icd_lib.storage.json_text import read_text
 
+WORKER_DEVICE = "ICD_WORKER_DEVICE"  # of a cluster's worker: the GPU that it alone computes on
 SIMD_FLAGS = (
     "sse4_2 avx avx2 fma avx512f avx512bw avx512_vnni avx512_bf16 avx512_fp16 avx_vnni amx_tile amx_bf16 amx_int8 "
     "neon asimd asimddp bf16 i8mm sve sve2"
@@ -76,12 +77,17 @@ def keep_tables(key: dict, tables: dict) -> bool:
 
 
 def this_machine() -> str:
-    """A short name of this machine that tells nobody whose it is: the same in every process, another elsewhere."""
+    """A short name of this machine that tells nobody whose it is: the same in every process, another elsewhere.
+
+    A worker that has one of its GPUs (`WORKER_DEVICE`) is a machine of its own: its figures are of that board.
+    """
     try:
         number = Path("/etc/machine-id").read_text(encoding="utf-8").strip()
     except OSError:
         number = ""
-    return hashlib.sha256(f"{socket.gethostname()} {number}".encode()).hexdigest()[:6]
+    name = hashlib.sha256(f"{socket.gethostname()} {number}".encode()).hexdigest()[:6]
+    board = os.environ.get(WORKER_DEVICE)
+    return name if board is None else f"{name}-{hashlib.sha256(board.encode()).hexdigest()[:4]}"
 
 
 def cpu_model() -> str:

@@ -10,6 +10,7 @@ from icd_lib.records.measured import Metrics
 from icd_lib.records.verdict import VERDICT, Verdict
 from icd_lib.run.artifacts import LOCK
 from icd_lib.run.files import check_shape
+from icd_lib.storage.devices import CPU
 from icd_lib.storage.json_text import read_text
 from icd_lib.storage.record_json import from_json
 from icd_lib.sweeps.outcome import ArmFigures, Where
@@ -62,6 +63,8 @@ def where_of(folder: Path) -> Where:
     machine = f"{cpu.get('model', 'unknown CPU')}, {cpu.get('usable_cores', '?')} cores"
     if threads.get("torch"):
         machine += f", {threads['torch']} threads"
+    if (device := setup.get("device") or {}).get("name", CPU) != CPU:
+        machine += f", {device['label']}"
     name = f"{config['workload']['kind']} table" if workload_of(config) == ROWS else setup["model"].get("name", "model")
     return Where(
         model=name,

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from cluster_work import die_once, die_timing, fail, fill_the_disk, note, notes
+from cluster_work import die_on_its_gpu, die_once, die_timing, fail, fill_the_disk, note, notes, on_its_gpu
 
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.execute import cluster as module
@@ -302,6 +302,60 @@ def test_what_breaks_the_work_itself_is_the_points_failure(go):
     outcomes, _ = go(fail)
     assert [outcome.status for outcome in outcomes.values()] == ["failed"] * 3
     assert outcomes[NAMES[0]].reason == "ZeroDivisionError: division by zero"
+
+
+TWO_BASES = {"base": ["mock", "trace"], "grid": {"transform.dead_share": [0.3, 0.5]}}
+
+
+@pytest.fixture
+def on_gpus(tmp_path):
+    """Run the points of two bases on two real workers, each with a GPU of its own as far as it is told."""
+    pytest.importorskip("distributed")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "sweep.json").write_text("{}")
+    planned = sweep_of(TWO_BASES, "mine")
+    jobs = [Job(point, folder, "out") for point in planned.points]
+
+    def run(work):
+        with connected("local", 2, ("0", "GPU-b")) as client:
+            run_parts(client, jobs, Course(planned, folder, echo=lambda line: None), work)
+        return read_outcomes(folder), notes(folder)
+
+    return run
+
+
+def by_base(noted) -> dict[str, set]:
+    """Base → the GPUs that its parts ran on."""
+    found: dict[str, set] = {}
+    for entry in noted:
+        base = "mock" if "mock" in entry["point"] else "trace"
+        found.setdefault(base, set()).add(entry["device"])
+    return found
+
+
+@pytest.mark.wide
+def test_every_gpu_has_a_worker_and_what_is_compared_stays_on_one(on_gpus):
+    outcomes, noted = on_gpus(on_its_gpu)
+    assert {outcome.status for outcome in outcomes.values()} == {"done"} and len(outcomes) == 4
+    devices = by_base(noted)
+    assert sorted(len(found) for found in devices.values()) == [1, 1]
+    assert set.union(*devices.values()) == {"0", "GPU-b"}, "a worker sees its own GPU alone"
+    machines = {entry["device"]: entry["machine"] for entry in noted}
+    assert len(set(machines.values())) == 2 and this_machine() not in machines.values()
+    assert all(entry["begun_on"] == entry["machine"] for entry in noted if entry["part"] != "begin")
+    for device in machines:
+        own = sorted((entry["from"], entry["to"]) for entry in noted if entry["device"] == device)
+        assert all(before[1] <= after[0] for before, after in zip(own, own[1:], strict=False))
+
+
+@pytest.mark.slow
+def test_the_points_of_a_gpu_whose_worker_died_go_to_another(on_gpus, tmp_path):
+    outcomes, noted = on_gpus(die_on_its_gpu)
+    assert {outcome.status for outcome in outcomes.values()} == {"done"} and len(outcomes) == 4
+    died = json.loads((tmp_path / "mine" / "died").read_text())
+    again = [entry for entry in noted if entry["point"] == died["point"] and entry["part"] in ("solve", "finish")]
+    assert {entry["device"] for entry in again} == {"0"}
 
 
 TINY = {

@@ -82,6 +82,14 @@ def test_what_takes_too_long_or_another_machine_is_left_out(monkeypatch):
     assert chosen == ["python -c pass"] and set(left) == {"b", "c"} and "60 minutes" in left["b"]
 
 
+def test_what_is_of_another_board_is_left_out(monkeypatch):
+    monkeypatch.setattr(claims, "has_cuda", lambda: True)
+    monkeypatch.setattr(claims, "cuda_name", lambda: "NVIDIA A100")
+    boards = {"h200": "CUDA: NVIDIA H200", "a100": "CUDA: NVIDIA A100", "any": "CUDA GPU"}
+    chosen, left = commands([replace(CLAIM, id=name, hardware=board) for name, board in boards.items()], 5)
+    assert chosen == ["python -c pass"] and left == {"h200": "is of NVIDIA H200, and here is NVIDIA A100"}
+
+
 def test_a_command_that_fails_breaks_its_claims(root, capsys):
     broken = replace(CLAIM, command="python -c 'raise SystemExit(3)'")
     assert rerun([broken], root, 5) == 1

@@ -16,11 +16,14 @@ from icd_lib.report import Results, decoding, generation
 from icd_lib.report.picture import Picture
 from icd_lib.report.table import DoesNotApply, Missing, Table
 from icd_lib.storage.atomic import to_json
+from icd_lib.storage.devices import Device
 from icd_lib.storage.record_json import from_json
 from icd_lib.workloads.model import decode
+from tests.pretended import DEVICE, pretending
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_mambas import VOCAB, make_uneven, tiny_mamba
 
+CPU = Device()
 SMALL = {"clock": ((1, 12), (2, 12), (1, 40)), "peers": (), "rounds": 1, "steps": 3, "greedy": 8}
 
 
@@ -29,7 +32,9 @@ class Text:
 
     is_trained, judging = False, "seen"
 
-    def __init__(self, **changes):
+    def __init__(self, device: Device = CPU, precision: str = "fp32", **changes):
+        self.device, self.precision = device, "fp32"
+        self.target = SimpleNamespace(row=SimpleNamespace(precision=precision))
         section = DecodeOptions(**(SMALL | changes)).model_dump()
         self.run = SimpleNamespace(scenario=SimpleNamespace(config={"decode": section}))
         self.progress = lambda line: None
@@ -99,6 +104,50 @@ def test_other_models_are_refused_by_name():
     for model in (tiny_decoder(), tiny_mamba("backbone")):
         with pytest.raises(ConfigError, match=f"{type(model).__name__} is none; leave it out"):
             decode.check_state(model)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_on_a_device_every_arm_generates_there_and_what_is_of_the_cpu_says_so(precision):
+    compared, controls = models()
+    text = Text(DEVICE, precision, peers=("openvino",))
+    with pretending():
+        found = from_json(Decoding, decode.measure_decode(text, compared, controls), DECODING)
+    here = from_json(Decoding, decode.measure_decode(Text(), {"dense": compared["dense"]}, {}), DECODING)
+    for shape, on_cpu in zip(found.clock, here.clock, strict=True):
+        assert set(shape.arms) == {"dense", "dense_again", "stock", "linear", "iterative", "same_transform"}
+        assert set(shape.missing) == {"openvino", EXPORTED_ARM}
+        assert all("this run does not" in reason for reason in shape.missing.values())
+        assert all(arm.label.endswith(f"(Transformers eager on CUDA, {precision})") for arm in shape.arms.values())
+        size = on_cpu.arms["dense"].bytes_per_token.value / shape.arms["dense"].bytes_per_token.value
+        assert size == pytest.approx(1.0) if precision == "fp32" else 1 < size <= 2
+    assert all(item.equal == item.texts for item in found.same_tokens), "they are said in fp32, whatever is timed"
+    assert not found.deployed
+
+
+def test_a_decoder_generates_on_a_device_with_its_own_cache():
+    dense = tiny_decoder(dtype=torch.float32, max_position_embeddings=128)
+    decode.check_state(dense, DEVICE.name, DecodeOptions(**SMALL))
+    with pretending():
+        found = from_json(
+            Decoding, decode.measure_decode(Text(DEVICE), {"dense": dense, "iterative": dense}, {}), DECODING
+        )
+    short, _, long = found.clock
+    assert set(short.arms) == {"dense", "dense_again", "iterative"}, "there are no other mixers to put in"
+    assert long.arms["dense"].bytes_per_token.value > short.arms["dense"].bytes_per_token.value
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"clock": ((1, 124),)}, "the longest of decode.clock with its steps has 129"),
+        ({"greedy": 80}, "decode.greedy has 144"),
+    ],
+)
+def test_texts_longer_than_a_decoders_positions_are_refused_by_name(changes, says):
+    decoder = tiny_decoder(max_position_embeddings=128)
+    with pytest.raises(ConfigError, match=f"{says} tokens"):
+        decode.check_state(decoder, DEVICE.name, DecodeOptions(**SMALL | changes))
+    decode.check_state(tiny_mamba(), options=DecodeOptions(**SMALL | changes))
 
 
 def results_of(tmp_path, entry, config) -> Results:

@@ -2,9 +2,10 @@
 
 import torch
 import transformers
+from torch import nn
 
 from icd_lib.errors import ResourceError
-from icd_lib.models.checkpoint.config import building, model_config
+from icd_lib.models.checkpoint.config import building, model_class, model_config
 from icd_lib.models.checkpoint.source import Checkpoint
 from icd_lib.storage.memory import free_memory
 
@@ -37,6 +38,13 @@ def count_parameters(checkpoint: Checkpoint) -> int:
     with building(checkpoint.name), torch.device("meta"):
         model = transformers.AutoModel.from_config(config)
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def outline(checkpoint: Checkpoint, dtype: torch.dtype) -> nn.Module:
+    """The checkpoint's model on torch's meta device: shapes and types of all it has, and no memory."""
+    config = model_config(checkpoint)
+    with building(checkpoint.name), torch.device("meta"):
+        return model_class(config)._from_config(config, dtype=dtype)
 
 
 def needed_bytes(parameters: int, dtype: torch.dtype) -> int:

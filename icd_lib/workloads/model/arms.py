@@ -72,8 +72,8 @@ def _left_of(context: Context, name: str) -> nn.Module | None:
 
 
 def is_rounded(context: Context, solved: Saved) -> bool:
-    """Whether iterative, as it is deployed, computes with fewer bits than fp32."""
-    return context.target.row.rounds or is_quantized(solved.model)
+    """Whether iterative, as it is deployed, computes with fewer bits than the dense model has."""
+    return context.rounds or is_quantized(solved.model)
 
 
 def skeleton(context: Context) -> nn.Module:
@@ -153,7 +153,7 @@ def dense_fp32(context: Context, solved: Saved) -> nn.Module | None:
     """The dense model; None where fp32 is what is deployed, or where its engine is the reference's."""
     plain = context.plain_target
     is_other = plain is not None and not plain.is_reference
-    return context.model if context.target.row.rounds and is_other else None
+    return context.model if context.rounds and is_other else None
 
 
 def iterative_fp32(context: Context, solved: Saved) -> nn.Module | None:

@@ -20,7 +20,7 @@ from icd_lib.data.labelled import load_own_domain
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.measure.battery import Battery
 from icd_lib.models.checkpoint.loading import load_model
-from icd_lib.models.checkpoint.room import fitting_dtype
+from icd_lib.models.checkpoint.room import fitting_dtype, outline
 from icd_lib.models.checkpoint.source import Checkpoint, mask_checkpoint, random_checkpoint, resolve_checkpoint
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
@@ -28,12 +28,13 @@ from icd_lib.records.deploy import Deploy
 from icd_lib.run.artifacts import Run
 from icd_lib.runtimes import reference_of, rows_of
 from icd_lib.runtimes.target import Target
-from icd_lib.storage.devices import AUTO, Device, find_device, needed_bytes, why_on_cpu
+from icd_lib.storage.devices import AUTO, Device, find_device, why_on_cpu
 from icd_lib.storage.machine import kept_file, processor
 from icd_lib.storage.record_json import from_json
 from icd_lib.storage.tensor_file import load_tensors, save_tensors
 from icd_lib.transforms import applying
 from icd_lib.version import sources_sha256
+from icd_lib.workloads.model.room import Needs, check_machine, needs_of
 
 CERTIFICATE_SHAPE = (2, 24)  # enough tokens for an equality check, few enough for float64 to be instant
 EMBEDDED = ("auto", "bible")  # values of data.name that bring no text of the user's own
@@ -70,7 +71,17 @@ class Context(ABC):
 
     @cached_property
     def _loaded(self) -> tuple[nn.Module, object]:
-        return load_model(self.checkpoint, fitting_dtype(self.checkpoint, self.get("model.dtype")))
+        return load_model(self.checkpoint, self.dtype)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """What the dense model's weights are to be loaded in."""
+        return fitting_dtype(self.checkpoint, self.get("model.dtype"))
+
+    @cached_property
+    def needs(self) -> Needs:
+        """What the run takes on a GPU; nothing of the model is allocated for the answer."""
+        return needs_of(self, outline(self.checkpoint, self.dtype))
 
     @property
     def model(self) -> nn.Module:
@@ -94,15 +105,26 @@ class Context(ABC):
         return device
 
     def find_device(self) -> Device:
-        """The device that the scenario asks for, with the memory that the run needs there free."""
+        """The device that the scenario asks for, with the memory that the run needs there and here free.
+
+        Asked before anything of the model is allocated.
+        """
         config = self.run.scenario.config
         asked = config.get("device")
         if asked == AUTO and (why := why_on_cpu(config)):
             return Device(why=f"auto: {why}")
-        texts = max(self.get("data.calibration_texts"), self.get("data.distill_texts"))
-        blocks = list(find_adapter(self.model).blocks())
-        widest = max(max(block.consumer.weight.shape) for block in blocks)
-        return find_device(asked, needed_bytes(self.model, texts * self.get("data.max_length"), widest))
+        if (found := find_device(asked)).is_cpu:
+            return found
+        found = find_device(asked, self.needs.device)
+        if found.is_cpu:
+            return found
+        try:
+            check_machine(self.needs, self.run.dir, f"device={asked}")
+        except ResourceError as error:
+            if asked != AUTO:
+                raise
+            return Device(why=f"auto: {error.args[0]}")
+        return found
 
     @cached_property
     def dense(self) -> nn.Module:
@@ -139,13 +161,24 @@ class Context(ABC):
 
     @cached_property
     def reference(self) -> Target:
-        """PyTorch eager at fp32 where the run computes: what outputs and quality are compared with."""
-        return self.deployed(reference_of(self.device.name))
+        """PyTorch eager where the run computes: what outputs and quality are compared with."""
+        return self.deployed(reference_of(self.device.name, self.precision))
+
+    @property
+    def precision(self) -> str:
+        """What nothing is rounded in: fp32, but that of its weights for a model in bfloat16 on a GPU."""
+        is_half = next(self.model.parameters()).dtype == torch.bfloat16
+        return "bf16" if is_half and not self.device.is_cpu else "fp32"
+
+    @property
+    def rounds(self) -> bool:
+        """Whether models are deployed with fewer bits than the dense model has."""
+        return self.target.row.rounds and self.target.row.precision != self.precision
 
     @cached_property
     def plain_target(self) -> Target | None:
-        """The engine in which models are deployed, at fp32; None where it has no such row."""
-        names = rows_of(self.target.row.engine, "fp32", self.device.name)
+        """The engine in which models are deployed, with nothing rounded; None where it has no such row."""
+        names = rows_of(self.target.row.engine, self.precision, self.device.name)
         return self.deployed(names[0]) if names else None
 
     def deployed(self, runtime: str) -> Target:

@@ -2,7 +2,7 @@
 
 Its past is a state of one size, so there is nothing to evict and nothing to page: what is pruned makes the state
 smaller too. Linear's layout of iterative's mask (`same_transform`) computes the same function, so it says the same
-tokens; that is checked here by greedy decoding.
+tokens; that is checked here by greedy decoding. On a GPU a decoder is timed so too, with Transformers' own cache.
 """
 
 import copy
@@ -14,18 +14,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from icd_lib.decoding import DECODERS, REFERENCE
-from icd_lib.decoding.base import Decoder
+from icd_lib.decoding import REFERENCE, row_at
+from icd_lib.decoding.base import Decoder, DecodeRuntime
 from icd_lib.errors import ConfigError
 from icd_lib.experiment.arms import ARMS, DENSE, MODEL, MODES, RESULT
 from icd_lib.kernels import use_stock_scan
 from icd_lib.measure.options import DecodeOptions
+from icd_lib.models.check import check_length
+from icd_lib.models.families import find_adapter
 from icd_lib.models.families.mamba.adapter import find_backbone
 from icd_lib.records.decoding import Decoding, SameTokens
 from icd_lib.records.generation import EXPORTED_ARM, DeployedPoint
+from icd_lib.storage.devices import CPU
 from icd_lib.storage.record_json import as_json
 from icd_lib.workloads.model.context import Context
-from icd_lib.workloads.model.decode_clock import Arms, Clock
+from icd_lib.workloads.model.decode_clock import WARMUP, Arms, Clock
 from icd_lib.workloads.model.deployed import deployed_points, label_of
 from icd_lib.workloads.model.engines import Engines
 
@@ -36,45 +39,79 @@ TEXTS, PROMPT = 4, 64  # that are continued greedily, and tokens of each
 def measure_decode(context: Context, models: Mapping[str, nn.Module], controls: Mapping[str, nn.Module]) -> dict:
     """What measure/decoding.json holds; models: the compared arms, controls: as the clock of prompts has them."""
     options = DecodeOptions(**context.run.scenario.config["decode"])
+    row, plain = rows_of_run(context)
     with torch.inference_mode():
         engines = Engines(models, options.peers)
-        arms = arms_of(engines, controls)
+        elsewhere = {}
+        if not context.device.is_cpu:  # what they compile is for the CPU
+            elsewhere = dict.fromkeys(engines.rows, "it computes on the CPU, and this run does not")
+            engines = Engines(models, (), exports=False)
         others = (SAME, *(mode for mode in MODES if mode != RESULT))
         against = {EXPORTED_ARM: options.peers, RESULT: others, DENSE: (STOCK,)}
-        clock = Clock(context, options.steps, options.rounds, against)
+        clock = Clock(context, options.steps, options.rounds, against, elsewhere)
+        arms = arms_of(engines, controls, row)
         found = Decoding(
-            clock=[clock.shape(arms, batch, length, lambda arm: 0.0) for batch, length in options.clock],
-            same_tokens=same_tokens(context, options, arms),
+            clock=[
+                clock.shape(arms, batch, length, lambda arm, held=length: held + options.steps / 2)
+                for batch, length in options.clock
+            ],
+            same_tokens=same_tokens(context, options, arms if plain is row else arms_of(engines, controls, plain)),
             deployed=exported_loss(context, engines),
         )
         return as_json(found)
 
 
-def check_state(model: nn.Module) -> None:
-    """Raise `ConfigError` for a model that the section `decode` is not for."""
-    if find_backbone(model) is None or not hasattr(model, "lm_head"):
+def rows_of_run(context: Context) -> tuple[DecodeRuntime, DecodeRuntime]:
+    """Eager where the run computes: in the precision that models are deployed in, and with nothing rounded.
+
+    On the CPU both are eager as the model is.
+    """
+    if context.device.is_cpu:
+        row = row_at(None)
+        return row, row
+    there, deployed = context.device.name, context.target.row.precision
+    row = row_at(there, deployed)
+    return row, row if deployed == context.precision else row_at(there, context.precision)
+
+
+def check_state(model: nn.Module, device: str = CPU, options: DecodeOptions | None = None) -> None:
+    """Raise `ConfigError` for a model that the section `decode` is not for, or whose positions its texts exceed.
+
+    device: where the run computes. On a GPU a decoder may have the section too: kv, which times it on the CPU, is
+    refused there.
+    """
+    if not hasattr(model, "lm_head") or (find_backbone(model) is None and device == CPU):
         raise ConfigError(
             f"the section decode times a Mamba with a language head while it generates, and {type(model).__name__} is "
             "none; leave it out (decoders have the section kv)"
         )
+    if options is not None:
+        adapter, longest = find_adapter(model), max(length for _, length in options.clock)
+        check_length(adapter, longest + options.steps + WARMUP, "the longest of decode.clock with its steps", "cut it")
+        check_length(adapter, PROMPT + options.greedy, f"a prompt of {PROMPT} tokens with decode.greedy", "cut it")
 
 
-def arms_of(engines: Engines, controls: Mapping[str, nn.Module]) -> Arms:
-    """Arm → what it is, and how it is made ready: every model on our kernels, dense on Transformers' own too."""
+def arms_of(engines: Engines, controls: Mapping[str, nn.Module], row: DecodeRuntime) -> Arms:
+    """Arm → what it is, and how it is made ready: every model on our kernels, dense on Transformers' own too.
+
+    row: eager, in which all but those of `engines` are
+    """
     models = dict(engines.models)
 
     def eager(model: nn.Module) -> Callable[[], Decoder]:
-        return lambda: DECODERS[REFERENCE].prepare(model)
+        return lambda: row.prepare(model)
 
-    arms = {DENSE: ("dense, our step kernel", eager(models[DENSE]))}
-    arms["dense_again"] = ("dense, our step kernel, again", eager(models[DENSE]))
-    arms[STOCK] = (
-        "dense, Transformers' own kernels and cache",
-        lambda: DECODERS[REFERENCE].prepare(stock(models[DENSE])),
-    )
-    arms |= {mode: (mode, eager(models[mode])) for mode in MODES if mode in models}
+    ours, place = (", our step kernel", "") if row.name == REFERENCE else ("", f" ({row.label})")
+    arms = {DENSE: (f"dense{ours}{place}", eager(models[DENSE]))}
+    arms["dense_again"] = (f"dense{ours}, again{place}", eager(models[DENSE]))
+    if find_backbone(models[DENSE]) is not None:
+        arms[STOCK] = (
+            f"dense, Transformers' own kernels and cache{place}",
+            lambda: row.prepare(stock(models[DENSE])),
+        )
+    arms |= {mode: (f"{mode}{place}", eager(models[mode])) for mode in MODES if mode in models}
     if SAME in controls:
-        arms[SAME] = (ARMS[SAME].words[MODEL], eager(controls[SAME]))
+        arms[SAME] = (f"{ARMS[SAME].words[MODEL]}{place}", eager(controls[SAME]))
     return arms | {arm: (label_of(engines, arm), functools.partial(engines.decoder, arm)) for arm in engines.rows}
 
 

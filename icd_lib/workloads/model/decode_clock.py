@@ -21,18 +21,19 @@ Arms = Mapping[str, tuple[str, Callable[[], Decoder]]]  # arm → what it is, an
 @dataclass(frozen=True, eq=False)
 class Clock:
     """steps, rounds: tokens of a round, and rounds of prompts; against: arm → others that its tokens are compared with
-    besides dense.
+    besides dense; elsewhere: arm → why it is not timed in this run.
     """
 
     context: Context
     steps: int
     rounds: int
     against: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     def shape(self, arms: Arms, batch: int, length: int, held: Callable[[str], float]) -> DecodeShape:
         """Every arm on `batch` prompts of `length` tokens. held(arm): tokens of a text that are in its cache."""
         ids = self.context.fixed(batch, length + self.steps + WARMUP)["input_ids"].numpy()
-        missing: dict[str, str] = {}
+        missing: dict[str, str] = dict(self.elsewhere)
         seed, resamples = self.context.get("seed"), self.context.get("measure.bootstrap")
         with ExitStack() as stack:
             ready, labels = {}, {}

@@ -43,10 +43,11 @@ def plan_steps(context: Context, solved: Saved, arms: set[str]) -> list[Planned]
     steps = [Planned("dense in PyTorch eager", REFERENCE_ARM, context.reference, "where everybody begins")]
     unrounded = REFERENCE_ARM
     if plain is None or not plain.is_reference:
-        unrounded = "dense_fp32" if row.rounds else DENSE
-        where = plain if row.rounds else target
-        steps.append(Planned("runtime alone", unrounded, where, "dense, fp32", {REFERENCE_ARM: "the runtime"}))
-    if row.rounds:
+        unrounded = "dense_fp32" if context.rounds else DENSE
+        where = plain if context.rounds else target
+        note = f"dense, {context.precision}"
+        steps.append(Planned("runtime alone", unrounded, where, note, {REFERENCE_ARM: "the runtime"}))
+    if context.rounds:
         note = f"dense, {row.precision} as the runtime has it"
         steps.append(Planned("precision alone", DENSE, target, note, {unrounded: "precision"}))
     if rounds:

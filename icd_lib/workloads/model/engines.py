@@ -19,17 +19,18 @@ from icd_lib.records.generation import EXPORTED_ARM
 
 @dataclass(frozen=True, eq=False)
 class Engines:
-    """models: the compared arms; peers: rows of `DECODERS` in which dense decodes."""
+    """models: the compared arms; peers: rows of `DECODERS` in which dense decodes; exports: the result does too."""
 
     models: Mapping[str, nn.Module]
     peers: tuple[str, ...]
+    exports: bool = True
     _graphs: dict[str, object] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> dict[str, tuple[str, str]]:
         """Arm → its row of `DECODERS`, and whose model it runs."""
         found = {name: (name, DENSE) for name in self.peers}
-        if RESULT in self.models:
+        if self.exports and RESULT in self.models:
             found[EXPORTED_ARM] = (exported_row(self.models[RESULT]), RESULT)
         return found
 

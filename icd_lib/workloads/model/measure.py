@@ -128,7 +128,7 @@ def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
         return {"reason": RANDOM_WEIGHTS}
     quality: dict = {"judging": context.judging, "dense": {}}
     candidates = {arm: model for arm, model in models.items() if arm != DENSE}
-    if context.target.row.rounds:
+    if context.rounds:
         candidates[DEPLOYED] = context.model
     for split in context.judged:
         dense = context.dense_result(split)

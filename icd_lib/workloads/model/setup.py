@@ -1,8 +1,11 @@
 """What model and data are used, and how good the dense model is."""
 
+import torch
+
 from icd_lib.codesign.tiles import unfit_axes
 from icd_lib.experiment.arms import MODES
 from icd_lib.measure.memory import parameter_bytes
+from icd_lib.measure.options import DecodeOptions
 from icd_lib.models.check import check_length, check_model
 from icd_lib.models.checkpoint.source import MADE
 from icd_lib.models.families import find_adapter
@@ -12,16 +15,24 @@ from icd_lib.workloads.model.deploy import check_runtimes, choose_target
 from icd_lib.workloads.model.solve import settings_of
 
 WHOLE_RUN = "run"
+IN_BF16 = "weights in bfloat16: eager, which pages call fp32, computes in bfloat16 here"
 SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "state_size")
 
 
 def describe(context: Context) -> dict:
     """What setup.json holds of the model, its text and how good it is; writes the dense model's results."""
     context.progress(f"checkpoint {context.checkpoint.name} ({context.checkpoint.source})")
-    check_lengths(context)
-    if context.run.scenario.config.get("device") is not None:
+    if context.run.scenario.config.get("device") is not None:  # before anything of the model is allocated
         context.device = context.settled(context.find_device())
         context.progress(f"device {context.device.name} ({context.device.label}): {context.device.why}")
+        if not context.device.is_cpu:
+            context.progress(context.needs.words)
+    check_lengths(context)
+    if "decode" in context.run.scenario.config:
+        from icd_lib.workloads.model.decode import check_state  # loads what only such models need
+
+        options = DecodeOptions(**context.run.scenario.config["decode"])
+        check_state(context.model, context.device.name, options)
     check_runtimes(context)
     if "kv" in context.run.scenario.config:
         from icd_lib.workloads.model.generation import check_generation  # loads what only decoders need
@@ -45,6 +56,8 @@ def describe(context: Context) -> dict:
         report["badge_subjects"] = about
     if context.run.scenario.config.get("device") is not None:
         report["device"] = as_json(context.device)
+        if not context.device.is_cpu:
+            report["needs"] = as_json(context.needs)
     if context.is_trained:
         context.check_text()
     check_model(context.model, context.probes())
@@ -83,6 +96,8 @@ def badges(context: Context) -> dict[str, str]:
     subjects = {}
     if not context.is_trained:
         subjects[RANDOM_WEIGHTS] = WHOLE_RUN
+    if next(context.model.parameters()).dtype == torch.bfloat16:
+        subjects[IN_BF16] = WHOLE_RUN
     if context.get("model.checkpoint") and context.checkpoint.source == "embedded":
         subjects["hub offline: the embedded copy of the checkpoint was taken"] = "model"
     if context.checkpoint.source == MADE:

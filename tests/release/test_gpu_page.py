@@ -1,0 +1,106 @@
+"""The page of a check on a GPU: figures beside the gates' limits, and which claims are settled."""
+
+import json
+import shutil
+
+import pytest
+import report_factory
+
+from icd_lib.errors import ArtifactError
+from icd_lib.release import gpu_page
+from icd_lib.release.claims import Claim
+from icd_lib.release.gpu_page import main, page, settles
+from icd_lib.report.results import Results
+from icd_lib.scrub.text import find_leaks
+
+DEVICE = "NVIDIA H200 with CUDA 13.0 torch 2.11"
+CLAIM = Claim(
+    id="gpu.faster",
+    says="compacted against dense",
+    where="docs/GPU.md",
+    stated="-40.0 %",
+    source="outputs/reference/gpu/gpu.json : pair / value",
+    shown_as="percent",
+    command="python benchmarks/gpu.py",
+    minutes=5,
+    hardware="CUDA: NVIDIA H200",
+    tolerance=0.05,
+    verdict="no target",
+)
+
+
+def put(folder, value):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "gpu.json").write_text(json.dumps({"pair": {"value": value}}))
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    put(tmp_path / "outputs/reference/gpu", -0.4)
+    monkeypatch.setattr(gpu_page, "load_claims", lambda root: [CLAIM, OTHER])
+    return tmp_path
+
+
+OTHER = Claim(**vars(CLAIM) | {"id": "cpu.faster", "hardware": "any CPU"})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    found = tmp_path / "check"
+    found.mkdir()
+    (found / "gpu_check.txt").write_text(f"{DEVICE}\ntests/gpu: exit 0 after 240 s\nbert: exit 1 after 300 s\n")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "device", "says"),
+    [
+        (-0.42, DEVICE, "yes: it holds"),
+        (-0.2, DEVICE, "yes: BROKEN"),
+        (-0.42, "NVIDIA A100", "no: it is of NVIDIA H200"),
+        (None, DEVICE, "run `python benchmarks/gpu.py`"),
+    ],
+)
+def test_a_claim_is_settled_by_its_own_source_on_its_own_device(root, folder, value, device, says):
+    if value is not None:
+        put(folder, value)
+    here, settled = settles(CLAIM, folder, root, device)
+    assert says in settled and (value is None or f"{value:.4g}" in here)
+
+
+def test_the_page_has_the_steps_the_claims_that_take_a_gpu_and_no_others(root, folder):
+    put(folder, -0.41)
+    text = page(folder, root)
+    assert DEVICE in text and "- bert: exit 1 after 300 s" in text
+    assert "`gpu.faster`" in text and "yes: it holds" in text and "cpu.faster" not in text
+    assert "No scenario has left a run." in text
+
+
+def test_figures_stand_beside_the_limits_of_both_gates(root, folder):
+    report_factory.write_run(folder / "reference" / "bert", gpu=True, deployed=True)
+    text = page(folder, root)
+    results = Results.load(folder / "reference" / "bert")
+    assert "### bert" in text and "iterative vs" in text
+    for name, words in (("latency_rel", "latency"), ("l2_pp", "L2 hit rate"), ("quality_drop_pp", "quality lost")):
+        if any(name in results.verdict.gate(gate).checks for gate in ("smoke", "strict")):
+            assert f"| {words}" in text
+    assert "all at once" in text and results.verdict.strict.status == "partial" and "**not decided**" in text
+    assert "the best of" in text and "(medians; rows were timed one after the other" in text
+
+
+def test_a_run_that_ended_early_says_so(root, folder):
+    run = report_factory.write_run(folder / "reference" / "bert")
+    (run / "verdict.json").unlink()
+    assert "It ended before there was a verdict" in page(folder, root)
+
+
+def test_without_a_check_it_is_an_error_and_with_one_a_page_without_leaks(root, folder, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(gpu_page, "project_root", lambda: root)
+    with pytest.raises(ArtifactError, match="holds no check"):
+        page(tmp_path, root)
+    assert main([str(tmp_path)]) == 7 and "gpu_check.sh" in capsys.readouterr().err
+    assert main([]) == 2
+    shutil.copytree(report_factory.write_run(tmp_path / "run"), folder / "reference" / "bert")
+    assert main([str(folder)]) == 0
+    text = (folder / "gpu-check.md").read_text()
+    assert not find_leaks(text) and text.startswith("# What a check on a GPU settles")
