@@ -70,7 +70,7 @@ def clocks_locked(cpus: Path = _CPUS, virtualised: bool | None = None) -> Clocks
 
 
 def _counters() -> dict:
-    cpu, own, swap = psutil.cpu_times(), psutil.Process().cpu_times(), psutil.swap_memory()
+    cpu, swap = psutil.cpu_times(), psutil.swap_memory()
     idle = cpu.idle + getattr(cpu, "iowait", 0.0)
     stolen = getattr(cpu, "steal", 0.0)
     total = sum(getattr(cpu, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq")) + idle + stolen
@@ -79,10 +79,21 @@ def _counters() -> dict:
         "total": total,
         "busy": total - idle - stolen,
         "stolen": stolen,
-        "own": own.user + own.system + getattr(own, "children_user", 0.0) + getattr(own, "children_system", 0.0),
+        "own": _own_seconds(),
         "swapped": swap.sin + swap.sout,
         "throttled": _throttled(),
     }
+
+
+def _own_seconds() -> float:
+    """Processor time of this process and of all that it started, those that ended too."""
+    me, total = psutil.Process(), 0.0
+    for process in [me, *me.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended, and is counted by whoever waited for it
+            times = process.cpu_times()
+            total += times.user + times.system
+            total += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+    return total
 
 
 def _throttled() -> int | None:

@@ -1,6 +1,8 @@
 """Conditions: what is counted while timing, and which of it is worth a warning."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -29,6 +31,19 @@ def test_this_systems_counters_can_be_read():
     with watched() as found:
         sum(i * i for i in range(200_000))
     assert found.keys() == QUIET.keys() and found["seconds"] > 0
+
+
+def test_what_a_process_of_our_own_takes_is_ours():
+    before = conditions._counters()["own"]
+    spin = "import time\nuntil = time.process_time() + 0.5\nwhile time.process_time() < until: pass"
+    program = f"{spin}\nprint(1, flush=True)\ninput()"
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with child:
+        child.stdout.readline()
+        alive = conditions._counters()["own"]
+        child.communicate(b"\n")
+    assert alive - before >= 0.45
+    assert conditions._counters()["own"] >= alive  # it has ended, and is counted all the same
 
 
 @pytest.mark.parametrize(
