@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from report_factory import write_run
 from table_factory import open_small, run_stages
+from torch import nn
 
 from icd_lib.errors import SolverTimeout
 from icd_lib.measure.l2 import l2_hit_pct
@@ -66,7 +67,12 @@ def test_a_solver_that_ran_out_of_time_is_a_badge(run):
 
 def test_a_checkpoint_that_the_hub_did_not_give_is_a_badge():
     named = {"model_checkpoint": "sentence-transformers/all-MiniLM-L6-v2"}
-    quiet = {"checkpoint": SimpleNamespace(source="embedded"), "is_trained": True, "describe_data": dict}
+    quiet = {
+        "checkpoint": SimpleNamespace(source="embedded"),
+        "is_trained": True,
+        "describe_data": dict,
+        "model": nn.Linear(1, 1),
+    }
     scenario = SimpleNamespace(scenario=SimpleNamespace(quick=False))
     for given, expected in ((named, 1), ({"model_checkpoint": None}, 0)):
         found = setup.badges(SimpleNamespace(**vars(context(**given)), **quiet, run=scenario))

@@ -169,8 +169,8 @@ def known_sensitivity(context: Context, observed: Observed) -> list[dict]:
 
 def removes_anything(context: Context) -> bool:
     """Whether an element may go: else the map chooses nothing and is for the page alone."""
-    get = context.get
-    return any([*get("codesign.strengths"), get("codesign.latency_target_rel"), get("transform.rate")])
+    codesign, transform = context.config["codesign"], context.config["transform"]
+    return any([*codesign["strengths"], codesign["latency_target_rel"], transform.get("rate")])
 
 
 def sensitivity_map(observed: Observed, work: float = SENSITIVITY_WORK) -> list[dict]:
