@@ -9,6 +9,8 @@ import multiprocessing
 import subprocess
 import sys
 import tempfile
+import weakref
+from typing import IO
 
 import torch
 
@@ -36,6 +38,7 @@ class PeakProcess:
             stderr=self._errors,
             text=True,
         )
+        weakref.finalize(self, _end, self._process, self._errors)
 
     def wait(self) -> None:
         """Return when it has imported, and disturbs nobody from then on."""
@@ -44,15 +47,22 @@ class PeakProcess:
 
     def peaks(self, folders: list) -> list[Figure]:
         """One figure per folder; the process is gone then."""
-        with self._errors:
-            told, _ = self._process.communicate("".join(f"{folder}\n" for folder in folders))
-            lines = [line for line in told.splitlines() if line.startswith("{")]
-            if self._process.returncode or len(lines) != len(folders):
-                self._errors.seek(0)
-                said = self._errors.read().strip()[-300:]
-                why = f"the memory process failed with exit code {self._process.returncode}: {said}"
-                return [not_measured("MB", why)] * len(folders)
+        told, _ = self._process.communicate("".join(f"{folder}\n" for folder in folders))
+        lines = [line for line in told.splitlines() if line.startswith("{")]
+        if self._process.returncode or len(lines) != len(folders):
+            self._errors.seek(0)
+            said = self._errors.read().strip()[-300:]
+            why = f"the memory process failed with exit code {self._process.returncode}: {said}"
+            return [not_measured("MB", why)] * len(folders)
         return [from_json(Figure, json.loads(line), "the memory process") for line in lines]
+
+
+def _end(process: subprocess.Popen, errors: IO) -> None:
+    process.kill()
+    process.wait()
+    for file in (process.stdin, process.stdout, errors):
+        if file is not None:
+            file.close()
 
 
 def peaks_of_folders(

@@ -23,7 +23,6 @@ from icd_lib.measure.ladder import measure_ladder
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
 from icd_lib.measure.peak import PeakProcess, peaks_of_folders
 from icd_lib.metric import Figure, figure, not_measured
-from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.models.quantized import as_float, has_eight_bits
 from icd_lib.progress import follow
@@ -36,7 +35,7 @@ from icd_lib.storage.record_json import as_json, from_json
 from icd_lib.transforms import is_given
 from icd_lib.workloads.base import Timed
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
-from icd_lib.workloads.model.counters import counted, is_on_gpu
+from icd_lib.workloads.model.counters import counted, folder_of, is_on_gpu
 from icd_lib.workloads.model.setup import own_quality
 from icd_lib.workloads.model.solve import judgement_of, settings_of
 from icd_lib.workloads.timing import settle_ms
@@ -189,8 +188,8 @@ def measure_sizes(
     batch, length = context.get("measure.shapes")[0]
     tile = granules(context.get("transform.tile"))
     with tempfile.TemporaryDirectory() as parent:
-        saved = [save_optimized(model, context.tokenizer, Path(parent) / arm) for arm, model in models.items()]
-        peaks = peaks_of_folders(saved, type(context.model).__module__, batch, length, started)
+        folders = [folder_of(context, arm, model, Path(parent)) for arm, model in models.items()]
+        peaks = peaks_of_folders(folders, type(context.model).__module__, batch, length, started)
     return {
         arm: {
             "parameter_bytes": parameter_bytes(model),
