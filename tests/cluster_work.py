@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from sweep_factory import HERE, KEPT
@@ -16,7 +15,7 @@ from icd_lib.storage.atomic import write_error
 from icd_lib.storage.machine import this_machine
 from icd_lib.sweeps.outcome import Outcome
 
-SECONDS = {"begin": 1.0, "solve": 20.0, "finish": 300.0}
+SECONDS = {"begin": 1.0, "solve": 20.0, "measure": 300.0, "report": 4000.0}
 
 
 def note(job, part, begun_on=None):
@@ -29,8 +28,8 @@ def note(job, part, begun_on=None):
     line |= {"device": os.environ.get("CUDA_VISIBLE_DEVICES"), "machine": this_machine()}
     with open(job.folder / "notes.jsonl", "a") as file:
         file.write(json.dumps(line | {"begun_on": begun_on}) + "\n")
-    outcome = Outcome(point=job.point.name, status="done", where=HERE) if part == "finish" else None
-    return Done("here", outcome, elapsed_s=SECONDS[part])
+    outcome = Outcome(point=job.point.name, status="done", where=HERE) if part == "report" else None
+    return Done(this_machine(), outcome, elapsed_s=SECONDS[part])
 
 
 def lost_so_much(job):
@@ -63,13 +62,16 @@ def die_on_its_gpu(job, part, begun_on=None):
     if part == "solve" and os.environ.get("CUDA_VISIBLE_DEVICES") == "GPU-b" and not first.exists():
         first.write_text(json.dumps({"pid": os.getpid(), "point": job.point.name}))
         os.kill(os.getpid(), signal.SIGKILL)
-    done = note(job, part, begun_on)
-    return replace(done, machine=this_machine())
+    return note(job, part, begun_on)
 
 
-def on_its_gpu(job, part, begun_on=None):
-    """As `note`, and says the machine that it is."""
-    return replace(note(job, part, begun_on), machine=this_machine())
+def die_before_the_report(job, part, begun_on=None):
+    """As `note`, but the first worker that is to report is killed, and the next one is another machine."""
+    first = job.folder / "died"
+    if part == "report" and not first.exists():
+        first.write_text(json.dumps({"pid": os.getpid(), "point": job.point.name}))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return note(job, part, begun_on)
 
 
 def fail(job, part, begun_on=None):

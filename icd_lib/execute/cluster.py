@@ -1,9 +1,10 @@
 """A sweep's points on Dask workers: models are solved wherever there is one, what times the machine runs alone.
 
-A point has three parts. `begin` (set-up, width curves) and `finish` (the measurement) time the machine: they go to a
-worker with the resource `timing`, one at a time, and nothing else runs meanwhile. Between them the points are solved on
-all workers at once. All workers see the sweep's folder. A worker that dies costs its part a retry elsewhere; a point
-whose `finish` lands on another machine than its `begin` is run again there from the start, since a run is of one
+A point has four parts. `begin` (set-up, width curves) and `measure` time the machine: they go to a worker with the
+resource `timing`, one at a time, and nothing else runs meanwhile. Between them the points are solved on all workers at
+once, and after them verdicts and pages are made, on all workers of the machine that measured. All workers see the
+sweep's folder. A worker that dies costs its part a retry elsewhere; a point whose `measure` lands on another machine
+than its `begin`, or whose machine is gone before its `report`, is run again from the start, since a run is of one
 machine.
 
 A worker that has a GPU of its own (`WORKER_DEVICE`) counts as a machine. There every part of a point runs on one
@@ -27,7 +28,7 @@ from typing import Any
 
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.execute.kernel_server import WarmServers
-from icd_lib.execute.point import PARTS, Job, Part, attempt, stopped, this_machine, with_figures
+from icd_lib.execute.point import PARTS, TIMED, Job, Part, attempt, stopped, this_machine, with_figures
 from icd_lib.execute.where import VISIBLE, comparison_of
 from icd_lib.experiment.arms import MODEL
 from icd_lib.measure.environment import PACKAGES, versions
@@ -47,7 +48,7 @@ PATIENCE_S = 60.0  # without a worker that could run a part
 ASKED_EVERY_S = 1.0  # who is there
 # A worker's own, from its first part to the end of the sweep. Where several solve on one machine, threads that wait
 # must leave the cores to the others; what is timed waits as in any run. How a thread waits changes no number.
-_SERVERS = {"timed": WarmServers(), "solve": WarmServers({"OMP_WAIT_POLICY": "PASSIVE"})}
+_SERVERS = {"timed": WarmServers(), "untimed": WarmServers({"OMP_WAIT_POLICY": "PASSIVE"})}
 _AT_WORK = threading.Lock()
 # Dask's command line, in a process that ends with the one that started it.
 _DASK = """
@@ -72,17 +73,17 @@ def work(job: Job, part: Part, begun_on: str | None = None) -> Done:
     """Run a part on this worker; `begun_on`: the machine of the point's `begin`."""
     here = this_machine()
     parts: tuple[Part, ...] = (part,)
-    if part == "finish" and begun_on != here:  # the machine that it began on is gone
+    if part == "measure" and begun_on != here:  # the machine that it began on is gone
         parts, job = PARTS, job.anew()
 
     def act(run: Run) -> None:
         if begun_on not in (None, here) and parts != PARTS:
             check_model(run)
-        job.run(run, parts, echo=lambda line: None, servers=_SERVERS["solve" if part == "solve" else "timed"])
+        job.run(run, parts, echo=lambda line: None, servers=_SERVERS["timed" if part in TIMED else "untimed"])
 
     with _AT_WORK:
         outcome = attempt(job, act)
-    if outcome.is_done and part != "finish":
+    if outcome.is_done and parts[-1] != PARTS[-1]:
         return Done(here, elapsed_s=outcome.elapsed_s)
     return Done(here, with_figures(job, outcome), outcome.elapsed_s)
 
@@ -163,9 +164,10 @@ def run_parts(
     size = ROUND * len(crew.known)
     try:
         for start in range(0, len(jobs), size):
-            left = jobs[start : start + size]
-            for part in PARTS:
-                left = crew.run(left, part)
+            left = crew.run(crew.run(jobs[start : start + size], "begin"), "solve")
+            while left:
+                crew.run(crew.run(left, "measure"), "report")
+                left, crew.astray = crew.astray, []
     finally:  # workers may stay for other sweeps, and need not hold the libraries in memory for this one
         with contextlib.suppress(OSError):
             client.run(dismiss, on_error="ignore")
@@ -175,9 +177,10 @@ def run_parts(
 class Crew:
     """The workers of a sweep; known: address → what one that was checked said of itself.
 
-    begun: point → the machine of its first part; homes: comparison → its machine, where GPUs are divided; pinned: a
-    part's future → the machine that it has to run on; spent: point → seconds of its parts so far; there: address →
-    what the scheduler knew of a worker when it was `asked` last.
+    begun: point → the machine that times it; homes: comparison → its machine, where GPUs are divided; pinned: a
+    part's future → the workers on one of which it has to run; spent: point → seconds of its parts so far; there:
+    address → what the scheduler knew of a worker when it was `asked` last; astray: points that were measured on a
+    machine that is gone.
     """
 
     client: Any
@@ -187,10 +190,11 @@ class Crew:
     known: dict[str, Any] = field(default_factory=dict)
     begun: dict[str, str] = field(default_factory=dict)
     homes: dict[tuple[str, str], str] = field(default_factory=dict)
-    pinned: dict[Any, str] = field(default_factory=dict)
+    pinned: dict[Any, list[str]] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
     there: dict[str, dict] = field(default_factory=dict)
     asked: float = -math.inf
+    astray: list[Job] = field(default_factory=list)
 
     def muster(self) -> None:
         """Ask all who are there and check them; `ResourceError` where one does not fit, or none times."""
@@ -217,7 +221,8 @@ class Crew:
             elif prune and part == "solve" and (reason := too_much(job.lost(), prune)):
                 self._end(job, stopped(job, reason))
             else:
-                self.begun.setdefault(name, done.machine)
+                if part != "solve":
+                    self.begun[name] = done.machine
                 left.add(name)
         return [job for job in jobs if job.point.name in left]
 
@@ -227,15 +232,17 @@ class Crew:
 
     def _ended(self, jobs: list[Job], part: Part) -> Iterator[tuple[Job, Done]]:
         """Every job with what became of its part, as they end; timed parts begin one a machine, and in time only."""
-        timed, waiting, running, seen = part != "solve", list(jobs), {}, time.monotonic()
+        timed, waiting, running, seen = part in TIMED, list(jobs), {}, time.monotonic()
         while waiting or running:
             here = self._workers()
             able = sum(map(times, here.values())) if timed else len(here)
             seen = time.monotonic() if able else seen
-            while waiting and (not timed or len(running) < able):
+            while waiting and here and (not timed or len(running) < able):
                 job = waiting.pop(0)
-                if timed and (ended := self.course.ruled_out(job, is_begun=part == "finish")):
+                if timed and (ended := self.course.ruled_out(job, is_begun=part == "measure")):
                     yield job, Done("", ended)
+                elif part == "report" and not self._on(self.begun[job.point.name], here):
+                    self.astray.append(job)
                 else:
                     running[self._submit(job, part, timed)] = job
             finished = [future for future in running if future.done()]
@@ -298,22 +305,30 @@ class Crew:
             self.homes[group] = min(machines, key=lambda machine: (held[machine], machine))
         return self.homes.get(group)
 
+    def _on(self, machine: str | None, here: Iterable[str]) -> list[str]:
+        """The workers of a machine."""
+        return [address for address in here if machine is not None and self._machine(address) == machine]
+
     def _stranded(self, running: Iterable[Any]) -> list[Any]:
-        """Parts whose machine is gone before they ended, taken back from the scheduler."""
-        machines = set(map(self._machine, self._workers()))
-        lost = [future for future in running if self.pinned.get(future) not in (None, *machines)]
+        """Parts whose workers are gone before they ended, taken back from the scheduler."""
+        here = self._workers()
+        if not here:  # a scheduler that knows of nobody is busy; whoever waits too long fails
+            return []
+        lost = [future for future in running if future in self.pinned and not here.keys() & self.pinned[future]]
         self.client.cancel(lost)
         return lost
 
     def _submit(self, job: Job, part: Part, timed: bool) -> Any:
-        """Hand a part over, the last one to the machine of the first if that is still there.
+        """Hand a part over: a measurement to the machine of the first part if that is still there, a report to no
+        other.
 
         Where workers have GPUs of their own, every part goes to that of the point's comparison.
         """
-        machine, here = self.begun.get(job.point.name), self._workers()
-        goes_to = self._home(job, here) if self._divides(here) else machine if part == "finish" else None
-        there = [address for address in here if goes_to is not None and self._machine(address) == goes_to]
-        is_pinned = bool(there) and self._divides(here)
+        machine, here = self.begun.get(job.point.name), self.there
+        divides = self._divides(here) and part != "report"
+        goes_to = self._home(job, here) if divides else machine if part in ("measure", "report") else None
+        there = self._on(goes_to, here)
+        is_pinned = bool(there) and (divides or part == "report")
         future = self.client.submit(
             self.work,
             job,
@@ -325,8 +340,8 @@ class Crew:
             allow_other_workers=bool(there) and not is_pinned,
             pure=False,
         )
-        if is_pinned and goes_to is not None:
-            self.pinned[future] = goes_to
+        if is_pinned:
+            self.pinned[future] = there
         return future
 
 

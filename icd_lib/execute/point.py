@@ -19,9 +19,9 @@ from icd_lib.sweeps.outcome import Outcome, status_of
 from icd_lib.sweeps.plan import Point
 from icd_lib.sweeps.prune import too_much
 
-# What times the machine: its width curves at the beginning, the arms at the end. Between them models are solved.
-Part = Literal["begin", "solve", "finish"]
-PARTS: tuple[Part, ...] = ("begin", "solve", "finish")
+Part = Literal["begin", "solve", "measure", "report"]
+PARTS: tuple[Part, ...] = ("begin", "solve", "measure", "report")
+TIMED: tuple[Part, ...] = ("begin", "measure")  # what times the machine: its width curves, and the arms
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,12 @@ class Job:
     def stages(self, part: Part) -> list[Stage]:
         """The stages of a part."""
         every, solved = plan_stages(self.mode), len(plan_stages(self.mode, measure=False))
-        bounds = {"begin": (0, 2), "solve": (2, solved), "finish": (solved, len(every))}[part]
+        bounds = {
+            "begin": (0, 2),
+            "solve": (2, solved),
+            "measure": (solved, solved + 1),
+            "report": (solved + 1, len(every)),
+        }[part]
         return every[slice(*bounds)]
 
     def anew(self) -> "Job":
@@ -100,7 +105,7 @@ def run_whole(job: Job, prune: PruneOptions | None = None, servers: WarmServers 
         job.run(run, ("begin", "solve"), servers=servers)
         if reason := too_much(job.lost(), prune):
             return reason
-        job.run(run, ("finish",), servers=servers)
+        job.run(run, ("measure", "report"), servers=servers)
         return None
 
     return with_figures(job, attempt(job, act))

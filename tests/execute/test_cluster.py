@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from cluster_work import die_on_its_gpu, die_once, die_timing, fail, fill_the_disk, note, notes, on_its_gpu
+from cluster_work import die_before_the_report, die_on_its_gpu, die_once, die_timing, fail, fill_the_disk, note, notes
 
 from icd_lib.errors import ArtifactError, ResourceError
 from icd_lib.execute import cluster as module
@@ -21,7 +21,7 @@ from icd_lib.execute.cluster import (
     run_parts,
 )
 from icd_lib.execute.pipeline import start_run
-from icd_lib.execute.point import Job, this_machine
+from icd_lib.execute.point import PARTS, TIMED, Job, this_machine
 from icd_lib.execute.sweep import Course, run_sweep
 from icd_lib.paths import project_root
 from icd_lib.sweeps.outcome import read_outcomes
@@ -147,9 +147,10 @@ def test_a_point_that_finishes_on_another_machine_is_run_again_there_from_the_st
     monkeypatch.setattr(module, "with_figures", lambda job, outcome: outcome)
     job = Recorded(point, tmp_path / "mine", "out")
     assert module.work(job, "begin").outcome is None
-    assert module.work(job, "finish", this_machine()).outcome.is_done
-    assert module.work(job, "finish", "elsewhere").outcome.is_done
-    assert ran == [(("begin",), False), (("finish",), False), (("begin", "solve", "finish"), True)]
+    assert module.work(job, "measure", this_machine()).outcome is None
+    assert module.work(job, "report", this_machine()).outcome.is_done
+    assert module.work(job, "measure", "elsewhere").outcome.is_done
+    assert ran == [(("begin",), False), (("measure",), False), (("report",), False), (PARTS, True)]
 
 
 def test_a_worker_lets_go_of_its_kernels_unless_it_is_at_work(tmp_path, monkeypatch):
@@ -222,15 +223,16 @@ def runner(client, tmp_path):
 def test_what_times_runs_alone_and_on_one_worker_and_the_rest_fans_out(go):
     outcomes, noted = go(note)
     assert {name: outcome.status for name, outcome in outcomes.items()} == dict.fromkeys(NAMES, "done")
-    assert Counter(entry["part"] for entry in noted) == {"begin": 3, "solve": 3, "finish": 3}
-    timed = [entry for entry in noted if entry["part"] != "solve"]
+    assert Counter(entry["part"] for entry in noted) == dict.fromkeys(PARTS, 3)
+    timed = [entry for entry in noted if entry["part"] in TIMED]
     assert len({entry["pid"] for entry in timed}) == 1
     for entry in timed:
         others = [other for other in noted if other is not entry]
         assert all(other["to"] <= entry["from"] or other["from"] >= entry["to"] for other in others)
-    assert len({entry["pid"] for entry in noted if entry["part"] == "solve"}) == 2
-    assert {entry["begun_on"] for entry in noted if entry["part"] == "finish"} == {"here"}
-    assert {outcome.elapsed_s for outcome in outcomes.values()} == {321.0}, "the seconds of all three parts"
+    for part in ("solve", "report"):
+        assert len({entry["pid"] for entry in noted if entry["part"] == part}) == 2
+    assert {entry["begun_on"] for entry in noted if entry["part"] != "begin"} == {this_machine()}
+    assert {outcome.elapsed_s for outcome in outcomes.values()} == {4321.0}, "the seconds of all four parts"
 
 
 @pytest.mark.wide
@@ -248,7 +250,7 @@ def test_points_go_in_rounds_so_that_some_are_finished_early(go, monkeypatch):
     monkeypatch.setattr(module, "ROUND", 1)  # two points a round, with two workers
     _, noted = go(note)
     parts = [entry["part"] for entry in sorted(noted, key=lambda entry: entry["from"])]
-    assert parts == ["begin"] * 2 + ["solve"] * 2 + ["finish"] * 2 + ["begin", "solve", "finish"]
+    assert parts == [part for part in PARTS for _ in range(2)] + list(PARTS)
 
 
 @pytest.mark.slow
@@ -276,7 +278,7 @@ def test_a_point_that_loses_too_much_is_not_measured_and_a_stronger_one_neither(
     assert [outcomes[name].status for name in NAMES] == ["done", "pruned", "pruned"]
     assert "loses +3.000 ± 0.100 pp" in outcomes[NAMES[1]].reason and outcomes[NAMES[1]].elapsed_s == 21.0
     assert outcomes[NAMES[2]].reason == f"a stronger form of {NAMES[1]}, which lost too much"
-    assert [entry["point"] for entry in noted if entry["part"] == "finish"] == [NAMES[0]]
+    assert [entry["point"] for entry in noted if entry["part"] == "measure"] == [NAMES[0]]
     assert NAMES[2] not in {entry["point"] for entry in noted}
 
 
@@ -285,7 +287,7 @@ def test_a_disk_that_is_full_on_a_worker_ends_the_sweep(go, tmp_path):
     with pytest.raises(ArtifactError, match=r"\[2/3\] .*the disk is full; free some space .* the same command goes on"):
         go(fill_the_disk)
     assert read_outcomes(tmp_path / "mine")[NAMES[1]].status == "failed"
-    assert "finish" not in {entry["part"] for entry in notes(tmp_path / "mine")}
+    assert "measure" not in {entry["part"] for entry in notes(tmp_path / "mine")}
 
 
 @pytest.mark.slow
@@ -336,7 +338,7 @@ def by_base(noted) -> dict[str, set]:
 
 @pytest.mark.wide
 def test_every_gpu_has_a_worker_and_what_is_compared_stays_on_one(on_gpus):
-    outcomes, noted = on_gpus(on_its_gpu)
+    outcomes, noted = on_gpus(note)
     assert {outcome.status for outcome in outcomes.values()} == {"done"} and len(outcomes) == 4
     devices = by_base(noted)
     assert sorted(len(found) for found in devices.values()) == [1, 1]
@@ -354,8 +356,20 @@ def test_the_points_of_a_gpu_whose_worker_died_go_to_another(on_gpus, tmp_path):
     outcomes, noted = on_gpus(die_on_its_gpu)
     assert {outcome.status for outcome in outcomes.values()} == {"done"} and len(outcomes) == 4
     died = json.loads((tmp_path / "mine" / "died").read_text())
-    again = [entry for entry in noted if entry["point"] == died["point"] and entry["part"] in ("solve", "finish")]
+    again = [
+        entry for entry in noted if entry["point"] == died["point"] and entry["part"] in ("solve", "measure", "report")
+    ]
     assert {entry["device"] for entry in again} == {"0"}
+
+
+@pytest.mark.slow
+def test_a_point_whose_machine_is_gone_before_its_report_is_measured_again_on_another(on_gpus, tmp_path):
+    outcomes, noted = on_gpus(die_before_the_report)
+    assert {outcome.status for outcome in outcomes.values()} == {"done"} and len(outcomes) == 4
+    died = json.loads((tmp_path / "mine" / "died").read_text())
+    of_it = [entry for entry in noted if entry["point"] == died["point"]]
+    assert [entry["part"] for entry in of_it].count("measure") == 2
+    assert of_it[-1]["pid"] != died["pid"] == of_it[0]["pid"]
 
 
 TINY = {
