@@ -4,13 +4,13 @@ What is measured, with one scheduler and two workers as processes on loopback: s
 hand-over to answer, many at once; the scheduler's own CPU time in it; and seconds of asking who is there, with two
 workers and with many more, which share one process.
 
-What is simulated: the rounds of `icd_lib.execute.cluster`. Points are begun and finished on one worker of each machine,
-one at a time, and solved on all workers, and nothing is solved meanwhile. Every task passes the scheduler one after the
-other and takes it all of the seconds that an empty task took on the whole way, which is more than it needs; who is
-there is asked, and then not for a second, and nothing else is done meanwhile. Workers are equally
-fast and none dies; nothing else limits them (disk, network, memory), so that what it tells is an upper bound. What
-counts is the share of the workers' time in which they solve or time something, and `ideal`, which no scheduler could
-exceed, the same with hand-overs that cost nothing.
+What is simulated: the rounds of `icd_lib.execute.cluster`. Points are begun on one worker of each machine, one at a
+time, then solved on all workers, and then measured one at a time again, with verdict and pages; nothing is solved
+meanwhile. Every task passes the scheduler one after the other and takes it all of the seconds that an empty task took
+on the whole way, which is more than it needs; who is there is asked, and then not for a second, and nothing else is
+done meanwhile. Workers are equally fast and none dies; nothing else limits them (disk, network, memory), so that what
+it tells is an upper bound. What counts is the share of the workers' time in which they solve or time something, and
+`ideal`, which no scheduler could exceed, the same with hand-overs that cost nothing.
 """
 
 import heapq
@@ -38,7 +38,7 @@ async def main(address, count):
     await asyncio.Event().wait()
 asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
-# (name, seconds of begin, solve and finish, what they stand for)
+# (name, seconds of begin, solve, and measure with report, what they stand for)
 CASES = (
     ("seconds of bert", (130.0, 110.0, 350.0), "stages of `bert` as first estimated: 130, 110 and 350 s"),
     ("mostly solving", (30.0, 3600.0, 60.0), "30 s to begin, an hour to solve, 60 s to measure"),
