@@ -8,7 +8,7 @@ from transformers import BertConfig, BertModel
 
 from icd_lib.errors import MeasureError
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes, peak_memory_mb
-from icd_lib.measure.peak import peaks_of_folders
+from icd_lib.measure.peak import PeakProcess, peaks_of_folders
 from icd_lib.models.checkpoint.optimized import save_optimized
 
 pytestmark = pytest.mark.wide
@@ -48,6 +48,18 @@ def test_each_model_has_a_peak_of_its_own_and_a_broken_one_spoils_no_other(tmp_p
     assert broken.is_missing and "exit code" in broken.reason
     assert large.kind == small.kind == "measured"
     assert small.value + 200 < large.value
+
+
+def test_a_process_that_was_started_before_gives_the_peaks_and_one_that_cannot_import_says_so(tmp_path):
+    config = BertConfig(vocab_size=1100, hidden_size=64, num_hidden_layers=1, num_attention_heads=4)
+    save_optimized(BertModel(config), None, tmp_path / "model")
+    peaks = []
+    for module in ("transformers.models.bert.modeling_bert", "no_such_module"):
+        started = PeakProcess(module, 1, 8)
+        started.wait()
+        peaks += peaks_of_folders([tmp_path / "model"], module, 1, 8, started)
+    assert peaks[0].kind == "measured" and peaks[0].value > 50
+    assert peaks[1].is_missing and "No module named 'no_such_module'" in peaks[1].reason
 
 
 def test_alive_tiles_of_widths_and_of_a_layout():

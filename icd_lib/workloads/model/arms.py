@@ -57,7 +57,7 @@ def load_saved(run: Run, mode: str) -> Saved:
 
 
 def undistilled(context: Context) -> nn.Module | None:
-    """Iterative's model before it was distilled; None where no attempt was accepted."""
+    """Iterative's model before it was distilled; None where none was, or no attempt was accepted."""
     return _left_of(context, UNDISTILLED)
 
 

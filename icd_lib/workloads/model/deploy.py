@@ -14,6 +14,7 @@ from icd_lib.measure.ladder import measure_ladder
 from icd_lib.models.families import family_of
 from icd_lib.progress import follow
 from icd_lib.records.deploy import Deploy, Tried
+from icd_lib.run.shared import keep_shared, read_shared
 from icd_lib.runtimes import CUDA, REFERENCE, RUNTIMES, reference_of, rows_of
 from icd_lib.runtimes.base import Runtime
 from icd_lib.runtimes.emulation import emulated
@@ -48,7 +49,7 @@ def choose_target(context: Context) -> Deploy:
     if len(names) == 1:
         return named(context, names[0], asked)
     key = machine_key(context, names)
-    known = None if context.get("graph.remeasure") else read_kept(KIND, key)
+    known = None if context.get("graph.remeasure") else read_kept(KIND, key) or read_shared(context.run, KIND, key)
     if known is not None:
         context.progress("runtimes of this machine, compared by an earlier run (graph.remeasure=true compares again)")
         return from_json(Deploy, known, "the machine's cache")
@@ -56,8 +57,13 @@ def choose_target(context: Context) -> Deploy:
         timed = dense_latencies(context, names)
     found = fastest_that_holds(context, timed, asked)
     if disturbed := disturbances(conditions):
-        context.progress(f"{'; '.join(disturbed)}: runtimes are compared again by the next run")
-        return replace(found, disturbed=disturbed)
+        where = "in this sweep" if context.run.shared else "now"
+        context.progress(
+            f"{'; '.join(disturbed)}: this choice holds {where}, and runtimes are compared again by the next"
+        )
+        found = replace(found, disturbed=disturbed)
+        keep_shared(context.run, KIND, key, as_json(found))
+        return found
     keep(KIND, key, as_json(found))
     return found
 

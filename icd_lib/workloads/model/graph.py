@@ -18,7 +18,8 @@ from icd_lib.measure.tables import Call, mean_over_shapes, measure_width_curves,
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
-from icd_lib.storage.machine import keep, keep_tables, processor, read_kept, read_tables, this_machine
+from icd_lib.run.shared import keep_shared, read_shared
+from icd_lib.storage.machine import keep, keep_tables, processor, read_kept, read_tables
 from icd_lib.storage.npz import save_graph
 from icd_lib.transforms import is_given, transforms_of
 from icd_lib.transforms.base import Manner
@@ -81,7 +82,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
         **context.device.key,
         "torch": torch.__version__,
     }
-    known = None if context.get("graph.remeasure") else read_tables(key) or read_shared(context.run, key)
+    known = None if context.get("graph.remeasure") else read_tables(key) or read_shared(context.run, "tables", key)
     if known is not None:
         progress(f"width curves of this machine, measured {known['measured_at']} (graph.remeasure=true measures again)")
         return known
@@ -115,21 +116,10 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
     if disturbed := disturbances(conditions):
         where = "in this sweep" if context.run.shared else "now"
         progress(f"{'; '.join(disturbed)}: these curves are used {where}, and measured again by the next")
-        keep_shared(context.run, key, tables)
+        keep_shared(context.run, "tables", key, tables)
     else:
         keep_tables(key, tables)
     return tables | {"conditions": conditions}
-
-
-def read_shared(run: Run, key: dict) -> dict | None:
-    """Curves of a machine that was disturbed, which all points of the sweep on it plan with; None elsewhere."""
-    return None if run.shared is None else read_kept("tables", key | {"host": this_machine()}, run.shared)
-
-
-def keep_shared(run: Run, key: dict, tables: dict) -> None:
-    """Leave them for the other points of the sweep, if the run is in one."""
-    if run.shared is not None:
-        keep("tables", key | {"host": this_machine()}, tables, run.shared)
 
 
 def is_rounded_for_clock(context: Context) -> bool:

@@ -21,9 +21,8 @@ from icd_lib.measure.energy import energy_j_per_token
 from icd_lib.measure.l2 import l2_hit_pct
 from icd_lib.measure.ladder import measure_ladder
 from icd_lib.measure.memory import alive_tiles, linear_flops, parameter_bytes
-from icd_lib.measure.peak import peaks_of_folders
+from icd_lib.measure.peak import PeakProcess, peaks_of_folders
 from icd_lib.metric import Figure, figure, not_measured
-from icd_lib.models.checkpoint.optimized import save_optimized
 from icd_lib.models.families import find_adapter
 from icd_lib.models.quantized import as_float, has_eight_bits
 from icd_lib.progress import follow
@@ -36,19 +35,26 @@ from icd_lib.storage.record_json import as_json, from_json
 from icd_lib.transforms import is_given
 from icd_lib.workloads.base import Timed
 from icd_lib.workloads.model.context import RANDOM_WEIGHTS, Context
-from icd_lib.workloads.model.counters import counted, is_on_gpu
+from icd_lib.workloads.model.counters import counted, folder_of, is_on_gpu
 from icd_lib.workloads.model.setup import own_quality
 from icd_lib.workloads.model.solve import judgement_of, settings_of
 from icd_lib.workloads.timing import settle_ms
 
 
-def measured(context: Context, models: dict[str, nn.Module], extra: dict[str, nn.Module]) -> dict:
-    """What measure.json holds besides latency."""
+def start_peaks(context: Context) -> PeakProcess:
+    """The process in which `measured` has the models' peaks of memory taken; its imports take seconds."""
+    return PeakProcess(type(context.model).__module__, *context.get("measure.shapes")[0])
+
+
+def measured(
+    context: Context, models: dict[str, nn.Module], extra: dict[str, nn.Module], peaks: PeakProcess | None = None
+) -> dict:
+    """What measure.json holds besides latency; peaks: `start_peaks`, started before."""
     result = models.get(RESULT)
     return {
         "quality": measure_quality(context, models),
         "equality": ({} if result is None else same_function(context, result, extra)) | kept_function(context, models),
-        "sizes": measure_sizes(context, models),
+        "sizes": measure_sizes(context, models, peaks),
         **from_counters(context, models | metered(extra)),
         "controls": {arm.name: arm.words[MODEL] for arm in controls_of(MODEL)},
     }
@@ -175,13 +181,15 @@ def errors_of(context: Context, first: nn.Module, second: nn.Module) -> dict[str
     return errors
 
 
-def measure_sizes(context: Context, models: dict[str, nn.Module]) -> dict[str, dict]:
+def measure_sizes(
+    context: Context, models: dict[str, nn.Module], started: PeakProcess | None = None
+) -> dict[str, dict]:
     """Per arm parameter bytes, FLOPs at the first shape, tiles, widths and peak memory in a process of its own."""
     batch, length = context.get("measure.shapes")[0]
     tile = granules(context.get("transform.tile"))
     with tempfile.TemporaryDirectory() as parent:
-        saved = [save_optimized(model, context.tokenizer, Path(parent) / arm) for arm, model in models.items()]
-        peaks = peaks_of_folders(saved, type(context.model).__module__, batch, length)
+        folders = [folder_of(context, arm, model, Path(parent)) for arm, model in models.items()]
+        peaks = peaks_of_folders(folders, type(context.model).__module__, batch, length, started)
     return {
         arm: {
             "parameter_bytes": parameter_bytes(model),

@@ -188,7 +188,7 @@ def write_solution(context: Context, problem: Problem, solution: Solution) -> di
     save_optimized(
         best.model, context.tokenizer, run.path(mode, "model"), meta, uniform=context.get("transform.uniform")
     )
-    if best.before_distill is not None:
+    if best.before_distill is not None and problem.inputs.settings.distill_steps:
         save_optimized(best.before_distill, context.tokenizer, run.path(mode, UNDISTILLED), meta)
     if best.unquantized is not None and mode == RESULT:
         save_optimized(best.unquantized, context.tokenizer, run.path(mode, UNQUANTIZED), meta)

@@ -5,22 +5,24 @@ from dataclasses import replace
 
 from icd_lib.axes.permutation import hash_permutation
 from icd_lib.codesign.evidence import build_graphs
-from icd_lib.codesign.layouts import SolverSettings, solve_layouts
+from icd_lib.codesign.layouts import solve_layouts
 from icd_lib.experiment.arms import DENSE, MODEL, RESULT
 from icd_lib.experiment.comparisons import comparisons_of
 from icd_lib.experiment.counters import energy_by_windows, hit_change
-from icd_lib.graph.contract import is_same_graph
+from icd_lib.graph.contract import graph_sha256
 from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.records.losses import SplitLoss
 from icd_lib.records.measured import MEASURED, Measured
 from icd_lib.records.verdict import Determinism, Predicted, Unknown
 from icd_lib.run.artifacts import Run
+from icd_lib.run.shared import once_in_sweep
 from icd_lib.solver.cost import evaluate_cost
 from icd_lib.storage.npz import load_graph
-from icd_lib.storage.record_json import from_json
+from icd_lib.storage.record_json import as_json, from_json
+from icd_lib.version import sources_sha256
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.measure import drop_figure, reading_figure
-from icd_lib.workloads.model.solve import make_inputs
+from icd_lib.workloads.model.solve import make_inputs, moments_key, settings_of, solver_settings
 
 
 def claim(sections: dict[str, dict], report: Measured) -> None:
@@ -101,28 +103,49 @@ def determinism(context: Context, progress: Callable[[str], None]) -> Determinis
         given = context.get("solver.reuse_perm")
         what = "were given (solver.reuse_perm)" if given else "are the order in which the model is stored"
         return Unknown(reason=f"the permutations {what}, not solved")
-    inputs = replace(make_inputs(context), keep_moments=None)  # computed again, not read back
+    again, known = once_in_sweep(run, "again", again_key(context), lambda: solve_again(context))
+    stored = run.read_json(f"{modes[0]}/perm_before.json")["axes"]
+    same_pi = all(found["pi"] == stored[axis]["hash"] for axis, found in again.items())
+    same_w = all(
+        found["w"] == graph_sha256(load_graph(run.dir / "graph" / f"W.{axis}.npz")) for axis, found in again.items()
+    )
+    who = "solved again by another point of this sweep" if known else "solved again"
+    progress(f"{who}: π hashes {'equal' if same_pi else 'DIFFER'}, W {'equal' if same_w else 'DIFFERS'}")
+    return Determinism(pi_hash_equal=same_pi, w_hash_equal=same_w, max_metric_drift_rel=metric_drift(again, run))
+
+
+def again_key(context: Context) -> dict:
+    """What W and π₀ depend on: points of a sweep that agree in it are compared with what one of them solves again."""
+    return moments_key(context) | {
+        "nnz_cap": settings_of(context).nnz_cap,
+        "solver": as_json(solver_settings(context)),
+        "sources": sources_sha256(),
+    }
+
+
+def solve_again(context: Context) -> dict[str, dict]:
+    """Axis → {"w": hash of W, "pi": hash of π₀, "J"}, all computed anew and nothing read back."""
+    inputs = replace(make_inputs(context), keep_moments=None)
     graphs = build_graphs(inputs.observe(), inputs.settings.nnz_cap)
     perms, _ = solve_layouts(graphs, inputs.solver)
-    stored = run.read_json(f"{modes[0]}/perm_before.json")["axes"]
-    same_pi = all(hash_permutation(perm) == stored[axis]["hash"] for axis, perm in perms.items())
-    same_w = all(
-        is_same_graph(load_graph(run.dir / "graph" / f"W.{axis}.npz"), graph) for axis, graph in graphs.items()
-    )
-    progress(f"solved again: π hashes {'equal' if same_pi else 'DIFFER'}, W {'equal' if same_w else 'DIFFERS'}")
-    drift = metric_drift(graphs, inputs.solver, perms, run)
-    return Determinism(pi_hash_equal=same_pi, w_hash_equal=same_w, max_metric_drift_rel=drift)
+    return {
+        axis: {
+            "w": graph_sha256(graphs[axis]),
+            "pi": hash_permutation(perm),
+            "J": evaluate_cost(graphs[axis], perm, inputs.solver.cost_of(len(perm))).J,
+        }
+        for axis, perm in perms.items()
+    }
 
 
-def metric_drift(graphs: dict, solver: SolverSettings, perms: dict, run: Run) -> float:
+def metric_drift(again: dict[str, dict], run: Run) -> float:
     """Largest relative difference of the layouts' J between the two solves."""
     mode = "linear" if (run.dir / "linear" / "solve.json").is_file() else "iterative"
     stats = run.read_json(f"{mode}/solve.json")["solver"]
     drift = [0.0]
-    for axis, perm in perms.items():
-        again = evaluate_cost(graphs[axis], perm, solver.cost_of(len(perm))).J
+    for axis, found in again.items():
         before = stats[axis]["after"]["J"]
-        drift.append(abs(again - before) / max(abs(before), 1e-12))
+        drift.append(abs(found["J"] - before) / max(abs(before), 1e-12))
     return max(drift)
 
 

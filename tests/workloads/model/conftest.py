@@ -7,6 +7,7 @@ import torch
 
 from icd_lib.data.domains import groups
 from icd_lib.errors import ResourceError
+from icd_lib.execute.sweep import shared_folder
 from icd_lib.run.artifacts import open_run
 from icd_lib.workloads.model.context import EncoderContext
 from tests.tiny_domains import toy_domain, toy_encoder, toy_tokenizer
@@ -77,3 +78,10 @@ def make(tmp_path, tokenizer):
         return found
 
     return context
+
+
+@pytest.fixture
+def in_sweep(tmp_path):
+    """A block within which the runs in `runs` are points of one sweep."""
+    (tmp_path / "runs").mkdir()
+    return lambda: shared_folder(tmp_path / "runs")

@@ -125,6 +125,20 @@ def test_with_other_instructions_runtimes_are_compared_anew(make, timed, monkeyp
     assert len(calls) == 2
 
 
+def test_on_a_disturbed_machine_points_of_a_sweep_are_deployed_alike_and_nothing_else_is_kept(
+    make, timed, monkeypatch, in_sweep
+):
+    monkeypatch.setattr(deploy, "disturbances", lambda conditions: ["load: other programs"])
+    calls = timed(eager=0.0, eager_bf16=-0.4)
+    with in_sweep():
+        first, again = (choose_target(make(*ALL, f"transform.rate={rate}")) for rate in (0.3, 0.7))
+        assert as_json(again) == json.loads(json.dumps(as_json(first))) and len(calls) == 1
+        assert again.disturbed == ["load: other programs"]
+        choose_target(make(*ALL, "graph.remeasure=true"))
+    choose_target(make(*ALL))
+    assert len(calls) == 3
+
+
 def test_on_a_disturbed_machine_nothing_is_kept(make, timed, monkeypatch):
     monkeypatch.setattr(deploy, "disturbances", lambda conditions: ["load: other programs"])
     calls = timed(eager=0.0)

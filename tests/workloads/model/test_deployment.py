@@ -257,6 +257,7 @@ def test_a_run_in_int8_measures_and_judges_every_step(whole):
     first, second = shapes.values()
     assert set(first) - set(second) == extra
     folder = run.context.run.dir / "iterative"
+    assert not (folder / "undistilled").exists(), "nothing was distilled"
     assert (folder / "unquantized").is_dir() and not is_quantized(run.controls["iterative_fp32"])
     result = run.compared["iterative"]
     assert len(quantized_linears(run.controls["dense_quantized"])) == len(quantized_linears(result))
