@@ -1,4 +1,4 @@
-"""What docs/MAMBA.md says of generating, from its reference run: `python -m icd_lib.report.mamba_page [--check]`."""
+"""Tables of docs/MAMBA.md from its reference run: `python -m icd_lib.report.mamba_page [--check]`."""
 
 import sys
 from collections.abc import Callable
@@ -13,18 +13,38 @@ from icd_lib.report import decoding, generation
 from icd_lib.report.decoder_page import NOT_RUN, deployed_table, exported_table
 from icd_lib.report.marked import with_marked
 from icd_lib.report.readme import as_change, load_reference
+from icd_lib.report.results import Results
 from icd_lib.report.table import Table
 from icd_lib.storage.atomic import atomic_write
 
 REFERENCE, PAGE = "outputs/reference/mamba", "docs/MAMBA.md"
 
 
-def numbers(root: Path | None = None) -> str:
-    """Markdown: times and throughput of every arm, what is exported, and the same tokens; `NOT_RUN` without the run."""
+def tables(root: Path | None = None) -> dict[str, str]:
+    """Marker of the page → Markdown; `NOT_RUN` without the run."""
     folder = (root or project_root()) / REFERENCE
     if not folder.is_dir():
-        return NOT_RUN
+        return dict.fromkeys(("frontier", "decoding"), NOT_RUN)
     results = load_reference(folder)
+    return {"frontier": attempts_table(results), "decoding": numbers(results)}
+
+
+def attempts_table(results: Results) -> str:
+    """How far each arm was taken, and what that loses where strengths are chosen."""
+    lines = ["| arm | predicted latency | accuracy lost | perplexity × | KL to dense | taken |", "|---" * 6 + "|"]
+    for mode in results.solves:
+        whole = [entry for entry in results.attempts(mode) if not entry.is_draft]
+        for entry in sorted(whole, key=lambda entry: -entry.strength):
+            if (judged := entry.validation) is None or not judged.is_judged:
+                continue
+            lost = f"{judged.drop_pp:+.3f} ± {judged.se_pp:.3f} pp | {judged.perplexity_ratio:.4f} | {judged.kl:.4f}"
+            predicted, fate = f"{100 * entry.predicted_latency_rel:+.1f} %", "yes" if entry.accepted else "no"
+            lines.append(f"| {mode} | {predicted} | {lost} | {fate} |")
+    return "\n".join(lines)
+
+
+def numbers(results: Results) -> str:
+    """Times and throughput of every arm, what is exported, and the same tokens."""
     found = generation.decoding_of(results)
     if not isinstance(found, Decoding):
         return NOT_RUN
@@ -51,8 +71,10 @@ def changes_table(found: Decoding, what: str, change: Callable[[DecodeArm], Figu
 
 
 def with_numbers(text: str) -> str:
-    """The page with its numbers made anew; `ArtifactError` where the markers or the run are missing."""
-    return with_marked(text, "decoding", numbers())
+    """The page with its tables made anew; `ArtifactError` where the markers or the run are missing."""
+    for marker, made in tables().items():
+        text = with_marked(text, marker, made)
+    return text
 
 
 def main(arguments: list[str]) -> int:
