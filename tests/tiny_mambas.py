@@ -10,6 +10,43 @@ from icd_lib.models.families import find_adapter
 INNER, STATES, RANK, HIDDEN, LAYERS, VOCAB = 50, 5, 3, 25, 2, 61
 CLASSES = {"causal": MambaForCausalLM, "backbone": MambaModel}
 
+# The fields of config.json of `state-spaces/mamba-130m-hf`: those of mamba_ssm are among them.
+CONFIG_130M = {
+    "bos_token_id": 0,
+    "conv_kernel": 4,
+    "d_inner": 1536,
+    "d_model": 768,
+    "eos_token_id": 0,
+    "expand": 2,
+    "fused_add_norm": True,
+    "hidden_act": "silu",
+    "hidden_size": 768,
+    "initializer_range": 0.1,
+    "intermediate_size": 1536,
+    "layer_norm_epsilon": 1e-05,
+    "n_layer": 24,
+    "num_hidden_layers": 24,
+    "pad_token_id": 0,
+    "pad_vocab_size_multiple": 8,
+    "rescale_prenorm_residual": False,
+    "residual_in_fp32": True,
+    "rms_norm": True,
+    "ssm_cfg": {},
+    "state_size": 16,
+    "time_step_floor": 0.0001,
+    "time_step_init_scheme": "random",
+    "time_step_max": 0.1,
+    "time_step_min": 0.001,
+    "time_step_rank": 48,
+    "time_step_scale": 1.0,
+    "use_bias": False,
+    "use_cache": True,
+    "use_conv_bias": True,
+    "vocab_size": 50280,
+}
+NARROW = {"d_inner": 64, "d_model": 32, "hidden_size": 32, "intermediate_size": 64, "time_step_rank": 2}
+SHALLOW = {"n_layer": 2, "num_hidden_layers": 2}
+
 
 def tiny_mamba(kind="causal", seed=0, dtype=torch.float64, spread=0.2, **changes):
     """Random model of odd sizes whose norms, biases and D are random too, so that a forgotten slot cannot hide."""

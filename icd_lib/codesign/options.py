@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 
 from icd_lib.axes.kinds import granules
 from icd_lib.errors import ConfigError
+from icd_lib.experiment.arms import MODES
 from icd_lib.graph.options import EdgeOptions
 from icd_lib.options import Section, Seeded, option
 from icd_lib.options.check import check_value, unknown_key
@@ -59,6 +60,9 @@ class LoopOptions(Section):
 class CodesignOptions(LoopOptions):
     """How far a model is changed, and on whose text that is judged."""
 
+    arms: tuple[Literal["linear", "oneshot", "iterative"], ...] = option(
+        MODES, "modes that a run solves beside each other, of those that --mode names", least=1
+    )
     budget_on: Literal["unseen", "seen"] = option(
         "unseen", "whose text the budget is for: any other text, or the calibration's own domains"
     )

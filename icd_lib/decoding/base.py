@@ -52,6 +52,9 @@ class Decoder(ABC):
         positions, self._lengths = self._lengths, self._lengths + 1
         return self._step(ids, positions)
 
+    def warm(self, ids) -> None:  # noqa: B027, a hook that few need
+        """Do what is done once for prompts of this shape, (B, L); `ResourceError` where the runtime cannot."""
+
     def greedy(self, ids, tokens: int, mask=None, stop: tuple[int, ...] = ()) -> np.ndarray:
         """The likeliest next `tokens` tokens of every prompt, int64 (B, N); N is less where all texts met a `stop`."""
         logits = self.prefill(ids, mask)

@@ -11,8 +11,8 @@ from icd_lib.decoding.base import check_decoder
 from icd_lib.decoding.eager import Eager, EagerDecoder
 from icd_lib.decoding.prompt import Prompt
 from icd_lib.errors import ConfigError
+from icd_lib.runtimes.compile import APART, compiling
 from icd_lib.runtimes.compile import RUNTIME as COMPILE
-from icd_lib.runtimes.compile import compiling
 
 PAGE = 64  # a cache has a multiple of so many places, so that prompts of about one length share a graph
 
@@ -23,7 +23,12 @@ class CompiledDecoder(EagerDecoder):
     def __init__(self, model: nn.Module, room: int):
         super().__init__(model, lambda: StaticCache(config=model.config, max_cache_len=self._capacity))
         self._room, self._capacity, self._used = room, 0, 0
-        self._compiled = torch.compile(model, dynamic=False)
+        self._compiled = torch.compile(model, dynamic=False, **APART)
+
+    def warm(self, ids) -> None:
+        """Compile the step that follows such prompts."""
+        self.step(self.prefill(ids).argmax(-1))
+        self.reset()
 
     def _prefill(self, prompt: Prompt) -> np.ndarray:
         self._used = prompt.ids.shape[1]

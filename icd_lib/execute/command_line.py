@@ -115,7 +115,8 @@ def _dry_run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | Non
     from icd_lib.run.records import Records
 
     run = Run(scenario, run_folder(scenario, args.out), args.mode, args.out)
-    stages, records = plan_stages(args.mode, not args.no_measure), Records.load(run, ignore_broken=args.force)
+    stages = plan_stages(args.mode, not args.no_measure, scenario.config)
+    records = Records.load(run, ignore_broken=args.force)
     clock = Clock(stages, records, scenario.quick)
     print(f"{scenario.name}: configuration {scenario.sha256[:12]}, into {run.dir}")
     for stage in stages:
@@ -141,7 +142,8 @@ def _run(args: argparse.Namespace, scenario: Scenario, notebooks: Path | None) -
     print(
         f"{scenario.name}{' (quick)' if scenario.quick else ''}: configuration {scenario.sha256[:12]}, into {run.dir}"
     )
-    run_pipeline(run, plan_stages(args.mode, not args.no_measure), force=args.force, notebooks=notebooks)
+    stages = plan_stages(args.mode, not args.no_measure, scenario.config)
+    run_pipeline(run, stages, force=args.force, notebooks=notebooks)
     if args.no_measure:
         return EXIT_OK
     verdict = run.read(Verdict, VERDICT)

@@ -4,7 +4,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ _TYPICAL_S = {
 }
 _QUICK_SHARE = 0.15
 _TABLE_SHARE = 0.06  # of a scenario that lays out a table of rows
-PLANNED_MODES = {"both": MODES, "iterative": ("oneshot", "iterative"), "linear": ("linear",)}
+_PLANNED_MODES = {"both": MODES, "iterative": ("oneshot", "iterative"), "linear": ("linear",)}
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,29 @@ class Stage:
         return f"{self.mode}/{self.notebook}.ipynb" if self.mode else f"{self.notebook}.ipynb"
 
 
-def plan_stages(mode: str = "both", measure: bool = True) -> list[Stage]:
-    """The stages of a run, in order; `measure=False` stops before 03_measure.
+def planned_modes(mode: str, config: Mapping) -> list[str]:
+    """What --mode and a scenario's `codesign.arms` both name, in the order in which modes are solved.
+
+    Raises `ConfigError` for an unknown mode, and where the two have nothing in common.
+    """
+    if mode not in _PLANNED_MODES:
+        raise ConfigError(f"mode takes one of {', '.join(_PLANNED_MODES)}; got {mode!r}")
+    arms = config.get("codesign", {}).get("arms", MODES)
+    planned = [name for name in _PLANNED_MODES[mode] if name in arms]
+    if not planned:
+        raise ConfigError(f"mode {mode} solves none of codesign.arms, {', '.join(arms)}; name another or add it there")
+    return planned
+
+
+def plan_stages(mode: str = "both", measure: bool = True, config: Mapping | None = None) -> list[Stage]:
+    """The stages of a run of a scenario's configuration, in order; `measure=False` stops before 03_measure.
 
     >>> [stage.name for stage in plan_stages("linear", measure=False)]
     ['00_setup_check', '01_build_graph', '02_solve[linear]']
     """
-    if mode not in PLANNED_MODES:
-        raise ConfigError(f"mode takes one of {', '.join(PLANNED_MODES)}; got {mode!r}")
     first = ("00_setup_check", "01_build_graph")
     stages = [Stage(first[0], first[0], ()), Stage(first[1], first[1], first[:1])]
-    stages += [Stage(f"02_solve[{m}]", "02_solve", first, m) for m in PLANNED_MODES[mode]]
+    stages += [Stage(f"02_solve[{m}]", "02_solve", first, m) for m in planned_modes(mode, config or {})]
     if measure:
         # Arms of earlier executions with the same configuration are measured too: they are on disk.
         before = (*first, *(f"02_solve[{m}]" for m in MODES))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from icd_lib.errors import IcdError
 from icd_lib.execute.kernel_server import WarmServers
-from icd_lib.execute.pipeline import PLANNED_MODES, Stage, plan_stages, run_pipeline, start_run
+from icd_lib.execute.pipeline import Stage, plan_stages, planned_modes, run_pipeline, start_run
 from icd_lib.run.artifacts import Run
 from icd_lib.run.configuration import Scenario
 from icd_lib.storage.machine import this_machine
@@ -41,7 +41,8 @@ class Job:
 
     def stages(self, part: Part) -> list[Stage]:
         """The stages of a part."""
-        every, solved = plan_stages(self.mode), len(plan_stages(self.mode, measure=False))
+        config = self.scenario().config
+        every, solved = plan_stages(self.mode, config=config), len(plan_stages(self.mode, False, config))
         bounds = {
             "begin": (0, 2),
             "solve": (2, solved),
@@ -56,7 +57,7 @@ class Job:
 
     def lost(self) -> tuple[float, float] | None:
         """What its result lost where strengths are chosen; None before it is solved, and where nothing was judged."""
-        return lost_where_chosen(self.folder / self.point.name, PLANNED_MODES[self.mode][-1])
+        return lost_where_chosen(self.folder / self.point.name, planned_modes(self.mode, self.scenario().config)[-1])
 
     def run(
         self,

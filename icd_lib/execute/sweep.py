@@ -9,7 +9,7 @@ from pathlib import Path
 from icd_lib.errors import ArtifactError, ConfigError, IcdError
 from icd_lib.execute.kernel_server import WarmServers
 from icd_lib.execute.notebook import execute
-from icd_lib.execute.pipeline import PLANNED_MODES, as_time, notebooks_folder, only_one
+from icd_lib.execute.pipeline import as_time, notebooks_folder, only_one, planned_modes
 from icd_lib.execute.point import Job, run_whole
 from icd_lib.execute.where import Place, chosen_place
 from icd_lib.experiment.arms import DENSE
@@ -140,11 +140,12 @@ class Course:
         outcome = None if job.force else self.known.get(job.point.name)
         if outcome is None or not outcome.is_done or outcome.icd_version != VERSION:
             return False
-        if not {DENSE, *PLANNED_MODES[job.mode]} <= outcome.arms.keys():
-            return False
         try:
-            sha256 = job.scenario().sha256
+            scenario = job.scenario()
+            modes, sha256 = planned_modes(job.mode, scenario.config), scenario.sha256
         except IcdError:  # running it says why
+            return False
+        if not {DENSE, *modes} <= outcome.arms.keys():
             return False
         lock = locked_config(self.folder / job.point.name) or {}
         there = (self.folder / job.point.name / VERDICT).is_file() and lock.get("sha256") == sha256

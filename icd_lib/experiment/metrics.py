@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from icd_lib.metric import Figure, not_measured
+from icd_lib.records.decoding import DECODING, Decoding
 from icd_lib.records.generation import EXPORTED_ARM, GENERATION, Generation
 from icd_lib.registry import Registry
 
@@ -37,9 +38,11 @@ class Metric:
 
 def _per_token(run, report) -> Figure | None:
     """Time per token of what is exported against dense in PyTorch, at the first shape of the clock."""
-    if not run.path(GENERATION).is_file():
+    kinds = {GENERATION: Generation, DECODING: Decoding}  # with a cache, with a state
+    there = next((name for name in kinds if run.path(name).is_file()), None)
+    if there is None:
         return None
-    shapes = run.read(Generation, GENERATION).clock
+    shapes = run.read(kinds[there], there).clock
     arm = shapes[0].arms.get(EXPORTED_ARM) if shapes else None
     return not_measured("fraction", "nothing that is exported was timed") if arm is None else arm.step_vs_dense
 

@@ -39,7 +39,7 @@ def measure_decoding(
     """Time every arm: `rounds` times the prompts and then `steps` tokens one by one; arm → samples.
 
     ids      int64 (B, at least context + warmup + steps): prompts of `context` tokens, and the tokens that follow them
-    warmup   tokens of a round, and rounds of prompts, that are not kept; at least one round of each kind comes first
+    warmup   tokens of a round that are not kept; the prompts and a few tokens come once before the first round
 
     Raises `MeasureError` where there is nothing to measure or the texts are too short.
     """
@@ -62,7 +62,7 @@ def measure_decoding(
         places = {name: iter(range(context, needed)) for name in arms}
         writing = measure_interleaved(
             {name: _goes_on(arm, ids, places[name]) for name, arm in arms.items()},
-            repeats=steps,
+            repeats=steps if number else 1,
             warmup=warmup,
             seed=seed + number,
         )

@@ -1,8 +1,10 @@
 """Logits of a causal language model on blocks of text, a batch at a time; and the dense model's, from what is kept."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -63,40 +65,90 @@ class DenseLogits:
         head = self.model.get_output_embeddings()
         return head(states[torch.as_tensor(rows)].to(head.weight.device)).float()
 
+    @contextmanager
+    def reading(self, blocks: Blocks, first: int) -> Iterator["HeadStates | None"]:
+        """While the dense model is judged: a reader that is shown the rows of `blocks`, so that `of` need not run it.
+
+        None where their states are known.
+        """
+        key = (blocks.sha256, first)
+        if key in self._states or self._is_kept(blocks, first):
+            yield None
+            return
+        with HeadStates(self.model, first) as reader:
+            yield reader
+        if len(reader) == len(blocks):
+            self._states[key] = self._keep(reader.states, blocks, first)
+
+    def _is_kept(self, blocks: Blocks, first: int) -> bool:
+        return self._file is not None and self._file(f"{blocks.sha256}-{first}").is_file()
+
     def _find_states(self, blocks: Blocks, first: int) -> torch.Tensor | None:
-        path = None if self._file is None else self._file(f"{blocks.sha256}-{first}")
-        if path is not None and path.is_file():
+        if self._is_kept(blocks, first) and self._file is not None:
+            path = self._file(f"{blocks.sha256}-{first}")
             try:
                 return torch.from_numpy(load_tensors(path)[0][STATES])
             except (ArtifactError, KeyError):
                 path.unlink(missing_ok=True)  # damaged: computed anew
-        states = head_states(self.model, blocks, first)
-        if path is not None and states is not None and states.dtype == torch.float32:
+        with HeadStates(self.model, first) as reader:
+            for _, logits, _ in predictions(self.model, blocks, first):
+                reader.take(np.arange(len(logits)), logits)
+                if not len(reader):
+                    break
+        return self._keep(reader.states, blocks, first)
+
+    def _keep(self, states: torch.Tensor | None, blocks: Blocks, first: int) -> torch.Tensor | None:
+        """`states`, kept by the machine where it can."""
+        if self._file is not None and states is not None and states.dtype == torch.float32:
             try:
-                save_tensors({STATES: states.numpy()}, path, {})
+                save_tensors({STATES: states.numpy()}, self._file(f"{blocks.sha256}-{first}"), {})
             except ArtifactError:
                 self._file = None  # a cache that cannot be written costs time only
         return states
 
 
-def head_states(model: nn.Module, blocks: Blocks, first: int) -> torch.Tensor | None:
-    """What the head reads for every scored token, (n, S, H) on the CPU; None where the logits are not its output."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    if not isinstance(head, nn.Linear):
-        return None
-    seen: list[torch.Tensor] = []
-    hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    found = []
-    try:
-        for _, logits, _ in predictions(model, blocks, first):
-            state = seen.pop()[:, first - 1 : -1]
-            seen.clear()
-            if not found:
-                again = head(state).float()
-                seen.clear()
-                if again.shape != logits.shape or not torch.allclose(again, logits, rtol=1e-4, atol=1e-4):
-                    return None
-            found.append(state.cpu())
-    finally:
-        hook.remove()
-    return torch.cat(found)
+class HeadStates:
+    """What a model's head reads for every scored token while the model predicts.
+
+    states: (rows so far, S, H) on the CPU; None where the logits are not the head's output alone.
+    """
+
+    def __init__(self, model: nn.Module, first: int):
+        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        self._head = head if isinstance(head, nn.Linear) else None
+        self._first = first
+        self._seen: list[torch.Tensor] = []
+        self._found: list[torch.Tensor] = []
+
+    def __enter__(self) -> "HeadStates":
+        if self._head is not None:
+            self._hook = self._head.register_forward_pre_hook(lambda module, inputs: self._seen.append(inputs[0]))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._head is not None:
+            self._hook.remove()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._found))
+
+    @property
+    def states(self) -> torch.Tensor | None:
+        return torch.cat(self._found) if self._found else None
+
+    def take(self, rows: np.ndarray, logits: torch.Tensor) -> None:
+        """Keep the states of some rows of the batch that was predicted last, whose logits are (b, S, V)."""
+        if self._head is None or not self._seen:
+            return
+        state = self._seen.pop()[:, self._first - 1 : -1]
+        self._seen.clear()
+        if not len(rows):
+            return
+        if not self._found:
+            again = self._head(state).float()
+            self._seen.clear()
+            if again.shape != logits.shape or not torch.allclose(again, logits, rtol=1e-4, atol=1e-4):
+                self._hook.remove()
+                self._head = None
+                return
+        self._found.append(state[torch.as_tensor(rows)].cpu())

@@ -57,7 +57,7 @@ class DecodeOptions(Section):
         least=1,
     )
     peers: tuple[Annotated[str, OneOf("icd_lib.decoding:IN_PROCESS")], ...] = option(
-        (), "runtimes in which dense decodes beside the arms"
+        (), "runtimes in which dense decodes beside the arms, and the result too (in OpenVINO as it is exported)"
     )
     rounds: int = option(3, "interleaved rounds of every prompt", low=1)
     steps: int = option(24, "decoded tokens of a round", unit="tokens", low=2)

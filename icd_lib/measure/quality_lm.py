@@ -10,6 +10,7 @@ its own head, so what it loses is one reading, *own*; there is nothing to drop i
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,12 +215,16 @@ def score_blocks(
     kl = np.zeros((len(compared), shape[1]), np.float32)
     reference = blocks.take(compared)
     done = 0
-    with torch.inference_mode():
+    itself = dense is not None and dense.model is model
+    reading = dense.reading(reference, first) if dense is not None and itself else nullcontext()
+    with torch.inference_mode(), reading as reader:
         for rows, logits, targets in predictions(model, blocks, first):
             log_probs[rows], correct[rows] = right_tokens(logits, targets)
             inside = np.flatnonzero((compared >= rows.start) & (compared < rows.stop))
-            if dense is not None and dense.model is not model and inside.size:
-                here = compared[inside] - rows.start
+            here = compared[inside] - rows.start
+            if reader is not None:
+                reader.take(here, logits)
+            if dense is not None and not itself and inside.size:
                 given = logits if len(here) == len(logits) else logits[here]
                 kl[inside] = divergence(dense.of(reference, inside, first), given)
             done += len(targets) * blocks.ids.shape[1]

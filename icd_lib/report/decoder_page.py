@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from icd_lib.paths import project_root
+from icd_lib.records.decoding import Decoding
 from icd_lib.records.generation import EXPORTED_ARM, Generation
 from icd_lib.report import generation, measure_tables, weights_figures
 from icd_lib.report.marked import with_marked
@@ -37,7 +38,7 @@ def numbers(root: Path | None = None) -> str:
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in sentences)])
 
 
-def exported_table(found: Generation) -> str:
+def exported_table(found: Generation | Decoding) -> str:
     """Time per token of what is exported, against dense in PyTorch and in every other runtime."""
     shapes = {f"{one.batch} × {one.context}": one.arms[EXPORTED_ARM] for one in found.clock if EXPORTED_ARM in one.arms}
     rows = {"dense in PyTorch, fp32": [arm.step_vs_dense for arm in shapes.values()]}
@@ -47,7 +48,7 @@ def exported_table(found: Generation) -> str:
     return "\n".join([*lines, *(f"| {name} | {' | '.join(map(as_change, row))} |" for name, row in rows.items())])
 
 
-def deployed_table(found: Generation) -> str:
+def deployed_table(found: Generation | Decoding) -> str:
     """What every runtime that decodes loses of next-token accuracy, and its perplexity."""
     lines = ["| where it decodes | text | accuracy lost | perplexity × | KL to dense |", "|---" * 5 + "|"]
     for point in found.deployed:

@@ -1,7 +1,8 @@
 """What a model with a state does while it generates: its throughput, and the tokens that its layouts say."""
 
+from icd_lib.experiment.arms import DENSE, RESULT
 from icd_lib.records.decoding import Decoding
-from icd_lib.records.generation import DecodeShape
+from icd_lib.records.generation import EXPORTED_ARM, DecodeShape
 from icd_lib.report.generation import decoding_of
 from icd_lib.report.picture import COLOURS, FULL, Picture, canvas, finish, themed, title
 from icd_lib.report.results import Results
@@ -78,7 +79,7 @@ def throughput(results: Results) -> Picture | Missing | DoesNotApply:
 
 
 def lines(results: Results) -> list[str]:
-    """In sentences: same tokens, and per token against the same transform and Transformers' own kernels."""
+    """In sentences: same tokens, and per token against the same function elsewhere, and against dense in its row."""
     found = _found(results)
     if not isinstance(found, Decoding):
         return []
@@ -87,8 +88,10 @@ def lines(results: Results) -> list[str]:
         for item in found.same_tokens
     ]
     for shape in found.clock:
-        for arm, other in (("iterative", "same_transform"), ("dense", "stock")):
-            change = shape.arms[arm].step_vs.get(other) if arm in shape.arms else None
+        rows = [(arm, other) for other in shape.arms if (arm := f"{RESULT}_{other}") in shape.arms]
+        for arm, other in [(RESULT, "same_transform"), (DENSE, "stock"), *rows]:
+            known = arm in shape.arms and arm != EXPORTED_ARM  # what is exported has a sentence of its own
+            change = shape.arms[arm].step_vs.get(other) if known else None
             if change is not None:
                 words = f"{value_text(change.value, 'fraction')} ({interval_text(change.ci95, 'fraction')})"
                 told.append(f"At {shape.batch} × {shape.context}, {arm} takes {words} per token against {other}.")

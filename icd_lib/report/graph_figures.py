@@ -143,6 +143,8 @@ def width_curves(results: Results) -> Picture | Missing:
     """Measured latency of the whole model against the kept width of every layer."""
     if not results.tables:
         return Missing("Width → latency", "01_build_graph has not finished")
+    if reason := results.tables.get("reason"):
+        return DoesNotApply("Width → latency", reason)
     drawing, axes = canvas(3.6)
     for (kind, curve), marker in zip(results.tables["curves"].items(), "os^D", strict=False):
         kept = np.array(curve["kept"]) / max(curve["kept"])
@@ -197,7 +199,7 @@ def sensitivity_map(results: Results) -> Picture | Missing:
 
 
 def nothing_to_choose(results: Results) -> str | None:
-    """Why the run predicts nothing, where its model comes with what is done to it."""
+    """Why the run predicts nothing, where no strength is chosen."""
     return (results.prediction or {}).get("reason")
 
 

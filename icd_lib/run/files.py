@@ -42,7 +42,7 @@ class _WidthCurve:
 
 @dataclass(frozen=True)
 class _Tables:
-    dense_ms: float
+    dense_ms: float | None
     curves: dict[str, _WidthCurve]
 
 

@@ -25,13 +25,15 @@ def further_transforms(config: Mapping[str, object]) -> list:
 def transforms_of(config: Mapping) -> tuple:
     """What is done to a run's model, in order: sparsity, then the others; or the one that comes with it, alone.
 
-    `quantization.order` says which of sparsity and quantization is first. Raises `ConfigError` for an order that does
-    not name both once, and where a transform that is given goes with another one, or with what changes the function.
+    Sparsity is left out where nothing may be removed and something else is done. `quantization.order` says which of the
+    two is first. Raises `ConfigError` for an order that does not name both once, and where a transform that is given
+    goes with another one, or with what changes the function.
     """
     further = further_transforms(config)
     given = [row for row in further if row.is_given]
     if not given:
-        return _ordered((TRANSFORMS["sparsity"], *further), config.get("quantization"))
+        first = () if further and not removes_anything(config) else (TRANSFORMS["sparsity"],)
+        return _ordered((*first, *further), config.get("quantization"))
     if len(further) > 1:
         others = ", ".join(row.options for row in further if row is not given[0])
         raise ConfigError(
@@ -44,6 +46,12 @@ def transforms_of(config: Mapping) -> tuple:
                 f"it to {'null' if off is None else off}"
             )
     return tuple(given)
+
+
+def removes_anything(config: Mapping) -> bool:
+    """Whether an element may go: there is a strength, a latency or a rate to remove for."""
+    codesign, rate = config.get("codesign"), config.get("transform", {}).get("rate")
+    return codesign is None or any([*codesign["strengths"], codesign["latency_target_rel"], rate])
 
 
 def is_given(config: Mapping) -> bool:

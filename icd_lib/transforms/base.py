@@ -54,8 +54,9 @@ class JointPlan:
 
 
 def join_plans(plans: dict[str, Plan]) -> Plan:
-    """One plan for all: the only one, or a `JointPlan`."""
-    return next(iter(plans.values())) if len(plans) == 1 else JointPlan(plans)
+    """One plan for all: the only one, or a `JointPlan`, which takes a plan that predicts no latency for no change."""
+    only = next(iter(plans.values())) if len(plans) == 1 else None
+    return JointPlan(plans) if only is None or only.predicted_latency_rel is None else only
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,9 @@ class KvOptions(Section):
         ((1, 128), (1, 1024), (8, 512)), "batch and prompt of every measurement of decoding", least=1
     )
     peers: tuple[Annotated[str, OneOf("icd_lib.decoding:IN_PROCESS")], ...] | None = option(
-        None, "runtimes in which dense decodes beside the arms; null: OpenVINO in every precision"
+        None,
+        "runtimes in which dense decodes beside the arms, and the result too (in OpenVINO as it is exported); "
+        "null: OpenVINO in every precision",
     )
     rounds: int = option(3, "interleaved rounds of every prompt", low=1)
     steps: int = option(24, "decoded tokens of a round", unit="tokens", low=2)

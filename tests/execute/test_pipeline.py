@@ -171,6 +171,14 @@ def test_plan_follows_mode_and_measure():
         plan_stages("fast")
 
 
+def test_a_scenario_says_which_of_the_modes_are_solved():
+    config = {"codesign": {"arms": ("iterative", "linear")}}
+    assert [s.mode for s in plan_stages(config=config) if s.mode] == ["linear", "iterative"]
+    assert [s.mode for s in plan_stages("iterative", config=config) if s.mode] == ["iterative"]
+    with pytest.raises(ConfigError, match="linear solves none of codesign.arms, oneshot"):
+        plan_stages("linear", config={"codesign": {"arms": ("oneshot",)}})
+
+
 ALL = [stage.name for stage in plan_stages("linear")]
 
 

@@ -19,7 +19,8 @@ from icd_lib.experiment.gates import judge
 from icd_lib.experiment.metrics import METRICS, OUTSIDE, Metric, metrics_of
 from icd_lib.experiment.verdict import latency_sections, other_verdicts, outside_metrics
 from icd_lib.metric import figure
-from icd_lib.records.generation import EXPORTED_ARM, GENERATION
+from icd_lib.records.decoding import DECODING, Decoding
+from icd_lib.records.generation import EXPORTED_ARM, GENERATION, Generation
 
 
 @pytest.fixture
@@ -110,12 +111,14 @@ def test_a_metric_from_outside_is_measured_and_judged(outside, folder):
     assert judge({"toy": 3.5}, found).status == "pass" and judge({"toy": 2.5}, found).status == "fail"
 
 
-def test_time_per_token_is_that_of_what_is_exported(folder):
-    folder.path(GENERATION).parent.mkdir()
-    folder.path(GENERATION).write_text("{}")
+@pytest.mark.parametrize(("name", "kind"), [(GENERATION, Generation), (DECODING, Decoding)])
+def test_time_per_token_is_that_of_what_is_exported(folder, name, kind):
+    folder.path(name).parent.mkdir()
+    folder.path(name).write_text("{}")
     faster = figure(-0.7, "fraction", "measured", n=9, method="median", ci95=(-0.8, -0.6))
     arms = {EXPORTED_ARM: SimpleNamespace(step_vs_dense=faster)}
-    folder.read = lambda kind, name: SimpleNamespace(clock=[SimpleNamespace(arms=arms)])
+    known = {(kind, name): SimpleNamespace(clock=[SimpleNamespace(arms=arms)])}
+    folder.read = lambda kind, name: known[kind, name]
     assert outside_metrics(folder, {}) == {"token_rel": faster}
     arms.clear()
     assert outside_metrics(folder, {})["token_rel"].is_missing

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from icd_lib.errors import ConfigError
+from icd_lib.decoding import DECODERS, EXPORTED
+from icd_lib.decoding.base import Decoder
+from icd_lib.errors import ConfigError, ResourceError
 from icd_lib.kernels import use_fast_scan
 from icd_lib.kernels.mixer import FastMambaMixer
 from icd_lib.measure.options import DecodeOptions
@@ -15,10 +17,13 @@ from icd_lib.records.generation import EXPORTED_ARM
 from icd_lib.report import Results, decoding, generation
 from icd_lib.report.picture import Picture
 from icd_lib.report.table import DoesNotApply, Missing, Table
+from icd_lib.runtimes.emulation import emulated
 from icd_lib.storage.atomic import to_json
 from icd_lib.storage.devices import Device
 from icd_lib.storage.record_json import from_json
 from icd_lib.workloads.model import decode
+from icd_lib.workloads.model.decode_clock import Clock
+from icd_lib.workloads.model.engines import Engines
 from tests.pretended import DEVICE, pretending
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_mambas import VOCAB, make_uneven, tiny_mamba
@@ -81,6 +86,69 @@ def test_arms_with_one_function_say_the_same(found):
     assert set(pairs) == {("iterative", "same_transform"), ("dense", "stock")}
     for item in pairs.values():
         assert item.equal == item.texts == 4 and item.tokens == 8 and item.first_apart is None
+
+
+class Waiting(Decoder):
+    """A decoder that says nothing, or that cannot be made ready for a shape."""
+
+    def __init__(self, refuses: bool):
+        super().__init__()
+        self.refuses, self.warmed = refuses, []
+
+    def warm(self, ids):
+        self.warmed.append(ids.shape)
+        if self.refuses:
+            raise ResourceError("one graph more than the limit")
+
+    def _prefill(self, prompt):
+        return np.zeros((len(prompt.ids), VOCAB), np.float32)
+
+    def _step(self, ids, positions):
+        return np.zeros((len(ids), VOCAB), np.float32)
+
+    def _forget(self):
+        pass
+
+
+def test_what_cannot_be_made_ready_for_a_shape_is_left_out_with_the_reason():
+    made = {"dense": Waiting(False), "compile": Waiting(True)}
+    arms = {name: (name, lambda name=name: made[name]) for name in made}
+    shape = Clock(Text(), steps=3, rounds=1).shape(arms, 2, 12, lambda arm: 12)
+    assert list(shape.arms) == ["dense"] and shape.missing == {"compile": "[E_RES_101] one graph more than the limit"}
+    assert made["dense"].warmed == made["compile"].warmed == [(2, 12)]
+
+
+def test_dense_and_the_result_decode_in_each_peer_and_in_openvino_the_result_as_it_is_left():
+    compared, exported = models()[0], EXPORTED["emulated" if emulated("bf16") else "float"]
+    engines = Engines(compared, ("compile", "openvino", "openvino_bf16"))
+    assert engines.rows == {
+        "compile": ("compile", "dense"),
+        "openvino": ("openvino", "dense"),
+        "openvino_bf16": ("openvino_bf16", "dense"),
+        "iterative_compile": ("compile", "iterative"),
+        EXPORTED_ARM: (exported, "iterative"),
+    }
+    assert engines.against == {"iterative_compile": ("compile",), EXPORTED_ARM: engines.peers}
+    alone = Engines({"dense": compared["dense"]}, ("compile",))
+    assert list(alone.rows) == ["compile"] and alone.against == {}
+
+
+@pytest.mark.slow
+def test_a_run_times_both_in_torch_compile():
+    """Every model and every batch is a graph of its own: more of them than one function may have."""
+    DECODERS["compile"].reset()
+    text = Text(peers=("compile",), clock=((1, 12), (3, 12)))
+    compared, controls = models()
+    with pytest.MonkeyPatch.context() as patch, torch._dynamo.config.patch(recompile_limit=2):
+        patch.setattr(decode, "exported_loss", lambda context, engines: [])
+        found = from_json(Decoding, decode.measure_decode(text, compared, controls), DECODING)
+    DECODERS["compile"].reset()
+    for shape in found.clock:
+        if "compile" in shape.missing:
+            assert "C++ compiler" in shape.missing["compile"]
+            pytest.skip(shape.missing["compile"])
+        assert shape.arms["compile"].label.startswith("dense, torch.compile")
+        assert set(shape.arms["iterative_compile"].step_vs) == {"compile"}
 
 
 def test_texts_that_part_are_counted_and_placed():

@@ -24,7 +24,7 @@ from icd_lib.models.check import check_length
 from icd_lib.models.families import find_adapter
 from icd_lib.models.families.mamba.adapter import find_backbone
 from icd_lib.records.decoding import Decoding, SameTokens
-from icd_lib.records.generation import EXPORTED_ARM, DeployedPoint
+from icd_lib.records.generation import DeployedPoint
 from icd_lib.storage.devices import CPU
 from icd_lib.storage.record_json import as_json
 from icd_lib.workloads.model.context import Context
@@ -47,7 +47,7 @@ def measure_decode(context: Context, models: Mapping[str, nn.Module], controls: 
             elsewhere = dict.fromkeys(engines.rows, "it computes on the CPU, and this run does not")
             engines = Engines(models, (), exports=False)
         others = (SAME, *(mode for mode in MODES if mode != RESULT))
-        against = {EXPORTED_ARM: options.peers, RESULT: others, DENSE: (STOCK,)}
+        against = engines.against | {RESULT: others, DENSE: (STOCK,)}
         clock = Clock(context, options.steps, options.rounds, against, elsewhere)
         arms = arms_of(engines, controls, row)
         found = Decoding(

@@ -39,9 +39,12 @@ class Clock:
             ready, labels = {}, {}
             for name, (label, make) in arms.items():
                 try:
-                    ready[name], labels[name] = stack.enter_context(closing(make())), label
+                    decoder = stack.enter_context(closing(make()))
+                    decoder.warm(ids[:, :length])
                 except (ResourceError, ConfigError) as error:
                     missing[name] = str(error)
+                else:
+                    ready[name], labels[name] = decoder, label
             self.context.progress(f"decoding {batch} x {length}: {', '.join(ready)}")
             with watched() as conditions:
                 times = measure_decoding(

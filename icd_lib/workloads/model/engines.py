@@ -1,4 +1,4 @@
-"""A decoder's run in OpenVINO: dense as each peer has it, and what is left for use; every graph is made once."""
+"""A decoder's run in other runtimes: dense as each peer has it, the result too; every OpenVINO graph is made once."""
 
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -19,7 +19,10 @@ from icd_lib.records.generation import EXPORTED_ARM
 
 @dataclass(frozen=True, eq=False)
 class Engines:
-    """models: the compared arms; peers: rows of `DECODERS` in which dense decodes; exports: the result does too."""
+    """models: the compared arms; peers: rows of `DECODERS` in which dense decodes.
+
+    exports: the result decodes beside it, once in OpenVINO, as it is left for use, and in every peer of another engine
+    """
 
     models: Mapping[str, nn.Module]
     peers: tuple[str, ...]
@@ -31,8 +34,16 @@ class Engines:
         """Arm → its row of `DECODERS`, and whose model it runs."""
         found = {name: (name, DENSE) for name in self.peers}
         if self.exports and RESULT in self.models:
+            others = [name for name in self.peers if not isinstance(DECODERS[name], OpenVino)]
+            found |= {f"{RESULT}_{name}": (name, RESULT) for name in others}
             found[EXPORTED_ARM] = (exported_row(self.models[RESULT]), RESULT)
         return found
+
+    @property
+    def against(self) -> dict[str, tuple[str, ...]]:
+        """Arm of the result → dense in the same row; what is left for use is held against dense in every peer."""
+        results = {arm: name for arm, (name, whose) in self.rows.items() if whose == RESULT}
+        return {arm: self.peers if arm == EXPORTED_ARM else (name,) for arm, name in results.items()}
 
     @cached_property
     def _traced(self):

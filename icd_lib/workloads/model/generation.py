@@ -30,7 +30,6 @@ from icd_lib.models.cache.shape import kv_shape
 from icd_lib.models.check import check_length
 from icd_lib.models.families import find_adapter
 from icd_lib.records.generation import (
-    EXPORTED_ARM,
     CachePoint,
     ClozePoint,
     DecodeShape,
@@ -280,7 +279,7 @@ def shape_times(
     context: Context, options: Options, engines: Engines, keep: float | None, batch: int, length: int
 ) -> DecodeShape:
     """Time to first token and per token of every arm, interleaved, on the same text."""
-    clock = Clock(context, options["steps"], options["rounds"], {EXPORTED_ARM: options.peers})
+    clock = Clock(context, options["steps"], options["rounds"], engines.against)
     return clock.shape(
         arms_of(options, engines, keep, length),
         batch,

@@ -21,7 +21,7 @@ from icd_lib.run.artifacts import Run
 from icd_lib.run.shared import keep_shared, read_shared
 from icd_lib.storage.machine import keep, keep_tables, processor, read_kept, read_tables
 from icd_lib.storage.npz import save_graph
-from icd_lib.transforms import transforms_of
+from icd_lib.transforms import is_given, transforms_of
 from icd_lib.transforms.base import Manner
 from icd_lib.transforms.observed import Observed
 from icd_lib.transforms.quantization.calibrate import Recipe, quantize
@@ -34,9 +34,10 @@ from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.solve import findings_of, moments_key
 from icd_lib.workloads.timing import settle_ms
 
+MASK_GIVEN = "the model comes with its mask: there is no strength to choose, and nothing is lost"
+NOTHING_GOES = "nothing is removed (codesign.strengths), so no width is chosen"
 SENSITIVITY_BATCHES = 6
-# Multiply-adds, of a quick run and where nothing is to be pruned too; each block's probe runs the blocks behind it.
-SENSITIVITY_WORK, QUICK_WORK = 6.5e12, 8e11
+SENSITIVITY_WORK, QUICK_WORK = 6.5e12, 8e11  # multiply-adds; each block's probe runs the blocks behind it
 
 
 def write_graphs(run: Run, graphs: dict, observed: Observed) -> dict:
@@ -146,7 +147,7 @@ def call_for_clock(context: Context) -> Call:
 
 def known_sensitivity(context: Context, observed: Observed) -> list[dict]:
     """`sensitivity_map`, kept by this machine for runs of the same model, text and sources."""
-    work = QUICK_WORK if context.run.scenario.quick or not removes_anything(context) else SENSITIVITY_WORK
+    work = QUICK_WORK if context.run.scenario.quick else SENSITIVITY_WORK
     key = moments_key(context) | {"ridge": observed.ridge, "work": work, "sources": sources_sha256()}
     if (known := read_kept("sensitivity", key)) is not None:
         context.progress("which layer and axis hurts is known of this model and text")
@@ -155,12 +156,6 @@ def known_sensitivity(context: Context, observed: Observed) -> list[dict]:
     found = sensitivity_map(observed, work)
     keep("sensitivity", key, {"blocks": found})
     return found
-
-
-def removes_anything(context: Context) -> bool:
-    """Whether an element may go: else the map chooses nothing and is for the page alone."""
-    codesign, transform = context.config["codesign"], context.config["transform"]
-    return any([*codesign["strengths"], codesign["latency_target_rel"], transform.get("rate")])
 
 
 def sensitivity_map(observed: Observed, work: float = SENSITIVITY_WORK) -> list[dict]:
@@ -193,14 +188,18 @@ def probed(observed: Observed, work: float) -> list[dict]:
 
 def learn(context: Context, inputs: Inputs, observed: Observed, graphs: dict) -> dict:
     """Tables, sensitivity, curves and prediction, written to graph/*."""
-    run, progress = context.run, context.progress
-    progress("access graphs written; measuring width → latency")
-    tables = measure_tables(context, inputs, progress)
+    run, progress, transforms = context.run, context.progress, transforms_of(context.config)
+    prunes = SPARSITY in transforms
+    if prunes or is_given(context.config):
+        progress("access graphs written; measuring width → latency")
+        tables = measure_tables(context, inputs, progress)
+    else:
+        tables = {"dense_ms": None, "curves": {}, "reason": NOTHING_GOES}
     run.write_json("graph/tables.json", tables)
-    problem = Problem(inputs, Evidence(observed, findings_of(tables, []), graphs), transforms_of(context.config))
+    problem = Problem(inputs, Evidence(observed, findings_of(tables, []), graphs), transforms)
     surveys = survey(run, problem)
-    if problem.is_given:
-        return {"tables": tables, **surveys, **nothing_to_choose(run)}
+    if not prunes:
+        return {"tables": tables, **surveys, **nothing_to_choose(run, MASK_GIVEN if problem.is_given else NOTHING_GOES)}
     sensitivity = known_sensitivity(context, observed)
     run.write_json("graph/sensitivity.json", sensitivity)
     evidence = Evidence(observed, findings_of(tables, sensitivity), graphs)
@@ -220,9 +219,9 @@ def survey(run: Run, problem: Problem) -> dict[str, dict]:
     return found
 
 
-def nothing_to_choose(run: Run) -> dict:
-    """Written where the model comes with what is done to it: no sensitivity, no curves, no frontier."""
-    prediction = {"reason": "the model comes with its mask: there is no strength to choose, and nothing is lost"}
+def nothing_to_choose(run: Run, reason: str) -> dict:
+    """Written where no strength is chosen: no sensitivity, no curves, no frontier."""
+    prediction = {"reason": reason}
     run.write_json("graph/sensitivity.json", [])
     run.write_json("graph/prediction.json", prediction)
     run.write_json("graph/curves.json", [])

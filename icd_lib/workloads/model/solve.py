@@ -57,7 +57,7 @@ def load_problem(context: Context, mode: str, log: Callable[..., None] = lambda 
 def findings_of(tables: dict, sensitivity: list[dict], curves: list[LossCurve] | None = None) -> Findings:
     """What graph/tables.json, graph/sensitivity.json and graph/curves.json say."""
     rates = {entry["axis"]: entry["rate"] for entry in sensitivity}
-    return Findings(latency_tables(tables), tables["dense_ms"], rates, curves)
+    return Findings(latency_tables(tables), tables["dense_ms"] or 0.0, rates, curves)
 
 
 def moments_key(context: Context) -> dict:

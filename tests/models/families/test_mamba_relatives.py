@@ -16,12 +16,16 @@ from icd_lib.models.checkpoint.source import resolve_checkpoint
 from icd_lib.models.families import FAMILIES
 from icd_lib.models.families.mamba.adapter import find_backbone
 from icd_lib.models.grouped import grouped_modules
-from tests.tiny_mambas import tiny_mamba, tiny_mamba2, tokens
+from tests.tiny_mambas import CONFIG_130M, NARROW, SHALLOW, tiny_mamba, tiny_mamba2, tokens
 
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 32}
 MAMBA2 = {"mamba_n_heads": 2, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 8, "mamba_chunk_size": 8}
 TWO, FOUR = {"num_hidden_layers": 2}, {"num_hidden_layers": 4}
 KINDS = {"layers_block_type": ["mamba", "attention"], "head_dim": 8}
+GRANITE = {"layer_types": ["mamba", "attention"], "num_local_experts": 2, "num_experts_per_tok": 1}
+GRANITE |= {"shared_intermediate_size": 16}
+ZAMBA2 = {"mamba_ngroups": 1, "n_mamba_heads": 2, "mamba_d_state": 8, "mamba_headdim": 16, "chunk_size": 8}
+ZAMBA2 |= {"layers_block_type": ["mamba", "hybrid"] * 2, "num_mem_blocks": 1}
 SSM = {"mamba_num_heads": 2, "mamba_head_dim": 16, "ssm_state_size": 8, "n_groups": 1, "chunk_size": 8}
 RELATIVES = {  # a layer of Mamba, then one of attention
     "FalconMamba": TWO | {"state_size": 4, "time_step_rank": 3},
@@ -29,6 +33,9 @@ RELATIVES = {  # a layer of Mamba, then one of attention
     "Zamba": FOUR | HEADS | {"layers_block_type": ["mamba", "hybrid"] * 2},  # it shares its attention
     "Bamba": TWO | HEADS | MAMBA2 | {"attn_layer_indices": [1]},
     "NemotronH": HEADS | KINDS | SSM,
+    "FalconH1": TWO | HEADS | MAMBA2 | {"mamba_d_ssm": 32, "head_dim": 8},  # both in every layer
+    "GraniteMoeHybrid": TWO | HEADS | MAMBA2 | GRANITE,
+    "Zamba2": FOUR | HEADS | ZAMBA2,
 }
 
 
@@ -50,6 +57,11 @@ def test_its_checkpoint_is_refused_before_any_weight_is_read(tmp_path, model_typ
         check_config(tmp_path, "mamba")
 
 
+def test_every_relative_is_here_but_mamba2_whose_axes_are_known():
+    built = {getattr(transformers, f"{name}Config").model_type for name in RELATIVES}
+    assert built == set(FAMILIES["mamba"].refused) - {"mamba2"}
+
+
 def test_the_names_are_those_of_transformers():
     assert set(FAMILIES["mamba"].refused) <= set(transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES)
 
@@ -65,44 +77,6 @@ def test_pruning_a_mamba2_is_refused_and_says_what_holds_it():
     model = tiny_mamba2(dtype=torch.float32)
     with pytest.raises(AxisError, match="nothing of Mamba2ForCausalLM can be removed: the gated RMSNorm"):
         icd.optimize(model, [{"input_ids": tokens(2, 8)}], quality=lambda model: 50.0)
-
-
-# The fields of config.json of `state-spaces/mamba-130m-hf`: those of mamba_ssm are among them.
-CONFIG_130M = {
-    "bos_token_id": 0,
-    "conv_kernel": 4,
-    "d_inner": 1536,
-    "d_model": 768,
-    "eos_token_id": 0,
-    "expand": 2,
-    "fused_add_norm": True,
-    "hidden_act": "silu",
-    "hidden_size": 768,
-    "initializer_range": 0.1,
-    "intermediate_size": 1536,
-    "layer_norm_epsilon": 1e-05,
-    "n_layer": 24,
-    "num_hidden_layers": 24,
-    "pad_token_id": 0,
-    "pad_vocab_size_multiple": 8,
-    "rescale_prenorm_residual": False,
-    "residual_in_fp32": True,
-    "rms_norm": True,
-    "ssm_cfg": {},
-    "state_size": 16,
-    "time_step_floor": 0.0001,
-    "time_step_init_scheme": "random",
-    "time_step_max": 0.1,
-    "time_step_min": 0.001,
-    "time_step_rank": 48,
-    "time_step_scale": 1.0,
-    "use_bias": False,
-    "use_cache": True,
-    "use_conv_bias": True,
-    "vocab_size": 50280,
-}
-NARROW = {"d_inner": 64, "d_model": 32, "hidden_size": 32, "intermediate_size": 64, "time_step_rank": 2}
-SHALLOW = {"n_layer": 2, "num_hidden_layers": 2}
 
 
 ROUNDED = {"transforms": ["sparsity", "quantization"], "quantization": {"precision": "int8_weights", "group": 16}}

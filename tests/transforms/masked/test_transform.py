@@ -144,6 +144,24 @@ def test_a_scenario_with_its_section_does_nothing_else():
 
 
 @pytest.mark.parametrize(
+    ("strengths", "target", "rate", "first"),
+    [
+        ((0,), None, None, "quantization"),
+        ((0, -0.1), None, None, "sparsity"),
+        ((0,), -0.2, None, "sparsity"),
+        ((0,), None, 0.5, "sparsity"),
+    ],
+)
+def test_where_nothing_may_be_removed_there_is_no_sparsity(strengths, target, rate, first):
+    codesign = {"strengths": strengths, "latency_target_rel": target}
+    section = {"precision": "int8_weights", "order": ("sparsity", "quantization")}
+    found = config(codesign=codesign, quantization=section) | {"transform": {"rate": rate}}
+    assert transforms_of(found)[0].name == first
+    del found["quantization"]
+    assert [row.name for row in transforms_of(found)] == ["sparsity"], "a run does something"
+
+
+@pytest.mark.parametrize(
     ("changes", "words"),
     [({"distill_steps": 5}, "distill_steps is 5, .* set it to 0"), ({"head_dim": 8}, "head_dim is 8, .* to null")],
 )

@@ -73,22 +73,6 @@ def curves(make, monkeypatch):
     return measure
 
 
-@pytest.mark.parametrize(
-    ("strengths", "target", "transform", "expected"),
-    [
-        ([0], None, {}, False),
-        ([0, -0.1], None, {}, True),
-        ([0], -0.2, {}, True),
-        ([0], None, {"rate": 0.5}, True),
-        ([0], None, {"rate": None}, False),
-    ],
-)
-def test_a_run_that_prunes_nothing_is_told_from_one_that_may(strengths, target, transform, expected):
-    codesign = {"strengths": strengths, "latency_target_rel": target}
-    context = SimpleNamespace(config={"codesign": codesign, "transform": transform})
-    assert graph.removes_anything(context) is expected
-
-
 def test_curves_are_those_of_any_quantization_that_the_clock_does_not_see(curves, monkeypatch):
     monkeypatch.setattr(graph, "disturbances", lambda conditions: [])
     assert curves() == curves("quantization.precision=fp8_storage") == curves("quantization.precision=int8") == 0.0
