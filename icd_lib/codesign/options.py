@@ -1,13 +1,12 @@
 """Options of the loop and of the calibration of J; and the loop's numbers, from whichever door they come."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator
 
 from icd_lib.axes.kinds import granules
 from icd_lib.errors import ConfigError
-from icd_lib.experiment.arms import MODES
 from icd_lib.graph.options import EdgeOptions
 from icd_lib.options import Section, Seeded, option
 from icd_lib.options.check import check_value, unknown_key
@@ -24,6 +23,7 @@ NEEDS_MORE = ("selection_z", "dropin_budget_pp", "min_cosine", "max_perplexity_r
 PERPLEXITY_RATIO = 1.01  # one percent worse
 
 Strength = Annotated[float, Field(ge=-0.95, le=0)]
+ModeName = Literal["linear", "oneshot", "iterative"]
 
 
 class LoopOptions(Section):
@@ -60,8 +60,8 @@ class LoopOptions(Section):
 class CodesignOptions(LoopOptions):
     """How far a model is changed, and on whose text that is judged."""
 
-    arms: tuple[Literal["linear", "oneshot", "iterative"], ...] = option(
-        MODES, "modes that a run solves beside each other, of those that --mode names", least=1
+    arms: tuple[ModeName, ...] = option(
+        get_args(ModeName), "modes that a run solves beside each other, of those that --mode names", least=1
     )
     budget_on: Literal["unseen", "seen"] = option(
         "unseen", "whose text the budget is for: any other text, or the calibration's own domains"
