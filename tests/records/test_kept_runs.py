@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from icd_lib.experiment.arms import MODES
 from icd_lib.metric import Figure
 from icd_lib.paths import project_root
 from icd_lib.records.attempts import Attempt, Pair, Round, SolvedModel, SolvedRows, Validation
@@ -20,11 +21,12 @@ from icd_lib.records.verdict import (
     Stability,
     Verdict,
 )
+from icd_lib.run.artifacts import LOCK
 from icd_lib.run.files import as_record
 from icd_lib.storage.atomic import to_json
 from icd_lib.storage.record_json import from_json
 
-RUNS = sorted(lock.parent for lock in (project_root() / "outputs" / "reference").glob("*/config.lock.json"))
+RUNS = sorted(lock.parent for lock in (project_root() / "outputs" / "reference").glob(f"*/{LOCK}"))
 named = pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 
 
@@ -87,8 +89,12 @@ def test_what_was_measured_is_written_as_it_was(run):
             assert isinstance(loss, SplitLoss) and loss.own.drop_pp == value["quality"][arm][split]["own"]["drop_pp"]
 
 
-@named
-@pytest.mark.parametrize("mode", ["linear", "oneshot", "iterative"])
+def solved():
+    """Every run with each of the arms that its scenario names."""
+    return [(run, mode) for run in RUNS for mode in read(run / LOCK)["config"]["codesign"].get("arms", MODES)]
+
+
+@pytest.mark.parametrize(("run", "mode"), solved(), ids=lambda value: getattr(value, "name", value))
 def test_every_attempt_is_written_as_it_was(run, mode):
     value = read(run / mode / "solve.json")
     record = as_record(value, f"{mode}/solve.json", "a file")
