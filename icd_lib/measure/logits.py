@@ -71,8 +71,8 @@ class DenseLogits:
 
         None where their states are known.
         """
-        key = (blocks.sha256, first)
-        if key in self._states or self._is_kept(blocks, first):
+        key, path = (blocks.sha256, first), self._path(blocks, first)
+        if key in self._states or (path is not None and path.is_file()):
             yield None
             return
         with HeadStates(self.model, first) as reader:
@@ -80,12 +80,12 @@ class DenseLogits:
         if len(reader) == len(blocks):
             self._states[key] = self._keep(reader.states, blocks, first)
 
-    def _is_kept(self, blocks: Blocks, first: int) -> bool:
-        return self._file is not None and self._file(f"{blocks.sha256}-{first}").is_file()
+    def _path(self, blocks: Blocks, first: int) -> Path | None:
+        return None if self._file is None else self._file(f"{blocks.sha256}-{first}")
 
     def _find_states(self, blocks: Blocks, first: int) -> torch.Tensor | None:
-        if self._is_kept(blocks, first) and self._file is not None:
-            path = self._file(f"{blocks.sha256}-{first}")
+        path = self._path(blocks, first)
+        if path is not None and path.is_file():
             try:
                 return torch.from_numpy(load_tensors(path)[0][STATES])
             except (ArtifactError, KeyError):
@@ -99,9 +99,10 @@ class DenseLogits:
 
     def _keep(self, states: torch.Tensor | None, blocks: Blocks, first: int) -> torch.Tensor | None:
         """`states`, kept by the machine where it can."""
-        if self._file is not None and states is not None and states.dtype == torch.float32:
+        path = self._path(blocks, first)
+        if path is not None and states is not None and states.dtype == torch.float32:
             try:
-                save_tensors({STATES: states.numpy()}, self._file(f"{blocks.sha256}-{first}"), {})
+                save_tensors({STATES: states.numpy()}, path, {})
             except ArtifactError:
                 self._file = None  # a cache that cannot be written costs time only
         return states

@@ -1,14 +1,17 @@
 """The loop's numbers are a scenario's options: the same names, defaults and bounds."""
 
 import inspect
+from typing import get_args
 
 import pytest
 
 import icd_lib as icd
 from icd_lib.axes.kinds import KINDS
 from icd_lib.codesign.layouts import SolverSettings
-from icd_lib.codesign.options import CodesignOptions, Settings
+from icd_lib.codesign.loop import MODES as LOOP_MODES
+from icd_lib.codesign.options import CodesignOptions, ModeName, Settings
 from icd_lib.errors import ConfigError
+from icd_lib.experiment.arms import MODES
 from icd_lib.run.options import check_config
 from icd_lib.run.scenario import load_scenario
 from icd_lib.solver.cost import CostConfig
@@ -49,3 +52,7 @@ def test_a_rate_is_absent_unless_it_is_given_and_bounds_nothing_where_it_is():
     assert "rate" not in check_config({"scenario": "x"})["transform"] and Settings().is_bounded
     given = Settings.of(load_scenario("bert", ["transform.rate=0.5"]).config)
     assert given.rate == 0.5 and not given.is_bounded and not Settings(latency_target_rel=-0.1).is_bounded
+
+
+def test_the_modes_are_those_of_the_loop_and_of_the_experiment():
+    assert get_args(ModeName) == MODES == tuple(LOOP_MODES)

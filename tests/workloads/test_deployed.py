@@ -57,18 +57,17 @@ def test_every_arm_is_judged_where_it_decodes_and_dense_not_again(engines, monke
     context = SimpleNamespace(
         suite=suite,
         judged=list(judged),
-        judging="unseen",
         dense_result=dense.get,
         progress=told.append,
         deployed_result=deployed_result,
     )
     points = {(point.arm, point.split): point for point in deployed_points(context, engines)}
-    assert list(points) == [("openvino", "unseen"), (EXPORTED_ARM, "unseen"), (EXPORTED_ARM, "seen")]
-    assert len(told) == 3
+    assert list(points) == [(arm, split) for arm in ("openvino", EXPORTED_ARM) for split in ("unseen", "seen")]
+    assert len(told) == 4
     same = points["openvino", "unseen"]
     assert same.drop_pp.value == 0 and same.kl.value < 1e-6 and abs(same.perplexity_ratio.value - 1) < 1e-4
     assert same.n_tokens == 2 * 4 * 23 and same.label.startswith("dense, OpenVINO")
-    assert [split for split, _ in kept] == ["unseen"], "the dense model's alone"
+    assert [split for split, _ in kept] == ["unseen", "seen"], "the dense model's alone"
     opened = []
     monkeypatch.setattr(
         Engines, "judged", lambda self, arm, judged=Engines.judged: opened.append(arm) or judged(self, arm)
@@ -84,6 +83,6 @@ def test_a_runtime_that_is_missing_is_left_out(engines, monkeypatch):
     monkeypatch.setattr(OpenVino, "check", refuse)
     told: list[str] = []
     suite = LanguageSuite({"unseen": {"a": text(1)}}, engines.models["dense"])
-    context = SimpleNamespace(suite=suite, judged=["unseen"], judging="unseen", dense_result=None, progress=told.append)
+    context = SimpleNamespace(suite=suite, judged=["unseen"], dense_result=None, progress=told.append)
     assert deployed_points(context, engines) == []
     assert all("was not judged: " in line and "not installed" in line for line in told)

@@ -25,19 +25,15 @@ def label_of(engines: Engines, arm: str) -> str:
 
 
 def deployed_points(context: Context, engines: Engines) -> list[DeployedPoint]:
-    """What every arm in OpenVINO loses there, on every split that arms are judged on at the end.
-
-    The dense model in others' runtimes is there for comparison, and judged on the budget's text only.
-    """
+    """What every arm in OpenVINO loses there, on every split that arms are judged on at the end."""
     points: list[DeployedPoint] = []
-    for arm, (name, whose) in engines.rows.items():
+    for arm, (name, _) in engines.rows.items():
         if not isinstance(DECODERS[name], OpenVino):
             continue
         try:
             with ExitStack() as held:
                 opened = functools.cache(lambda arm=arm, held=held: held.enter_context(engines.judged(arm)))
-                splits = [context.judging] if whose == DENSE else context.judged
-                points += [_judged(context, engines, arm, opened, split) for split in splits]
+                points += [_judged(context, engines, arm, opened, split) for split in context.judged]
         except ResourceError as error:
             context.progress(f"{arm} was not judged: {error}")
     return points
