@@ -57,7 +57,7 @@ told() {
       ;;&
     mamba) echo measure.runtimes=[cuda_eager,cuda_eager_bf16,cuda_graph,cuda_graph_bf16] ;;
     bert)
-      echo measure.runtimes=[cuda_eager,cuda_eager_bf16,cuda_compile,cuda_compile_bf16,cuda_graph,cuda_graph_bf16]
+      echo measure.runtimes=[cuda_eager,cuda_eager_bf16,cuda_compile,cuda_compile_bf16,cuda_graph,cuda_graph_bf16,cuda_tensorrt_fp16]
       ;;
     # Its sections kv and quantization are of the CPU; what is left is a decoder that is pruned, read with and generates.
     smollm2)

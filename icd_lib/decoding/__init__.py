@@ -30,8 +30,8 @@ CUDA = {
 DECODERS = Registry("decoders", OWN | CUDA)
 IN_PROCESS = tuple(name for name in OWN if name != "llamacpp")  # those that take a model, and no file of another form
 PEERS = ("openvino", "openvino_bf16", "openvino_int8", "openvino_int4")  # what a user has without this project
-# What a run of a decoder leaves, by its weights, and where bf16 would only be emulated.
-EXPORTED = {"float": "openvino_bf16", "grouped": "openvino_int8", "emulated": "openvino"}
+# What a run of a decoder leaves, by its weights, and where bf16 would only be emulated: of several the fastest.
+EXPORTED = {"float": ("openvino", "openvino_bf16"), "grouped": ("openvino_int8",), "emulated": ("openvino",)}
 REFERENCE = "eager"  # tokens and logits are compared with what models give in it
 
 

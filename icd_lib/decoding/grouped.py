@@ -51,8 +51,8 @@ class Grouped:
         return ((codes - self.zeros[..., None]) * self.scales[..., None]).reshape(rows, columns)
 
 
-def exported_row(model: nn.Module) -> str:
-    """The row of `DECODERS` in which a model is left for use, by what its weights are."""
+def exported_rows(model: nn.Module) -> tuple[str, ...]:
+    """The rows of `DECODERS` in which a model may be left for use, by what its weights are; all take one graph."""
     if grouped_modules(model):
         return EXPORTED["grouped"]
     return EXPORTED["emulated" if emulated("bf16") else "float"]

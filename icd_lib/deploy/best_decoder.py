@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from icd_lib.decoding import DECODERS
-from icd_lib.decoding.grouped import exported_row
+from icd_lib.decoding.grouped import exported_rows
 from icd_lib.deploy.card import Card, Lost, Speed
 from icd_lib.deploy.export import export
 from icd_lib.errors import ResourceError
@@ -30,7 +30,7 @@ def export_best_decoder(run: Run, results: Results, folder: str, progress: Calla
         if point.split == results.judging:
             check_loss(results, "as it would be exported", point.drop_pp)
     context, model = make_context(run, progress), load_optimized(run.dir / RESULT / "model")
-    row = DECODERS[exported_row(model)]
+    row = DECODERS[getattr(generation_of(results), "exported", None) or exported_rows(model)[0]]
     progress("exporting the model for OpenVINO, its cache in the graph")
     export(
         model,
@@ -48,7 +48,7 @@ def export_best_decoder(run: Run, results: Results, folder: str, progress: Calla
     return {
         "status": "exported",
         "runtime": row.name,
-        "label": "OpenVINO, its weights packed as they are, with the cache in the graph",
+        "label": f"{row.label_of(model)}, with the cache in the graph",
         "card": f"{folder}/README.md",
         "lines": lines,
     }

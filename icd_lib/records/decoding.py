@@ -24,8 +24,9 @@ class SameTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """All of decoding.json."""
+    """All of decoding.json. exported: the row in which the result is left for use, None where it is not left."""
 
     clock: list[DecodeShape]
+    exported: str | None = None
     same_tokens: list[SameTokens] = field(default_factory=list)
     deployed: list[DeployedPoint] = field(default_factory=list)

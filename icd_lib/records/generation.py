@@ -105,6 +105,7 @@ class DeployedPoint:
 class Generation:
     """All of generation.json. keep: the share that was chosen, None where none holds the budget: then why.
 
+    exported: the row in which the result is left for use, None where it is not left, and in older runs.
     cloze_missing: split → why no cloze question was asked of its text.
     """
 
@@ -117,6 +118,7 @@ class Generation:
     points: list[CachePoint]
     lookups: list[LookUpPoint]
     clock: list[DecodeShape]
+    exported: str | None = None
     cloze: list[ClozePoint] = field(default_factory=list)
     cloze_missing: dict[str, str] = field(default_factory=dict)
     layout_error: float | None = None

@@ -249,7 +249,7 @@ def cache_lines(results: Results) -> list[str]:
 
 
 def step_lines(results: Results) -> list[str]:
-    """In a sentence for every shape: what the result takes per token; then what is exported."""
+    """In a sentence for every shape: what the result takes per token; then in OpenVINO."""
     clock = clock_of(results)
     if isinstance(clock, Missing | DoesNotApply):
         return []
@@ -262,19 +262,21 @@ def step_lines(results: Results) -> list[str]:
 
 
 def exported_lines(results: Results) -> list[str]:
-    """In a sentence for every shape: what is left for use, in the runtime that it is left for."""
+    """In a sentence for every shape: the result in OpenVINO, which a decoder's run leaves for use."""
     clock = clock_of(results)
     if isinstance(clock, Missing | DoesNotApply):
         return []
-    return [_exported(shape.arms[EXPORTED_ARM], shape) for shape in clock if EXPORTED_ARM in shape.arms]
+    kept = "kv" in results.config
+    what = "Exported, with its cache in the graph," if kept else "In OpenVINO, its state in the graph,"
+    return [_exported(what, shape.arms[EXPORTED_ARM], shape) for shape in clock if EXPORTED_ARM in shape.arms]
 
 
-def _exported(arm: DecodeArm, shape: DecodeShape) -> str:
-    """What is left for use against dense in PyTorch, and against each way to run dense without this project."""
+def _exported(what: str, arm: DecodeArm, shape: DecodeShape) -> str:
+    """The result's graph against dense in PyTorch, and against each way to run dense without this project."""
     others = [f"{_change_text(change)} against {peer}" for peer, change in arm.step_vs.items()]
     against = f"; with the dense model: {', '.join(others)}" if others else ""
     return (
-        f"Exported, with its cache in the graph, it takes {_change_text(arm.step_vs_dense)} per token against dense in "
+        f"{what} it takes {_change_text(arm.step_vs_dense)} per token against dense in "
         f"PyTorch at {shape_label(shape)}{against}."
     )
 

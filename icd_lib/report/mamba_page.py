@@ -44,7 +44,7 @@ def attempts_table(results: Results) -> str:
 
 
 def numbers(results: Results) -> str:
-    """Times and throughput of every arm, what is exported, and the same tokens."""
+    """Times and throughput of every arm, the result in OpenVINO, and the same tokens."""
     found = generation.decoding_of(results)
     if not isinstance(found, Decoding):
         return NOT_RUN

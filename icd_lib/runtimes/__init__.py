@@ -42,13 +42,14 @@ CUDA = {
     "cuda_graph": "icd_lib.runtimes.cuda:GRAPH",
     "cuda_graph_bf16": "icd_lib.runtimes.cuda:GRAPH_BF16",
     "cuda_graph_fp16": "icd_lib.runtimes.cuda:GRAPH_FP16",
+    "cuda_tensorrt_fp16": "icd_lib.runtimes.tensorrt:FP16",
 }
 RUNTIMES = Registry("runtimes", OWN | BRIDGE | CUDA)
 REFERENCE = "eager"  # quality and outputs are compared with what models give in it
 CUDA_REFERENCE = "cuda_eager"  # the same in a run on a GPU
 PRECISIONS = ("fp32", "bf16", "int8")
 ENGINES = tuple(dict.fromkeys(name.partition("_")[0] for name in OWN))
-CUDA_ENGINES = tuple(name for name in CUDA if name.count("_") == 1)
+CUDA_ENGINES = tuple(dict.fromkeys("_".join(name.split("_")[:2]) for name in CUDA))
 
 
 def reference_of(device: str | None, precision: str = "fp32") -> str:

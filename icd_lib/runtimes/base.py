@@ -1,7 +1,8 @@
 """What a runtime is: a row that prepares models, and the prepared model that is run, timed and closed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from icd_lib.optional import load_optional
+from icd_lib.errors import IcdError, ResourceError
+from icd_lib.optional import brief, load_optional
 
 
 class Prepared(ABC):
@@ -116,6 +118,16 @@ class Runtime(ABC):
 
     def reset(self) -> None:  # noqa: B027, a hook that few need
         """Forget what earlier models left in the process; called before models that are compared are prepared."""
+
+    @contextmanager
+    def refusals(self, model: nn.Module) -> Iterator[None]:
+        """Raise `ResourceError` for whatever the runtime raises within: the model cannot be run here."""
+        try:
+            yield
+        except IcdError:
+            raise
+        except Exception as error:  # a native library's words for "not on this machine" are many
+            raise ResourceError(f"{self.name} cannot run {type(model).__name__} here: {brief(error)}") from error
 
     @abstractmethod
     def prepare(

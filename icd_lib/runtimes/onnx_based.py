@@ -1,17 +1,14 @@
 """What the runtimes have in common that read a model's ONNX file."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import nn
 
-from icd_lib.errors import IcdError, ResourceError
 from icd_lib.models.export import export_onnx
-from icd_lib.optional import brief
 from icd_lib.runtimes.base import Prepared, Runtime
 
 
@@ -35,16 +32,6 @@ class OnnxBased(Runtime):
         path = onnx_path or export_onnx(model.eval(), example_inputs, Path(workdir) / "model.onnx")
         with self.refusals(model):
             return self.open(self.convert(path, calibration), threads or torch.get_num_threads())
-
-    @contextmanager
-    def refusals(self, model: nn.Module) -> Iterator[None]:
-        """Raise `ResourceError` for whatever the runtime raises within: the model cannot be run here."""
-        try:
-            yield
-        except IcdError:
-            raise
-        except Exception as error:  # a native library's words for "not on this machine" are many
-            raise ResourceError(f"{self.name} cannot run {type(model).__name__} here: {brief(error)}") from error
 
     def check_calibration(self, model: nn.Module, calibration: Sequence[dict] | None) -> None:
         """Raise `MeasureError` where the runtime needs calibration batches and there are none."""

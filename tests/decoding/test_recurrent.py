@@ -8,7 +8,7 @@ import torch
 
 from icd_lib.decoding import DECODERS, REFERENCE
 from icd_lib.decoding.bytes import bytes_per_token, state_bytes_of, weight_bytes_of
-from icd_lib.decoding.grouped import exported_row
+from icd_lib.decoding.grouped import exported_rows
 from icd_lib.decoding.openvino import FP32, INT8
 from icd_lib.decoding.prompt import pad_left
 from icd_lib.decoding.stateful import constant_bytes, stateful_graph
@@ -111,7 +111,7 @@ def test_weights_in_groups_are_packed_and_multiplied_as_they_are(bits):
     model = round_weights(dense, batches(), Recipe(spec_of=lambda name: Spec(bits, 16), order="stored")).model
     round_embeddings(model, Spec(8, 16, searched=False))
     use_fast_scan(model)
-    assert exported_row(model) == INT8.name
+    assert exported_rows(model) == (INT8.name,)
     try:
         graph = INT8.graph(model)
     except ResourceError as error:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from icd_lib.errors import ResourceError
 from icd_lib.runtimes.cuda import cuda_runtimes
+from icd_lib.runtimes.tensorrt import FP16 as TENSORRT
 from tests.tiny_encoders import batch, prune, tiny_bert
 
 pytestmark = pytest.mark.gpu
@@ -86,3 +88,16 @@ def test_compiled_it_computes_what_the_model_computes(name):
         with torch.no_grad():
             expected = make()(**inputs).last_hidden_state.numpy()
         assert abs(row.prepare(make(), inputs).run(inputs) - expected).max() < row.tolerance
+
+
+def test_tensorrt_computes_what_the_model_computes_where_it_is_installed(tmp_path):
+    try:
+        TENSORRT.check()
+    except ResourceError as error:
+        pytest.skip(error.args[0])
+    model, inputs = tiny_bert(), batch(2, 12)
+    with torch.no_grad():
+        expected = model(**inputs).last_hidden_state.numpy()
+    prepared = TENSORRT.prepare(model, inputs, workdir=tmp_path)
+    assert prepared.session.get_providers()[0] == "TensorrtExecutionProvider"
+    assert abs(prepared.run(inputs) - expected).max() < TENSORRT.tolerance

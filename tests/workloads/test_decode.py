@@ -17,13 +17,13 @@ from icd_lib.records.generation import EXPORTED_ARM
 from icd_lib.report import Results, decoding, generation
 from icd_lib.report.picture import Picture
 from icd_lib.report.table import DoesNotApply, Missing, Table
-from icd_lib.runtimes.emulation import emulated
 from icd_lib.storage.atomic import to_json
 from icd_lib.storage.devices import Device
 from icd_lib.storage.record_json import from_json
 from icd_lib.workloads.model import decode
+from icd_lib.workloads.model import engines as module
 from icd_lib.workloads.model.decode_clock import Clock
-from icd_lib.workloads.model.engines import Engines
+from icd_lib.workloads.model.engines import Engines, exported_in
 from tests.pretended import DEVICE, pretending
 from tests.tiny_decoders import tiny_decoder
 from tests.tiny_mambas import VOCAB, make_uneven, tiny_mamba
@@ -119,8 +119,8 @@ def test_what_cannot_be_made_ready_for_a_shape_is_left_out_with_the_reason():
 
 
 def test_dense_and_the_result_decode_in_each_peer_and_in_openvino_the_result_as_it_is_left():
-    compared, exported = models()[0], EXPORTED["emulated" if emulated("bf16") else "float"]
-    engines = Engines(compared, ("compile", "openvino", "openvino_bf16"))
+    compared, exported = models()[0], "openvino_bf16"
+    engines = Engines(compared, ("compile", "openvino", "openvino_bf16"), chosen=exported)
     assert engines.rows == {
         "compile": ("compile", "dense"),
         "openvino": ("openvino", "dense"),
@@ -131,6 +131,41 @@ def test_dense_and_the_result_decode_in_each_peer_and_in_openvino_the_result_as_
     assert engines.against == {"iterative_compile": ("compile",), EXPORTED_ARM: engines.peers}
     alone = Engines({"dense": compared["dense"]}, ("compile",))
     assert list(alone.rows) == ["compile"] and alone.against == {}
+
+
+@pytest.mark.parametrize(
+    ("fp32", "bf16", "taken"), [(2.0, 1.0, "openvino_bf16"), (1.01, 1.0, "openvino"), (1.0, 2.0, "openvino")]
+)
+def test_of_the_rows_that_its_weights_allow_the_result_is_left_in_the_fastest(fp32, bf16, taken, monkeypatch):
+    graphs, decoders = [], {name: Waiting(False) for name in EXPORTED["float"]}
+    rows = {
+        name: SimpleNamespace(
+            check=lambda: None,
+            graph=lambda model: graphs.append(model) or "the graph",
+            prepare=lambda model, graph, name=name: decoders[name] if graph == "the graph" else None,
+        )
+        for name in EXPORTED["float"]
+    }
+    monkeypatch.setattr(module, "DECODERS", rows)
+    monkeypatch.setattr(module, "exported_rows", lambda model: EXPORTED["float"])
+    monkeypatch.setattr(
+        module, "measure_interleaved", lambda calls, **_: {n: [t] * 3 for n, t in zip(calls, (fp32, bf16), strict=True)}
+    )
+    compared = models()[0]
+    engines = Engines(compared, ())
+    assert engines.rows == {EXPORTED_ARM: (taken, "iterative")} and exported_in(engines) == taken
+    assert graphs == [compared["iterative"]], "both read one graph, and it is kept"
+    assert engines.graph(EXPORTED_ARM) == "the graph" and len(graphs) == 1
+    assert exported_in(Engines({"dense": compared["dense"]}, ())) is None
+
+
+def test_where_openvino_is_missing_the_first_row_is_named_and_the_clock_says_why(monkeypatch):
+    def check():
+        raise ResourceError("package openvino is not installed")
+
+    monkeypatch.setattr(module, "DECODERS", {"openvino": SimpleNamespace(check=check)})
+    monkeypatch.setattr(module, "exported_rows", lambda model: EXPORTED["float"])
+    assert Engines(models()[0], ()).exported == "openvino"
 
 
 @pytest.mark.slow

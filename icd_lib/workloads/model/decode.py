@@ -24,13 +24,13 @@ from icd_lib.models.check import check_length
 from icd_lib.models.families import find_adapter
 from icd_lib.models.families.mamba.adapter import find_backbone
 from icd_lib.records.decoding import Decoding, SameTokens
-from icd_lib.records.generation import DeployedPoint
+from icd_lib.records.generation import EXPORTED_ARM, DeployedPoint
 from icd_lib.storage.devices import CPU
 from icd_lib.storage.record_json import as_json
 from icd_lib.workloads.model.context import Context
 from icd_lib.workloads.model.decode_clock import WARMUP, Arms, Clock
 from icd_lib.workloads.model.deployed import deployed_points, label_of
-from icd_lib.workloads.model.engines import Engines
+from icd_lib.workloads.model.engines import Engines, exported_in
 
 STOCK, SAME = "stock", "same_transform"
 TEXTS, PROMPT = 4, 64  # that are continued greedily, and tokens of each
@@ -55,6 +55,7 @@ def measure_decode(context: Context, models: Mapping[str, nn.Module], controls: 
                 clock.shape(arms, batch, length, lambda arm, held=length: held + options.steps / 2)
                 for batch, length in options.clock
             ],
+            exported=exported_in(engines),
             same_tokens=same_tokens(context, options, arms if plain is row else arms_of(engines, controls, plain)),
             deployed=exported_loss(context, engines),
         )
@@ -151,6 +152,6 @@ def _compared(pair: tuple[str, str], first: np.ndarray, second: np.ndarray) -> S
 
 def exported_loss(context: Context, engines: Engines) -> list[DeployedPoint]:
     """What the result loses in the runtime that it decodes in, and nothing of the peers: they are timed alone."""
-    if not context.is_trained or RESULT not in engines.models:
+    if not context.is_trained or EXPORTED_ARM not in engines.rows:
         return []
-    return deployed_points(context, Engines(engines.models, ()))
+    return deployed_points(context, Engines(engines.models, (), chosen=engines.exported))

@@ -50,7 +50,7 @@ from icd_lib.workloads.model.deployed import (
     near_figure,
     ratio_figure,
 )
-from icd_lib.workloads.model.engines import Engines
+from icd_lib.workloads.model.engines import Engines, exported_in
 from icd_lib.workloads.model.solve import settings_of
 
 UNITS: dict[str, dict] = {
@@ -135,6 +135,7 @@ def _measure(context: Context, options: Options, models: Mapping[str, nn.Module]
         cloze=cloze,
         cloze_missing=cloze_missing,
         clock=clock,
+        exported=exported_in(engines),
         layout_error=layout_error(context, options, result),
         deployed=deployed_points(context, engines) if context.is_trained else [],
     )
