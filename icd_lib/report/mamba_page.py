@@ -11,8 +11,9 @@ from icd_lib.records.decoding import Decoding
 from icd_lib.records.generation import DecodeArm
 from icd_lib.report import decoding, generation
 from icd_lib.report.decoder_page import NOT_RUN, deployed_table, exported_table
+from icd_lib.report.losses import lost
 from icd_lib.report.marked import with_marked
-from icd_lib.report.readme import as_change, load_reference
+from icd_lib.report.readme import as_change, as_drop, latency_table, load_reference
 from icd_lib.report.results import Results
 from icd_lib.report.table import Table
 from icd_lib.storage.atomic import atomic_write
@@ -24,9 +25,22 @@ def tables(root: Path | None = None) -> dict[str, str]:
     """Marker of the page → Markdown; `NOT_RUN` without the run."""
     folder = (root or project_root()) / REFERENCE
     if not folder.is_dir():
-        return dict.fromkeys(("frontier", "decoding"), NOT_RUN)
+        return dict.fromkeys(("run", "frontier", "decoding"), NOT_RUN)
     results = load_reference(folder)
-    return {"frontier": attempts_table(results), "decoding": numbers(results)}
+    judged = f"{latency_table(results)}\n\n{losses_table(results)}"
+    return {"run": judged, "frontier": attempts_table(results), "decoding": numbers(results)}
+
+
+def losses_table(results: Results) -> str:
+    """What each arm loses, judged once at the end."""
+    lines = ["| arm | text | dense predicts | next-token accuracy lost | perplexity × |", "|---" * 5 + "|"]
+    for arm in results.solves:
+        for split, entry in results.lost(arm).items():
+            own, near = lost(entry.own, entry.n_items), entry.perplexity_ratio
+            assert own is not None and near is not None
+            dense = results.measure.quality.dense[split].quality_pct
+            lines.append(f"| {arm} | {split} | {dense:.2f} % | {as_drop(own)} | {near.value:.4f} |")
+    return "\n".join(lines)
 
 
 def attempts_table(results: Results) -> str:
@@ -37,9 +51,9 @@ def attempts_table(results: Results) -> str:
         for entry in sorted(whole, key=lambda entry: -entry.strength):
             if (judged := entry.validation) is None or not judged.is_judged:
                 continue
-            lost = f"{judged.drop_pp:+.3f} ± {judged.se_pp:.3f} pp | {judged.perplexity_ratio:.4f} | {judged.kl:.4f}"
+            found = f"{judged.drop_pp:+.3f} ± {judged.se_pp:.3f} pp | {judged.perplexity_ratio:.4f} | {judged.kl:.4f}"
             predicted, fate = f"{100 * entry.predicted_latency_rel:+.1f} %", "yes" if entry.accepted else "no"
-            lines.append(f"| {mode} | {predicted} | {lost} | {fate} |")
+            lines.append(f"| {mode} | {predicted} | {found} | {fate} |")
     return "\n".join(lines)
 
 
