@@ -20,9 +20,9 @@ EFFECTS = "effects.json"
 
 
 def effects_of(result: SweepResult) -> list[Effect]:
-    """Main effects of the factors on iterative, then iterative against the other arms of its points."""
-    rows = [row for row in result.rows if row.arm == RESULT]
-    arms = [arm_effects(result.rows, RESULT, arm) for arm in MODES if arm != RESULT] if rows else []
+    """Main effects of the factors on iterative, then iterative against each other arm that any point has."""
+    rows, there = [row for row in result.rows if row.arm == RESULT], {row.arm for row in result.rows}
+    arms = [arm_effects(result.rows, RESULT, arm) for arm in MODES if arm != RESULT and arm in there] if rows else []
     return main_effects(rows, result.planned.factors) + arms
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from report_factory import HOSTILE
@@ -163,6 +164,14 @@ def test_effects_are_of_iterative_and_then_of_the_arms(folder):
     assert list(kept)[0] == "transform.rate: 0.5 vs 0.3" and len(kept) == len(effects)
     assert kept["transform.rate: 0.5 vs 0.3"]["latency"]["value"] == effects[0].latency.value
     assert effects[1].latency.is_missing and effects[1].size.value == pytest.approx(400 / 900 - 1)
+
+
+def test_an_arm_that_no_point_has_is_not_compared(folder):
+    from icd_lib.sweeps.result import SweepResult
+
+    result = SweepResult.load(folder)
+    two = SimpleNamespace(rows=[row for row in result.rows if row.arm != "oneshot"], planned=result.planned)
+    assert [one.against for one in effects_of(two) if one.factor == "arm"] == ["linear"]
 
 
 def test_interactions_stand_beside_the_effects_and_say_where_there_is_no_interval(tmp_path):
