@@ -69,7 +69,8 @@ def frontier_picture(result: SweepResult, cost: str, quick: bool = False) -> Pic
             panel.axhline(0, color=FULL, linewidth=0.6)
         panel.set(xlabel=words, ylabel="own quality lost, pp" if judged else "parameters, MB")
         panel.set_title(textwrap.fill(setting_words(result, setting), _WIDE), fontsize=SMALL)
-    for arm in MODES:
+    there = {row.arm for row in result.rows}
+    for arm in (arm for arm in MODES if arm in there):
         axes[0, 0].plot([], [], MARKERS[arm], color=COLOURS[arm], label=arm)
     title(drawing, "Full: no other point is as good in both and better in one; faint: beaten. Numbers as in the table")
     legend(drawing, axes[0, 0])
