@@ -204,7 +204,10 @@ def bits_points(args, model, batches: list[dict], suite: LanguageSuite, result: 
     dense = {split: suite.evaluate(model, split) for split in ("selection", "unseen")}
     probed, specs = fewer(batches, PROBE_TOKENS), [Spec(4, 64), Spec(8, 64, searched=False)]
     of_bits = {spec.bits: spec for spec in specs}
-    losses, activity = lone_losses(model, probed, specs[0]), column_activity(model, batches)
+    if "lone_losses" not in result:  # ten minutes of SmolLM2: an interrupted call keeps them
+        result["lone_losses"] = lone_losses(model, probed, specs[0])
+        save()
+    losses, activity = result["lone_losses"], column_activity(model, batches)
     choices = choices_of(model, losses, activity, specs[0], specs)
     columns = Columns.in_model(find_adapter(model).axes())
     shared = {axis: v for axis, v in shared_activity(columns, activity).items() if axis == "residual"}
