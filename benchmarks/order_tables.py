@@ -1,4 +1,4 @@
-"""The table of orders in docs/QUANTIZATION.md, from docs/figures/order*.json.
+"""The tables of orders and of mixed bits in docs/QUANTIZATION.md, from docs/figures/order*.json.
 
 python benchmarks/order_tables.py
 """
@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from order import bits_table
+
 from icd_lib.measure.statistics import Z95
 from icd_lib.report.marked import with_marked
 from icd_lib.storage.atomic import atomic_write
@@ -14,6 +16,7 @@ from icd_lib.storage.atomic import atomic_write
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES, PAGE = ROOT / "docs" / "figures", ROOT / "docs" / "QUANTIZATION.md"
 FILES = ("order.json", "order_int4.json", "order_llama.json")
+BITS = "order_bits.json"
 WORDS = {
     "nearest": "to nearest points",
     "stored": "GPTQ, stored order",
@@ -52,7 +55,9 @@ def _percent(figure: dict) -> str:
 
 def main() -> int:
     results = [json.loads((FIGURES / name).read_text(encoding="utf-8")) for name in FILES]
-    atomic_write(PAGE, with_marked(PAGE.read_text(encoding="utf-8"), "order", order_table(results)))
+    page = with_marked(PAGE.read_text(encoding="utf-8"), "order", order_table(results))
+    mixed = json.loads((FIGURES / BITS).read_text(encoding="utf-8"))["bits"]
+    atomic_write(PAGE, with_marked(page, "bits", bits_table(mixed)))
     return 0
 
 
