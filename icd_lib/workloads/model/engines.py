@@ -1,7 +1,7 @@
 """A decoder's run in other runtimes: dense as each peer has it, the result too; every OpenVINO graph is made once."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -54,10 +54,8 @@ class Engines:
             return self.chosen
         names = exported_rows(self.models[RESULT])
         if len(names) > 1:
-            try:
+            with suppress(ResourceError):  # the clock says why, of whichever row is named
                 return self._soonest(names)
-            except ResourceError:  # the clock says why, of whichever row is named
-                pass
         return names[0]
 
     def _soonest(self, names: tuple[str, ...]) -> str:
