@@ -18,6 +18,7 @@ groups fall on it. The result says so; groups of 64 and more, 3 bits and another
 
 import argparse
 import copy
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ import torch
 from icd_lib.data.fetch import fetched_file
 from icd_lib.data.language import domain_blocks, load_domains
 from icd_lib.data.sources import SMOLLM2
-from icd_lib.errors import IcdError
+from icd_lib.errors import ConfigError, IcdError
 from icd_lib.measure.environment import fingerprint
 from icd_lib.measure.quality_lm import LanguageResult, LanguageSuite, SplitResult
 from icd_lib.measure.statistics import Z95, paired_difference
@@ -387,14 +388,14 @@ def run(args: argparse.Namespace) -> int:
     batches = [batch for found in blocks["seen"].values() for batch in found.batches(2048)]
     file = args.out if args.out.suffix == ".json" else args.out / "order.json"
     result = read_text(file) if args.resume and file.is_file() else {}
-    result = {"matrices": [], "points": [], "bits": []} | result
-    result |= {
+    made = {
         "checkpoint": checkpoint.provenance(),
         "past": past_of(checkpoint),
         "calibration": {"domains": list(blocks["seen"]), "tokens": sum(b.ids.size for b in blocks["seen"].values())},
         "test": {"domains": list(blocks["unseen"]), "tokens": sum(b.ids.size for b in blocks["unseen"].values())},
-        "environment": fingerprint(),
     }
+    check_same(result, made, file)
+    result = {"matrices": [], "points": [], "bits": []} | result | made | {"environment": fingerprint()}
     if "matrices" in args.parts and not result["matrices"]:
         result["matrices"] = summarise_matrices(list(matrix_errors(model, batches, args.every, searched=False)))
         atomic_write(file, to_json(result))
@@ -407,6 +408,13 @@ def run(args: argparse.Namespace) -> int:
         bits_points(args, model, batches, suite, result, lambda: atomic_write(file, to_json(result)))
         print(bits_table(result["bits"]))
     return 0
+
+
+def check_same(kept: dict, made: dict, file: Path) -> None:
+    """Raise `ConfigError` where an interrupted call's file is of another checkpoint or text."""
+    for key, value in json.loads(to_json(made)).items():
+        if kept and kept.get(key) != value:
+            raise ConfigError(f"--resume: {file.name} is of another {key}; give this call an --out of its own")
 
 
 def judge_models(args, model, batches: list[dict], unseen: dict, result: dict, file: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from icd_lib.errors import ConfigError
 from icd_lib.measure.quality_lm import LanguageResult, SplitResult
 from icd_lib.measure.statistics import Z95
 from icd_lib.models.checkpoint.source import Checkpoint
@@ -98,3 +99,11 @@ def test_a_grid_without_whole_groups_is_known_by_its_columns():
     assert order.undivided(model, 12) == [] and order.undivided(model, 8) == [36]
     assert order.undivided(model, 36) == [24, 48]
     assert set(order.PLAN) == set(order.SPECS)
+
+
+def test_an_interrupted_call_of_another_checkpoint_is_not_gone_on_with():
+    made = {"checkpoint": {"name": "one"}, "calibration": {"tokens": 8}}
+    order.check_same({}, made, Path("order.json"))
+    order.check_same({**made, "bits": [1]}, made, Path("order.json"))
+    with pytest.raises(ConfigError, match="order.json is of another calibration"):
+        order.check_same({**made, "calibration": {"tokens": 9}}, made, Path("order.json"))
