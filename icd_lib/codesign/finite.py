@@ -9,7 +9,7 @@ from icd_lib.errors import AxisError, ConfigError
 from icd_lib.models.precision import FLOATS, overflown, quantised
 from icd_lib.storage.devices import device_of
 
-MOST_BATCHES = 8
+MOST_BATCHES = 4
 
 
 def find_not_finite(model: nn.Module, batches: list[dict]) -> str | None:

@@ -11,7 +11,7 @@ import torch
 
 from icd_lib.errors import MeasureError
 
-AT_ONCE = 1 << 17  # numbers of a matrix: half a MiB in float32
+AT_ONCE = 1 << 18  # numbers of a matrix: a MiB in float32
 
 
 def few_rows(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:

@@ -51,7 +51,7 @@ def reduce_head_dim(
         else:
             sigma = _reduce_values(attention, block.consumer, kept, moments, ridge)
             _record(meta, f"v.{block.layer}", "v", sigma, kept)
-        stream.advance(block, stream.sums(block, stream.inner(block)))
+        stream.run(block)
         reference.advance(goal, goal_sums)
     return reduced, meta
 

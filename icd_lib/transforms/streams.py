@@ -64,6 +64,17 @@ class ResidualStream:
         if not self.hidden:
             raise TransformError("calibration is empty: pass at least one batch of the model's inputs")
 
+    @classmethod
+    def of_one_row(cls, adapter: Adapter, batches: list[dict]) -> "ResidualStream":
+        """The stream of one text alone: enough to see which parts of a block are called, and with what."""
+        first = batches[0] if batches else {}
+        row = {name: value[:1] if torch.is_tensor(value) and value.ndim else value for name, value in first.items()}
+        return cls(adapter, [row] if row else [])
+
+    def run(self, block: Block) -> None:
+        """Move the stream past the block, and keep nothing of it."""
+        self.advance(block, self.sums(block, self.inner(block)))
+
     @torch.inference_mode()
     def inner(self, block: Block) -> list[torch.Tensor]:
         """What the block's consumer reads, per batch."""

@@ -5,8 +5,11 @@ them. The folder lies in the cache under the file's sha256, so a file is convert
 """
 
 import contextlib
+import functools
+import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from icd_lib.errors import FOREIGN, ArtifactError, ConfigError
@@ -32,17 +35,35 @@ def gguf_folder(file: Path) -> Path:
     """
     folder = cache_folder() / f"gguf-{_FORM}-{hash_files([file])[:24]}"
     if not (folder / "config.json").is_file():
-        contents = read_header(file)
         partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
         try:
-            partial.mkdir(parents=True)
-            _convert(file, contents, partial)
+            with parsed_once():
+                contents = read_header(file)
+                partial.mkdir(parents=True)
+                _convert(file, contents, partial)
             _publish(partial, folder)
         except OSError as error:
             raise write_error(folder, error) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+@contextlib.contextmanager
+def parsed_once() -> Iterator[None]:
+    """Inside, all who read a GGUF file share one reader and one table of names: Transformers makes them again and again.
+
+    A vocabulary of 50,000 takes seconds each time. Raises `ResourceError` without the package gguf.
+    """
+    gguf = load_optional("gguf", EXTRA)
+    reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
+    kept = functools.cache(reader)
+    gguf.GGUFReader = lambda path, *options: kept(os.fspath(path), *options)
+    gguf.get_tensor_name_map = functools.cache(names)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = reader, names
 
 
 def read_header(file: Path) -> dict[str, str]:

@@ -32,7 +32,7 @@ def lone_errors(model: nn.Module, batches: list[dict]) -> dict[str, float]:
     blocks, stream = list(adapter.blocks()), ResidualStream(adapter, batches)
     states = [stream.hidden]
     for block in blocks:
-        stream.advance(block, stream.sums(block, stream.inner(block)))
+        stream.run(block)
         states.append(stream.hidden)
     wanted = torch.cat(list(stream.flat(states[-1])))
     energy = float((wanted - wanted.mean(0)).double().square().sum())
@@ -42,11 +42,11 @@ def lone_errors(model: nn.Module, batches: list[dict]) -> dict[str, float]:
             handle = linear.register_forward_hook(plainly_rounded)
             try:
                 stream.hidden = states[place]
-                stream.advance(block, stream.sums(block, stream.inner(block)))
+                stream.run(block)
             finally:
                 handle.remove()
             for later in blocks[place + 1 :]:
-                stream.advance(later, stream.sums(later, stream.inner(later)))
+                stream.run(later)
             found = torch.cat(list(stream.flat(stream.hidden)))
             errors[names[linear]] = float((found - wanted).double().square().sum()) / max(energy, 1e-12)
     return errors

@@ -93,7 +93,7 @@ def measure_sensitivity(
     snapshots = []
     for block in blocks:
         snapshots.append(list(stream.hidden))
-        stream.advance(block, stream.sums(block, stream.inner(block)))
+        stream.run(block)
     reference = torch.cat(list(stream.flat(stream.hidden)))
     energy = float((reference - reference.mean(0)).square().sum())
     if not float(reference.square().sum()) * LEAST_ENERGY < energy < np.inf:
@@ -112,7 +112,7 @@ def measure_sensitivity(
             probe = _sums_of_terms if isinstance(item, Terms) else _sums_of_columns
             stream.advance(block, probe(stream, block, item, columns, weights))
             for later in blocks[index + 1 :]:
-                stream.advance(later, stream.sums(later, stream.inner(later)))
+                stream.run(later)
             error = float((torch.cat(list(stream.flat(stream.hidden))) - reference).square().sum()) / energy
             loss = path.loss[item.elements - kept] / max(moment.energy, 1e-12)
             rows.append(BlockSensitivity(item.axis, item.kind, kept, loss, error))

@@ -20,15 +20,28 @@ def column_activity(
     """Name of every Linear of the blocks that is called → mean square of each column of its input, float64 (in,)."""
     adapter, found = find_adapter(model), {}
     names = {module: name for name, module in model.named_modules()}
-    stream = ResidualStream(adapter, batches)
+    stream, row = ResidualStream(adapter, batches), ResidualStream.of_one_row(adapter, batches)
     for block in adapter.blocks():
-        for linears in readings(block, stream):
+        for linears in readings(block, row):
             squares = mean_squares(inputs_of(linears[0], block, stream))
             found |= {names[linear]: squares for linear in linears}
         inner = stream.inner(block)
         found[names[block.consumer]] = mean_squares(stream.flat(inner))
         stream.advance(block, stream.sums(block, inner))
+        row.run(block)
         progress(f"{DETAIL}{block.axis}: activity read")
+    return found
+
+
+def linear_names(model: nn.Module, batches: list[dict]) -> list[str]:
+    """The Linears of the blocks that are called, as `column_activity` has them."""
+    adapter, found = find_adapter(model), []
+    names = {module: name for name, module in model.named_modules()}
+    row = ResidualStream.of_one_row(adapter, batches)
+    for block in adapter.blocks():
+        found += [names[linear] for linears in readings(block, row) for linear in linears]
+        found.append(names[block.consumer])
+        row.run(block)
     return found
 
 

@@ -64,16 +64,24 @@ def round_in_groups(
 
 @solvable()
 def inverse_root(gram: torch.Tensor, damping: float = DAMPING) -> torch.Tensor:
-    """R upper triangular with RᵀR = (G + damping · mean(diag G) · I)⁻¹; the damping is 1 where G is 0."""
+    """R upper triangular with RᵀR = (G + damping · mean(diag G) · I)⁻¹; the damping is 1 where G is 0.
+
+    With the rows and columns backwards, a factor L of G gives G = U Uᵀ with U upper, and R = U⁻¹: no G⁻¹ is formed.
+    """
     mean = float(gram.diagonal().mean()) or 1.0
-    damped = gram + damping * mean * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
+    unit = torch.eye(len(gram), dtype=gram.dtype)
+    root = torch.linalg.cholesky((gram + damping * mean * unit).flip(0, 1)).flip(0, 1)
+    return torch.linalg.solve_triangular(root, unit, upper=True)
 
 
 def relative_error(weights: torch.Tensor, values: torch.Tensor, gram: torch.Tensor) -> float:
-    """tr((V − W) G (V − W)ᵀ) / tr(W G Wᵀ): squared error of the output, relative to its energy."""
-    lost, weights = (values - weights).double(), weights.double()
-    return float(((lost @ gram) * lost).sum()) / max(float(((weights @ gram) * weights).sum()), 1e-300)
+    """tr((V − W) G (V − W)ᵀ) / tr(W G Wᵀ): squared error of the output, relative to its energy.
+
+    The error in float64: rounding leaves little of it where G is large, so float32 would see its own errors there.
+    """
+    lost, plain = (values - weights).double(), weights.float()
+    energy = float(((plain @ gram.float()) * plain).sum(dtype=torch.float64))
+    return float(((lost @ gram) * lost).sum()) / max(energy, 1e-300)
 
 
 def _plainly(left: torch.Tensor, spec: Spec, group: int) -> tuple[torch.Tensor, list, list]:

@@ -96,13 +96,13 @@ def round_weights(
     Raises `TransformError` (nothing changed) where an input is not finite, or a group does not divide the columns.
     """
     rounded = copy.deepcopy(model)
-    stream = ResidualStream(find_adapter(rounded), batches)
+    stream, row = (make(find_adapter(rounded), batches) for make in (ResidualStream, ResidualStream.of_one_row))
     goal = ResidualStream(find_adapter(model), batches) if recipe.follow else None
     names = {module: name for name, module in rounded.named_modules()}
     columns, generator = Columns.in_model(find_adapter(rounded).axes()), np.random.default_rng(recipe.seed)
     work = _Pass(RoundedModel(rounded), recipe, columns, names, generator)
     for original, block in zip(find_adapter(model).blocks(), find_adapter(rounded).blocks(), strict=True):
-        for stage, linears in enumerate(readings(block, stream)):
+        for stage, linears in enumerate(readings(block, row)):
             dense = readings(original, goal)[stage][0] if goal else None
             moments = gather_moments(
                 inputs_of(linears[0], block, stream), inputs_of(dense, original, goal) if dense and goal else None
@@ -117,6 +117,7 @@ def round_weights(
         )
         now = replace(block, consumer=rounded.get_submodule(work.names[block.consumer]))
         stream.advance(now, stream.sums(now, inner))
+        row.run(now)
         if goal and wanted:
             goal.advance(original, goal.sums(original, wanted))
         work.tell(block, progress)

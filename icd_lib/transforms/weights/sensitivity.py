@@ -25,7 +25,7 @@ def lone_losses(model: nn.Module, batches: list[dict], spec: Spec) -> dict[str, 
     blocks, stream = list(adapter.blocks()), ResidualStream(adapter, batches)
     states = [stream.hidden]
     for block in blocks:
-        stream.advance(block, stream.sums(block, stream.inner(block)))
+        stream.run(block)
         states.append(stream.hidden)
     judge = _Judge(adapter, torch.cat(list(stream.flat(states[-1]))))
     for place, block in enumerate(blocks):
@@ -37,11 +37,11 @@ def lone_losses(model: nn.Module, batches: list[dict], spec: Spec) -> dict[str, 
             )
             try:
                 stream.hidden = states[place]
-                stream.advance(block, stream.sums(block, stream.inner(block)))
+                stream.run(block)
             finally:
                 handle.remove()
             for later in blocks[place + 1 :]:
-                stream.advance(later, stream.sums(later, stream.inner(later)))
+                stream.run(later)
             found[names[matrix]] = judge.loss(torch.cat(list(stream.flat(stream.hidden))))
     return found
 

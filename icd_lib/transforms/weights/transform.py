@@ -24,7 +24,7 @@ from icd_lib.storage.machine import keep, read_kept
 from icd_lib.transforms.base import Given
 from icd_lib.transforms.effects import Groups, TransformMeta, untouched
 from icd_lib.transforms.quantization.sensitivity import fewer
-from icd_lib.transforms.weights.activity import column_activity, shared_activity
+from icd_lib.transforms.weights.activity import column_activity, linear_names, shared_activity
 from icd_lib.transforms.weights.allocate import allocate
 from icd_lib.transforms.weights.fold import fold
 from icd_lib.transforms.weights.grids import Spec
@@ -81,6 +81,11 @@ class WeightsEvidence:
         return column_activity(self.given.observed.model, fewer(self.batches, ACTIVITY_TOKENS), self.given.progress)
 
     @cached_property
+    def linears(self) -> list[str]:
+        """Names of the matrices, as `activity` has them."""
+        return linear_names(self.given.observed.model, self.batches)
+
+    @cached_property
     def losses(self) -> dict[str, float]:
         """Per matrix: what the dense model loses where it alone is rounded to nearest points; kept by machine."""
         observed, spec = self.given.observed, self.spec(4)
@@ -124,7 +129,7 @@ def plan_weights(evidence: WeightsEvidence) -> WeightsPlan:
     """Bits of every matrix: one number for all, or allocated under `mean_bits`; the most sensitive stay float."""
     options = evidence.options
     precision, kept = options["precision"], options["float_linears"]
-    names, loss = list(evidence.activity), None
+    names, loss = evidence.linears, None
     if kept > len(names):
         raise TransformError(
             f"quantization.float_linears is {kept}, but the model has {len(names)} Linears that could be rounded; "
