@@ -188,6 +188,25 @@ def test_gemma_is_refused_for_as_long_as_transformers_does_not_read_it(tmp_path,
             gguf_folder(write(tmp_path / f"{architecture}.gguf", architecture))
 
 
+def test_a_file_is_parsed_once_and_the_package_is_left_as_it_was(tmp_path, cache, monkeypatch):
+    made = []
+
+    class Counted(gguf.GGUFReader):
+        def __init__(self, *args):
+            made.append(args)
+            super().__init__(*args)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counted)
+    names = gguf.get_tensor_name_map
+    write_gguf(decoder(), tiny_words(), tmp_path / "a.gguf", kind="f32")
+    made.clear()
+    gguf_folder(tmp_path / "a.gguf")
+    assert len(made) == 1
+    with pytest.raises(ConfigError):
+        gguf_folder(write(tmp_path / "b.gguf", "mamba"))
+    assert gguf.GGUFReader is Counted and gguf.get_tensor_name_map is names
+
+
 def test_a_file_without_a_tokenizer_leaves_nothing(whole, cache):
     with pytest.raises(ArtifactError, match="whole.gguf cannot be read"):
         gguf_folder(whole)

@@ -76,6 +76,14 @@ def test_it_loses_less_than_nearest_points_where_inputs_are_correlated(bits, sym
         assert relative_error(weights, found.values, gram) == pytest.approx(expected, rel=1e-6)
 
 
+def test_the_factor_is_that_of_the_damped_inverse():
+    gram = problem(0)[1].T @ problem(0)[1]
+    root = inverse_root(gram)
+    damped = gram + DAMPING * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    assert torch.equal(root, root.triu()) and bool((root.diagonal() > 0).all())
+    torch.testing.assert_close(root.T @ root, torch.linalg.inv(damped))
+
+
 @pytest.mark.parametrize("searched", [False, True])
 def test_it_is_nearest_where_inputs_are_not(searched):
     weights, _ = problem()

@@ -12,7 +12,7 @@ from icd_lib.errors import ConfigError, TransformError
 from icd_lib.models.families import find_adapter
 from icd_lib.models.grouped import check_contiguous, grid_of, grouped_modules
 from icd_lib.transforms.streams import ResidualStream
-from icd_lib.transforms.weights.activity import column_activity, shared_activity
+from icd_lib.transforms.weights.activity import column_activity, linear_names, shared_activity
 from icd_lib.transforms.weights.fold import fold
 from icd_lib.transforms.weights.gptq import round_in_groups
 from icd_lib.transforms.weights.grids import Spec
@@ -66,7 +66,7 @@ def test_what_every_linear_reads_is_what_it_is_called_with():
 def test_activity_is_the_mean_square_of_what_is_read():
     model = decoder()
     found = column_activity(model, batches())
-    assert len(found) == 14
+    assert len(found) == 14 and linear_names(model, batches()) == list(found)
     read = []
     handle = model.model.layers[1].mlp.down_proj.register_forward_pre_hook(lambda _m, args: read.append(args[0]))
     with torch.inference_mode():
