@@ -109,9 +109,10 @@ def overhead(scratch: Path, points: int) -> dict:
 
 
 def fanout(scratch: Path, points: int, repeats: int) -> dict:
-    """Seconds of the solving part with one and with two workers, in turn."""
+    """Seconds of the solving part with one and with two workers, in turn, and how many cores were busy meanwhile."""
     planned = read_sweep(sweep_file(scratch, points))
     seconds: dict[int, list[float]] = {1: [], 2: []}
+    busy: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(repeats):
         for workers in (1, 2) if turn % 2 == 0 else (2, 1):
             folder = scratch / f"{turn}-{workers}" / planned.name
@@ -124,9 +125,10 @@ def fanout(scratch: Path, points: int, repeats: int) -> dict:
                 crew = Crew(client, course)
                 crew.muster()
                 left = crew.run(jobs, "begin")
-                began = time.perf_counter()
+                began, spent = time.perf_counter(), busy_s()
                 solved = crew.run(left, "solve")
                 seconds[workers].append(time.perf_counter() - began)
+                busy[workers].append((busy_s() - spent) / seconds[workers][-1])
             if len(solved) < points:
                 raise SystemExit(f"{points - len(solved)} points failed: {folder / OUTCOMES}")
     best = {workers: min(times) for workers, times in seconds.items()}
@@ -134,9 +136,17 @@ def fanout(scratch: Path, points: int, repeats: int) -> dict:
         "points": points,
         "seconds_one": seconds[1],
         "seconds_two": seconds[2],
+        "busy_one": busy[1],
+        "busy_two": busy[2],
         "speedup": best[1] / best[2],
         "method": f"shortest of {repeats} with one worker over shortest of {repeats} with two, in turn",
     }
+
+
+def busy_s() -> float:
+    """Seconds that the machine's cores have worked since it started, summed over them."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0)
 
 
 def many(scratch: Path, count: int, minutes: float) -> dict:
@@ -255,9 +265,16 @@ def _fanout_rows(item: dict) -> list[tuple]:
             "solving on two local workers against one",
             "≥ 1.7 ×",
             f"{item['speedup']:.2f} ×",
-            f"{item['points']} tiny points of `mock`, {item['method']}{_load(item)}",
+            f"{item['points']} tiny points of `mock`, {item['method']}{_busy(item)}{_load(item)}",
         )
     ]
+
+
+def _busy(item: dict) -> str:
+    if "busy_one" not in item:
+        return ""
+    one, two = (min(item[key]) for key in ("busy_one", "busy_two"))
+    return f"; cores busy meanwhile: {one:.2f} with one, {two:.2f} with two"
 
 
 def _many_rows(item: dict) -> list[tuple]:
