@@ -53,7 +53,8 @@ def gguf_folder(file: Path) -> Path:
 def parsed_once() -> Iterator[None]:
     """Inside, all who read a GGUF file share one reader and one table of names.
 
-    Transformers makes them again and again, and a vocabulary of 50,000 takes seconds each time. Raises `ResourceError` without the package gguf.
+    Transformers makes them again and again, and a vocabulary of 50,000 takes seconds each time.
+    Raises `ResourceError` without the package gguf.
     """
     gguf = load_optional("gguf", EXTRA)
     reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
