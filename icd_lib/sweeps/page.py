@@ -6,7 +6,7 @@ from pathlib import Path
 from icd_lib.metric import Figure
 from icd_lib.report.html import link, links, page, show
 from icd_lib.report.table import Badges, Table
-from icd_lib.report.words import bytes_text, figure_html
+from icd_lib.report.words import bytes_text, figure_html, value_text
 from icd_lib.sweeps.effects import Effect
 from icd_lib.sweeps.figures import setting_words
 from icd_lib.sweeps.interactions import Interaction
@@ -121,9 +121,20 @@ def _one(row: Row, folder: Path) -> str:
     size = _size(row.figures.parameter_bytes)
     return (
         f'<details class="card"><summary><b>{name}</b> <span>{escape(row.arm)}, {escape(row.where.runtime)} '
-        f"{escape(size)}</span></summary><div>{cells}</div><p>Take this one: {lies}:</p>"
+        f"{escape(size)}: {escape(_in_short(row))}</span></summary><div>{cells}</div><p>Take this one: {lies}:</p>"
         f"<pre>{escape(row.command)}</pre></details>"
     )
+
+
+def _in_short(row: Row) -> str:
+    """What a point gives and loses, before its card is opened: the values alone."""
+    figures = (
+        ("against dense", row.figures.latency_vs_dense),
+        ("lost", row.figures.quality_drop_pp),
+        ("lost on the other kind of text", row.figures.other_drop_pp),
+    )
+    told = [f"{value_text(item.value, item.unit)} {words}" for words, item in figures if not item.is_missing]
+    return ", ".join(told) or "nothing was measured"
 
 
 def _size(count: int) -> str:

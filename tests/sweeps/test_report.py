@@ -58,6 +58,8 @@ def test_the_page_has_every_point_with_its_state_and_its_reason(folder):
     assert "python run_all.py a" in page and "python run_all.py b" in page
     assert "a/iterative/model" in page and "b/iterative/model" not in page
     assert len(list(csv.reader((folder / "report.csv").open()))) == 1 + len(POINTS)
+    cards = re.findall(r"<summary>.*?</summary>", page)
+    assert len(cards) == 2 and all(re.search(r": −[\d.]+ % against dense, \+0\.\d+ pp lost", card) for card in cards)
 
 
 def test_the_page_opens_offline_and_escapes_what_it_is_given(folder):
