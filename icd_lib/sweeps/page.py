@@ -133,7 +133,7 @@ def _in_short(row: Row) -> str:
         ("lost", row.figures.quality_drop_pp),
         ("lost on the other kind of text", row.figures.other_drop_pp),
     )
-    told = [f"{value_text(item.value, item.unit)} {words}" for words, item in figures if not item.is_missing]
+    told = [f"{value_text(item.value, item.unit)} {words}" for words, item in figures if item.value is not None]
     return ", ".join(told) or "nothing was measured"
 
 
