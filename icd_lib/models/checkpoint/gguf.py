@@ -8,6 +8,7 @@ import contextlib
 import functools
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ EXTRA = "'icd-lib[decoder]'"
 READ_AS = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
 READ_AS |= {"qwen3": "Qwen3ForCausalLM"}
 _SIZES = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count", "context_length")
+_LENT = threading.Lock()
 _FORM = 2  # of the folder: another number, another folder
 
 
@@ -57,14 +59,15 @@ def parsed_once() -> Iterator[None]:
     Raises `ResourceError` without the package gguf.
     """
     gguf = load_optional("gguf", EXTRA)
-    reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
-    kept = functools.cache(reader)
-    gguf.GGUFReader = lambda path, *options: kept(os.fspath(path), *options)
-    gguf.get_tensor_name_map = functools.cache(names)
-    try:
-        yield
-    finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map = reader, names
+    with _LENT:  # one after the other: what a second thread found would be what it gives back
+        reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
+        kept = functools.cache(reader)
+        gguf.GGUFReader = lambda path, *options: kept(os.fspath(path), *options)
+        gguf.get_tensor_name_map = functools.cache(names)
+        try:
+            yield
+        finally:
+            gguf.GGUFReader, gguf.get_tensor_name_map = reader, names
 
 
 def read_header(file: Path) -> dict[str, str]:

@@ -1,4 +1,5 @@
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURE
 
 from icd_lib.deploy.gguf import write_gguf
 from icd_lib.errors import ArtifactError, ConfigError, ResourceError
-from icd_lib.models.checkpoint.gguf import check_tensors, gguf_folder, is_gguf, read_config, read_header
+from icd_lib.models.checkpoint.gguf import check_tensors, gguf_folder, is_gguf, parsed_once, read_config, read_header
 from icd_lib.models.checkpoint.source import resolve_checkpoint
 from icd_lib.optional import load_optional
 from tests.tiny_decoders import tiny_decoder
@@ -205,6 +206,23 @@ def test_a_file_is_parsed_once_and_the_package_is_left_as_it_was(tmp_path, cache
     with pytest.raises(ConfigError):
         gguf_folder(write(tmp_path / "b.gguf", "mamba"))
     assert gguf.GGUFReader is Counted and gguf.get_tensor_name_map is names
+
+
+def test_two_threads_leave_the_package_as_it_was():
+    reader, inside, go = gguf.GGUFReader, threading.Event(), threading.Event()
+
+    def second():
+        with parsed_once():
+            inside.set()
+            go.wait(10)
+
+    thread = threading.Thread(target=second)
+    with parsed_once():
+        thread.start()
+        assert not inside.wait(0.3)
+    go.set()
+    thread.join()
+    assert inside.is_set() and gguf.GGUFReader is reader
 
 
 def test_a_file_without_a_tokenizer_leaves_nothing(whole, cache):
