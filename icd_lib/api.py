@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from icd_lib.axes.axis import Axis
-from icd_lib.axes.verify import verify_axes
-from icd_lib.codesign.batches import check_enough, check_runs, check_vocabulary, first_rows, read_batches, read_inputs
+from icd_lib.axes.verify import first_rows, verify_axes
+from icd_lib.codesign.batches import check_enough, check_runs, check_vocabulary, read_batches, read_inputs
 from icd_lib.codesign.evidence import Problem, gather
 from icd_lib.codesign.finite import check_weights
 from icd_lib.codesign.inputs import Inputs

@@ -12,7 +12,13 @@ from icd_lib.axes.permutation import hash_permutation, invert_permutation
 from icd_lib.axes.permute import permute
 from icd_lib.errors import FOREIGN, AxisError, TransformError
 
+EXAMPLE_ROWS = 2
 TOLERANCE = 1e-6  # relative, float64 (design section 5)
+
+
+def first_rows(inputs: dict, count: int = EXAMPLE_ROWS) -> dict:
+    """The first rows of a batch of a model's inputs: by default enough for an equality check."""
+    return {name: value[:count] if torch.is_tensor(value) and value.ndim else value for name, value in inputs.items()}
 
 
 def run_model(model: nn.Module, inputs: dict):

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from icd_lib.axes.verify import model_outputs
+from icd_lib.axes.verify import first_rows, model_outputs
 from icd_lib.errors import FOREIGN, ConfigError, TransformError
 from icd_lib.models.families import find_adapter
 
-EXAMPLE_ROWS = 2
 LEAST_TOKENS = 2
 _WHOLE = (torch.int64, torch.int32)
 _CURE = 'such as tokenizer(texts, padding=True, return_tensors="pt") gives them'
@@ -58,13 +57,6 @@ def read_inputs(inputs: Any, where: str) -> dict:
     _check_ids(read, where)
     _check_mask(read, where)
     return read
-
-
-def first_rows(inputs: dict) -> dict:
-    """The first rows of a batch: enough for an equality check."""
-    return {
-        name: value[:EXAMPLE_ROWS] if torch.is_tensor(value) and value.ndim else value for name, value in inputs.items()
-    }
 
 
 def valid_tokens(inputs: dict) -> torch.Tensor:

@@ -3,13 +3,12 @@
 import torch
 from torch import nn
 
-from icd_lib.axes.verify import model_outputs
-from icd_lib.codesign.batches import first_rows
+from icd_lib.axes.verify import first_rows, model_outputs
 from icd_lib.errors import AxisError, ConfigError
 from icd_lib.models.precision import FLOATS, overflown, quantised
 from icd_lib.storage.devices import device_of
 
-MOST_BATCHES = 4
+MOST_BATCHES = 8
 
 
 def find_not_finite(model: nn.Module, batches: list[dict]) -> str | None:

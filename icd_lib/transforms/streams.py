@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import psutil
 import torch
 
+from icd_lib.axes.verify import first_rows
 from icd_lib.errors import TransformError
 from icd_lib.models.adapter import Adapter, Block
 
@@ -67,9 +68,7 @@ class ResidualStream:
     @classmethod
     def of_one_row(cls, adapter: Adapter, batches: list[dict]) -> "ResidualStream":
         """The stream of one text alone: enough to see which parts of a block are called, and with what."""
-        first = batches[0] if batches else {}
-        row = {name: value[:1] if torch.is_tensor(value) and value.ndim else value for name, value in first.items()}
-        return cls(adapter, [row] if row else [])
+        return cls(adapter, [first_rows(batch, 1) for batch in batches[:1]])
 
     def run(self, block: Block) -> None:
         """Move the stream past the block, and keep nothing of it."""

@@ -75,13 +75,9 @@ def inverse_root(gram: torch.Tensor, damping: float = DAMPING) -> torch.Tensor:
 
 
 def relative_error(weights: torch.Tensor, values: torch.Tensor, gram: torch.Tensor) -> float:
-    """tr((V − W) G (V − W)ᵀ) / tr(W G Wᵀ): squared error of the output, relative to its energy.
-
-    The error in float64: rounding leaves little of it where G is large, so float32 would see its own errors there.
-    """
-    lost, plain = (values - weights).double(), weights.float()
-    energy = float(((plain @ gram.float()) * plain).sum(dtype=torch.float64))
-    return float(((lost @ gram) * lost).sum()) / max(energy, 1e-300)
+    """tr((V − W) G (V − W)ᵀ) / tr(W G Wᵀ): squared error of the output, relative to its energy."""
+    lost, weights = (values - weights).double(), weights.double()
+    return float(((lost @ gram) * lost).sum()) / max(float(((weights @ gram) * weights).sum()), 1e-300)
 
 
 def _plainly(left: torch.Tensor, spec: Spec, group: int) -> tuple[torch.Tensor, list, list]:

@@ -96,7 +96,8 @@ def round_weights(
     Raises `TransformError` (nothing changed) where an input is not finite, or a group does not divide the columns.
     """
     rounded = copy.deepcopy(model)
-    stream, row = (make(find_adapter(rounded), batches) for make in (ResidualStream, ResidualStream.of_one_row))
+    stream = ResidualStream(find_adapter(rounded), batches)
+    row = ResidualStream.of_one_row(find_adapter(rounded), batches)
     goal = ResidualStream(find_adapter(model), batches) if recipe.follow else None
     names = {module: name for name, module in rounded.named_modules()}
     columns, generator = Columns.in_model(find_adapter(rounded).axes()), np.random.default_rng(recipe.seed)

@@ -82,8 +82,8 @@ class WeightsEvidence:
 
     @cached_property
     def linears(self) -> list[str]:
-        """Names of the matrices, as `activity` has them."""
-        return linear_names(self.given.observed.model, self.batches)
+        """Names of the matrices; only who folds an order reads how active their columns are."""
+        return list(self.activity) if self.folds else linear_names(self.given.observed.model, self.batches)
 
     @cached_property
     def losses(self) -> dict[str, float]:

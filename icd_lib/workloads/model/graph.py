@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from icd_lib.axes.kinds import KINDS
+from icd_lib.axes.verify import first_rows
 from icd_lib.codesign.evidence import Evidence, Problem
 from icd_lib.codesign.inputs import Inputs
 from icd_lib.errors import TransformError
@@ -180,10 +181,7 @@ def probed(observed: Observed, work: float) -> list[dict]:
         return batches
     length = max(batch["input_ids"].shape[1] for batch in batches)
     rows = max(1, int(tokens / (len(batches) * length)))
-    return [
-        {name: value[:rows] if torch.is_tensor(value) and value.ndim else value for name, value in batch.items()}
-        for batch in batches
-    ]
+    return [first_rows(batch, rows) for batch in batches]
 
 
 def learn(context: Context, inputs: Inputs, observed: Observed, graphs: dict) -> dict:
