@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -44,6 +45,11 @@ class DomainText:
             digest.update(np.ascontiguousarray(self.pairs, "<i8").tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def forms(self) -> list[str]:
+        """The normalised form of every text."""
+        return [normalise(text) for text in self.texts]
+
     def take(self, rows: np.ndarray) -> "DomainText":
         """The texts at `rows` (ascending indices); pairs stay where both of their texts do."""
         rows = np.asarray(rows, dtype=np.int64)
@@ -63,7 +69,7 @@ class DomainText:
 
     def without(self, forms: set[str]) -> "DomainText":
         """Less the texts whose normalised form is in `forms`."""
-        return self.take(np.flatnonzero([normalise(text) not in forms for text in self.texts]))
+        return self.take(np.flatnonzero([form not in forms for form in self.forms]))
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ def distinct(
 def to_json(text: DomainText) -> dict:
     """A domain's text as plain values."""
     return {
-        **vars(text),
+        **{name.name: getattr(text, name.name) for name in fields(text)},
         "labels": {task: labels.tolist() for task, labels in text.labels.items()},
         "documents": text.documents.tolist(),
         "pairs": None if text.pairs is None else text.pairs.tolist(),

@@ -6,7 +6,6 @@ import numpy as np
 
 from icd_lib.data.domains.domain import DomainText
 from icd_lib.data.domains.registry import load_domain
-from icd_lib.data.splits import normalise
 from icd_lib.errors import ConfigError, ResourceError
 
 # What is judged: parts of the seen domains that calibrate nothing, and the two other groups.
@@ -100,16 +99,16 @@ def group_domains(
     taken: set[str] = set()
     dropped = {}
     for names, split, most in ((unseen, "unseen", test_items), (selection, "selection", validation_items)):
-        for name in names:
-            drawn = some_documents(loaded[name], most, generator)[0]
-            judged[split][name] = drawn.without(taken)
-            dropped[name] = len(drawn) - len(judged[split][name])
-        taken |= {normalise(text) for name in names for text in judged[split][name].texts}
+        drawn = {name: some_documents(loaded[name], most, generator)[0] for name in names}
+        for name, text in drawn.items():
+            judged[split][name] = text.without(taken)
+            dropped[name] = len(text) - len(judged[split][name])
+        taken.update(*(text.forms for text in drawn.values()))
     calibrating = {}
     for name in seen:
         left = loaded[name].without(taken)
         dropped[name] = len(loaded[name]) - len(left)
-        taken |= {normalise(text) for text in left.texts}
+        taken.update(loaded[name].forms)
         size = len(left)
         most = min(test_items // 2, int(JUDGED_SHARE * size))  # half: the others are what a claim hangs on
         judged["seen"][name], rest = some_documents(left, most, generator)
