@@ -256,6 +256,22 @@ def test_results_survive_the_disk(suite, judged, tmp_path):
     assert without.load_result(tmp_path / "plain.safetensors").domains["news"].kl is None
 
 
+def test_where_strengths_are_chosen_there_is_no_kl(suite, dense, tmp_path):
+    choosing = LanguageSuite(suite.judged, dense, choosing="validation")
+    other = build_mamba()
+    for split, has_kl in (("validation", False), ("unseen", True)):
+        found = choosing.evaluate(other, split)
+        compared = choosing.compare(found, choosing.evaluate(dense, split))
+        assert (compared["kl"] is not None) is has_kl
+        whole = suite.compare(suite.evaluate(other, split), suite.evaluate(dense, split))
+        assert compared["own"] == whole["own"] and compared["perplexity_ratio"] == whole["perplexity_ratio"]
+        choosing.save_result(found, tmp_path / "found.safetensors")
+        if not has_kl:
+            assert choosing.load_result(tmp_path / "found.safetensors").domains["verses"].kl is None
+            with pytest.raises(ArtifactError, match="other text or tokens"):
+                suite.load_result(tmp_path / "found.safetensors")
+
+
 def test_results_of_other_text_or_tokens_are_refused(suite, judged, tmp_path):
     path = tmp_path / "result.safetensors"
     suite.save_result(judged[0], path)

@@ -53,7 +53,7 @@ class LanguageContext(Context):
             )
             for split, texts in self.data.judged.items()
         }
-        return LanguageSuite(judged, self.dense, self.dense_states)
+        return LanguageSuite(judged, self.dense, self.dense_states, self.selecting)
 
     def describe_data(self) -> dict:
         groups = {group: list(self.get(f"data.{group}")) for group in GROUPS}
