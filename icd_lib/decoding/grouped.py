@@ -109,8 +109,13 @@ def _expression(grouped: Grouped, name: str):
         offset = ops.convert(_packed(openvino, zeros.astype(np.uint8), ones, kind, f"{name}/zero_point"), np.float32)
     else:
         offset = ops.constant(zeros.astype(np.float32), name=f"{name}/zero_point")
-    scales = ops.constant(grouped.scales.reshape(ones).astype(np.float32), name=f"{name}/scale")
-    value = ops.multiply(ops.subtract(codes, offset), scales)
+    scales = grouped.scales.reshape(ones).astype(np.float32)
+    with np.errstate(over="ignore"):
+        halves = scales.astype(np.float16)
+    # Scales that float16 holds, as rounding here leaves them, take half the bytes.
+    exact = np.array_equal(halves.astype(np.float32), scales)
+    scale = ops.constant(halves if exact else scales, name=f"{name}/scale")
+    value = ops.multiply(ops.subtract(codes, offset), ops.convert(scale, np.float32) if exact else scale)
     return value if groups == 1 else ops.reshape(value, np.array([rows, columns], dtype=np.int64), False)
 
 
