@@ -15,7 +15,7 @@ from icd_lib.storage.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES, PAGE = ROOT / "docs" / "figures", ROOT / "docs" / "QUANTIZATION.md"
-FILES = ("order.json", "order_int4.json", "order_llama.json")
+FILES = ("order.json", "order_int3.json", "order_int4.json", "order_llama.json")
 BITS = "order_bits.json"
 WORDS = {
     "nearest": "to nearest points",
