@@ -212,8 +212,10 @@ def _torch_logits(model, inputs):
 
 
 def _precision(model):
+    """In which precision a model of optimum computes: its `request` is a compiled model, or a decoder's request."""
     model.compile()
-    return model.request.get_property("INFERENCE_PRECISION_HINT").to_string()
+    compiled = getattr(model.request, "get_compiled_model", lambda: model.request)()
+    return compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
 
 
 def _versions():
