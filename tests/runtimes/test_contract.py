@@ -23,7 +23,11 @@ def expected(arm: str, inputs: dict) -> np.ndarray:
         return MODELS[arm](**inputs).last_hidden_state.numpy()
 
 
-@pytest.fixture(scope="module", params=list(RUNTIMES))
+LONG = {"compile_bf16"}  # compiles as `compile` does, for a minute
+ROWS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in RUNTIMES]
+
+
+@pytest.fixture(scope="module", params=ROWS)
 def row(request):
     return RUNTIMES[request.param]
 

@@ -209,7 +209,7 @@ def test_other_models_are_refused_by_name():
             decode.check_state(model)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_on_a_device_every_arm_generates_there_and_what_is_of_the_cpu_says_so(precision):
     compared, controls = models()
     text = Text(DEVICE, precision, peers=("openvino",))
