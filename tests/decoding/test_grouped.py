@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from icd_lib.decoding.grouped import Grouped, pack_weights
+from icd_lib.decoding.grouped import PREFIX, Grouped, pack_weights
 from icd_lib.decoding.openvino import FP32, OpenVinoDecoder
 from icd_lib.decoding.stateful import constant_bytes, stateful_graph
 from icd_lib.errors import ResourceError, TransformError
@@ -58,6 +58,21 @@ def test_a_packed_graph_computes_what_its_weights_say(bits, group, whole):
         expected = model(torch.tensor([[1, 5, 9]])).logits[:, -1].numpy()
     found = OpenVinoDecoder(FP32.open(graph, 1).create_infer_request()).prefill([[1, 5, 9]])
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.wide
+def test_scales_take_two_bytes_where_float16_holds_them_and_stay_exact_elsewhere():
+    held = grouped()
+    halves = Grouped(held.codes, held.scales.astype(np.float16).astype(np.float32), held.zeros, held.bits)
+    large = Grouped(held.codes, held.scales * 1e7, held.zeros, held.bits)
+    sizes = []
+    for codes, kind in ((held, np.float32), (halves, np.float16), (large, np.float32)):
+        graph = stateful_graph(tiny_decoder(dtype=torch.float32, **SIZES))
+        pack_weights(graph, {NAME: codes})
+        scale = next(node for node in graph.get_ops() if node.get_friendly_name() == PREFIX + f"{NAME}/scale").data
+        assert scale.dtype == kind and np.array_equal(scale.squeeze(-1).astype(np.float32), codes.scales)
+        sizes.append(constant_bytes(graph))
+    assert sizes[0] - sizes[1] == held.scales.nbytes // 2 and sizes[2] == sizes[0]
 
 
 @pytest.mark.wide
