@@ -79,7 +79,7 @@ def choices_of(
         base, items = _error(weight, measured, activity[name], name)[0], []
         for spec in specs:
             error, size = _error(weight, spec, activity[name], name)
-            items.append(Choice(spec.bits, size, loss * error / base if base else 0.0))
+            items.append(Choice(spec.bits, size, loss * (error / base) if base else 0.0))
         found[name] = items
     return found
 

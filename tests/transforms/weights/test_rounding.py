@@ -228,8 +228,7 @@ def test_lone_losses_are_those_of_the_whole_model():
     activity = column_activity(model, inputs)
     choices = choices_of(model, losses, activity, SPEC, [Spec(bits, 8) for bits in (3, 4, 8)])
     for name, (three, four, eight) in choices.items():
-        assert four.loss == pytest.approx(losses[name], rel=1e-12)
-        assert three.loss > four.loss > eight.loss and three.bytes < four.bytes < eight.bytes
+        assert three.loss > four.loss == losses[name] > eight.loss and three.bytes < four.bytes < eight.bytes
 
 
 def test_embeddings_in_groups_are_nearer_and_rows_that_they_do_not_divide_get_one_scale():
