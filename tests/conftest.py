@@ -1,9 +1,14 @@
 """Shared by all tests: GPU tests are skipped, with the reason, where there is no CUDA device; long files come first."""
 
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+
+from icd_lib.optional import REPORTER
+
+sys.modules.setdefault(REPORTER, None)  # for tests that import OpenVINO themselves (icd_lib.optional says why)
 
 # Half a minute and more each. `make test` gives files to its workers in the order of the tests: what is long is begun
 # first, so that no core has nothing to do while the other is busy with a last long file.

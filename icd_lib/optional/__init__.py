@@ -2,9 +2,14 @@
 
 import importlib
 import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from icd_lib.errors import ResourceError
+
+REPORTER = "openvino_telemetry"
 
 
 def load_optional(package: str, install: str | None = None) -> ModuleType:
@@ -14,13 +19,31 @@ def load_optional(package: str, install: str | None = None) -> ModuleType:
     """
     install = install or package.partition(".")[0]
     try:
-        return importlib.import_module(package)
+        with _nothing_reported():
+            return importlib.import_module(package)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             raise ResourceError(f"package {package} is not installed; run pip install {install}") from error
         raise ResourceError(
             f"package {package} cannot be loaded ({brief(error)}); run pip install --force-reinstall {install}"
         ) from error
+
+
+@contextmanager
+def _nothing_reported() -> Iterator[None]:
+    """Within, OpenVINO and NNCF are imported as where `REPORTER` is not installed, which both can do without.
+
+    With it every model that is converted or quantised sends some 50 events to an analytics service, nobody having been
+    asked; each forks this process, while something may be timed. Who imported it before keeps it.
+    """
+    if REPORTER in sys.modules:
+        yield
+        return
+    sys.modules[REPORTER] = None  # type: ignore[assignment]  # as importlib knows a module that is not to be had
+    try:
+        yield
+    finally:
+        del sys.modules[REPORTER]
 
 
 def find_optional(package: str, install: str) -> None:

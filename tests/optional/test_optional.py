@@ -1,5 +1,6 @@
 """Packages that may be missing or broken: whatever their import raises becomes a reason with a cure."""
 
+import subprocess
 import sys
 
 import pytest
@@ -9,7 +10,7 @@ from icd_lib.errors import ResourceError
 from icd_lib.kernels import cuda_package
 from icd_lib.measure.energy import NvmlCounter, energy_j_per_token
 from icd_lib.models.export import import_onnxruntime
-from icd_lib.optional import load_optional
+from icd_lib.optional import REPORTER, load_optional
 from icd_lib.runtimes import RUNTIMES
 from icd_lib.solver import ORDERINGS, CostConfig, fit_permutation
 
@@ -117,3 +118,33 @@ def test_a_broken_mamba_ssm_says_how_to_build_it(broken):
     with pytest.raises(ResourceError, match="mamba_ssm is installed but cannot be loaded"):
         cuda_package.load_scan()
     cuda_package.load_scan.cache_clear()
+
+
+CONVERTS = """
+import os, sys
+import torch
+from icd_lib.optional import load_optional
+
+forks = []
+os.register_at_fork(before=lambda: forks.append(1))
+model = load_optional("openvino").convert_model(torch.nn.Linear(8, 8), example_input=torch.zeros(1, 8))
+load_optional("nncf").compress_weights(model)
+print(len(forks), "openvino_telemetry" in sys.modules)
+"""
+
+
+def test_converting_and_quantising_report_to_nobody_and_fork_nothing():
+    load_optional("openvino"), load_optional("nncf")
+    said = subprocess.run([sys.executable, "-c", CONVERTS], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "0 False"
+
+
+def test_who_imported_the_reporter_before_keeps_it(monkeypatch):
+    before = object()
+    monkeypatch.setitem(sys.modules, REPORTER, before)
+    load_optional("json")
+    assert sys.modules[REPORTER] is before
+    monkeypatch.delitem(sys.modules, REPORTER)
+    with pytest.raises(ResourceError):
+        load_optional("no_such_package")
+    assert REPORTER not in sys.modules
