@@ -30,7 +30,7 @@ from icd_lib.measure.board import Board
 from icd_lib.measure.board_energy import SETTLE_S, board_windows
 from icd_lib.measure.energy import NvmlCounter
 from icd_lib.measure.environment import fingerprint
-from icd_lib.measure.latency import measure_interleaved
+from icd_lib.measure.latency import SETTLE_MS, measure_interleaved
 from icd_lib.measure.ncu import measured_range, profile
 from icd_lib.optional import brief
 from icd_lib.records.counted import as_csv
@@ -153,7 +153,9 @@ def measure_latency(name: str, row_name: str, bench: Bench) -> None:
     prepared = {arm: row.prepare(model_of(case.shape, arm), inputs) for arm in ARMS}
     calls = {arm: one.enqueue(inputs) for arm, one in prepared.items()}
     calls[CONTROL] = calls["dense"]
-    samples = measure_interleaved(calls, repeats=ROUNDS, warmup=WARMUP, time_round=time_round_on_device)
+    samples = measure_interleaved(
+        calls, repeats=ROUNDS, warmup=WARMUP, time_round=time_round_on_device, settle_ms=SETTLE_MS
+    )
     outputs = {arm: one.run(inputs) for arm, one in prepared.items()}
     for one in prepared.values():
         one.close()

@@ -9,7 +9,7 @@ import transformers
 from gpu_figures import aa_control, change, largest_error
 
 from icd_lib.kernels import selective_scan, selective_scan_ref, use_fast_scan
-from icd_lib.measure.latency import measure_interleaved
+from icd_lib.measure.latency import SETTLE_MS, measure_interleaved
 from icd_lib.measure.statistics import summarise
 from icd_lib.models.shapes import SHAPES
 from icd_lib.runtimes.cuda_events import time_round_on_device
@@ -62,7 +62,7 @@ def compare_mamba(sequences: int = 2, length: int = 256) -> tuple[dict, dict]:
 def compare(calls: dict[str, Callable], arm: str, other: str, rounds: int) -> tuple[dict, dict]:
     """Median milliseconds of both, the change with its interval, and the arm against itself."""
     calls = calls | {f"{arm} again": calls[arm]}
-    samples = measure_interleaved(calls, repeats=rounds, warmup=3, time_round=time_round_on_device)
+    samples = measure_interleaved(calls, repeats=rounds, warmup=3, time_round=time_round_on_device, settle_ms=SETTLE_MS)
     found = {"median_ms": {name: summarise(ms)["median"] for name, ms in samples.items()}}
     found[f"{arm} vs {other}"] = change(samples, arm, other)
     return found | aa_control(samples, f"{arm} again", arm), {name: np.asarray(ms) for name, ms in samples.items()}

@@ -119,7 +119,7 @@ def compare_states(run: Path, runtimes: list[str], limit: str, rounds: int, warm
                     repeats=rounds,
                     warmup=warmup,
                     seed=SEED,
-                    time_round=lambda arms: [call() for call in arms],
+                    time_round=lambda arms, settle_ns: [call() for call in arms],
                 )
             found["cases"][case] = entry(samples) | {"warnings": warnings_of(conditions, rounds)}
     return found

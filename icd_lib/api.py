@@ -23,7 +23,8 @@ from icd_lib.codesign.tiles import check_axes, unfit_axes
 from icd_lib.codesign.zeros import count_zeros
 from icd_lib.errors import ConfigError
 from icd_lib.experiment.arms import MODES
-from icd_lib.measure.tables import measure_width_curves, widths_to_try
+from icd_lib.measure.steps import measure_steps
+from icd_lib.measure.tables import ON_DEVICE, measure_width_curves, widths_to_try
 from icd_lib.models.check import check_model
 from icd_lib.models.checkpoint.optimized import check_savable, save_optimized
 from icd_lib.models.families import find_adapter
@@ -57,6 +58,8 @@ from icd_lib.transforms.quantization.options import QuantizationOptions
 from icd_lib.transforms.sparsity.allocate import LatencyTable
 from icd_lib.transforms.sparsity.sensitivity import measure_sensitivity
 from icd_lib.workloads.model.cache import CacheChoice, check_cache, choose_cache
+
+CURVE_ROUNDS = 10
 
 
 @dataclass(frozen=True)
@@ -342,8 +345,14 @@ def _measure_machine(observed: Observed, settings: Settings, device: Device) -> 
     largest = max(observed.batches, key=lambda batch: batch["input_ids"].numel())
     target = Target.named(reference_of(device.name), device=device.name)
     clock: dict[str, Any] = {"call": target.enqueue, "time_round": target.time_round}
-    dense_ms, curves = measure_width_curves(observed.adapter, largest, widths, repeats=10, seed=settings.seed, **clock)
-    tables = {kind: LatencyTable.of(kind, curve.kept, curve.saved_ms) for kind, curve in curves.items()}
+    clock |= {"repeats": CURVE_ROUNDS, "seed": settings.seed}
+    at_once = None if device.is_cpu else ON_DEVICE
+    dense_ms, curves = measure_width_curves(observed.adapter, largest, widths, at_once=at_once, **clock)
+    tiles = {} if device.is_cpu else {kind: settings.tiles[kind] for kind in curves}
+    steps = {kind: found.step for kind, found in measure_steps(observed.adapter, largest, tiles, **clock).items()}
+    tables = {
+        kind: LatencyTable.of(kind, curve.kept, curve.saved_ms, steps.get(kind, 1)) for kind, curve in curves.items()
+    }
     found = measure_sensitivity(
         observed.adapter, observed.moments, observed.element_paths, observed.ridge, observed.batches[:4]
     )

@@ -131,6 +131,10 @@ def nvmlDeviceGetUUID(board):
     return "GPU-0000"
 
 
+def nvmlDeviceGetMigMode(board):
+    return [int(MODE == "divided"), 0]
+
+
 def nvmlDeviceGetTotalEnergyConsumption(board):
     if MODE == "no counter":
         raise NVMLError("Not Supported")
@@ -207,7 +211,7 @@ def put_pynvml(folder: Path, mode: str = "counts", watts: float = 120.0) -> Path
     """A module `pynvml` in a folder; returns the file to which it writes what is set.
 
     mode: "counts", "no driver", "no counter", "lost" or "reset" (after a dozen readings), "no permission",
-    "one memory clock" or "keeps them" (does not give back the graphics clock)
+    "one memory clock", "keeps them" (does not give back the graphics clock) or "divided" (into MIG instances)
     """
     state = folder / "board.jsonl"
     (folder / "pynvml.py").write_text(PYNVML.format(state=str(state), mode=mode, watts=watts))

@@ -56,6 +56,8 @@ def copied(model: nn.Module) -> nn.Module:
     """A copy of `model` in eval mode; `TransformError` for one that cannot be copied."""
     try:
         return copy.deepcopy(model).eval()
+    except torch.OutOfMemoryError:  # not the model's fault, nor a candidate's
+        raise
     except (RuntimeError, TypeError) as error:
         reason = next(iter(str(error).splitlines()), "")[:150]
         raise TransformError(

@@ -89,6 +89,8 @@ def check_runs(model: nn.Module, batches: list[dict]) -> None:
             outputs = model_outputs(model, first_rows(batch))
             try:
                 adapter.embed(batch)
+            except torch.OutOfMemoryError:  # not the batch's fault
+                raise
             except FOREIGN as error:
                 raise ConfigError(
                     f"the embeddings of {type(model).__name__} cannot run on batch {number} of calibration "

@@ -14,11 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-
-def set_tf32_of_convolutions(allowed: bool) -> None:
-    """Whether convolutions of float32 on a GPU may multiply in TF32, as torch allows by default."""
-    torch.backends.cudnn.allow_tf32 = allowed
-
+from icd_lib.runtimes.exactness import multiply_in_full, read_exactness, restore_exactness
 
 # How each is read and set; they are set back only where they were changed.
 _SWITCHES: tuple[tuple[Callable, Callable], ...] = (
@@ -26,11 +22,10 @@ _SWITCHES: tuple[tuple[Callable, Callable], ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_default_device, lambda device: torch.set_default_device(None if device.type == "cpu" else device)),
     (torch.get_num_threads, torch.set_num_threads),
-    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (read_exactness, restore_exactness),
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     (lambda: torch.is_autocast_enabled("cpu"), lambda on: torch.set_autocast_enabled("cpu", on)),
     (lambda: torch.is_autocast_enabled("cuda"), lambda on: torch.set_autocast_enabled("cuda", on)),
-    (lambda: torch.backends.cudnn.allow_tf32, set_tf32_of_convolutions),
     (np.geterr, lambda errors: np.seterr(**errors)),
 )
 _GENERATORS: tuple[tuple[Callable, Callable], ...] = (
@@ -104,8 +99,7 @@ def our_own(model: nn.Module) -> Iterator[Caller]:
             torch.set_default_dtype(torch.float32)
             torch.set_autocast_enabled("cpu", False)
             torch.set_autocast_enabled("cuda", False)
-            torch.set_float32_matmul_precision("highest")
-            set_tf32_of_convolutions(False)
+            multiply_in_full()
             if torch.get_default_device().type != "cpu":
                 torch.set_default_device(None)
             yield Caller(theirs, inference)

@@ -21,7 +21,7 @@ from icd_lib.errors import ConfigError, TransformError
 from icd_lib.models.checkpoint.loading import open_model
 from icd_lib.models.families import family_of
 from icd_lib.runtimes import reference_of
-from icd_lib.storage.devices import AUTO, CPU, check_device, find_device
+from icd_lib.storage.devices import AUTO, CPU, check_device, find_device, telling_of_memory
 
 LEAST_TEXTS, MOST_TEXTS = 64, 2000
 HELD_OUT = 0.25  # of the texts judge and calibrate nothing
@@ -41,6 +41,7 @@ class Made:
     texts: dict[str, int]
 
 
+@telling_of_memory("icd optimize computed", "use fewer or shorter texts (--max-length)")
 def optimize_on_texts(
     name: str,
     calibrate: str,
@@ -75,7 +76,8 @@ def optimize_on_texts(
         )
     model, tokenizer, label = open_model(name)
     if asked not in (AUTO, CPU):
-        model.to(find_device(asked, where="--device").torch)
+        size = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+        model.to(find_device(asked, size, where="--device").torch)
     length = check_length(model, max_length)
     random.Random(seed).shuffle(texts)
     held = texts[: int(len(texts) * HELD_OUT)]

@@ -120,32 +120,33 @@ def scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, ret
     last = torch.empty(sequences, width, states, dtype=kind, device=u.device)
     absent = u_rows  # a pointer that is never read
     strides = [stride for x in (u_rows, delta, B, C, absent if z is None else z, out) for stride in x.stride()[:2]]
-    _scan_kernel[(sequences, triton.cdiv(width, BLOCK))](
-        u_rows,
-        delta,
-        A,
-        B,
-        C,
-        absent if D is None else D,
-        absent if z is None else z,
-        absent if delta_bias is None else delta_bias,
-        absent if initial_state is None else initial_state,
-        out,
-        last,
-        length,
-        width,
-        states,
-        *strides,
-        SOFTPLUS=delta_softplus,
-        HAS_SKIP=D is not None,
-        HAS_Z=z is not None,
-        HAS_BIAS=delta_bias is not None,
-        HAS_FIRST=initial_state is not None,
-        KIND=tl.float64 if kind == torch.float64 else tl.float32,
-        BLOCK=BLOCK,
-        STATES=triton.next_power_of_2(states),
-        num_warps=_WARPS,
-    )
+    with torch.cuda.device_of(u):  # Triton launches on the current device, wherever its tensors are
+        _scan_kernel[(sequences, triton.cdiv(width, BLOCK))](
+            u_rows,
+            delta,
+            A,
+            B,
+            C,
+            absent if D is None else D,
+            absent if z is None else z,
+            absent if delta_bias is None else delta_bias,
+            absent if initial_state is None else initial_state,
+            out,
+            last,
+            length,
+            width,
+            states,
+            *strides,
+            SOFTPLUS=delta_softplus,
+            HAS_SKIP=D is not None,
+            HAS_Z=z is not None,
+            HAS_BIAS=delta_bias is not None,
+            HAS_FIRST=initial_state is not None,
+            KIND=tl.float64 if kind == torch.float64 else tl.float32,
+            BLOCK=BLOCK,
+            STATES=triton.next_power_of_2(states),
+            num_warps=_WARPS,
+        )
     out = out.transpose(1, 2)
     return (out, last) if return_last_state else out
 

@@ -1,6 +1,8 @@
 """The state of an NVIDIA board over time: power, clocks, temperature, and why its clocks are what they are."""
 
+import functools
 import itertools
+import operator
 import threading
 import time
 from collections.abc import Collection
@@ -43,8 +45,13 @@ class Board:
             sm_mhz=self._ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
             memory_mhz=self._ask("nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_MEM),
             temperature_c=self._ask("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
-            event_reasons=self._ask("nvmlDeviceGetCurrentClocksEventReasons"),
+            event_reasons=self._reasons(),
         )
+
+    def _reasons(self) -> int | None:
+        """Why the clocks are what they are; drivers and packages of before 2023 know it by an older name."""
+        told = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
+        return self._ask("nvmlDeviceGetCurrentClocksThrottleReasons") if told is None else told
 
     def _ask(self, function: str, *arguments) -> int | None:
         """What NVML says, None where it has no such function or the board no such sensor."""
@@ -112,12 +119,12 @@ def reasons_of(mask: int) -> list[str]:
 def summarise_phase(readings: list[Reading], phase: str) -> dict:
     """{"readings", "sm_mhz": (least, most), "temperature_c": …, "event_reasons", "slowed"} of one phase.
 
-    event_reasons: all that were seen, in words; slowed: whether one of them holds the board back
+    event_reasons: all that were seen, in words; slowed: whether one of them holds the board back; None where no
+    reading tells them
     """
     seen = [reading for reading in readings if reading.phase == phase]
-    mask = 0
-    for reading in seen:
-        mask |= reading.event_reasons or 0
+    told = [reading.event_reasons for reading in seen if reading.event_reasons is not None]
+    mask = functools.reduce(operator.or_, told, 0)
 
     def span(name: str) -> tuple | None:
         values = [getattr(reading, name) for reading in seen if getattr(reading, name) is not None]
@@ -129,6 +136,6 @@ def summarise_phase(readings: list[Reading], phase: str) -> dict:
         "memory_mhz": span("memory_mhz"),
         "temperature_c": span("temperature_c"),
         "power_w": span("power_w"),
-        "event_reasons": reasons_of(mask),
-        "slowed": bool(mask & SLOWED),
+        "event_reasons": reasons_of(mask) if told else None,
+        "slowed": bool(mask & SLOWED) if told else None,
     }

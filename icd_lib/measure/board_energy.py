@@ -36,7 +36,8 @@ def board_windows(
     """J per token of every arm (arm → (windows,), windows of one round are pairs), and how it was read.
 
     A call returns when the device has done its work. Before a window its arm runs untimed for `settle_s`. `keep` is
-    given the readings of the board also where the measurement fails; `say` the arm whose window begins.
+    given all readings of the board so far after each window, and where the measurement fails; `say` the arm whose
+    window begins.
 
     Raises as `energy_windows`.
     """
@@ -44,6 +45,7 @@ def board_windows(
 
         def enter(arm: str) -> None:
             recorder.phase = SETTLING
+            keep(list(recorder.readings))
             until = time.perf_counter() + settle_s
             while time.perf_counter() < until:
                 calls[arm]()
@@ -86,6 +88,6 @@ def _idle_watts(counter, recorder: Recorder, phase: str, window_s: float, settle
 def energy_figure(values: Collection[float], how: BoardEnergy) -> Figure:
     """J per token of an arm, the mean of its windows with Student's interval; its method says how it was read."""
     method = f"{how.counter}, the whole board and not the chip, idle power included; mean of interleaved windows of "
-    method += f"{how.window_s:g} s; {how.agreement}"
+    method += "; ".join(filter(None, [f"{how.window_s:g} s", how.too_short, how.agreement]))
     mean = float(np.mean(list(values)))
     return figure(mean, UNIT, "measured", n=len(values), method=method, ci95=mean_ci(list(values)))

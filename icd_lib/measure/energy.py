@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from icd_lib.errors import MeasureError, ResourceError
-from icd_lib.measure.nvml import open_board
+from icd_lib.measure.nvml import is_divided, open_board
 from icd_lib.measure.statistics import bootstrap_ci
 from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.optional import brief
@@ -60,8 +60,16 @@ class NvmlCounter:
     name = "NVML total energy consumption"
 
     def __init__(self, device: str | int = 0):
-        """Raises ResourceError with the reason without pynvml, a driver, the board (`open_board`) or the counter."""
+        """Raises ResourceError with the reason without pynvml, a driver, the board (`open_board`) or the counter.
+
+        A board that is divided into instances (MIG) has one counter for all of them, and is refused.
+        """
         self._nvml, self._handle = open_board(device)
+        if is_divided(self._nvml, self._handle):
+            raise ResourceError(
+                f"NVML's energy counter of {device} is that of a board which is divided into instances (MIG), of all "
+                "of them; measure on a board without MIG (nvidia-smi -mig 0 as root)"
+            )
         try:
             self._start_mj = self._last_mj = self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
         except Exception as error:  # beside NVMLError what ctypes raises on a driver that does not fit
@@ -92,8 +100,8 @@ def wrapped_difference(before: int, after: int, limit: int) -> int:
 
 
 def find_counter(device: str = "cpu"):
-    """The energy counter of a device ("cpu" or "cuda"); ResourceError with the reason where there is none."""
-    return NvmlCounter() if device == "cuda" else RaplCounter()
+    """The energy counter of a device ("cpu", "cuda", "cuda:1"); ResourceError with the reason where there is none."""
+    return NvmlCounter(device) if device.startswith("cuda") else RaplCounter()
 
 
 def energy_j_per_token(

@@ -45,6 +45,7 @@ def measure_ladder(
     progress: Callable[[str], None] | None = None,
     settle_ms: float = SETTLE_MS,
     device: str | None = None,
+    precision: str = "fp32",
 ) -> dict:
     """Every arm under every runtime, at every shape, arms interleaved within a runtime and with the reference.
 
@@ -54,7 +55,8 @@ def measure_ladder(
     threads   CPU threads of every runtime, torch's included for the time of the measurement (default: torch's)
     progress  called with one line per finished runtime
     settle_ms as in `measure_interleaved`: other runtimes' threads spin on for milliseconds
-    device    what the runtimes compute on (default: the CPU); the reference runtime is PyTorch eager, fp32, there
+    device    what the runtimes compute on (default: the CPU); the reference runtime is PyTorch eager there
+    precision of the reference runtime on a GPU: that of the models' weights
 
     Returns {"baseline", "threads", "runtimes": {runtime: entry}}, where an entry is {"status": "measured", "label",
     "setup_s": {arm: s}, "shapes": {shape: {"arms": {arm: {"latency_ms", "p95_ms", "vs_baseline", "vs_eager",
@@ -64,15 +66,16 @@ def measure_ladder(
     """
     if baseline not in models:
         raise MeasureError(f"the baseline arm {baseline!r} is not among the models {', '.join(models)}")
-    on_cpu = reference_of(device) == REFERENCE
+    compared_with = reference_of(device, precision)
+    on_cpu = compared_with == REFERENCE
     runtimes = [name for name in RUNTIMES if (name in CUDA) != on_cpu] if runtimes is None else list(runtimes)
     unknown = [name for name in runtimes if name not in RUNTIMES]
     if unknown:
         raise MeasureError(f"unknown runtime {unknown[0]!r}; known are {', '.join(RUNTIMES)}")
     threads = threads or torch.get_num_threads()
     shapes = {shape_label(item): as_tensors(item) for item in inputs}
-    targets = {name: Target.named(name, device=device) for name in {*runtimes, reference_of(device)}}
-    against = targets[reference_of(device)]
+    targets = {name: Target.named(name, device=device) for name in {*runtimes, compared_with}}
+    against = targets[compared_with]
     ordered = sorted(runtimes, key=lambda name: name != against.row.name)
     entries: dict[str, dict] = {}
     result = {"baseline": baseline, "threads": threads, "runtimes": entries}

@@ -2,8 +2,8 @@
 
 import gc
 import time
-from collections.abc import Callable, Hashable, Mapping
-from functools import partial
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from icd_lib.errors import MeasureError
 
 Name = TypeVar("Name", bound=Hashable)
-TimeRound = Callable[[list[Callable[[], object]]], list[int]]  # calls → nanoseconds of each
+# Calls, and nanoseconds for which each is called untimed before, unless it takes longer → nanoseconds of each.
+TimeRound = Callable[[list[Callable[[], object]], int], list[int]]
 SETTLE_MS = 20.0  # after which a short call takes what it takes alone (docs/DECISIONS.md)
 
 
@@ -32,8 +33,8 @@ def measure_interleaved(
     round. With `settle_ms`, an arm that takes less is called untimed for so long before its timed call: else a short
     call pays for the arm before it, whose threads still spin and whose weights fill the caches. For an A/A control give
     the same callable under two names. `progress(done, total)` is called after each round (warm-up included), outside
-    the timed region. `time_round` gives the nanoseconds of each call of a round, and then nothing settles (default:
-    by this process's clock). Raises MeasureError when there is nothing to measure.
+    the timed region. `time_round` times the calls of a round (default: by this process's clock). Raises MeasureError
+    when there is nothing to measure.
     """
     if not arms or repeats < 1 or warmup < 0:
         raise MeasureError(
@@ -43,10 +44,11 @@ def measure_interleaved(
     names = list(arms)
     rng = np.random.default_rng(seed)
     elapsed_ns = np.zeros((len(names), repeats), dtype=np.int64)
-    time_round = time_round or partial(_time_round, settle_ns=int(settle_ms * 1e6))
+    time_round = time_round or _time_round
     for round_index in range(-warmup, repeats):
         order = rng.permutation(len(names))
-        durations = time_round([arms[names[i]] for i in order])
+        with _uncollected():
+            durations = time_round([arms[names[i]] for i in order], int(settle_ms * 1e6))
         if round_index >= 0:
             elapsed_ns[order, round_index] = durations
         if progress is not None:
@@ -54,25 +56,31 @@ def measure_interleaved(
     return {name: elapsed_ns[i] / 1e6 for i, name in enumerate(names)}
 
 
-def _time_round(callables: list[Callable[[], object]], settle_ns: int = 0) -> list[int]:
-    """Nanoseconds of each call, one after the other, without garbage collection in between.
-
-    A call that takes less than `settle_ns` is made again until so much time has passed; the last one counts.
-    """
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage is collected within."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        durations = []
-        for call in callables:
-            end = time.perf_counter_ns() + settle_ns
-            while True:
-                start = time.perf_counter_ns()
-                call()
-                now = time.perf_counter_ns()
-                if now >= end:
-                    break
-            durations.append(now - start)
+        yield
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _time_round(callables: list[Callable[[], object]], settle_ns: int) -> list[int]:
+    """Nanoseconds of each call, one after the other.
+
+    A call that takes less than `settle_ns` is made again until so much time has passed; the last one counts.
+    """
+    durations = []
+    for call in callables:
+        end = time.perf_counter_ns() + settle_ns
+        while True:
+            start = time.perf_counter_ns()
+            call()
+            now = time.perf_counter_ns()
+            if now >= end:
+                break
+        durations.append(now - start)
     return durations

@@ -4,7 +4,6 @@ import math
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.measure.guarded import NOT_STARTED, guarded
 from icd_lib.measure.l2 import (
     CACHE_CONTROL,
     CLOCK_CONTROL,
@@ -30,12 +30,18 @@ NVTX_RANGE = "icd_measure"
 PASSES = "profiler__replayer_passes"
 TIMEOUT_S = 300.0
 PLAIN_NUMBERS = {"LC_ALL": "C"}  # ncu groups digits as the user's language does, in some with what is a decimal point
+_ERROR = "==ERROR=="  # begins a line in which ncu says what went wrong
+_SHOWN = 600  # characters of what ncu and its program said
+_HELD = "another tool holds the counters; end it and try again (NVIDIA's DCGM: dcgmi profile --pause)"
 # ncu's words where it, the driver or the user's rights are in the way, and no program would be profiled.
 _REFUSALS = {
     "ERR_NVGPUCTRPERM": PERMISSION,
     "LibraryNotLoaded": "ncu cannot load the driver's profiling library in this kind of container or virtual machine",
-    "DriverResourceUnavailable": "another profiler holds the counters; end it and try again",
+    "driver resource was unavailable": _HELD,
+    "DriverResourceUnavailable": _HELD,
+    "not compatible with Nsight Compute": "the driver does not fit this ncu; update it, or take an ncu of its time",
     "Failed to initialize the profiler": "ncu cannot start its profiler here",
+    NOT_STARTED: "ncu cannot be started; reinstall nsight-compute",
 }
 
 
@@ -109,36 +115,36 @@ def measured_range(device: str = "cuda") -> Iterator[None]:
 
 def _run(command: list[str], timeout_s: float, environment: dict[str, str] | None = None) -> str:
     """What a command writes; the errors of `profile` where it fails. environment: laid over this process's."""
-    try:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            env=os.environ | (environment or {}),
-        )
-    except OSError as error:
-        raise ResourceError(f"ncu cannot be started: {error.strerror or error}; reinstall nsight-compute") from error
-    try:
-        out, err = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        os.killpg(process.pid, signal.SIGKILL)  # the profiled program too: it would go on using the device
-        process.communicate()
-        raise MeasureError(f"ncu took longer than {timeout_s:g} s; measure fewer calls or allow more time") from error
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+    # With ncu the profiled program is ended, which would go on using the device.
+    with guarded(command, env=os.environ | (environment or {}), **pipes) as process:
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise MeasureError(
+                f"ncu took longer than {timeout_s:g} s; measure fewer calls or allow more time"
+            ) from error
     said = f"{out}\n{err}"
-    refused = next((cure for word, cure in _REFUSALS.items() if word in said), None)
-    if refused and (process.returncode or "==ERROR==" in said):
+    if (refused := _refusal(said)) and (process.returncode or _ERROR in said):
         raise ResourceError(f"ncu: {refused}. It said: {_end(said)}")
     if process.returncode:
         raise MeasureError(f"ncu or its program ended with {process.returncode}: {_end(said)}")
     return out if "--csv" in command else said
 
 
+def _refusal(said: str) -> str | None:
+    """Why ncu would profile no program at all, and the cure; None where it says nothing of the kind."""
+    lower = said.lower()
+    return next((cure for words, cure in _REFUSALS.items() if words.lower() in lower), None)
+
+
 def _end(said: str) -> str:
-    """The last lines, in one."""
-    return " | ".join(line.strip() for line in said.splitlines() if line.strip())[-600:] or "nothing"
+    """ncu's errors, then the last lines of all else, in one; a program may say much after an error."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = " | ".join(line for line in lines if line.startswith(_ERROR))[:_SHOWN]
+    rest = " | ".join(line for line in lines if not line.startswith(_ERROR))
+    room = _SHOWN - len(errors)
+    return " | ".join(filter(None, [errors, rest[-room:] if room else ""])) or "nothing"
 
 
 def _version(said: str) -> str | None:

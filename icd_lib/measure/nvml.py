@@ -7,9 +7,13 @@ from types import ModuleType
 from icd_lib.errors import ResourceError
 from icd_lib.optional import brief, load_optional
 
+_UUIDS = ("GPU-", "MIG-")  # how one begins: of a board, of an instance
+
 
 def open_board(device: str | int = 0) -> tuple[ModuleType, object]:
     """(pynvml, handle) of a board: NVML's own number or UUID of it, or a device as torch names it ("cuda", "cuda:1").
+
+    Of a board that is divided into instances (MIG) it is the whole board, unless the UUID is an instance's.
 
     Raises `ResourceError` with the reason without pynvml, a driver or such a board.
     """
@@ -31,17 +35,22 @@ def board_uuid(device: str | int) -> str:
     return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
 
 
+def is_divided(nvml: ModuleType, board) -> bool:
+    """Whether a board is divided into instances (MIG): its counters are then those of all of them."""
+    try:
+        return bool(nvml.nvmlDeviceGetMigMode(board)[0])
+    except Exception:  # whatever NVML, ctypes or an old package raises where there is no such thing
+        return False
+
+
 def _handle(nvml: ModuleType, device: str | int):
     if isinstance(device, int):
         return nvml.nvmlDeviceGetHandleByIndex(device)
-    if device.startswith("GPU-"):
+    if device.startswith(_UUIDS):
         return nvml.nvmlDeviceGetHandleByUUID(device)
     if nvml.nvmlDeviceGetCount() == 1:
         return nvml.nvmlDeviceGetHandleByIndex(0)
-    uuid = _uuid_of(device)
-    if uuid is not None:
-        return nvml.nvmlDeviceGetHandleByUUID(uuid)
-    return nvml.nvmlDeviceGetHandleByIndex(_index_of(device))
+    return _handle(nvml, _uuid_of(device) or _visible(device))
 
 
 def _uuid_of(device: str) -> str | None:
@@ -53,8 +62,11 @@ def _uuid_of(device: str) -> str | None:
     return None if uuid is None else f"GPU-{uuid}"
 
 
-def _index_of(device: str) -> int:
-    """NVML's number of a device: CUDA_VISIBLE_DEVICES hides boards from CUDA, and none from NVML."""
+def _visible(device: str) -> int | str:
+    """NVML's number or UUID of a device: CUDA_VISIBLE_DEVICES hides boards from CUDA, and none from NVML."""
     number = int(device.partition(":")[2] or 0)
     visible = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    return int(visible[number]) if number < len(visible) and visible[number].isdigit() else number
+    word = visible[number] if number < len(visible) else ""
+    if word.startswith(_UUIDS):
+        return word
+    return int(word) if word.isdigit() else number

@@ -1,23 +1,25 @@
 """Options of measuring."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from icd_lib.options import OMITTED, OneOf, Section, Shape, option
 from icd_lib.runtimes import OWN, RUNTIMES
 
 # Options of a GPU alone, which a run on a CPU has no key for: what they are where a scenario does not say, and where a
 # quick run does not.
-ON_GPU = {
+ON_GPU: dict[str, tuple[Any, Any]] = {
     "ncu_rounds": (5, 2),
     "ncu_budget_s": (900.0, 120.0),
+    "ncu_replay": ("kernel", "kernel"),
     "energy_windows": (5, 2),
-    "energy_window_s": (5.0, 2.0),
+    "energy_window_s": (5.0, 5.0),
 }
 
 
 def _on_gpu(name: str, doc: str, **limits):
-    usual, quick = ON_GPU[name]
-    return option(OMITTED, f"{doc}; {usual:g} where it does not say, {quick:g} in a quick run", **limits)
+    usual, quick = (f"{value:g}" if isinstance(value, int | float) else value for value in ON_GPU[name])
+    in_quick = "" if quick == usual else f", {quick} in a quick run"
+    return option(OMITTED, f"{doc}; {usual} where it does not say{in_quick}", **limits)
 
 
 class MeasureOptions(Section):
@@ -36,14 +38,22 @@ class MeasureOptions(Section):
         True, "ask for L2 counters (NVIDIA Nsight Compute); false leaves L2 not measured", also="ncu_enable"
     )
     ncu_rounds: int = _on_gpu("ncu_rounds", "profiles of each arm on a GPU, at most", low=1, high=100)
-    ncu_budget_s: float = _on_gpu("ncu_budget_s", "after which no profile is begun on a GPU", unit="s", above=0)
+    ncu_budget_s: float = _on_gpu("ncu_budget_s", "that profiles may take in all on a GPU", unit="s", above=0)
+    ncu_replay: Literal["kernel", "application"] = _on_gpu(
+        "ncu_replay", "what ncu runs again for each of a kernel's passes: that kernel, or the whole program"
+    )
     energy: bool = option(
         True, "ask for energy counters (RAPL, NVML); false leaves energy not measured", also="power_enable"
     )
     energy_windows: int = _on_gpu("energy_windows", "energy windows of each arm on a GPU", low=1, high=1000)
-    energy_window_s: float = _on_gpu("energy_window_s", "length of one on a GPU", unit="s", above=0, high=600)
+    energy_window_s: float = _on_gpu(
+        "energy_window_s", "length of one on a GPU; less than 5 is for trying things out", unit="s", above=0, high=600
+    )
     clocks: Literal["auto", "unlocked", "fixed"] = option(
-        "auto", "whether clocks count as fixed: as found, not at all, or a GPU's locked for the measurement"
+        "auto",
+        "whether clocks count as fixed: as found, not at all, or a GPU's locked for the measurement",
+        also="fixed_clock",
+        also_means={True: "fixed", False: "unlocked"},
     )
     runtimes: tuple[Annotated[str, OneOf(RUNTIMES)], ...] = option(tuple(OWN), "runtimes of the ladder")
 

@@ -5,7 +5,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from icd_lib.metric import Figure, figure, not_measured
 from icd_lib.models.checkpoint.optimized import load_optimized
 from icd_lib.records.counted import Counted, CountedArm, NcuRecord
 from icd_lib.runtimes.cuda import OnDevice, cuda_runtimes
+from icd_lib.runtimes.exactness import multiply_in_full
 from icd_lib.storage.tensor_file import load_tensors, save_tensors
 
 NARROW_PP = 1.0  # half an interval of a hit rate after which an arm is not profiled again; gates ask for 5 pp and more
@@ -45,6 +47,28 @@ def eager_form(row: OnDevice) -> tuple[OnDevice, str]:
     return form, f"eager in the same precision: other kernels than those of {row.label}, which is timed"
 
 
+class _Budget:
+    """The time that profiles may take in all, and the longest so far."""
+
+    def __init__(self, seconds: float):
+        self.end, self.longest_s = time.monotonic() + seconds, 0.0
+
+    @property
+    def left_s(self) -> float:
+        return self.end - time.monotonic()
+
+    def fits(self, profiles: int) -> bool:
+        """Whether so many profiles are likely to end in time, by the longest so far."""
+        return self.left_s > 0 and profiles * self.longest_s <= self.left_s
+
+    @contextmanager
+    def profile(self) -> Iterator[None]:
+        """The block takes a profile; one that fails says nothing of how long others take."""
+        began = time.monotonic()
+        yield
+        self.longest_s = max(self.longest_s, time.monotonic() - began)
+
+
 def count_arms(
     folders: Mapping[str, Path],
     inputs: Path,
@@ -54,7 +78,9 @@ def count_arms(
     groups: Sequence[Sequence[str]],
     rounds: int,
     budget_s: float,
+    replay: str = "kernel",
     progress: Callable[[str], None] = lambda line: None,
+    keep: Callable[[Counted], object] = lambda counted: None,
     ncu: str = "ncu",
     timeout_s: float = TIMEOUT_S,
 ) -> Counted:
@@ -62,27 +88,32 @@ def count_arms(
 
     inputs: a file of `save_inputs`; module: imported ahead, it has the models' class; row: the runtime that is timed
     groups: the arms, those that matter most first. Of a group every arm is profiled in turn, each time in a process of
-    its own, until the 95 % interval of its hit rate is narrower than `NARROW_PP` on either side, `rounds` were taken,
-    or `budget_s` is spent: then no profile is begun any more.
+    its own, until the 95 % interval of its hit rate is narrower than `NARROW_PP` on either side, or `rounds` were
+    taken. A round is begun where all of it is likely to end within `budget_s`, so that arms which are compared have
+    equally many profiles, and no profile is begun after that.
+    replay: what is run again for each pass, "kernel" or "application"; keep: is given what there is after each profile
 
-    An arm whose profile fails has a `reason` and no figures. Where ncu may not count at all, no arm has any.
+    An arm whose profile fails has a `reason` and no figures. Where ncu may not count at all, no further arm has any.
     """
     form, note = eager_form(row)
     found: dict[str, list[NcuRecord]] = {arm: [] for group in groups for arm in group}
     failed: dict[str, str] = {}
-    end = time.monotonic() + budget_s
+    budget = _Budget(budget_s)
     for group in groups:
         for number in range(1, rounds + 1):
             asked = [arm for arm in group if arm not in failed and not is_narrow(found[arm])]
+            if not budget.fits(len(asked)):
+                break
             for arm in asked:
-                if time.monotonic() >= end:
+                if budget.left_s <= 0:
                     break
                 try:
                     command = program(folders[arm], inputs, module, form)
-                    record = profile(command, timeout_s=timeout_s, ncu=ncu)
+                    with budget.profile():
+                        record = profile(command, replay=replay, timeout_s=timeout_s, ncu=ncu)
                 except ResourceError as error:  # not of this arm: ncu is not there, or refuses
-                    failed |= dict.fromkeys(found, error.args[0])
-                    return _counted(form, note, {arm: [] for arm in found}, failed)
+                    failed |= _without(found, failed, error.args[0])
+                    return _counted(form, note, found, failed)
                 except MeasureError as error:
                     failed[arm], found[arm] = error.args[0], []
                     progress(f"{arm} was not profiled: {error.args[0]}")
@@ -90,9 +121,14 @@ def count_arms(
                     found[arm].append(record)
                     value = record.metrics[HIT_PCT].value
                     progress(f"{arm}: L2 hit rate {value:.2f} % in profile {number}, {record.kernels} kernels")
-    spent = f"the time for profiles ({budget_s:g} s, measure.ncu_budget_s) was spent before this arm's turn"
-    failed |= {arm: spent for arm, records in found.items() if not records and arm not in failed}
-    return _counted(form, note, found, failed)
+                keep(_counted(form, note, found, failed))
+    spent = f"the time for profiles ({budget_s:g} s, measure.ncu_budget_s) did not suffice for this arm's turn"
+    return _counted(form, note, found, failed | _without(found, failed, spent))
+
+
+def _without(found: Mapping[str, Sequence], failed: Mapping[str, str], reason: str) -> dict[str, str]:
+    """The reason for each arm that has neither a profile nor a reason of its own."""
+    return {arm: reason for arm, records in found.items() if not records and arm not in failed}
 
 
 def program(folder: Path, inputs: Path, module: str, form: OnDevice) -> list[str]:
@@ -109,7 +145,7 @@ def is_narrow(records: Sequence[NcuRecord]) -> bool:
 
 def _counted(form: OnDevice, note: str, found: Mapping, failed: Mapping[str, str]) -> Counted:
     arms = {
-        arm: CountedArm(figures=means(records, form, note), rounds=records, reason=failed.get(arm))
+        arm: CountedArm(figures=means(records, form, note), rounds=list(records), reason=failed.get(arm))
         for arm, records in found.items()
     }
     return Counted(form=form.label, note=note, narrow_pp=NARROW_PP, warm_calls=WARM_CALLS, arms=arms)
@@ -121,7 +157,8 @@ def means(records: Sequence[NcuRecord], form: OnDevice, note: str) -> dict[str, 
     for name in records[0].metrics if records else ():
         values = [float(record.metrics[name].value or 0.0) for record in records if name in record.metrics]
         first = records[0].metrics[name]
-        method = f"{first.method}; mean of profiles of one warm call in {form.label} ({note})"
+        method = f"{first.method}; mean of profiles of one warm call in {form.label} ({note}), "
+        method += f"{records[0].replay} replay"
         mean = math.fsum(values) / len(values)
         figures[name] = figure(mean, first.unit, "measured", n=len(values), method=method, ci95=mean_ci(values))
     return figures
@@ -152,6 +189,7 @@ def load_inputs(path: Path) -> dict:
 def main(module: str, name: str, device: str, inputs: str, folder: str) -> None:
     """What is profiled: one warm call of a model within the range that ncu counts."""
     importlib.import_module(module)
+    multiply_in_full()
     row = replace(cuda_runtimes()[name], device=device)
     given = load_inputs(Path(inputs))
     call = row.prepare(load_optimized(folder), given).call(given)

@@ -6,6 +6,7 @@ Timing the whole model rather than a lone Linear keeps what matters in situ: cac
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter
 from icd_lib.runtimes import reference_call
 
+DENSE = ("dense", 0)
+WARM_UP = 3  # rounds that are not kept
+ON_DEVICE = (
+    4  # variants that a device holds at once beside dense: all of a curve's would take more than the loop itself
+)
 Call = Callable[[nn.Module, dict], Callable[[], object]]  # a model and its inputs → a call for the clock
 
 
@@ -100,22 +106,39 @@ def measure_width_curves(
     call: Call = reference_call,
     settle_ms: float = SETTLE_MS,
     time_round: TimeRound | None = None,
+    at_once: int | None = None,
 ) -> tuple[float, dict[str, WidthCurve]]:
-    """Dense milliseconds, and one curve per axis kind in `widths`; all variants interleaved in one process.
+    """Dense milliseconds, and one curve per axis kind in `widths`; variants interleaved with dense in one process.
 
     call: makes a model ready to be timed, where it is deployed; time_round: its clock, as in `measure_interleaved`
+    at_once: variants held together (default: all); what a width saves is told of the rounds that it shares with dense
     """
-    arms = {("dense", 0): call(adapter.model, inputs)}
-    for kind, kept in widths.items():
-        for width in kept[:-1]:
-            arms[kind, width] = call(narrowed_copy(adapter, kind, width), inputs)
-    clock: dict[str, Any] = {"settle_ms": settle_ms, "time_round": time_round}
-    samples = measure_interleaved(arms, repeats=repeats, warmup=3, seed=seed, progress=progress, **clock)
-    dense = samples["dense", 0]
+    variants = [(kind, width) for kind, kept in widths.items() for width in kept[:-1]]
+    at_once = at_once or max(len(variants), 1)
+    groups = [variants[first : first + at_once] for first in range(0, len(variants), at_once)] or [[]]
     layers = len({block.layer for block in adapter.blocks()})
-    curves = {}
+    rounds, dense, ms, saved = repeats + WARM_UP, [], {}, {}
+
+    def time_group(group: list[tuple[str, int]], follow: Callable[[int, int], None] | None) -> dict[Any, np.ndarray]:
+        arms = {DENSE: call(adapter.model, inputs)}
+        arms |= {variant: call(narrowed_copy(adapter, *variant), inputs) for variant in group}
+        clock: dict[str, Any] = {"settle_ms": settle_ms, "time_round": time_round}
+        return measure_interleaved(arms, repeats=repeats, warmup=WARM_UP, seed=seed, progress=follow, **clock)
+
+    for number, group in enumerate(groups):
+        follow = progress and partial(_tell_of_all, progress, rounds * number, rounds * len(groups))
+        samples = time_group(group, follow)
+        dense.append(samples[DENSE])
+        ms |= {variant: float(np.median(samples[variant])) for variant in group}
+        saved |= {variant: float(np.median(dense[-1] - samples[variant])) / layers for variant in group}
+    dense_ms, curves = float(np.median(np.concatenate(dense))), {}
     for kind, kept in widths.items():
-        saved = [float(np.median(dense - samples[kind, width])) / layers for width in kept[:-1]]
-        model_ms = [float(np.median(samples[kind, width])) for width in kept[:-1]] + [float(np.median(dense))]
-        curves[kind] = WidthCurve(kind, list(kept), model_ms, monotone_savings(saved))
-    return float(np.median(dense)), curves
+        own = [(kind, width) for width in kept[:-1]]
+        model_ms = [ms[variant] for variant in own] + [dense_ms]
+        curves[kind] = WidthCurve(kind, list(kept), model_ms, monotone_savings([saved[variant] for variant in own]))
+    return dense_ms, curves
+
+
+def _tell_of_all(progress: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
+    """Tell of the rounds of all groups what one group tells of its own."""
+    progress(before + done, total)

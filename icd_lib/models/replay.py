@@ -71,6 +71,8 @@ def _check(adapter: Adapter, inputs: dict) -> None:
             if block.finish in own:
                 _compare(name, block.axis, "the hidden state after it", hidden, own[block.finish], kept)
         _compare(name, block.axis, "the hidden state after the last block", hidden, own.get(adapter.trunk()), kept)
+    except torch.OutOfMemoryError:  # not the model's fault
+        raise
     except FOREIGN as error:
         where = "its embeddings" if block is None else f"block {block.axis!r}"
         raise AxisError(

@@ -60,11 +60,17 @@ def _by_name(given: Mapping, section: type[BaseModel], where: str) -> Mapping:
     for alias, value in given.items():
         if (key := names.get(alias)) is None:
             continue
-        if key in found and found[key] != value:
+        meant = _meant(value, fields(section)[key], _joined(where, alias))
+        if key in found and found[key] != meant:
             one, other = f"{_joined(where, key)}={found[key]}", f"{_joined(where, alias)}={value}"
             raise ConfigError(f"{one} and {other} are two names of one option and contradict each other; keep one")
-        found[key] = value
+        found[key] = meant
     return found
+
+
+def _meant(value: Any, field: Field, path: str) -> Any:
+    """What a value that was given by an option's other name is by its own."""
+    return value if field.also_means is None else field.also_means[check_value(value, Field(bool), path)]
 
 
 def check_value(value: Any, field: Field, path: str) -> Any:

@@ -2,7 +2,7 @@
 
 import functools
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -38,6 +38,7 @@ class Field:
     unit: str | None = None
     is_path: bool = False  # a relative path is made absolute when the scenario is read
     also: str | None = None  # another name that it may be given by
+    also_means: Mapping[bool, str] | None = None  # where that takes true or false: what each of them is here
 
     @property
     def section(self) -> type[BaseModel] | None:
@@ -83,7 +84,7 @@ def _field(name: str, info: FieldInfo) -> Field:
     if notes.get("omitted"):
         default = OMITTED
     more = {"doc": info.description or "", "unit": notes.get("unit"), "is_path": bool(notes.get("is_path"))}
-    more["also"] = notes.get("also")
+    more |= {"also": notes.get("also"), "also_means": notes.get("also_means")}
     return _typed(name, info.annotation, info.metadata, default=default, **more)
 
 

@@ -23,13 +23,15 @@ def option(
     least: int | None = None,
     is_path: bool = False,
     also: str | None = None,
+    also_means: Mapping[bool, str] | None = None,
 ) -> Any:
     """One option of a section: its default (... where it must be given), its meaning in a line, bounds and unit.
 
     low, high: included; above: not included; they go with a number. least: how many elements a list has at least.
-    is_path: a relative path, which is made absolute when a scenario is read. also: another name that it is given by.
+    is_path: a relative path, which is made absolute when a scenario is read. also: another name that it is given by;
+    also_means: where that takes true or false, what each of them is here.
     """
-    notes: dict[str, Any] = {"unit": unit, "is_path": is_path or None, "also": also}
+    notes: dict[str, Any] = {"unit": unit, "is_path": is_path or None, "also": also, "also_means": also_means}
     notes["omitted"] = True if default is OMITTED else None
     bounds: dict[str, Any] = {"ge": low, "le": high, "gt": above, "min_length": least}
     return Field(

@@ -14,7 +14,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
 
 from icd_lib.options.check import check_values
-from icd_lib.options.field import aliases
+from icd_lib.options.field import aliases, fields
 from icd_lib.options.option import option, plain
 
 
@@ -37,7 +37,7 @@ class Section(BaseModel):
         schema = handler(core)
         properties = handler.resolve_ref_schema(schema).get("properties", {})
         for alias, name in aliases(cls).items():
-            properties[alias] = properties[name]
+            properties[alias] = properties[name] if fields(cls)[name].also_means is None else {"type": "boolean"}
         return schema
 
     def but(self, **changes) -> Self:

@@ -10,6 +10,7 @@ NCU = "measure/ncu.json"
 ENERGY = "measure/energy.json"
 POWER = "measure/power.csv"  # the readings of the board while energy was measured
 IDLE = ("idle before", "idle after")  # phases of the board beside those of arms
+LEAST_WINDOW_S = 5.0  # of energy: NVML's counter moves every 0.1 s or so, a fiftieth of it
 AGREE_REL = 0.10  # counter and power samples apart by more are named; NVML averages power over up to a second
 
 
@@ -63,15 +64,18 @@ class Counted:
 
 @dataclass(frozen=True, kw_only=True)
 class BoardState:
-    """The board over a phase: (least, most) of what was read, and why its clocks were what they were."""
+    """The board over a phase: (least, most) of what was read, and why its clocks were what they were.
+
+    slowed: whether one of the reasons holds the board back. Both are None where the driver does not tell.
+    """
 
     readings: int
     sm_mhz: tuple[int, ...] | None = None
     memory_mhz: tuple[int, ...] | None = None
     temperature_c: tuple[int, ...] | None = None
     power_w: tuple[float, ...] | None = None
-    event_reasons: list[str] = field(default_factory=list)
-    slowed: bool = False
+    event_reasons: list[str] | None = None
+    slowed: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,20 @@ class BoardEnergy:
     integrated_rel: float | None
     board: dict[str, BoardState]
     aa_control: Figure | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What pages warn of: arms in whose windows the board was held back."""
+        held = [phase for phase, state in self.board.items() if state.slowed and phase not in IDLE]
+        words = "power, heat or its hardware held its clocks back while energy was measured"
+        return [f"GPU slowed down: {words} ({', '.join(held)})"] if held else []
+
+    @property
+    def too_short(self) -> str | None:
+        """What is wrong with short windows, in words; None where they are long enough."""
+        if self.window_s >= LEAST_WINDOW_S:
+            return None
+        return f"less than {LEAST_WINDOW_S:g} s, for trying things out: the counter moves every 0.1 s or so"
 
     @property
     def agreement(self) -> str:

@@ -1,6 +1,6 @@
 """What a GPU's counters said: L2 and energy of every arm with how they were read, and the board over time."""
 
-from icd_lib.records.counted import IDLE, BoardEnergy, BoardState, Reading
+from icd_lib.records.counted import IDLE, BoardEnergy, BoardState, Counted, Reading
 from icd_lib.report.picture import COLOURS, Picture, canvas, finish, legend, themed, title
 from icd_lib.report.results import Results
 from icd_lib.report.table import DoesNotApply, Missing, Table, badged
@@ -61,6 +61,8 @@ def _span(span: tuple | None, unit: str) -> str:
 
 
 def _events(state: BoardState) -> str:
+    if state.event_reasons is None:
+        return "not told"
     words = ", ".join(state.event_reasons) or "none"
     return f"{words} (held back)" if state.slowed else words
 
@@ -71,7 +73,7 @@ def _note(results: Results) -> str:
     if counted := results.counted:
         parts.append(
             f"L2: one warm call in {counted.form} ({counted.note}) a profile, caches and clocks left alone, hits "
-            "over all reads; a kernel that takes several passes finds in the cache what its own earlier pass left"
+            f"over all reads; {_replays(counted)}"
         )
     if energy := results.board_energy:
         idle = " and ".join(value_text(item.value, "W") for item in energy.idle_w.values())
@@ -79,12 +81,24 @@ def _note(results: Results) -> str:
             f"energy: {energy.counter}, the whole board, idle power included ({idle} before and after), "
             f"{energy.windows} interleaved windows of {energy.window_s:g} s; {energy.agreement}"
         )
+        if energy.too_short:
+            parts.append(f"windows of {energy.too_short}")
         if (control := energy.aa_control) and control.ci95:
             holds = control.ci95[0] <= 0 <= control.ci95[1]
             change = value_text(control.value, "fraction")
             words = "contains 0" if holds else "excludes 0: changes this small are not to be believed"
             parts.append(f"dense a second time against dense: {change}, the interval {words}")
     return "; ".join(parts)
+
+
+def _replays(counted: Counted) -> str:
+    """What it means for hit rates how a kernel's passes were taken, in words."""
+    if any(record.replay == "kernel" for entry in counted.arms.values() for record in entry.rounds):
+        return (
+            "a kernel that takes several passes finds in the cache what its own earlier pass left, which can favour an "
+            "arm whose kernels' data fit into it: hold the rate against the bytes from DRAM"
+        )
+    return "the whole program ran again for each pass"
 
 
 @themed

@@ -51,9 +51,15 @@ def published() -> dict[Path, str]:
 
 
 def _row(path: str, field: Field) -> str:
-    also = f"; also given as `{path.rpartition('.')[0]}.{field.also}`" if field.also else ""
-    cells = [f"`{path}`", _default(field), field.takes(), field.unit or "", field.doc + also]
+    cells = [f"`{path}`", _default(field), field.takes(), field.unit or "", field.doc + _also(path, field)]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _also(path: str, field: Field) -> str:
+    if not field.also:
+        return ""
+    means = ", ".join(f"{str(given).lower()}: {own}" for given, own in (field.also_means or {}).items())
+    return f"; also given as `{path.rpartition('.')[0]}.{field.also}`" + (f" ({means})" if means else "")
 
 
 def _default(field: Field) -> str:

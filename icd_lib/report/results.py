@@ -123,6 +123,8 @@ class Results:
         warnings = [warning for taken in latency.taken.values() for warning in taken.warnings]
         if latency.clocks and not latency.clocks.locked:
             warnings.append(f"unlocked: {latency.clocks.reason}")
+        if self.board_energy:
+            warnings += self.board_energy.warnings
         return list(dict.fromkeys(warnings))
 
     @property

@@ -92,8 +92,7 @@ def parse_override(override: str) -> dict:
     shown = repr(override if len(override) <= 200 else f"{override[:200]}…")
     section: type[BaseModel] | None = scenario_options()
     for i, key in enumerate(keys := path.split(".")):
-        if section is not None and key in aliases(section):
-            key = keys[i] = aliases(section)[key]
+        key = key if section is None else aliases(section).get(key, key)
         if section is None:
             raise ConfigError(f"override {shown}: {'.'.join(keys[:i])!r} is a value and has no keys of its own")
         if key not in fields(section):
@@ -107,7 +106,9 @@ def parse_override(override: str) -> dict:
             raise ConfigError(f"override {shown}: {path!r} is a group; set one of its keys{cure}: {listed}")
         nested = None
     else:
-        nested = _text(value, field, shown) if field.kind is str else read_yaml(value, f"override {shown}")
+        is_switch = field.also_means is not None and keys[-1] == field.also
+        is_text = field.kind is str and not is_switch
+        nested = _text(value, field, shown) if is_text else read_yaml(value, f"override {shown}")
     for key in reversed(keys):
         nested = {key: nested}
     return check_config(nested, partial=True)

@@ -14,8 +14,9 @@ from icd_lib.runtimes.base import Runtime
 from icd_lib.runtimes.eager import PreparedModule, in_bf16
 
 # Models of one class share the code that is compiled. Apart, each has its own graphs, whose number is limited, and its
-# calls try no other model's guards. Older versions of torch have the limit alone.
+# calls try no other model's guards. Older versions of torch have the limit alone, which is then a higher one.
 APART = {"isolate_recompiles": True} if "isolate_recompiles" in inspect.signature(torch.compile).parameters else {}
+MOST_GRAPHS = 64  # of one class: torch's own 8 are fewer than the widths of a curve
 
 
 @contextmanager
@@ -24,7 +25,8 @@ def compiling() -> Iterator[None]:
     exceptions = torch._dynamo.exc
     try:
         # Past the recompile limit dynamo would run eager without a word, and eager would be timed as compiled.
-        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        most = {} if APART else {"recompile_limit": MOST_GRAPHS}
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, **most):
             yield
     except (exceptions.TorchDynamoException, exceptions.FailOnRecompileLimitHit) as error:
         first_line = str(error).strip().splitlines()[0]

@@ -5,8 +5,10 @@ off, as it is by default.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -121,15 +123,19 @@ class PreparedGraph(PreparedOnDevice):
         static = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in held.items()}
         try:
             with torch.no_grad():
-                side = torch.cuda.Stream(self.device)
+                side, graph = torch.cuda.Stream(self.device), torch.cuda.CUDAGraph()
                 side.wait_stream(torch.cuda.current_stream(self.device))
-                with torch.cuda.stream(side):
+                with (
+                    torch.cuda.stream(side),
+                    one_text_a_row(static),
+                ):  # a capture that fails leaves its stream as current
                     for _ in range(WARM_UPS):
                         self.module(**static)
+                    with torch.cuda.graph(graph, stream=side):
+                        output = main_output(self.module(**static))[1]
                 torch.cuda.current_stream(self.device).wait_stream(side)
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
-                    output = main_output(self.module(**static))[1]
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:  # a model that reads a result on the CPU cannot be captured
             raise ResourceError(f"{type(self.module).__name__} cannot be a CUDA graph: {brief(error)}") from error
         return graph, static, output
@@ -137,6 +143,23 @@ class PreparedGraph(PreparedOnDevice):
     def close(self) -> None:
         super().close()
         self._graphs.clear()
+
+
+@contextmanager
+def one_text_a_row(inputs: dict) -> Iterator[None]:
+    """Within, Transformers takes it that no row holds several texts in a line, which without `position_ids` none does.
+
+    Eager looks whether one does. A capture cannot look, so it would get a mask of all pairs in each layer, and with it
+    other kernels than eager's.
+    """
+    from transformers import masking_utils
+
+    name = "find_packed_sequence_indices"
+    if "position_ids" in inputs or not hasattr(masking_utils, name):
+        yield
+        return
+    with patch.object(masking_utils, name, lambda position_ids: None):
+        yield
 
 
 def _kind(value) -> tuple:

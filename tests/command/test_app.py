@@ -59,6 +59,21 @@ def test_a_model_and_a_file_of_text_are_enough(place, capsys):
     assert "2x8" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("part", ["optimize", "_judge", "time_models"])
+def test_a_device_that_runs_out_of_memory_is_told_with_the_cure(part, place, known_clock, monkeypatch, capsys):
+    def out_of_memory(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(f"icd_lib.command.optimize.{part}", out_of_memory)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    out = place / f"no memory for {part}"
+    words = ["optimize", str(place / "model"), "--calibrate", str(place / "texts.txt"), "--out", str(out)]
+    assert main([*words, "--target", "-0.01", "--max-length", "24"]) == 3
+    assert (
+        "icd optimize computed: CUDA out of memory" in capsys.readouterr().err.replace("\n", " ") and not out.exists()
+    )
+
+
 @pytest.fixture
 def known_clock(monkeypatch):
     """Tables that say what the clock of a busy machine may not: a narrower FFN takes less time."""

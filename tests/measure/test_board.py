@@ -8,7 +8,10 @@ import pytest
 
 from icd_lib.errors import ResourceError
 from icd_lib.measure.board import Board, Recorder, reasons_of, summarise_phase
-from icd_lib.records.counted import Reading, as_csv
+from icd_lib.records.counted import BoardState, Reading, as_csv
+from icd_lib.storage.atomic import to_json
+from icd_lib.storage.json_text import parse_text
+from icd_lib.storage.record_json import as_json, from_json
 
 
 class NVMLError(Exception):
@@ -39,6 +42,26 @@ def test_what_the_driver_does_not_tell_stays_empty(monkeypatch):
     reading = Board().read(1.5, "dense")
     assert reading.power_w == pytest.approx(81.074) and reading.energy_j is None and reading.sm_mhz is None
     assert as_csv([reading]).splitlines()[1] == "1.5,dense,81.074,,,,,"
+
+
+@pytest.mark.parametrize(
+    ("answers", "mask"),
+    [
+        ({"nvmlDeviceGetCurrentClocksEventReasons": 0, "nvmlDeviceGetCurrentClocksThrottleReasons": 0x4}, 0),
+        ({"nvmlDeviceGetCurrentClocksThrottleReasons": 0x4}, 0x4),
+        (
+            {
+                "nvmlDeviceGetCurrentClocksEventReasons": NVMLError("Function Not Found"),
+                "nvmlDeviceGetCurrentClocksThrottleReasons": 0x4,
+            },
+            0x4,
+        ),
+        ({}, None),
+    ],
+)
+def test_reasons_are_read_by_the_name_that_package_and_driver_know(monkeypatch, answers, mask):
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(**answers))
+    assert Board().read(0.0, "dense").event_reasons == mask
 
 
 def test_without_a_driver_the_reason_is_given(monkeypatch):
@@ -76,6 +99,18 @@ def test_a_phase_is_summed_up_from_its_own_readings():
     idle = summarise_phase(rows, "idle")
     assert idle["event_reasons"] == ["idle"] and not idle["slowed"]
     assert summarise_phase(rows, "none")["sm_mhz"] is None
+
+
+@pytest.mark.parametrize(
+    ("masks", "reasons", "slowed"),
+    [((None, None), None, None), ((None, 0), [], False), ((0x4, None), ["software power cap"], True)],
+)
+def test_reasons_that_are_not_told_are_not_none(masks, reasons, slowed):
+    rows = [Reading(0.1 * i, "dense", 300.0, 1.0, 1700, 2619, 50, mask) for i, mask in enumerate(masks)]
+    found = summarise_phase(rows, "dense")
+    assert found["event_reasons"] == reasons and found["slowed"] is slowed
+    state = BoardState(**found)
+    assert from_json(BoardState, parse_text(to_json(as_json(state))), "a file") == state
 
 
 def test_an_unknown_reason_is_shown_as_its_bit():

@@ -42,10 +42,21 @@ def sleeping(seconds):
     return lambda: time.sleep(seconds)
 
 
+class Kept(list):
+    """All readings as they were kept last, and how many there were each time."""
+
+    def __init__(self):
+        self.lengths = []
+
+    def put(self, readings):
+        self[:] = readings
+        self.lengths.append(len(readings))
+
+
 def test_joules_are_those_of_the_windows_and_idle_stands_on_both_sides(board):
-    kept = []
+    kept = Kept()
     calls = {"dense": sleeping(0.02), "iterative": sleeping(0.01)}
-    joules, how = board_windows(calls, 10, *board(), keep=kept.extend, **SHORT)
+    joules, how = board_windows(calls, 10, *board(), keep=kept.put, **SHORT)
     for arm, seconds in (("dense", 0.02), ("iterative", 0.01)):
         assert len(joules[arm]) == 2 and min(joules[arm]) > 0.99 * WATTS * seconds / 10
     assert how.idle_w["before"].value == pytest.approx(WATTS, rel=0.05)
@@ -70,14 +81,40 @@ def test_how_it_was_read_goes_into_a_file_and_back(board):
 
 @pytest.mark.parametrize(("mode", "says"), [("lost", "GPU is lost"), ("reset", "went back from")])
 def test_a_board_that_is_lost_or_begins_anew_is_an_error_and_its_readings_are_kept(board, mode, says):
-    kept = []
+    kept = Kept()
     with pytest.raises(ResourceError, match=says):
-        board_windows({"dense": sleeping(0.005)}, 10, *board(mode), keep=kept.extend, **{**SHORT, "windows": 40})
+        board_windows({"dense": sleeping(0.005)}, 10, *board(mode), keep=kept.put, **{**SHORT, "windows": 40})
     assert kept and kept[0].power_w == WATTS
 
 
+def test_readings_are_kept_after_each_window_so_that_a_run_that_is_killed_has_them(board):
+    kept = Kept()
+    board_windows({"dense": sleeping(0.01)}, 10, *board(), keep=kept.put, **{**SHORT, "windows": 3})
+    assert len(kept.lengths) == 3 + 1 and kept.lengths == sorted(set(kept.lengths)), "more each time"
+
+
+def test_arms_whose_clocks_were_held_back_are_warned_of(board):
+    _, how = board_windows({"dense": sleeping(0.01), "iterative": sleeping(0.01)}, 10, *board(), **SHORT)
+    (warning,) = how.warnings
+    assert warning.startswith("GPU slowed down: ") and warning.endswith("(dense, iterative)"), "idle phases are no arms"
+    for slowed in (False, None):
+        free = {phase: replace(state, slowed=slowed) for phase, state in how.board.items()}
+        assert replace(how, board=free).warnings == []
+
+
+def test_windows_that_are_too_short_say_so(board):
+    joules, how = board_windows({"dense": sleeping(0.01)}, 10, *board(), **SHORT)
+    assert "windows of 0.15 s; less than 5 s" in energy_figure(joules["dense"], how).method
+    assert "less than" not in energy_figure(joules["dense"], replace(how, window_s=5.0)).method
+
+
 @pytest.mark.parametrize(
-    ("mode", "says"), [("no counter", "no energy counter here: Not Supported"), ("no driver", "Driver Not Loaded")]
+    ("mode", "says"),
+    [
+        ("no counter", "no energy counter here: Not Supported"),
+        ("no driver", "Driver Not Loaded"),
+        ("divided", "of cuda is that of a board which is divided .* measure on a board without MIG"),
+    ],
 )
 def test_without_a_counter_or_a_driver_the_reason_is_given(board, mode, says):
     with pytest.raises(ResourceError, match=says):

@@ -3,6 +3,7 @@
 import pytest
 
 from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.measure import energy
 from icd_lib.measure.energy import RaplCounter, energy_j_per_token, energy_windows, wrapped_difference
 
 
@@ -50,6 +51,12 @@ def test_an_unknown_counter_is_not_measured_with_the_reason(monkeypatch, tmp_pat
     monkeypatch.setattr("icd_lib.measure.energy.find_counter", lambda device: RaplCounter(tmp_path))
     item = energy_j_per_token(lambda: None, 8)
     assert item.is_missing and item.value is None and "RAPL" in item.reason
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_has_the_counter_of_its_own_board(monkeypatch, device):
+    monkeypatch.setattr(energy, "NvmlCounter", lambda *given: ("NVML", *given))
+    assert energy.find_counter(device) == ("NVML", device)
 
 
 def test_no_tokens_are_refused():

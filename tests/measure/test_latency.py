@@ -82,9 +82,10 @@ def test_nothing_to_measure_is_refused(bad):
 
 
 def test_a_round_can_be_timed_by_another_clock():
-    def ten_and_one(callables):
+    def ten_and_one(callables, settle_ns):
+        assert settle_ns == 3_000_000 and not gc.isenabled()
         return [10_000_000 if call() == "slow" else 1_000_000 for call in callables]
 
     arms = {"slow": lambda: "slow", "fast": lambda: "fast"}
-    samples = measure_interleaved(arms, repeats=7, warmup=1, time_round=ten_and_one)
+    samples = measure_interleaved(arms, repeats=7, warmup=1, time_round=ten_and_one, settle_ms=3)
     assert samples["slow"].tolist() == [10.0] * 7 and samples["fast"].tolist() == [1.0] * 7

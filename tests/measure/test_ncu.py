@@ -2,14 +2,20 @@
 
 import csv
 import io
+import signal
 import stat
+import subprocess
 import sys
+import time
 
+import psutil
 import pytest
+from killed_run import wait_until_gone
 
 from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.measure.l2 import DRAM_BYTES, HIT, MISS, ncu_kernels
 from icd_lib.measure.ncu import PASSES, profile, read_record, shown_command
+from icd_lib.paths import project_root
 from icd_lib.scrub.text import find_leaks
 from icd_lib.storage.atomic import to_json
 
@@ -40,6 +46,10 @@ elif "--import" in words:
 else:
     {action}
 """
+HELD = (
+    "==ERROR== Profiling failed because a driver resource was unavailable. Ensure that no other tool (like DCGM) is "
+    "concurrently collecting profiling data."
+)
 WRITES = "pathlib.Path(words[words.index('-o') + 1] + '.ncu-rep').write_text('report')"
 
 
@@ -112,7 +122,15 @@ def test_without_ncu_it_says_how_to_get_it(monkeypatch, tmp_path):
             ResourceError,
             "driver",
         ),
+        (f"print({HELD!r}); sys.exit(9)", ResourceError, "dcgmi profile --pause.*driver resource was unavailable"),
+        ("print('==ERROR== DriverResourceUnavailable'); sys.exit(1)", ResourceError, "dcgmi profile --pause"),
+        (
+            "print('==ERROR== Cuda driver is not compatible with Nsight Compute.'); sys.exit(1)",
+            ResourceError,
+            "driver does not fit this ncu; update it",
+        ),
         ("print('boom', file=sys.stderr); sys.exit(3)", MeasureError, "ended with 3: boom"),
+        ("import os; os.kill(os.getpid(), 9)", MeasureError, "ended with 137"),
         ("print('==WARNING== No kernels were profiled.')", MeasureError, "range 'icd_measure' entered.*No kernels"),
     ],
 )
@@ -121,9 +139,64 @@ def test_what_ncu_refuses_is_no_failure_of_the_program(fake_ncu, action, error, 
         profile(["program"], ncu=fake_ncu(action))
 
 
-def test_a_program_that_takes_too_long_is_ended(fake_ncu):
-    with pytest.raises(MeasureError, match="longer than 0.5 s"):
-        profile(["program"], ncu=fake_ncu("import time; time.sleep(30)"), timeout_s=0.5)
+@pytest.mark.parametrize("line", [HELD, "==ERROR== Failed to profile kernel in process 7"])
+def test_its_error_is_shown_however_much_the_program_says_after_it(fake_ncu, line):
+    chatter = "[print('a warning of the program', file=sys.stderr) for _ in range(200)]"
+    with pytest.raises((ResourceError, MeasureError)) as caught:
+        profile(["program"], ncu=fake_ncu(f"print({line!r}); {chatter}; sys.exit(9)"))
+    said = str(caught.value)
+    assert line in said and said.endswith("a warning of the program") and len(said) < 1000
+
+
+def test_a_file_that_is_no_program_cannot_be_started(tmp_path):
+    path = tmp_path / "ncu"
+    path.write_bytes(b"\x00no program")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(ResourceError, match="ncu cannot be started; reinstall nsight-compute.*Exec format error"):
+        profile(["program"], ncu=str(path))
+
+
+# ncu starts a program of its own, says who both are, and goes on for long.
+LASTS = (
+    "import os, subprocess, time; one = subprocess.Popen(['sleep', '600']); "
+    "part = pathlib.Path(words[-1] + '.part'); part.write_text(f'{os.getpid()} {one.pid}'); "
+    "part.rename(words[-1]); time.sleep(600)"
+)
+CALLER = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+from icd_lib.measure.ncu import profile
+profile(["program", sys.argv[2]], ncu=sys.argv[1])
+"""
+
+
+def started(told, seconds: float = 60.0) -> list[psutil.Process]:
+    """ncu and its program, once they run."""
+    until = time.monotonic() + seconds
+    while not told.exists():
+        assert time.monotonic() < until, "ncu was not started"
+        time.sleep(0.02)
+    return [psutil.Process(int(number)) for number in told.read_text().split()]
+
+
+def test_a_program_that_takes_too_long_is_ended_with_all_that_it_started(fake_ncu, tmp_path):
+    with pytest.raises(MeasureError, match="longer than 3 s"):
+        profile(["program", str(tmp_path / "told")], ncu=fake_ncu(LASTS), timeout_s=3.0)
+    assert len(told := (tmp_path / "told").read_text().split()) == 2
+    wait_until_gone([psutil.Process(int(number)) for number in told if psutil.pid_exists(int(number))])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_ncu_and_its_program_do_not_outlive_who_asked_for_the_profile(fake_ncu, tmp_path, number):
+    words = [sys.executable, "-c", CALLER, fake_ncu(LASTS), str(tmp_path / "told")]
+    caller = subprocess.Popen(words, cwd=project_root(), start_new_session=True, stderr=subprocess.DEVNULL)
+    try:
+        orphans = started(tmp_path / "told")
+        caller.send_signal(number)
+        assert caller.wait(timeout=60) != 0
+        wait_until_gone(orphans)
+    finally:
+        caller.kill()
 
 
 def test_relative_paths_and_words_are_shown_as_they_are():

@@ -3,6 +3,8 @@
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ import torch
 from icd_lib.errors import ResourceError
 from icd_lib.measure import profiled
 from icd_lib.measure.profiled import count_arms, eager_form, hit_figure, load_inputs, save_inputs
+from icd_lib.metric import figure
 from icd_lib.models.checkpoint.optimized import save_optimized
+from icd_lib.records.counted import NcuRecord
 from icd_lib.runtimes.cuda import cuda_runtimes
 from icd_lib.scrub.text import find_leaks
 from icd_lib.storage.atomic import to_json
@@ -89,6 +93,79 @@ def test_reports_of_other_versions_and_units_count_the_same(count, style):
 
 def hit_and_bytes(found) -> list[float]:
     return [found.arms["dense"].figures[name].value for name in ("l2_hit_pct", "l2_read_mb", "dram_read_mb")]
+
+
+@pytest.fixture
+def timed(count, saved, monkeypatch):
+    """Counts with profiles that take so many seconds of a clock of their own, one after the other; gives the arms."""
+
+    def run(*seconds, groups, budget_s, rounds=3):
+        now, lasting, taken = [0.0], iter(seconds), []
+        monkeypatch.setattr(profiled, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+        def profile(command, **_):
+            now[0] += next(lasting)
+            taken.append(Path(command[-1]).name)
+            return NcuRecord(
+                metrics={"l2_hit_pct": figure(60.0 + 5 * len(taken), "%", "measured", n=1, method="ncu")},
+                kernels=1,
+                passes=3,
+                replay="kernel",
+                cache_control="none",
+                clock_control="none",
+                version=None,
+                command=[],
+            )
+
+        monkeypatch.setattr(profiled, "profile", profile)
+        return taken, count(groups=groups, budget_s=budget_s, rounds=rounds)
+
+    return run
+
+
+def test_a_round_is_begun_only_where_all_of_it_is_likely_to_fit(timed):
+    taken, found = timed(*[44.0] * 9, groups=[["iterative", "dense"]], budget_s=120.0)
+    assert taken == ["iterative", "dense"], "two more would have ended after 176 s"
+    taken, _ = timed(*[44.0] * 9, groups=[["iterative", "dense"]], budget_s=176.0)
+    assert taken == ["iterative", "dense"] * 2
+    taken, _ = timed(30.0, 50.0, *[30.0] * 9, groups=[["iterative", "dense"]], budget_s=179.0)
+    assert taken == ["iterative", "dense"], "the longest counts"
+
+
+def test_a_group_whose_round_does_not_fit_says_so(timed):
+    _, found = timed(*[44.0] * 9, groups=[["iterative"], ["dense"]], budget_s=100.0, rounds=2)
+    assert len(found.arms["iterative"].rounds) == 2
+    assert "did not suffice" in hit_figure(found, "dense").reason
+
+
+def test_what_was_counted_is_kept_after_each_profile(count):
+    kept = []
+    found = count("fails for dense", groups=[["iterative", "dense"]], rounds=2, keep=kept.append)
+    counted = [[len(one.arms[arm].rounds) for arm in ("iterative", "dense")] for one in kept]
+    assert counted == [[1, 0], [1, 0], [2, 0]] and kept[-1] == found
+    assert "ended with 9" in kept[1].arms["dense"].reason and hit_figure(kept[0], "iterative").n == 1
+
+
+def test_a_refusal_later_on_leaves_what_was_counted(count, monkeypatch):
+    first, real = [], profiled.profile
+
+    def refuses_later(*given, **how):
+        if first:
+            raise ResourceError("ncu: another tool holds the counters")
+        first.append(True)
+        return real(*given, **how)
+
+    monkeypatch.setattr(profiled, "profile", refuses_later)
+    found = count(groups=[["iterative", "dense"]])
+    assert hit_figure(found, "iterative").n == 1 and "another tool" in hit_figure(found, "dense").reason
+
+
+@pytest.mark.parametrize("replay", ["kernel", "application"])
+def test_how_passes_are_taken_is_asked_of_ncu_and_told(count, tmp_path, replay):
+    found = count(groups=[["dense"]], rounds=1, replay=replay)
+    assert [line["options"]["--replay-mode"] for line in lines_of(tmp_path / "ncu.jsonl")] == [replay]
+    assert found.arms["dense"].rounds[0].replay == replay
+    assert hit_figure(found, "dense").method.endswith(f"{replay} replay")
 
 
 def test_a_refusal_is_not_of_one_arm_and_is_not_tried_again(count, tmp_path):

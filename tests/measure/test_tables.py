@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -50,3 +52,38 @@ def test_curves_are_monotone_and_end_with_the_dense_model():
         assert (np.diff(curve.saved_ms) <= 0).all()
         assert curve.to_json() == {"kept": kept, "model_ms": curve.model_ms, "saved_ms_per_layer": curve.saved_ms}
     assert_same_state(model, state)
+
+
+@pytest.mark.parametrize(("at_once", "rounds"), [(1, 18), (2, 12), (9, 6)])
+def test_no_more_variants_are_held_than_are_asked_for(at_once, rounds):
+    model, (inputs,) = small_model(dtype=torch.float32), small_batches(1)
+    held, most, ticks = weakref.WeakSet(), [], []
+
+    class Call:
+        def __init__(self, made, inputs):
+            held.add(self)
+            most.append(len(held))
+            self.width = made.encoder.layer[0].intermediate.dense.out_features
+
+        def __call__(self):
+            pass
+
+    def time_round(calls, settle_ns):
+        return [1_000_000 * call.width for call in calls]
+
+    dense_ms, curves = measure_width_curves(
+        find_adapter(model),
+        inputs,
+        {"ffn": [16, 32, 40, 48]},
+        repeats=3,
+        seed=0,
+        call=Call,
+        time_round=time_round,
+        at_once=at_once,
+        progress=lambda done, total: ticks.append((done, total)),
+    )
+    assert max(most) == min(at_once, 3) + 1
+    assert ticks == [(done, rounds) for done in range(1, rounds + 1)]
+    assert dense_ms == 48 and curves["ffn"].model_ms == [16, 32, 40, 48]
+    layers = len(model.encoder.layer)
+    assert np.allclose(curves["ffn"].saved_ms, np.array([32, 16, 8, 0]) / layers)

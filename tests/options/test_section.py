@@ -10,6 +10,7 @@ from icd_lib.errors import ConfigError
 from icd_lib.options import OMITTED, OneOf, Section, option
 from icd_lib.options.check import check_values, key_paths
 from icd_lib.options.field import aliases, fields
+from icd_lib.run.scenario import load_scenario
 
 NAMES = ["red", "green"]
 
@@ -31,6 +32,9 @@ class Paint(Section):
     note: str | None = option(OMITTED, "for the painter")
     inner: Inner = Field(default_factory=Inner)
     wet: bool = option(False, "still", also="wet_paint")
+    finish: Literal["any", "matt", "glossy"] = option(
+        "any", "of the wall", also="shines", also_means={True: "glossy", False: "matt"}
+    )
 
 
 def test_a_section_and_a_configuration_have_the_same_defaults():
@@ -44,9 +48,11 @@ def test_a_section_and_a_configuration_have_the_same_defaults():
         "sizes": [],
         "inner": {"depth": 2},
         "wet": False,
+        "finish": "any",
     }
     assert Paint(**config) == paint and paint.layers == (1.0, 2.0) and paint.note is None
-    assert key_paths(Paint) == ["colour", "tone", "thickness", "layers", "sizes", "note", "inner.depth", "wet"]
+    own = ["colour", "tone", "thickness", "layers", "sizes", "note", "inner.depth", "wet", "finish"]
+    assert key_paths(Paint) == own
 
 
 def test_a_section_cannot_be_changed_but_copied_with_changes():
@@ -118,8 +124,37 @@ def test_a_type_that_no_option_can_have_is_refused_where_it_is_declared(kind):
 def test_an_option_may_be_given_by_its_other_name_and_is_held_by_its_own():
     assert Paint(wet_paint=True) == Paint(wet=True) == Paint(wet=True, wet_paint=True)
     assert check_values({"wet_paint": True}, Paint, partial=True) == {"wet": True}
-    assert aliases(Paint) == {"wet_paint": "wet"} and "wet_paint" not in fields(Paint)
+    assert aliases(Paint) == {"wet_paint": "wet", "shines": "finish"} and "wet_paint" not in fields(Paint)
     assert Paint.model_json_schema()["properties"]["wet_paint"]["type"] == "boolean"
+
+
+@pytest.mark.parametrize(("shines", "finish"), [(True, "glossy"), (False, "matt")])
+def test_another_name_may_take_true_or_false_for_what_the_option_calls_by_name(shines, finish):
+    assert Paint(shines=shines) == Paint(finish=finish) == Paint(finish=finish, shines=shines)
+    assert check_values({"shines": shines}, Paint, partial=True) == {"finish": finish}
+    assert Paint.model_json_schema()["properties"]["shines"] == {"type": "boolean"}
+
+
+def test_such_a_name_takes_nothing_else_and_does_not_contradict_the_option():
+    with pytest.raises(ConfigError, match="hall.finish=any and hall.shines=True are two names of one option"):
+        check_values({"shines": True, "finish": "any"}, Paint, "hall")
+    for value in ("glossy", 1, None):
+        with pytest.raises(ConfigError, match=f"hall.shines takes true or false; got {value!r}"):
+            check_values({"shines": value}, Paint, "hall")
+
+
+@pytest.mark.parametrize(("given", "clocks"), [("true", "fixed"), ("false", "unlocked")])
+def test_fixed_clock_of_the_specification_is_measure_clocks(tmp_path, given, clocks):
+    own = load_scenario("bert", [f"measure.clocks={clocks}"])
+    other = load_scenario("bert", [f"measure.fixed_clock={given}"])
+    assert other.config == own.config and other.sha256 == own.sha256 and other.get("measure.clocks") == clocks
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"measure: {{fixed_clock: {given}}}\n")
+    assert load_scenario(path).get("measure.clocks") == clocks
+    with pytest.raises(ConfigError, match="measure.clocks and measure.fixed_clock are two names of one option"):
+        load_scenario("bert", ["measure.clocks=auto", f"measure.fixed_clock={given}"])
+    with pytest.raises(ConfigError, match="measure.fixed_clock takes true or false; got 'fixed'"):
+        load_scenario("bert", ["measure.fixed_clock=fixed"])
 
 
 def test_two_names_of_an_option_with_two_values_are_refused():

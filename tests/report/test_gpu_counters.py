@@ -32,6 +32,39 @@ def test_every_arm_has_its_hits_energy_and_the_state_of_the_board(results):
     assert "same kernels as in the graph" in table.note
 
 
+def test_reasons_that_the_driver_does_not_tell_are_not_none(results):
+    for reasons, shown in ((None, "not told"), ([], "none")):
+        board = {
+            arm: replace(state, event_reasons=reasons, slowed=None) for arm, state in results.board_energy.board.items()
+        }
+        table = gpu_counters.counters(replace(results, board_energy=replace(results.board_energy, board=board)))
+        assert {row[-1] for row in table.rows} == {shown}
+
+
+def test_a_board_that_was_held_back_is_a_badge_on_every_page(results):
+    assert not any("GPU slowed down" in text for text in results.badges)
+    board = results.board_energy.board
+    held = replace(results.board_energy, board=board | {"linear": replace(board["linear"], slowed=True)})
+    slow = replace(results, board_energy=held)
+    assert any(text.startswith("GPU slowed down: ") and "(linear)" in text for text in slow.badges)
+    table = gpu_counters.counters(slow)
+    assert "GPU slowed down" in table.badges
+    assert {row[0]: row[-1] for row in table.rows}["linear"] == "software power cap (held back)"
+
+
+def test_the_note_says_what_short_windows_and_the_kind_of_replay_mean(results):
+    note = gpu_counters.counters(results).note
+    assert "can favour an arm" in note and "less than 5 s" not in note
+    short = replace(results.board_energy, window_s=2.0)
+    arms = {
+        arm: replace(entry, rounds=[replace(record, replay="application") for record in entry.rounds])
+        for arm, entry in results.counted.arms.items()
+    }
+    other = replace(results, board_energy=short, counted=replace(results.counted, arms=arms))
+    note = gpu_counters.counters(other).note
+    assert "windows of less than 5 s" in note and "ran again for each pass" in note and "favour" not in note
+
+
 def test_the_sizes_have_each_arm_s_own_hit_rate(results):
     rows = {row[0]: row[-1].value for row in measure_tables.sizes(results).rows}
     assert rows["iterative"] == pytest.approx(78.05) and rows["dense"] == pytest.approx(66.05)

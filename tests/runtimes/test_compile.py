@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from icd_lib.errors import ResourceError
+from icd_lib.runtimes import compile as rows
 from icd_lib.runtimes.compile import APART, RUNTIME
 from tests.tiny_encoders import batch, tiny_bert
 
@@ -52,3 +53,21 @@ def test_models_of_many_widths_are_compiled_side_by_side():
         for width, model in prepared.items():
             assert model.run(batch(1, 5)).shape == (1, 5, width)
     RUNTIME.reset()
+
+
+@pytest.mark.parametrize("most", [2, 4])
+def test_where_models_of_one_class_are_counted_together_the_limit_is_ours(most, monkeypatch):
+    monkeypatch.setattr(rows, "APART", {})
+    monkeypatch.setattr(rows, "MOST_GRAPHS", most)
+    RUNTIME.reset()
+    made = []
+    try:
+        for width in (2, 3, 5, 7):
+            made.append(RUNTIME.prepare(Small(width), batch(1, 5)))
+    except ResourceError as error:
+        if "C++ compiler" in error.args[0]:
+            pytest.skip(error.args[0])
+        assert "FailOnRecompileLimitHit" in error.args[0]
+    finally:
+        RUNTIME.reset()
+    assert len(made) == most

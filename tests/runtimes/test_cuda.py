@@ -10,7 +10,8 @@ import torch
 
 from icd_lib.errors import ResourceError
 from icd_lib.runtimes import CUDA, CUDA_ENGINES, RUNTIMES
-from icd_lib.runtimes.cuda import DTYPES, GraphOnDevice, OnDevice, PreparedGraph, cuda_runtimes
+from icd_lib.runtimes.cuda import DTYPES, GraphOnDevice, OnDevice, PreparedGraph, cuda_runtimes, one_text_a_row
+from tests.tiny_decoders import tiny_decoder
 from tests.tiny_encoders import batch, prune, tiny_bert
 
 ROWS = cuda_runtimes()
@@ -111,3 +112,27 @@ def test_a_flag_among_the_inputs_stays_a_flag():
     given = {"input_ids": batch(2, 5)["input_ids"], "use_cache": False}
     output = EAGER["cuda_eager"].prepare(Flagged(), given).run(given)
     assert np.array_equal(output[..., 0], given["input_ids"].numpy())
+
+
+@pytest.mark.parametrize("positions", [False, True])
+def test_while_a_graph_is_captured_a_decoder_starts_the_kernels_of_eager(positions, monkeypatch):
+    """Transformers cannot look at tensors then; left alone it would make a mask of all pairs."""
+    seen = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(*args, attn_mask=None, is_causal=False, **more):
+        seen.append((attn_mask is None, is_causal))
+        return attend(*args, attn_mask=attn_mask, is_causal=is_causal, **more)
+
+    model, ids = tiny_decoder(dtype=torch.float32), torch.zeros(1, 8, dtype=torch.long)
+    inputs = {"input_ids": ids} | ({"position_ids": torch.arange(8)[None]} if positions else {})
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    with torch.no_grad():
+        model(**inputs, use_cache=False)
+        eager = set(seen)
+        seen.clear()
+        monkeypatch.setattr("transformers.masking_utils.is_tracing", lambda tensor=None: True)
+        with one_text_a_row(inputs):
+            model(**inputs, use_cache=False)
+    assert eager == {(True, True)}
+    assert set(seen) == ({(False, False)} if positions else eager), "positions of one's own may be several texts"

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from icd_lib.axes.double import copied
+from icd_lib.codesign.batches import check_runs
 from icd_lib.errors import ConfigError, ResourceError
+from icd_lib.models.replay import check_replay
 from icd_lib.run.scenario import load_scenario
 from icd_lib.runtimes import CUDA, OWN, row_on, rows_of
 from icd_lib.runtimes.target import Target
@@ -139,3 +142,32 @@ def test_memory_that_runs_out_is_told_with_what_was_done_and_the_cure(gpus, monk
     ):
         with telling_of_memory("judging", "take less"):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
+
+
+def out_of_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def certify(model, inputs):
+    copied(model)
+
+
+def check_text(model, inputs):
+    check_runs(model, [inputs])
+
+
+def replay(model, inputs):
+    check_replay(model, [inputs])
+
+
+@pytest.mark.parametrize("work", [certify, check_text, replay])
+@pytest.mark.parametrize("place", ["forward", "__deepcopy__"])
+def test_memory_that_runs_out_is_never_told_as_a_fault_of_model_or_text(work, place, monkeypatch):
+    model, inputs = tiny_bert(), batch(2, 6)
+    part = model if place == "__deepcopy__" else model.embeddings
+    monkeypatch.setattr(part, place, out_of_memory, raising=False)
+    if (work, place) in ((certify, "forward"), (check_text, "__deepcopy__")):
+        work(model, inputs)
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            work(model, inputs)

@@ -29,20 +29,27 @@ class PrunePlan:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """`saved_ms[i]`: what one layer saves when it keeps `kept[i]` elements (ascending; the last keeps all, saves 0)."""
+    """`saved_ms[i]`: what one layer saves when it keeps `kept[i]` elements (ascending; the last keeps all, saves 0).
+
+    step: a width costs what the next multiple of it does
+    """
 
     kind: str
     kept: np.ndarray
     saved_ms: np.ndarray
+    step: int = 1
 
     @classmethod
-    def of(cls, kind: str, kept, saved_ms) -> "LatencyTable":
+    def of(cls, kind: str, kept, saved_ms, step: int = 1) -> "LatencyTable":
         """Table from plain lists."""
-        return cls(kind, np.asarray(kept), np.asarray(saved_ms, dtype=float))
+        return cls(kind, np.asarray(kept), np.asarray(saved_ms, dtype=float), step)
 
     def saved(self, kept: np.ndarray) -> np.ndarray:
-        """Milliseconds saved per layer, linear between measured widths."""
-        return np.interp(kept, self.kept, self.saved_ms)
+        """Milliseconds saved per layer, linear between measured widths; all widths of a step save the same."""
+        return np.interp(self._paid(kept), self._paid(self.kept), self.saved_ms)
+
+    def _paid(self, kept: np.ndarray) -> np.ndarray:
+        return np.minimum(-(-kept // self.step) * self.step, self.kept[-1])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from icd_lib.codesign.surroundings import set_tf32_of_convolutions
 from icd_lib.data.batches import encode, fixed_batch, token_batches
 from icd_lib.data.domains import GROUPS, DomainGroups, group_domains
 from icd_lib.data.labelled import load_own_domain
@@ -27,6 +26,7 @@ from icd_lib.progress import follow
 from icd_lib.records.deploy import Deploy
 from icd_lib.run.artifacts import Run
 from icd_lib.runtimes import reference_of, rows_of
+from icd_lib.runtimes.exactness import multiply_in_full
 from icd_lib.runtimes.target import Target
 from icd_lib.storage.devices import AUTO, Device, find_device, why_on_cpu
 from icd_lib.storage.machine import kept_file, processor
@@ -101,7 +101,7 @@ class Context(ABC):
         """The device as this process's own, which is the run's: what names none goes there, and fp32 is fp32."""
         if device.torch.type == "cuda":
             torch.cuda.set_device(device.torch)
-            set_tf32_of_convolutions(False)
+            multiply_in_full()
         return device
 
     def find_device(self) -> Device:

@@ -44,7 +44,8 @@ def is_on_gpu(context: Context) -> bool:
 def counted(context: Context, models: dict[str, nn.Module]) -> dict:
     """What measure.json holds of the GPU's counters: {"energy", "l2_hit_pct", "rounds"}; models: all that are counted.
 
-    Writes measure/energy.json, measure/power.csv and measure/ncu.json, as far as each could be measured.
+    Writes measure/energy.json, measure/power.csv and measure/ncu.json, as far as each could be measured; the latter two
+    after each window and profile, so that a run that is stopped leaves what it had.
     """
     energy, joules = measure_energy_on_board(context, models)
     hits, rates = measure_hits(context, models)
@@ -101,6 +102,8 @@ def _energy(context: Context, models: dict[str, nn.Module]) -> tuple[dict[str, F
     control = relative(ratio_of_means(joules[AGAIN], joules[DENSE]))
     how = replace(how, aa_control=control)
     run.write_json(ENERGY, how)
+    for warning in how.warnings:
+        context.progress(f"energy: {warning}")
     return {arm: energy_figure(joules[arm], how) for arm in models}, joules
 
 
@@ -116,7 +119,7 @@ def measure_hits(context: Context, models: dict[str, nn.Module]) -> tuple[dict[s
     groups = [first, [arm for arm in models if arm not in first]]
     context.progress(
         f"L2: {len(models)} arms under ncu, each at most {rounds} times in processes of their own, "
-        f"{', '.join(first) or DENSE} first; none is begun after {budget_s:g} s"
+        f"{', '.join(first) or DENSE} first; within {budget_s:g} s"
     )
     torch.cuda.empty_cache()  # the profiled processes need the room
     try:
@@ -133,7 +136,9 @@ def measure_hits(context: Context, models: dict[str, nn.Module]) -> tuple[dict[s
                 groups=groups,
                 rounds=rounds,
                 budget_s=budget_s,
+                replay=option(run, "ncu_replay"),
                 progress=context.progress,
+                keep=lambda found: run.write_json(NCU, found),
             )
     except (ResourceError, MeasureError) as error:
         context.progress(f"L2 is not counted: {error.args[0]}")

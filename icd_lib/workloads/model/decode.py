@@ -44,7 +44,7 @@ def measure_decode(context: Context, models: Mapping[str, nn.Module], controls: 
         engines = Engines(models, options.peers)
         elsewhere = {}
         if not context.device.is_cpu:  # what they compile is for the CPU
-            elsewhere = dict.fromkeys(engines.rows, "it computes on the CPU, and this run does not")
+            elsewhere = dict.fromkeys(engines.arms, "it computes on the CPU, and this run does not")
             engines = Engines(models, (), exports=False)
         others = (SAME, *(mode for mode in MODES if mode != RESULT))
         against = engines.against | {RESULT: others, DENSE: (STOCK,)}

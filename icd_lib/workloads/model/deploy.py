@@ -107,12 +107,13 @@ def check_judged(context: Context, name: str) -> None:
 def dense_latencies(context: Context, names: list[str]) -> list[Tried]:
     """The dense model in every runtime, by `rank`; those that cannot be measured last, with the reason."""
     inputs = [context.fixed(batch, length) for batch, length in context.deploy_shapes]
-    reference = reference_of(context.device.name)
+    reference = reference_of(context.device.name, context.precision)
     ladder = measure_ladder(
         {"dense": context.model},
         inputs,
         runtimes=dict.fromkeys([reference, *names]),
         device=context.device.name,
+        precision=context.precision,
         repeats=REPEATS,
         warmup=2,
         seed=context.get("seed"),

@@ -37,14 +37,27 @@ class Engines:
     chosen: str | None = None
     _graphs: dict[str, object] = field(default_factory=dict)
 
+    @property
+    def arms(self) -> list[str]:
+        """The names of `rows`; no row is chosen for them."""
+        return [*self._named, *([EXPORTED_ARM] if self._gives_away else [])]
+
     @cached_property
     def rows(self) -> dict[str, tuple[str, str]]:
         """Arm → its row of `DECODERS`, and whose model it runs."""
+        return self._named | ({EXPORTED_ARM: (self.exported, RESULT)} if self._gives_away else {})
+
+    @property
+    def _gives_away(self) -> bool:
+        return self.exports and RESULT in self.models
+
+    @property
+    def _named(self) -> dict[str, tuple[str, str]]:
+        """Those of `rows` whose row is the scenario's word."""
         found = {name: (name, DENSE) for name in self.peers}
-        if self.exports and RESULT in self.models:
+        if self._gives_away:
             others = [name for name in self.peers if not isinstance(DECODERS[name], OpenVino)]
             found |= {f"{RESULT}_{name}": (name, RESULT) for name in others}
-            found[EXPORTED_ARM] = (self.exported, RESULT)
         return found
 
     @cached_property

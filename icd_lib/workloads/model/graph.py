@@ -15,13 +15,16 @@ from icd_lib.codesign.evidence import Evidence, Problem
 from icd_lib.codesign.inputs import Inputs
 from icd_lib.errors import TransformError
 from icd_lib.measure.conditions import disturbances, watched
-from icd_lib.measure.tables import Call, mean_over_shapes, measure_width_curves, widths_to_try
+from icd_lib.measure.steps import STEPS, Steps, measure_steps
+from icd_lib.measure.tables import ON_DEVICE, Call, mean_over_shapes, measure_width_curves, widths_to_try
+from icd_lib.models.adapter import Adapter
 from icd_lib.models.families import find_adapter
 from icd_lib.progress import follow
 from icd_lib.run.artifacts import Run
 from icd_lib.run.shared import keep_shared, read_shared
 from icd_lib.storage.machine import keep, keep_tables, processor, read_kept, read_tables
 from icd_lib.storage.npz import save_graph
+from icd_lib.storage.record_json import as_json
 from icd_lib.transforms import is_given, transforms_of
 from icd_lib.transforms.base import Manner
 from icd_lib.transforms.observed import Observed
@@ -38,6 +41,7 @@ from icd_lib.workloads.timing import settle_ms
 MASK_GIVEN = "the model comes with its mask: there is no strength to choose, and nothing is lost"
 NOTHING_GOES = "nothing is removed (codesign.strengths), so no width is chosen"
 SENSITIVITY_BATCHES = 6
+STEP_ROUNDS = 15
 SENSITIVITY_WORK, QUICK_WORK = 6.5e12, 8e11  # multiply-adds; each block's probe runs the blocks behind it
 
 
@@ -81,6 +85,7 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
         "threads": torch.get_num_threads(),
         **processor(),
         **context.device.key,
+        **({} if context.device.is_cpu else {"steps": list(STEPS)}),
         "torch": torch.__version__,
     }
     known = None if context.get("graph.remeasure") else read_tables(key) or read_shared(context.run, "tables", key)
@@ -100,9 +105,13 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
                     call=call_for_clock(context),
                     settle_ms=settle_ms(context.run),
                     time_round=target.time_round,
+                    at_once=None if context.device.is_cpu else ON_DEVICE,
                 )
                 for batch, length in shapes
             ]
+        )
+        steps = (
+            {} if context.device.is_cpu else steps_on_device(context, adapter, {kind: tile[kind] for kind in widths})
         )
     tables = {
         "shape": shapes[0],
@@ -112,7 +121,10 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
         "kind": "measured",
         "n": repeats,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "curves": {kind: curve.to_json() for kind, curve in curves.items()},
+        "curves": {
+            kind: curve.to_json() | ({"steps": as_json(steps[kind])} if kind in steps else {})
+            for kind, curve in curves.items()
+        },
     }
     if disturbed := disturbances(conditions):
         where = "in this sweep" if context.run.shared else "now"
@@ -121,6 +133,24 @@ def measure_tables(context: Context, inputs: Inputs, progress: Callable[[str], N
     else:
         keep_tables(key, tables)
     return tables | {"conditions": conditions}
+
+
+def steps_on_device(context: Context, adapter: Adapter, tiles: dict[str, int]) -> dict[str, Steps]:
+    """`measure_steps` at the first shape that the plan is for; what was seen is told."""
+    found = measure_steps(
+        adapter,
+        context.fixed(*context.deploy_shapes[0]),
+        tiles,
+        call=call_for_clock(context),
+        repeats=STEP_ROUNDS,
+        seed=context.get("seed"),
+        settle_ms=settle_ms(context.run),
+        time_round=context.target.time_round,
+    )
+    for kind, steps in found.items():
+        seen = f"what the next multiple of {steps.step} does" if steps.step > tiles[kind] else "what they are"
+        context.progress(f"{kind}: widths cost {seen} ({', '.join(map(str, steps.width))} were timed)")
+    return found
 
 
 def is_rounded_for_clock(context: Context) -> bool:

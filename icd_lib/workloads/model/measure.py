@@ -306,6 +306,7 @@ def ladder_of(context: Context, runtimes: list[str], models: dict[str, nn.Module
         [context.fixed(batch, length) for batch, length in context.get("measure.shapes")],
         runtimes=runtimes,
         device=context.device.name,
+        precision=context.precision,
         repeats=8 if context.run.scenario.quick else 20,
         seed=context.get("seed"),
         resamples=context.get("measure.bootstrap"),

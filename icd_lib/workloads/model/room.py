@@ -11,6 +11,7 @@ from torch import nn
 
 from icd_lib.errors import ResourceError
 from icd_lib.experiment.arms import ARMS, IN_FP32, IN_REFERENCE, MODEL, MODES
+from icd_lib.measure.tables import ON_DEVICE
 from icd_lib.models.families import find_adapter
 from icd_lib.runtimes import RUNTIMES, rows_of
 from icd_lib.storage.devices import activation_bytes, as_gb, needed_bytes
@@ -80,7 +81,11 @@ def timed_arms() -> list:
 
 
 def timing_bytes(context: "Context", model: nn.Module, numbers: int, widest: int) -> int:
-    """All arms at once as they are deployed, none smaller than dense, with the buffers of their graphs; and dense."""
+    """All arms at once as they are deployed, none smaller than dense, with the buffers of their graphs; and dense.
+
+    Or the widths of a curve that are held together, where those are more: dense in the same place, and while one is
+    made ready itself and a copy of it.
+    """
     own = next(model.parameters()).dtype.itemsize
     rows = [RUNTIMES[name].precision for name in rows_of(*context.asked_runtime, "cuda")]
     deployed = max((WIDTHS[precision] for precision in rows), default=4)
@@ -93,8 +98,12 @@ def timing_bytes(context: "Context", model: nn.Module, numbers: int, widest: int
         arms += 1
     tokens = max(batch * length for batch, length in context.get("measure.shapes"))
     head = model.get_output_embeddings()
-    logits = 0 if head is None else tokens * head.weight.shape[0] * deployed
-    return total * numbers + arms * (activation_bytes(tokens, widest) + logits)
+    # Mamba's are given back in fp32 beside those of the head.
+    logits = 0 if head is None else tokens * head.weight.shape[0] * (deployed + 4)
+    buffers = activation_bytes(tokens, widest) + logits
+    together = 1 + ON_DEVICE
+    curves = (own + together * deployed + 2 * own) * numbers + together * buffers
+    return max(total * numbers + arms * buffers, curves)
 
 
 def check_machine(needs: Needs, run: Path, where: str) -> None:

@@ -91,7 +91,7 @@ def read_graph(run: Run, axis: str) -> sp.csr_array:
 def latency_tables(tables: dict) -> dict[str, LatencyTable]:
     """The tables of graph/tables.json."""
     return {
-        kind: LatencyTable.of(kind, curve["kept"], curve["saved_ms_per_layer"])
+        kind: LatencyTable.of(kind, curve["kept"], curve["saved_ms_per_layer"], curve.get("steps", {}).get("step", 1))
         for kind, curve in tables["curves"].items()
     }
 

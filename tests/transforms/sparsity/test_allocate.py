@@ -130,3 +130,15 @@ def test_a_rate_out_of_reach_or_of_nothing_is_refused():
     heads = [curve for curve in random_curves(0) if curve.kind == "heads"]
     with pytest.raises(TransformError, match="add ffn or inner"):
         allocate_rate(small_tables(), heads, 20.0, 0.3)
+
+
+def test_a_plan_takes_widths_at_the_end_of_a_step():
+    kept = np.arange(16, 257, 16)
+    table = LatencyTable.of("ffn", [32, 112, 192, 256], [7.5, 5.0, 2.5, 0.0], step=64)
+    assert table.saved(kept).tolist() == [7.5] * 4 + [5.0] * 4 + [2.5] * 4 + [0.0] * 4
+    curves = [LossCurve(f"ffn.{layer}", "ffn", kept, np.linspace(1.0, 0.0, 16) ** 2) for layer in range(3)]
+    for latency_rel in (-0.1, -0.3, -0.5):
+        plan = allocate({"ffn": table}, curves, 20.0, latency_rel)
+        assert (
+            all(width % 64 == 0 for width in plan.kept.values()) and plan.predicted_latency_rel <= latency_rel + 1e-12
+        )

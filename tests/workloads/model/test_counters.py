@@ -1,6 +1,7 @@
 """Counters of a GPU in a run, with stand-ins for ncu and NVML and PyTorch on the CPU in the device's place."""
 
 import importlib
+import json
 import os
 import sys
 from dataclasses import replace
@@ -110,6 +111,48 @@ def test_the_files_beside_it_say_how_it_was_read_and_give_no_machine_away(run):
     for rel in (NCU, ENERGY, POWER):
         assert not find_leaks((context.run.dir / rel).read_text())
     assert any("6 arms" in line and "s in all" in line for line in context.lines), "how long it takes is said before"
+    assert any("GPU slowed down" in line and "dense_again" in line for line in context.lines)
+
+
+@pytest.mark.parametrize(("given", "replay"), [((), "kernel"), (("measure.ncu_replay=application",), "application")])
+def test_how_ncu_takes_its_passes_is_an_option_and_stands_in_the_file(run, given, replay):
+    context, _ = run("measure.ncu_rounds=1", *given)
+    assert {line["options"]["--replay-mode"] for line in lines_of(run.log)} == {replay}
+    arms = context.run.read(Counted, NCU).arms.values()
+    assert {record.replay for entry in arms for record in entry.rounds} == {replay}
+
+
+def test_a_run_that_is_stopped_leaves_the_profiles_that_it_had(run, monkeypatch):
+    real, taken = profiled.profile, []
+
+    def stops(*given, **how):
+        if len(taken) == 3:
+            raise KeyboardInterrupt
+        taken.append(True)
+        return real(*given, **how)
+
+    monkeypatch.setattr(profiled, "profile", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run("gates.comparison=same_quality")
+    (file,) = run.log.parent.parent.glob(f"**/{NCU}")
+    arms = from_json(Counted, json.loads(file.read_text()), NCU).arms
+    assert {arm: len(entry.rounds) for arm, entry in arms.items() if entry.rounds} == {"iterative": 2, "linear": 1}
+    assert from_csv((file.parent / "power.csv").read_text()) and (file.parent / "energy.json").is_file()
+
+
+def test_the_readings_of_the_board_are_in_their_file_while_energy_is_measured(run, monkeypatch):
+    real, sizes = counters.board_windows, []
+
+    def looks(*given, say, **how):
+        def enter(arm):
+            sizes.append([file.stat().st_size for file in run.log.parent.parent.glob(f"**/{POWER}")])
+            say(arm)
+
+        return real(*given, say=enter, **how)
+
+    monkeypatch.setattr(counters, "board_windows", looks)
+    run("measure.ncu=false")
+    assert len(sizes) == 3 * 6 and all(len(found) == 1 for found in sizes) and sizes == sorted(sizes)
 
 
 def test_the_judged_arms_are_profiled_before_the_others(run):
@@ -124,6 +167,7 @@ def test_the_judged_arms_are_profiled_before_the_others(run):
         ({"ncu": "refused"}, "l2_pp", "run as root"),
         ({"ncu": "no kernels"}, "l2_pp", "entered"),
         ({"nvml": "no counter"}, "ept_rel", "no energy counter here"),
+        ({"nvml": "divided"}, "ept_rel", "a board without MIG"),
         ({"nvml": "lost"}, "ept_rel", "GPU is lost"),
         ({"nvml": "reset"}, "ept_rel", "went back"),
     ],
@@ -165,10 +209,10 @@ def test_the_whole_measurement_runs_its_arms_in_processes_of_their_own(run):
     assert [line["rc"] for line in lines_of(run.log)] == [0] * 3
 
 
-def test_a_quick_run_takes_fewer_and_shorter_windows_unless_it_says(tmp_path):
+def test_a_quick_run_takes_fewer_windows_unless_it_says(tmp_path):
     def found(**how):
         run = open_run("bert", out=tmp_path, **how)
         return [counters.option(run, name) for name in ("energy_windows", "energy_window_s", "ncu_rounds")]
 
-    assert found() == [5, 5.0, 5] and found(quick=True) == [2, 2.0, 2]
-    assert found(quick=True, overrides=["measure.energy_windows=4"]) == [4, 2.0, 2]
+    assert found() == [5, 5.0, 5] and found(quick=True) == [2, 5.0, 2]
+    assert found(quick=True, overrides=["measure.energy_windows=4"]) == [4, 5.0, 2]

@@ -191,5 +191,7 @@ def test_a_small_one_of_the_family_goes_from_set_up_to_verdict(name, monkeypatch
     assert {entry["status"] for entry in ladder.values()} == {"measured"}
     if name == "mamba_3b":
         assert any("weights in bfloat16" in badge for badge in setup["badges"])
+        (timed,) = (entry["shapes"].values() for entry in ladder.values())
+        assert all("vs_eager" in arm for shape in timed for arm in shape["arms"].values()), "eager in bf16 is beside it"
         (shape,) = read("measure/decoding.json")["clock"]
         assert "iterative" in shape["arms"] and shape["arms"]["dense"]["label"].endswith("on CUDA, bf16)")
