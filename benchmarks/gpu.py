@@ -5,7 +5,7 @@
 
 Weights are random: latency, L2 and energy are those of the shapes, and nothing is said about quality. Writes gpu.json,
 ncu.json, power.csv, samples.json and README.md to DIR, anew after every step, so that an end by force loses one step.
-What the minutes do not allow is named in gpu.json, and so is what failed.
+What the minutes or the machine do not allow is named in gpu.json, and so is what failed: that alone ends with an error.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from gpu_figures import CONTROL, energy_figures, largest_error, latency_figures
 from gpu_readme import readme
 from gpu_scan import compare_mamba, compare_scans
 
-from icd_lib.errors import FOREIGN, IcdError, MeasureError
+from icd_lib.errors import FOREIGN, IcdError, MeasureError, ResourceError
 from icd_lib.measure.board import Board
 from icd_lib.measure.board_energy import SETTLE_S, board_windows
 from icd_lib.measure.energy import NvmlCounter
@@ -71,6 +71,7 @@ class Bench:
             "cases": {},
             "taken": [],
             "left_out": [],
+            "not_measured": [],
             "failed": [],
         }
         self.samples: dict = {"latency_ms": {}, "energy_j_per_token": {}, "scan_ms": {}}
@@ -104,8 +105,9 @@ class Bench:
             step.take(self)
         except (IcdError, OSError, *FOREIGN) as error:  # what one step meets must not lose the others
             reason = str(error) if isinstance(error, IcdError) else brief(error)
-            self.result["failed"].append({"step": step.name, "reason": reason})
-            print(f"  failed: {reason}", flush=True)
+            how = "not_measured" if isinstance(error, ResourceError) else "failed"
+            self.result[how].append({"step": step.name, "reason": reason})
+            print(f"  {how.replace('_', ' ')}: {reason}", flush=True)
         else:
             self.result["taken"].append({"step": step.name, "seconds": round(time.perf_counter() - began, 1)})
 
@@ -199,8 +201,8 @@ def measure_energy(name: str, row_name: str, bench: Bench) -> None:
     joules, how = board_windows(
         calls,
         case.tokens,
-        NvmlCounter(),
-        Board(),
+        NvmlCounter("cuda"),
+        Board("cuda"),
         windows=WINDOWS,
         window_s=WINDOW_S,
         keep=lambda readings: atomic_write(bench.out / "power.csv", as_csv(readings)),

@@ -1,11 +1,13 @@
 """Figures of `benchmarks/gpu.py` from its samples; nothing here needs a device."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from icd_lib.errors import MeasureError
 from icd_lib.measure.comparison import latency_entry, relative
 from icd_lib.measure.energy import UNIT
-from icd_lib.measure.statistics import bootstrap_ci, paired_ratio
+from icd_lib.measure.statistics import mean_ci, paired_ratio, ratio_of_means
 from icd_lib.metric import Figure, figure
 
 RESAMPLES = 2000
@@ -13,12 +15,20 @@ CONTROL = "dense again"
 PAIRS = (("masked", "dense"), ("tile_dropped", "masked"), ("compacted", "masked"), ("compacted", "tile_dropped"))
 
 
+Change = Callable[[dict, str, str], Figure]
+
+
 def change(samples: dict, arm: str, other: str) -> Figure:
     """What `arm` takes more than `other`, as a fraction with its interval, from the rounds they shared."""
     return relative(paired_ratio(samples[arm], samples[other], resamples=RESAMPLES))
 
 
-def aa_control(samples: dict, control: str, arm: str) -> dict:
+def change_of_few(samples: dict, arm: str, other: str) -> Figure:
+    """The same of windows, of which there are too few to be drawn from."""
+    return relative(ratio_of_means(samples[arm], samples[other]))
+
+
+def aa_control(samples: dict, control: str, arm: str, change: Change = change) -> dict:
     """The same arm against itself: {"aa_control", "aa_holds_zero"}."""
     found = change(samples, control, arm)
     low, high = found.ci95 or (np.nan, np.nan)
@@ -40,10 +50,9 @@ def energy_figures(joules: dict[str, list[float]], counter: str, window_s: float
     method = f"{counter}, whole board, mean of interleaved windows of {window_s:g} s"
     arms = {}
     for arm, values in joules.items():
-        interval = bootstrap_ci(values, lambda drawn: drawn.mean(axis=1), block=1)
-        arms[arm] = figure(float(np.mean(values)), UNIT, "measured", n=len(values), method=method, ci95=interval)
-    compared = {"compacted vs dense": change(joules, "compacted", "dense")}
-    return {"j_per_token": arms, **compared, **aa_control(joules, CONTROL, "dense")}
+        arms[arm] = figure(float(np.mean(values)), UNIT, "measured", n=len(values), method=method, ci95=mean_ci(values))
+    compared = {"compacted vs dense": change_of_few(joules, "compacted", "dense")}
+    return {"j_per_token": arms, **compared, **aa_control(joules, CONTROL, "dense", change_of_few)}
 
 
 def largest_error(got: np.ndarray, wanted: np.ndarray) -> float:

@@ -28,7 +28,8 @@ def readme(found: dict) -> str:
     parts += ncu_section(found.get("ncu", {}))
     parts += energy_section(found["energy"]) if "energy" in found else []
     parts += scan_section(found["scan"]) if "scan" in found else []
-    parts += ending("Left out for want of time", found["left_out"]) + ending("Failed", found["failed"])
+    parts += ending("Left out for want of time", found["left_out"])
+    parts += ending("Not measured here", found.get("not_measured", [])) + ending("Failed", found["failed"])
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,8 +73,9 @@ def ncu_section(cases: dict) -> list[str]:
         return []
     note = (
         "Read by ncu with caches and clocks left alone. With kernel replay a kernel that takes several passes finds in "
-        "the cache what its own earlier pass left, so that hit rates can be too high, in all arms alike; with "
-        "application replay the program runs again for each pass. Times under ncu are not shown."
+        "the cache what its own earlier pass left, which can favour an arm whose kernels' data fit into L2: read the "
+        "DRAM bytes beside it. With application replay the program runs again for each pass, which settles it. Times "
+        "under ncu are not shown."
     )
     return ["## L2 and DRAM", note, *parts]
 
@@ -85,7 +87,8 @@ def energy_section(energy: dict) -> list[str]:
         low, high = item["ci95"]
         clocks = "–".join(f"{mhz:g}" for mhz in board["sm_mhz"] or ()) or "unknown"
         cells = [f"{1e6 * item['value']:.2f} [{1e6 * low:.2f}, {1e6 * high:.2f}]", str(item["n"])]
-        rows.append([WORDS[arm], *cells, clocks, ", ".join(board["event_reasons"]) or "none"])
+        reasons = board.get("event_reasons")
+        rows.append([WORDS[arm], *cells, clocks, "not told" if reasons is None else ", ".join(reasons) or "none"])
     idle = energy["idle_w"]
     return [
         "## Energy",

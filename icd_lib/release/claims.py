@@ -134,7 +134,7 @@ def commands(claims: list[Claim], minutes: float) -> tuple[list[str], dict[str, 
     for claim in claims:
         if claim.needs_cuda and not has_cuda():
             left[claim.id] = f"takes {claim.hardware}"
-        elif claim.needs_cuda and claim.board not in (name := cuda_name()):
+        elif claim.needs_cuda and claim.board != (name := cuda_name()):
             left[claim.id] = f"is of {claim.board}, and here is {name}"
         elif claim.minutes > minutes:
             left[claim.id] = f"takes about {claim.minutes:g} minutes, more than {minutes:g}"

@@ -4,6 +4,7 @@ FOLDER is what `scripts/gpu_check.sh` wrote: gpu_check.txt, a line for every ste
 runs; gpu.json of `benchmarks/gpu.py`. Everything else is read from claims.yaml and the committed sources.
 """
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from icd_lib.report.words import figure_text, value_text
 from icd_lib.scrub.text import scrub_text
 from icd_lib.storage.atomic import atomic_write
 
+BENCHMARK = "benchmarks/gpu.py"
 LEDGER, PAGE, RUNS = "gpu_check.txt", "gpu-check.md", "reference"
 KEPT = "outputs/reference/gpu/"  # where what such a check leaves is committed
 _METRICS = {
@@ -37,6 +39,7 @@ def page(folder: Path, root: Path) -> str:
         device, *steps = (folder / LEDGER).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{folder} holds no check ({LEDGER}); make one with scripts/gpu_check.sh") from error
+    device = _board_of(folder, device)
     runs = sorted(path.parent for path in (folder / RUNS).glob("*/config.lock.json"))
     parts = ["# What a check on a GPU settles", f"{device}. Written by `python -m icd_lib.release.gpu_page`."]
     parts += ["## Steps", "\n".join(f"- {step}" for step in steps) or "None was begun."]
@@ -102,6 +105,23 @@ def latency_in(ladder: Ladder, runtime: str, arm: str, shape: str) -> float:
     return math.nan if value is None else value
 
 
+def _board_of(folder: Path, told: str) -> str:
+    """The device's whole name: what the benchmark says, else what the check began with."""
+    return _benchmark(folder).get("device", {}).get("name") or told.partition(" with CUDA ")[0]
+
+
+def _benchmark(folder: Path) -> dict:
+    """What `benchmarks/gpu.py` left in this check; nothing where it did not run to its end."""
+    steps = (folder / LEDGER).read_text(encoding="utf-8").splitlines()
+    if not any(step.startswith(f"{BENCHMARK}: exit ") for step in steps):
+        return {}
+    try:
+        found = json.loads((folder / "gpu.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def claims_table(claims: list[Claim], folder: Path, root: Path, device: str) -> str:
     """Every claim that takes a GPU, and whether this check settles it."""
     rows = [claim for claim in claims if claim.needs_cuda]
@@ -116,12 +136,18 @@ def claims_table(claims: list[Claim], folder: Path, root: Path, device: str) -> 
 
 def settles(claim: Claim, folder: Path, root: Path, device: str) -> tuple[str, str]:
     """What the check found of a claim, and whether it holds; a figure of another device settles nothing."""
+    benchmark = _benchmark(folder)
     try:
+        if not benchmark:
+            raise ArtifactError(f"{folder} holds no benchmark of this check")
         holds, words = compare(claim, root, {KEPT: f"{folder.resolve()}/"})
     except ArtifactError:
+        reasons = [entry["reason"] for entry in benchmark.get("not_measured", []) if entry["step"].startswith("ncu")]
+        if "ncu" in claim.source and reasons:
+            return "–", f"no: not measured here, {reasons[0]}"
         return "–", f"no: it was not made again here; run `{claim.command}`"
-    if claim.board not in device:
-        return words, f"no: it is of {claim.board}"
+    if claim.board != device:
+        return words, f"no: it is of {claim.board}, and this is {device}"
     return words, "yes: it holds" if holds else "yes: BROKEN"
 
 

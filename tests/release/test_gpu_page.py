@@ -29,9 +29,10 @@ CLAIM = Claim(
 )
 
 
-def put(folder, value):
+def put(folder, value, device="NVIDIA H200", **more):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "gpu.json").write_text(json.dumps({"pair": {"value": value}}))
+    found = {"device": {"name": device}, "pair": {"value": value} if value is not None else {}, **more}
+    (folder / "gpu.json").write_text(json.dumps(found))
 
 
 @pytest.fixture
@@ -48,24 +49,39 @@ OTHER = Claim(**vars(CLAIM) | {"id": "cpu.faster", "hardware": "any CPU"})
 def folder(tmp_path):
     found = tmp_path / "check"
     found.mkdir()
-    (found / "gpu_check.txt").write_text(f"{DEVICE}\ntests/gpu: exit 0 after 240 s\nbert: exit 1 after 300 s\n")
+    (found / "gpu_check.txt").write_text(
+        f"{DEVICE}\ntests/gpu: exit 0 after 240 s\nbenchmarks/gpu.py: exit 0 after 200 s\nbert: exit 1 after 300 s\n"
+    )
     return found
 
 
 @pytest.mark.parametrize(
     ("value", "device", "says"),
     [
-        (-0.42, DEVICE, "yes: it holds"),
-        (-0.2, DEVICE, "yes: BROKEN"),
-        (-0.42, "NVIDIA A100", "no: it is of NVIDIA H200"),
-        (None, DEVICE, "run `python benchmarks/gpu.py`"),
+        (-0.42, "NVIDIA H200", "yes: it holds"),
+        (-0.2, "NVIDIA H200", "yes: BROKEN"),
+        (-0.42, "NVIDIA A100", "no: it is of NVIDIA H200, and this is NVIDIA A100"),
+        (-0.42, "NVIDIA H200 NVL", "no: it is of NVIDIA H200, and this is NVIDIA H200 NVL"),
+        (None, "NVIDIA H200", "run `python benchmarks/gpu.py`"),
     ],
 )
 def test_a_claim_is_settled_by_its_own_source_on_its_own_device(root, folder, value, device, says):
-    if value is not None:
-        put(folder, value)
+    put(folder, value, device)
     here, settled = settles(CLAIM, folder, root, device)
     assert says in settled and (value is None or f"{value:.4g}" in here)
+
+
+def test_figures_that_this_check_did_not_make_settle_nothing(root, folder):
+    put(folder, -0.42)
+    ledger = folder / "gpu_check.txt"
+    ledger.write_text(ledger.read_text().replace("benchmarks/gpu.py: exit 0", "benchmarks/gpu.py: skipped, 0"))
+    assert "it was not made again here" in settles(CLAIM, folder, root, "NVIDIA H200")[1]
+
+
+def test_a_claim_of_counters_that_may_not_be_read_says_so_with_the_cure(root, folder):
+    put(folder, None, not_measured=[{"step": "ncu: bert, dense", "reason": "run as root"}])
+    counted = Claim(**vars(CLAIM) | {"source": "outputs/reference/gpu/gpu.json : ncu / value"})
+    assert settles(counted, folder, root, "NVIDIA H200")[1] == "no: not measured here, run as root"
 
 
 def test_the_page_has_the_steps_the_claims_that_take_a_gpu_and_no_others(root, folder):

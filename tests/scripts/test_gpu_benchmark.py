@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from icd_lib.errors import MeasureError
+from icd_lib.errors import MeasureError, ResourceError
 from icd_lib.scrub.text import find_leaks
 from icd_lib.storage.atomic import to_json
 from icd_lib.storage.json_text import parse_text, read_text
@@ -136,10 +136,14 @@ def test_what_does_not_fit_is_named_and_one_failure_loses_no_other_step(bench, t
     def fails(_):
         raise RuntimeError("CUDA error in /home/jane/kernel.cu")
 
+    def refused(_):
+        raise ResourceError("counters are for administrators; run as root")
+
     steps = [
         gpu.Step("first", 1, lambda _: taken.append("first")),
         gpu.Step("long", 100, lambda _: taken.append("long")),
         gpu.Step("broken", 1, fails),
+        gpu.Step("refused", 1, refused),
         gpu.Step("last", 1, lambda _: taken.append("last")),
     ]
     bench.take(steps, minutes=1)
@@ -147,7 +151,9 @@ def test_what_does_not_fit_is_named_and_one_failure_loses_no_other_step(bench, t
     assert taken == ["first", "last"] and [step["step"] for step in found["taken"]] == ["first", "last"]
     assert [step["step"] for step in found["left_out"]] == ["long"] and "100 s" in found["left_out"][0]["reason"]
     assert found["failed"][0]["step"] == "broken" and "jane" not in found["failed"][0]["reason"]
-    assert "- long: " in (tmp_path / "README.md").read_text()
+    assert [step["step"] for step in found["not_measured"]] == ["refused"] and len(found["failed"]) == 1
+    page = (tmp_path / "README.md").read_text()
+    assert "- long: " in page and "run as root" in page.partition("## Not measured here")[2].partition("## Failed")[0]
     assert not any(find_leaks((tmp_path / name).read_text()) for name in ("gpu.json", "ncu.json", "README.md"))
 
 

@@ -2,8 +2,10 @@
 
 import os
 import shlex
+import signal
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ case "$*" in
 esac
 if [ "$1" = run_all.py ]; then
   mkdir -p "$OUT/runs/$3"
+  touch "$OUT/runs/$3/config.lock.json"
   [ "$3" = "$SLOW" ] && sleep 60
   [ "$3" = "${ENDS%=*}" ] && exit "${ENDS#*=}"
 fi
@@ -35,14 +38,20 @@ def check(tmp_path):
     python.write_text(PYTHON)
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
 
-    def run(*arguments, **environment):
+    def run(*arguments, stop=None, **environment):
         log.write_text("")
         given = {"PY": str(python), "LOG": str(log), "OUT": str(tmp_path / "gpu"), "HAS_CUDA": "1", "REFUSED": "none"}
         given |= {"ENDS": "none=0", "SLOW": "none", "PATH": os.environ["PATH"], **environment}
         command = ["bash", str(ROOT / "scripts/gpu_check.sh"), *arguments]
-        done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=120)
+        with subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as done:
+            if stop is not None:
+                while given["SLOW"] not in log.read_text():
+                    time.sleep(0.05)
+                time.sleep(0.5)
+                done.send_signal(stop)
+            said = done.communicate(timeout=120)[0]
         calls = [shlex.split(line) for line in log.read_text().splitlines()]
-        return done.returncode, done.stdout + done.stderr, calls
+        return done.returncode, said, calls
 
     run.ledger = tmp_path / "gpu" / "gpu_check.txt"
     return run
@@ -77,10 +86,11 @@ def test_the_steps_come_in_their_order_and_every_run_is_kept_scrubbed(check):
     tests = next(i for i, call in enumerate(calls) if call[:2] == ["-m", "pytest"])
     assert calls[tests][-2:] == ["-k", "scan"]
     assert list(scenarios(calls)) == ["mamba", "bert", "bert_large", "smollm2", "mock"]
-    assert tests < next(i for i, call in enumerate(calls) if call[0] == "run_all.py")
+    benchmark = next(i for i, call in enumerate(calls) if call[0] == "benchmarks/gpu.py")
+    assert tests < benchmark < next(i for i, call in enumerate(calls) if call[0] == "run_all.py")
     kept = [call[-1].rpartition("/reference/")[2] for call in calls if "save_reference" in call[1]]
     assert kept == list(scenarios(calls))
-    assert calls[-2][0] == "benchmarks/gpu.py" and calls[-1][:2] == ["-m", "icd_lib.release.gpu_page"]
+    assert calls[-1][:2] == ["-m", "icd_lib.release.gpu_page"]
     ledger = check.ledger.read_text().splitlines()
     assert ledger[0] == "NVIDIA Pretended with CUDA 13.0 torch 2" and "mock: exit 0 after" in check.ledger.read_text()
 
@@ -89,7 +99,12 @@ def test_each_scenario_is_told_what_it_can_do_on_a_device(check):
     found = {name: overrides(words) for name, words in scenarios(check()[2]).items()}
     assert all("device=cuda" in words for name, words in found.items() if name != "mock") and not found["mock"]
     for name in ("mamba", "bert"):
-        assert {"deploy.runtime=cuda_graph", "measure.ladder=true", "measure.energy_windows=5"} <= set(found[name])
+        assert {
+            "deploy.runtime=cuda_graph",
+            "measure.ladder=true",
+            "measure.energy_windows=3",
+            "measure.ncu_budget_s=300",
+        } <= set(found[name])
     assert not any("compile" in word for word in found["mamba"]), "a compiler records its scan token by token"
     assert {"kv=null", "quantization=null"} <= set(found["smollm2"])
 
@@ -118,12 +133,36 @@ def test_what_cannot_run_says_why_in_a_line_and_the_others_go_on(check):
     assert "mock: on the CPU" in told and "smollm2: without its sections kv and quantization" in told
 
 
-@pytest.mark.parametrize(("ends", "code", "is_kept"), [("bert=1", 0, True), ("bert=3", 3, False)])
-def test_a_gate_that_is_not_met_is_no_failure_and_an_error_is(check, ends, code, is_kept):
+@pytest.mark.parametrize(("ends", "code"), [("bert=1", 0), ("bert=3", 3)])
+def test_a_gate_that_is_not_met_is_no_failure_and_an_error_is(check, ends, code):
     found, said, calls = check(ENDS=ends)
     assert found == code and f"bert: exit {ends[-1]} after" in said
     kept = [call[-1].rpartition("/")[2] for call in calls if "save_reference" in call[1]]
-    assert ("bert" in kept) == is_kept and "mock" in kept
+    assert "bert" in kept and "mock" in kept, "what an error left is evidence too"
+
+
+def test_a_scenario_that_takes_more_than_its_share_is_stopped_kept_and_the_others_run(check):
+    code, said, calls = check(SLOW="smollm2", MINUTES="1", SCENARIOS="smollm2 bert mamba")
+    assert code == 124 and "smollm2: stopped after 6 s" in said and "bert: exit 0 after" in said
+    kept = [call[-1].rpartition("/")[2] for call in calls if "save_reference" in call[1]]
+    assert kept == ["smollm2", "bert", "mamba"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_check_that_is_stopped_from_outside_keeps_what_it_has_and_writes_its_page(check, number, code):
+    stopped, said, calls = check(SLOW="bert", stop=number)
+    assert stopped == code and "the check was stopped from outside" in said
+    kept = [call[-1].rpartition("/")[2] for call in calls if "save_reference" in call[1]]
+    assert kept == ["mamba", "bert"] and calls[-1][:2] == ["-m", "icd_lib.release.gpu_page"]
+
+
+def test_what_an_earlier_check_left_certifies_nothing(check):
+    folder = check.ledger.parent
+    (folder / "reference" / "bert").mkdir(parents=True)
+    for name in ("gpu.json", "ncu.json", "power.csv", "samples.json", "README.md", "gpu-check.md"):
+        (folder / name).write_text("of an earlier one")
+    check(SCENARIOS="mock")
+    assert sorted(path.name for path in folder.iterdir()) == ["gpu_check.txt", "runs"]
 
 
 def test_what_does_not_fit_into_the_minutes_is_named(check):
