@@ -8,7 +8,7 @@
 # and a scenario when its share is (`share`): 20 hold the tests, the benchmark and parts of the scenarios, 40 all of it.
 # SCENARIOS: which are run, in this order. RUN_ARGS: further arguments of run_all.py; --quick where it is not set, since
 # whole runs take longer than these minutes: RUN_ARGS= MINUTES=180. What a scenario is told beside that stands in `told`.
-# Writes to OUT (what an earlier check left there goes to OUT/earlier, except for its runs): runs/, reference/ (the same, scrubbed, also of runs
+# Writes to OUT, in the place of what an earlier check left there: runs/, reference/ (the same, scrubbed, also of runs
 # that were stopped), gpu.json and README.md of benchmarks/gpu.py, gpu_check.txt, a line for every step, and
 # gpu-check.md, which says what was settled, however this script ends. Exit: 0 all that ran passed, 3 a device that
 # torch cannot use, else that of the first step that failed.
@@ -17,8 +17,8 @@ cd "$(dirname "$0")/.."
 
 PY=${PY:-python3} MINUTES=${MINUTES:-20} OUT=${OUT:-outputs/gpu}
 SCENARIOS=${SCENARIOS:-mamba bert bert_large smollm2 mock} RUN_ARGS=${RUN_ARGS---quick}
-BENCHMARK_MINUTES=5
-began=$(date +%s) failed=0 child= running= cap=
+BENCHMARK_MINUTES=4
+began=$(date +%s) failed=0 child= running=
 ledger=$OUT/gpu_check.txt
 
 left() { echo $((60 * MINUTES - $(date +%s) + began)); }
@@ -28,27 +28,22 @@ tell() {
   echo "$*" >>"$ledger"
 }
 
-# step NAME OK COMMAND...: exit codes up to OK are fine (1 of a run is a gate that was not met). It may take all that is
-# left, or `cap` seconds where that is less.
+# step NAME OK COMMAND...: exit codes up to OK are fine (1 of a run is a gate that was not met).
 step() {
-  local name=$1 fine=$2 start code seconds over="the $MINUTES minutes are over"
+  local name=$1 fine=$2 start code
   shift 2
-  seconds=$(left)
-  if [ -n "$cap" ] && [ "$cap" -lt "$seconds" ]; then
-    seconds=$cap over="its share of the $MINUTES minutes is over"
-  fi
-  if [ "$seconds" -le 10 ]; then
-    tell "$name: skipped, $over"
+  if [ "$(left)" -le 10 ]; then
+    tell "$name: skipped, the $MINUTES minutes are over"
     return 1
   fi
   start=$(date +%s)
-  timeout --signal=TERM --kill-after=20 "$seconds" "$@" &
+  timeout --signal=TERM --kill-after=20 "$(least "$(left)" "${cap:-$(left)}")" "$@" &
   child=$!
   wait "$child"
   code=$?
   child=
   if [ "$code" -eq 124 ] || [ "$code" -eq 137 ]; then
-    tell "$name: stopped after $(($(date +%s) - start)) s, $over"
+    tell "$name: stopped after $(($(date +%s) - start)) s, its part of the $MINUTES minutes is over"
     [ "$failed" -ne 0 ] || failed=124
     return 1
   fi
@@ -59,7 +54,8 @@ step() {
   fi
 }
 
-# weight SCENARIO: of the time for scenarios; the gates of the specification are judged on the first two.
+least() { echo $(($1 < $2 ? $1 : $2)); }
+
 weight() {
   case $1 in
     mamba | bert) echo 4 ;;
@@ -79,12 +75,12 @@ share() {
 finish() {
   local code=$?
   trap - EXIT INT TERM
-  if [ -n "$child" ]; then
+  if [ -n "${child:-}" ]; then
     kill -TERM "$child" 2>/dev/null
     wait "$child"
-    tell "${running:-the step that ran}: ended early, the check was stopped from outside"
+    tell "the check was stopped from outside"
   fi
-  [ -z "$running" ] || keep_scrubbed "$running"
+  [ -z "${running:-}" ] || keep_scrubbed "$running"
   "$PY" -m icd_lib.release.gpu_page "$OUT" && echo "gpu-check: $OUT/gpu-check.md says what was settled"
   exit "$code"
 }
@@ -92,11 +88,9 @@ finish() {
 # keep_scrubbed SCENARIO: of a run that was stopped too, as far as it came.
 keep_scrubbed() {
   running=
-  if [ ! -f "$OUT/runs/$1/config.lock.json" ]; then
-    tell "$1: nothing to keep, it ended before its configuration was written"
-  else
+  if [ -f "$OUT/runs/$1/config.lock.json" ]; then
     "$PY" -c 'import sys; from icd_lib.release.reference import save_reference; save_reference(*sys.argv[1:])' \
-      "$OUT/runs/$1" "$OUT/reference/$1" || tell "$1: not kept, it could not be scrubbed"
+      "$OUT/runs/$1" "$OUT/reference/$1" || tell "$1: could not be scrubbed"
   fi
 }
 
@@ -152,18 +146,6 @@ if missing:
 PYTHON
 }
 
-# What an earlier check left must not stand for this one. Its evidence is set aside; its runs are made again in their place.
-set_aside() {
-  local name
-  rm -rf "$OUT/earlier"
-  for name in reference gpu.json ncu.json samples.json power.csv README.md gpu-check.md gpu_check.txt; do
-    if [ -e "$OUT/$name" ]; then
-      mkdir -p "$OUT/earlier"
-      mv "$OUT/$name" "$OUT/earlier/"
-    fi
-  done
-}
-
 if ! "$PY" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then
     echo "gpu-check: there is an NVIDIA device, but the installed torch cannot use it; install a CUDA build of torch" >&2
@@ -174,7 +156,7 @@ if ! "$PY" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
 fi
 
 mkdir -p "$OUT"
-set_aside
+rm -rf "$OUT/reference" "$OUT"/{gpu.json,ncu.json,samples.json,power.csv,README.md,gpu-check.md}
 : >"$ledger"
 trap finish EXIT
 trap 'exit 130' INT
@@ -182,7 +164,6 @@ trap 'exit 143' TERM
 tell "$("$PY" -c 'import torch; print(torch.cuda.get_device_name(0), "with CUDA", torch.version.cuda, "torch", torch.__version__)')"
 step "tests/gpu" 0 "$PY" -m pytest -q -p no:cacheprovider -m "gpu and not slow" tests/gpu "$@"
 step "benchmarks/gpu.py" 0 "$PY" benchmarks/gpu.py --out "$OUT" --minutes "$BENCHMARK_MINUTES"
-# shellcheck disable=SC2086
 set -- $SCENARIOS
 for scenario in $SCENARIOS; do
   cap=$(share "$@")
@@ -198,11 +179,9 @@ for scenario in $SCENARIOS; do
   fi
   words=()
   for override in "${overrides[@]}"; do words+=(--override "$override"); done
-  rm -rf "${OUT:?}/runs/$scenario"
   running=$scenario
   # shellcheck disable=SC2086
   step "$scenario" 1 "$PY" run_all.py --scenario "$scenario" "${words[@]}" --out "$OUT/runs" --force $RUN_ARGS
-  [ ! -d "$OUT/runs/$scenario" ] || keep_scrubbed "$scenario"
-  running=
+  keep_scrubbed "$scenario"
 done
 exit "$failed"
