@@ -17,8 +17,8 @@ cd "$(dirname "$0")/.."
 
 PY=${PY:-python3} MINUTES=${MINUTES:-20} OUT=${OUT:-outputs/gpu}
 SCENARIOS=${SCENARIOS:-mamba bert bert_large smollm2 mock} RUN_ARGS=${RUN_ARGS---quick}
-BENCHMARK_MINUTES=4
-began=$(date +%s) failed=0 child= running=
+BENCHMARK_MINUTES=5
+began=$(date +%s) failed=0 child= running= cap=
 ledger=$OUT/gpu_check.txt
 
 left() { echo $((60 * MINUTES - $(date +%s) + began)); }
@@ -64,11 +64,11 @@ weight() {
   esac
 }
 
-# share SCENARIO...: seconds that the first of those that are to come may take.
+# share SCENARIO...: seconds that the first of those that are to come may take, never 0, which `timeout` takes for no limit.
 share() {
   local all=0 scenario
   for scenario in "$@"; do all=$((all + $(weight "$scenario"))); done
-  echo $(($(left) * $(weight "$1") / all))
+  echo $(($(left) * $(weight "$1") / all + 1))
 }
 
 # Whatever ends the script: what ran is kept, and the page says what was settled.
@@ -179,6 +179,7 @@ for scenario in $SCENARIOS; do
   fi
   words=()
   for override in "${overrides[@]}"; do words+=(--override "$override"); done
+  rm -rf "${OUT:?}/runs/$scenario" # one of an earlier check must not be kept as this one's
   running=$scenario
   # shellcheck disable=SC2086
   step "$scenario" 1 "$PY" run_all.py --scenario "$scenario" "${words[@]}" --out "$OUT/runs" --force $RUN_ARGS

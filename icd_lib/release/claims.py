@@ -70,6 +70,10 @@ class Claim:
         """The GPU that the number is of, as torch names it; empty where it is of none, or of any."""
         return self.hardware.partition("CUDA:")[2].strip()
 
+    def is_of(self, device: str) -> bool:
+        """Whether the number is of a GPU with this whole name; one of any GPU is."""
+        return self.board in ("", device)
+
     def value(self, root: Path, fresh: Mapping[str, str] | None = None):
         """The number (or figure, or word) in the source, or in what was made anew.
 
@@ -134,7 +138,7 @@ def commands(claims: list[Claim], minutes: float) -> tuple[list[str], dict[str, 
     for claim in claims:
         if claim.needs_cuda and not has_cuda():
             left[claim.id] = f"takes {claim.hardware}"
-        elif claim.needs_cuda and claim.board != (name := cuda_name()):
+        elif claim.needs_cuda and not claim.is_of(name := cuda_name()):
             left[claim.id] = f"is of {claim.board}, and here is {name}"
         elif claim.minutes > minutes:
             left[claim.id] = f"takes about {claim.minutes:g} minutes, more than {minutes:g}"

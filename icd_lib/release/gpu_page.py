@@ -12,6 +12,7 @@ from pathlib import Path
 from icd_lib.errors import EXIT_OK, ArtifactError, IcdError
 from icd_lib.experiment.arms import DENSE, RESULT
 from icd_lib.experiment.gates import GATES
+from icd_lib.metric import Figure
 from icd_lib.paths import project_root, user_path
 from icd_lib.records.measured import Ladder
 from icd_lib.records.verdict import VERDICT, Verdict
@@ -36,17 +37,17 @@ _METRICS = {
 def page(folder: Path, root: Path) -> str:
     """The page of a check in `folder`; root: of the project. Raises `ArtifactError` where there was no check."""
     try:
-        device, *steps = (folder / LEDGER).read_text(encoding="utf-8").splitlines()
+        told, *steps = (folder / LEDGER).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{folder} holds no check ({LEDGER}); make one with scripts/gpu_check.sh") from error
-    device = _board_of(folder, device)
     runs = sorted(path.parent for path in (folder / RUNS).glob("*/config.lock.json"))
-    parts = ["# What a check on a GPU settles", f"{device}. Written by `python -m icd_lib.release.gpu_page`."]
+    parts = ["# What a check on a GPU settles", f"{told}. Written by `python -m icd_lib.release.gpu_page`."]
     parts += ["## Steps", "\n".join(f"- {step}" for step in steps) or "None was begun."]
     parts += ["## What the specification asks", *(told_of(Results.load(run)) for run in runs)]
     if not runs:
         parts.append("No scenario has left a run.")
-    return "\n\n".join([*parts, "## Claims", claims_table(load_claims(root), folder, root, device)]) + "\n"
+    claims = claims_table(load_claims(root), folder, root, _board_of(folder, told))
+    return "\n\n".join([*parts, "## Claims", claims]) + "\n"
 
 
 def told_of(results: Results) -> str:
@@ -90,13 +91,40 @@ def against_runtimes(results: Results) -> list[str]:
         if not all(found):
             continue
         dense, result = (latency_in(ladder, row, arm, shape) for row, arm in zip(found, (DENSE, RESULT), strict=True))
+        ratio, interval = ratio_between(ladder, found[1], found[0], shape)
         among = ", ".join(f"`{name}`" for name, entry in ladder.runtimes.items() if entry.is_measured)
         lines.append(
             f"At {shape}: iterative takes {value_text(result, 'ms')} in `{found[1]}`, dense "
-            f"{value_text(dense, 'ms')} in `{found[0]}`, the best of {among}: × {result / dense:.3f} (medians; rows "
-            "were timed one after the other, so there is no interval)."
+            f"{value_text(dense, 'ms')} in `{found[0]}`, the best of {among}: × {ratio:.3f}{interval}."
         )
     return lines
+
+
+def ratio_between(ladder: Ladder, result_row: str, dense_row: str, shape: str) -> tuple[float, str]:
+    """Latency of the result in its runtime over dense's in dense's, and its 95 % interval in words.
+
+    In one runtime both share rounds. Two runtimes are timed one after the other, each beside dense in the reference
+    runtime; then it is the ratio of the two against that, and relative half-widths h1, h2 make sqrt(h1² + h2²).
+    """
+    result = ladder.runtimes[result_row].shapes[shape].arms[RESULT]
+    dense = ladder.runtimes[dense_row].shapes[shape].arms[DENSE]
+    if result_row == dense_row and (bounds := _factors(result.get("vs_baseline"))):
+        ratio, low, high = bounds
+    elif (over := _factors(result.get("vs_eager"))) and (under := _factors(dense.get("vs_eager"))):
+        ratio = over[0] / under[0]
+        low = ratio * math.exp(-math.hypot(math.log(over[0] / over[1]), math.log(under[2] / under[0])))
+        high = ratio * math.exp(math.hypot(math.log(over[2] / over[0]), math.log(under[0] / under[1])))
+    else:
+        medians = [latency_in(ladder, row, arm, shape) for row, arm in ((result_row, RESULT), (dense_row, DENSE))]
+        return medians[0] / medians[1], " (medians; the two were not timed beside each other, so there is no interval)"
+    return ratio, f" (95 %: {low:.3f} to {high:.3f})"
+
+
+def _factors(change: Figure | None) -> tuple[float, float, float] | None:
+    """A change as a factor with its bounds; None without an interval of positive factors."""
+    if change is None or change.value is None or change.ci95 is None or change.ci95[0] <= -1:
+        return None
+    return 1 + change.value, 1 + change.ci95[0], 1 + change.ci95[1]
 
 
 def latency_in(ladder: Ladder, runtime: str, arm: str, shape: str) -> float:
@@ -142,13 +170,22 @@ def settles(claim: Claim, folder: Path, root: Path, device: str) -> tuple[str, s
             raise ArtifactError(f"{folder} holds no benchmark of this check")
         holds, words = compare(claim, root, {KEPT: f"{folder.resolve()}/"})
     except ArtifactError:
-        reasons = [entry["reason"] for entry in benchmark.get("not_measured", []) if entry["step"].startswith("ncu")]
-        if "ncu" in claim.source and reasons:
-            return "–", f"no: not measured here, {reasons[0]}"
+        if why := _why_missing(claim, benchmark):
+            return "–", f"no: {why}"
         return "–", f"no: it was not made again here; run `{claim.command}`"
-    if claim.board != device:
+    if not claim.is_of(device):
         return words, f"no: it is of {claim.board}, and this is {device}"
     return words, "yes: it holds" if holds else "yes: BROKEN"
+
+
+def _why_missing(claim: Claim, benchmark: dict) -> str:
+    """What the benchmark says of the step that measures a claim's figure; empty where it says nothing."""
+    figure = claim.source.partition(" : ")[2]
+    for key, words in (("not_measured", "not measured here"), ("left_out", "left out"), ("failed", "failed")):
+        for entry in benchmark.get(key, []):
+            if "where" in entry and f"{figure} / ".startswith(f"{entry['where']} / "):
+                return f"{words}, {entry['reason']}"
+    return ""
 
 
 def main(given: list[str]) -> int:

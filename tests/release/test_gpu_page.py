@@ -7,6 +7,8 @@ import pytest
 import report_factory
 
 from icd_lib.errors import ArtifactError
+from icd_lib.metric import figure
+from icd_lib.records.measured import AtShape, InRuntime, Ladder
 from icd_lib.release import gpu_page
 from icd_lib.release.claims import Claim
 from icd_lib.release.gpu_page import main, page, settles
@@ -79,9 +81,46 @@ def test_figures_that_this_check_did_not_make_settle_nothing(root, folder):
 
 
 def test_a_claim_of_counters_that_may_not_be_read_says_so_with_the_cure(root, folder):
-    put(folder, None, not_measured=[{"step": "ncu: bert, dense", "reason": "run as root"}])
+    put(folder, None, not_measured=[{"step": "ncu: bert, dense", "where": "ncu", "reason": "run as root"}])
     counted = Claim(**vars(CLAIM) | {"source": "outputs/reference/gpu/gpu.json : ncu / value"})
     assert settles(counted, folder, root, "NVIDIA H200")[1] == "no: not measured here, run as root"
+    assert "not made again here" in settles(CLAIM, folder, root, "NVIDIA H200")[1]
+
+
+def test_a_claim_of_any_gpu_is_settled_on_each():
+    anywhere = Claim(**vars(CLAIM) | {"hardware": "CUDA"})
+    assert anywhere.is_of("NVIDIA A100") and not CLAIM.is_of("NVIDIA H200 NVL")
+
+
+def ladder_of(result, dense, rows=("row", "row")):
+    names = dict.fromkeys(rows)
+    arms = {name: {} for name in names}
+    arms[rows[0]]["iterative"], arms[rows[1]]["dense"] = result, dense
+    entries = {
+        name: InRuntime(label=name, status="measured", shapes={"8x128": AtShape(arms=found)})
+        for name, found in arms.items()
+    }
+    return Ladder(baseline="dense", threads=1, runtimes=entries)
+
+
+def change_of(value, low, high):
+    return figure(value, "fraction", "measured", n=9, method="ratio", ci95=(low, high))
+
+
+def test_the_ratio_of_two_in_one_runtime_has_the_interval_of_their_rounds():
+    ladder = ladder_of({"vs_baseline": change_of(-0.2, -0.25, -0.15)}, {})
+    assert gpu_page.ratio_between(ladder, "row", "row", "8x128") == (0.8, " (95 %: 0.750 to 0.850)")
+
+
+def test_the_ratio_across_runtimes_has_the_uncertainty_of_both():
+    rows = ("one", "other")
+    ladder = ladder_of({"vs_eager": change_of(-0.5, -0.52, -0.48)}, {"vs_eager": change_of(0.0, 0.0, 0.0)}, rows)
+    assert gpu_page.ratio_between(ladder, *rows, "8x128") == (0.5, " (95 %: 0.480 to 0.520)")
+    wider = ladder_of({"vs_eager": change_of(-0.5, -0.52, -0.48)}, {"vs_eager": change_of(0.0, -0.05, 0.05)}, rows)
+    assert gpu_page.ratio_between(wider, *rows, "8x128") == (0.5, " (95 %: 0.469 to 0.533)")
+    alone = ladder_of(*({"latency_ms": figure(ms, "ms", "measured", n=9, method="median")} for ms in (3, 4)), rows)
+    assert gpu_page.ratio_between(alone, *rows, "8x128")[0] == 0.75
+    assert "no interval" in gpu_page.ratio_between(alone, *rows, "8x128")[1]
 
 
 def test_the_page_has_the_steps_the_claims_that_take_a_gpu_and_no_others(root, folder):
@@ -101,7 +140,7 @@ def test_figures_stand_beside_the_limits_of_both_gates(root, folder):
         if any(name in results.verdict.gate(gate).checks for gate in ("smoke", "strict")):
             assert f"| {words}" in text
     assert "all at once" in text and results.verdict.strict.status == "partial" and "**not decided**" in text
-    assert "the best of" in text and "(medians; rows were timed one after the other" in text
+    assert "the best of" in text and ": × 0.600 (95 %: " in text
 
 
 def test_a_run_that_ended_early_says_so(root, folder):

@@ -12,6 +12,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from icd_lib.errors import MeasureError, ResourceError
+from icd_lib.release.claims import load_claims
 from icd_lib.scrub.text import find_leaks
 from icd_lib.storage.atomic import to_json
 from icd_lib.storage.json_text import parse_text, read_text
@@ -140,11 +141,11 @@ def test_what_does_not_fit_is_named_and_one_failure_loses_no_other_step(bench, t
         raise ResourceError("counters are for administrators; run as root")
 
     steps = [
-        gpu.Step("first", 1, lambda _: taken.append("first")),
-        gpu.Step("long", 100, lambda _: taken.append("long")),
-        gpu.Step("broken", 1, fails),
-        gpu.Step("refused", 1, refused),
-        gpu.Step("last", 1, lambda _: taken.append("last")),
+        gpu.Step("first", 1, lambda _: taken.append("first"), "first"),
+        gpu.Step("long", 100, lambda _: taken.append("long"), "long"),
+        gpu.Step("broken", 1, fails, "broken"),
+        gpu.Step("refused", 1, refused, "refused"),
+        gpu.Step("last", 1, lambda _: taken.append("last"), "last"),
     ]
     bench.take(steps, minutes=1)
     found = read_text(tmp_path / "gpu.json")
@@ -152,9 +153,24 @@ def test_what_does_not_fit_is_named_and_one_failure_loses_no_other_step(bench, t
     assert [step["step"] for step in found["left_out"]] == ["long"] and "100 s" in found["left_out"][0]["reason"]
     assert found["failed"][0]["step"] == "broken" and "jane" not in found["failed"][0]["reason"]
     assert [step["step"] for step in found["not_measured"]] == ["refused"] and len(found["failed"]) == 1
+    assert found["not_measured"][0]["where"] == "refused"
     page = (tmp_path / "README.md").read_text()
     assert "- long: " in page and "run as root" in page.partition("## Not measured here")[2].partition("## Failed")[0]
     assert not any(find_leaks((tmp_path / name).read_text()) for name in ("gpu.json", "ncu.json", "README.md"))
+
+
+def test_what_the_claims_state_fits_into_the_minutes_by_the_seconds_of_the_kept_run():
+    kept = read_text(BENCHMARKS.parent / "outputs/reference/gpu/gpu.json")
+    seconds = {step["step"]: step["seconds"] for step in kept["taken"]}
+    begun, spent = [], 0.0
+    for step in gpu.plan_steps():
+        if 60 * gpu.MINUTES - spent >= step.seconds:
+            begun.append(step.where)
+            spent += seconds.get(step.name, step.seconds)
+    paths = [claim.source.partition(" : ")[2] for claim in load_claims() if claim.needs_cuda]
+    assert paths and all(any(path.startswith(where) for where in begun) for path in paths)
+    script = (BENCHMARKS.parent / "scripts/gpu_check.sh").read_text()
+    assert f"BENCHMARK_MINUTES={gpu.MINUTES:g}\n" in script
 
 
 def test_every_step_has_a_name_of_its_own_and_what_matters_most_comes_first():
