@@ -127,8 +127,9 @@ def made_ready(target: Target, model: nn.Module, example: dict, shapes: Collecti
 def measure_quality(context: Context, models: dict[str, nn.Module]) -> dict:
     """Judged once: {"judging", arm: {split: what it loses against dense}}; the dense arm: {split: its own quality}.
 
-    All as they compute where they are deployed; `DEPLOYED` is the dense model there, if that rounds. The result and it
-    are judged on all splits, linear and oneshot on the budget's only: they are there for comparison.
+    All as they compute where they are deployed (forms that are compiled or captured for a shape: eager in their
+    precision, `Prepared.judged`); `DEPLOYED` is the dense model there, if that rounds. The result and it are judged on
+    all splits, linear and oneshot on the budget's only: they are there for comparison.
     """
     if not context.is_trained:
         return {"reason": RANDOM_WEIGHTS}
