@@ -4,7 +4,6 @@ All take a graph that `check_w` returned and put elements without edges last, in
 """
 
 import random
-from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -13,10 +12,10 @@ from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 
 from icd_lib.optional import load_optional
 from icd_lib.solver.cost import CostConfig
+from icd_lib.solver.metis import bisected
 from icd_lib.solver.spectral import fiedler_vector
 
 # METIS stops at this many parts; what lies inside one is the refinement's business.
-MOST_PARTITIONS = 100
 MOST_PARTS = 2048
 # Neighbours per element that witness a shared neighbourhood: enough to tell two elements of one group from others.
 WITNESSES = 24
@@ -87,36 +86,14 @@ def order_leiden(graph, cost: CostConfig, seed: int) -> np.ndarray:
 
 def order_bisection(graph, cost: CostConfig, seed: int) -> np.ndarray:
     """Recursive bisection into pairs of tiles by METIS (Karypis & Kumar 1998); `ResourceError` without pymetis."""
-    pymetis = load_optional("pymetis")
+    load_optional("pymetis")
     parts = min(-(-graph.shape[0] // (2 * int(cost.g))), MOST_PARTS)
     if parts < 2 or graph.nnz == 0:
         return _isolated_last(graph, np.arange(graph.shape[0]))
     # METIS takes whole weights; 1000 levels keep the order of the edges and cannot overflow its 32-bit sums.
     levels = np.maximum(1, np.rint(graph.data * (1000 / graph.data.max()))).astype(np.int64)
-    adjacency, options = pymetis.CSRAdjacency(graph.indptr, graph.indices), pymetis.Options(seed=seed % 2**31)
-
-    def partition() -> np.ndarray:
-        return np.asarray(pymetis.part_graph(parts, adjacency, eweights=levels, recursive=True, options=options)[1])
-
-    return _isolated_last(graph, np.argsort(_confirmed(partition), kind="stable"))
-
-
-def _confirmed(partition: Callable[[], np.ndarray]) -> np.ndarray:
-    """The partition that comes again: METIS draws from C's `rand`, which any thread of the process may disturb.
-
-    Disturbed partitions differ, but for a rare pair: once two differ, the third of a kind is taken, or else the most
-    frequent.
-    """
-    labels: dict[bytes, np.ndarray] = {}
-    seen: Counter[bytes] = Counter()
-    for _ in range(MOST_PARTITIONS):
-        label = partition()
-        key = label.tobytes()
-        labels[key] = label
-        seen[key] += 1
-        if seen[key] == (2 if len(seen) == 1 else 3):
-            return label
-    return labels[seen.most_common(1)[0][0]]
+    label = bisected(graph.indptr, graph.indices, levels, parts, seed % 2**31)
+    return _isolated_last(graph, np.argsort(label, kind="stable"))
 
 
 ORDERINGS: dict[str, Callable[..., np.ndarray]] = {

@@ -14,6 +14,7 @@ from icd_lib.errors import ResourceError
 from icd_lib.graph import check_w
 from icd_lib.graph.mock import band_graph, planted_graph
 from icd_lib.solver import ORDERINGS, CostConfig, evaluate_cost, graph_kernels, spectral
+from icd_lib.solver.metis import bisected
 from icd_lib.solver.orderings import louvain_communities
 
 
@@ -42,12 +43,26 @@ def test_another_thread_that_draws_random_numbers_changes_no_bisection():
     thread = threading.Thread(target=draw, args=(stop,))
     thread.start()
     try:
-        noisy = [ORDERINGS["bisection"](W, CostConfig(g=4), 0) for _ in range(20)]
+        noisy = [ORDERINGS["bisection"](W, CostConfig(g=4), 0) for _ in range(6)]
     finally:
         stop[0] = 1
         thread.join()
     for order in noisy:
         np.testing.assert_array_equal(order, quiet)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_process_of_its_own_partitions_as_this_one_does(seed):
+    graph = check_w(ODD_GRAPHS["random"])
+    weights = np.maximum(1, np.rint(graph.data * (1000 / graph.data.max()))).astype(np.int64)
+    found = [bisected(graph.indptr, graph.indices, weights, 8, seed, apart=apart) for apart in (False, True)]
+    np.testing.assert_array_equal(*found)
+
+
+def test_without_a_process_of_its_own_it_says_so(monkeypatch):
+    monkeypatch.setattr("icd_lib.solver.metis.sys.executable", "/nowhere/python")
+    with pytest.raises(ResourceError, match="cannot be started"):
+        bisected(np.array([0, 1, 2]), np.array([1, 0]), np.array([1, 1]), 2, 0, apart=True)
 
 
 @pytest.mark.parametrize("method", [m for m in ORDERINGS if m != "identity"])
