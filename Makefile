@@ -148,6 +148,7 @@ env: $(STAMP)  ## create the environment and show what is in it
 
 venv: $(STAMP)  ## only create the environment
 
+# Bytecode of what is never imported would take a third of the installation's time.
 # Some systems ship a Python without ensurepip, and version managers leave stubs: take the first that can make a venv.
 $(STAMP):
 	@set -e; \
@@ -165,7 +166,7 @@ $(STAMP):
 	  "$$chosen" -m venv --clear $(VENV); \
 	fi; \
 	echo "installing the pinned packages (once; a few minutes)"; \
-	$(PY) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(PLAIN)]'; \
+	$(PY) -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -e '.[$(PLAIN)]'; \
 	case ",$(EXTRAS)," in *,mamba,*) \
 	  if command -v nvcc >/dev/null && $(PY) -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then \
 	    echo "building mamba-ssm (once; some minutes)"; \
