@@ -21,9 +21,7 @@ from icd_lib.runtimes import reference_call
 
 DENSE = ("dense", 0)
 WARM_UP = 3  # rounds that are not kept
-ON_DEVICE = (
-    4  # variants that a device holds at once beside dense: all of a curve's would take more than the loop itself
-)
+ON_DEVICE = 4  # variants that a device holds beside dense: all of a curve's would take more than the loop itself
 Call = Callable[[nn.Module, dict], Callable[[], object]]  # a model and its inputs → a call for the clock
 
 

@@ -125,10 +125,8 @@ class PreparedGraph(PreparedOnDevice):
             with torch.no_grad():
                 side, graph = torch.cuda.Stream(self.device), torch.cuda.CUDAGraph()
                 side.wait_stream(torch.cuda.current_stream(self.device))
-                with (
-                    torch.cuda.stream(side),
-                    one_text_a_row(static),
-                ):  # a capture that fails leaves its stream as current
+                # A capture that fails leaves its stream as the current one; this block does not.
+                with torch.cuda.stream(side), one_text_a_row(static):
                     for _ in range(WARM_UPS):
                         self.module(**static)
                     with torch.cuda.graph(graph, stream=side):

@@ -101,3 +101,21 @@ def test_tensorrt_computes_what_the_model_computes_where_it_is_installed(tmp_pat
     prepared = TENSORRT.prepare(model, inputs, workdir=tmp_path)
     assert prepared.session.get_providers()[0] == "TensorrtExecutionProvider"
     assert abs(prepared.run(inputs) - expected).max() < TENSORRT.tolerance
+
+
+class ReadsOnTheCpu(torch.nn.Module):
+    """A model that no graph can hold: it looks at a number of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(4))
+
+    def forward(self, input_ids, attention_mask=None):
+        return self.weight * (2.0 if bool(self.weight.sum() > 0) else 1.0) + input_ids.sum()
+
+
+def test_a_capture_that_is_refused_leaves_the_stream_as_it_was():
+    before = torch.cuda.current_stream()
+    with pytest.raises(ResourceError, match="cannot be a CUDA graph"):
+        ROWS["cuda_graph"].prepare(ReadsOnTheCpu(), batch(1, 4))
+    assert torch.cuda.current_stream() == before

@@ -2,7 +2,9 @@
 
 import gc
 import weakref
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,3 +138,33 @@ def test_while_a_graph_is_captured_a_decoder_starts_the_kernels_of_eager(positio
             model(**inputs, use_cache=False)
     assert eager == {(True, True)}
     assert set(seen) == ({(False, False)} if positions else eager), "positions of one's own may be several texts"
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, torch.OutOfMemoryError])
+def test_a_capture_that_fails_leaves_no_stream_behind(raised, monkeypatch):
+    """As torch does it: what ends a capture raises before the stream of the capture is left."""
+    left = []
+
+    @contextmanager
+    def stream(_):
+        try:
+            yield
+        finally:
+            left.append("stream")
+
+    @contextmanager
+    def graph(*_, stream):
+        yield
+        left.append("capture")
+        raise raised("operation not permitted when stream is capturing")
+
+    streams = SimpleNamespace(wait_stream=lambda other: None)
+    for name, stand_in in (("stream", stream), ("graph", graph), ("CUDAGraph", object), ("empty_cache", lambda: None)):
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: streams)
+    row = replace(ROWS["cuda_graph"], device="cpu")
+    with pytest.raises(ResourceError) as error:
+        row.prepare(tiny_bert(), batch(1, 4))
+    assert left == ["capture", "stream"], "the stream that was current before is so again, whatever the capture did"
+    assert ("ran out of memory" in error.value.args[0]) == (raised is torch.OutOfMemoryError)
