@@ -16,7 +16,7 @@ space  := $(subst ,, )
 PLAIN  := $(subst $(space),$(comma),$(filter-out mamba,$(subst $(comma),$(space),$(EXTRAS))))
 # A file's tests stay together, for they share what they made, and long files come first (tests/conftest.py); one thread
 # each, for workers would wait for each other's. They wait for processes of their own a fifth of the time, so a third
-# worker helps two cores: 18:28 for all where two took 22.
+# worker helps two cores: 18:28 for all, where two took 22 minutes beside other work.
 FAST   := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # The stamp's name holds a checksum of what is installed from, so a second call has nothing to do.
 STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)-$(subst $(comma),-,$(EXTRAS))
